@@ -1,0 +1,54 @@
+# Sourced by the scripts: finds or fetches uv, and keeps .venv in step with a lock. Prints what takes long.
+
+VENV=.venv
+# pip may be told of local wheels in ways that uv does not read; hand them over. Nothing here names a machine.
+export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(python3 -m pip config get global.find-links 2>/dev/null || true)}}"
+
+find_uv() {
+  UV=$(command -v uv || true)
+  [ -n "$UV" ] && return
+  UV=$PWD/$VENV-uv/bin/uv
+  [ -x "$UV" ] && return
+  echo "Fetching uv …" >&2
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$VENV-uv" uv >&2
+}
+
+# sync LOCK: makes .venv hold exactly what requirements/LOCK.txt names. Does nothing when it already does.
+sync() {
+  local lock=requirements/$1.txt stamp=$VENV/.installed want
+  want=$(sha256sum "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)
+  # A lock with more in it (dev) also serves who asks for less (cpu).
+  if [ -f "$stamp" ] && grep -qx "$1 $want" "$stamp"; then return; fi
+  find_uv
+  [ -x "$VENV/bin/python" ] || "$UV" venv --quiet --python "$(python_3_11)" "$VENV"
+  echo "Installing requirements/$1.txt into $VENV (3 GB, a minute or two) …" >&2
+  # sync, not install: the lock is complete, and resolving again would bring torchvision back
+  "$UV" pip sync --python "$VENV/bin/python" "$lock" $(torch_index "$1") --compile-bytecode >&2
+  "$UV" pip install --quiet --python "$VENV/bin/python" --no-deps --editable . >&2
+  remember "$1" "$want"
+}
+
+remember() {
+  echo "$1 $2" >"$VENV/.installed"
+  [ "$1" != dev ] || echo "cpu $(sha256sum requirements/cpu.txt pyproject.toml | sha256sum | cut -d' ' -f1)" >>"$VENV/.installed"
+}
+
+python_3_11() {
+  local python
+  for python in python3.11 python3.12 python3.13 python3; do
+    "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { command -v "$python"; return; }
+  done
+  echo "gptoss-bento needs Python 3.11 to 3.13; found none." >&2
+  return 1
+}
+
+# torch's CPU build is on no public package index but PyTorch's own, unless wheels lie at hand.
+torch_index() {
+  [ "$1" = cuda ] && return
+  if ! compgen -G "${UV_FIND_LINKS:-/nonexistent}/torch-*+cpu-*.whl" >/dev/null; then echo "--torch-backend cpu"; fi
+}
+
+# The lock for this machine: CUDA where there is an NVIDIA driver, else CPU.
+platform() {
+  if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then echo cuda; else echo cpu; fi
+}

@@ -1,0 +1,43 @@
+"""The BentoML service. Everything in it comes from the chosen profile in configs/; the work is done in src/.
+
+    bentoml serve                            the profile that suits this machine
+    bentoml serve --arg profile=gpt-oss-120b
+    PROFILE=gpt-oss-20b bentoml serve
+
+`bentoml build` and BentoML's supervisor import this file too, so it imports neither vLLM nor torch and probes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import bentoml
+from pydantic import BaseModel
+
+sys.path.insert(0, str(Path(__file__).parent / "src"))
+
+from gptoss_bento import bundle, supervision
+from gptoss_bento.app import Worker, build_app
+from gptoss_bento.environment import selected_profile
+from gptoss_bento.http.probes import Probes
+
+
+class Arguments(BaseModel, extra="forbid"):
+    """What `--arg` takes."""
+
+    profile: str | None = None
+
+
+supervision.supervise()
+chosen = bundle.describe(bentoml.use_arguments(Arguments).profile or selected_profile())
+worker = Worker(chosen.profile)
+
+
+@bentoml.service(name="gptoss-bento", **chosen.options)
+@bentoml.asgi_app(build_app(worker), path="/")
+class GptOss:
+    """GPT-OSS on vLLM: the OpenAI API at /v1, /openai/v1 and /v2/{endpoint_id}/openai/v1."""
+
+
+GptOss.add_asgi_middleware(Probes, startup=worker.startup)

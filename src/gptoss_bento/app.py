@@ -1,0 +1,140 @@
+"""Composition root: one worker's start, its ASGI application and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+
+from gptoss_bento import artifacts, engine, environment, hardware, supervision
+from gptoss_bento.artifacts import Artifacts
+from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.engine import Engine
+from gptoss_bento.environment import Settings
+from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError
+from gptoss_bento.http.openai import OpenAIRoutes
+from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.process_log import ProcessLog
+from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
+from gptoss_bento.startup import Startup, State
+
+logger = logging.getLogger(__name__)
+
+_WATCH_INTERVAL_S = 0.5
+
+
+class Worker:
+    """One worker of the service. BentoML enters `lifespan`; the engine comes up in a task while probes answer."""
+
+    def __init__(self, profile: str = AUTOMATIC) -> None:
+        self.startup = Startup()
+        self.engine: Engine | None = None
+        self._profile = profile
+        self._stopping = asyncio.Event()
+        self._log = ProcessLog()
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Starts on entering, without waiting for the engine; ends everything on leaving."""
+        _log_to_stderr()
+        self._log.tap()
+        supervision.limit_shutdown(self.startup.stop)
+        task = asyncio.create_task(self._serve())
+        yield
+        self.startup.stop()
+        self._stopping.set()
+        if self.engine is None:  # still loading, in threads that nothing can interrupt
+            supervision.force_exit()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def _serve(self) -> None:
+        try:
+            supervision.enter_worker()
+            await self._run_engine()
+        except GptOssBentoError as error:
+            self._fail(error)
+        except Exception as error:
+            logger.exception("unexpected error at start-up")
+            self._fail(EngineStartError(f"{type(error).__name__}: {error}"))
+
+    async def _run_engine(self) -> None:
+        settings = self._load_settings()
+        argv = await self._prepare(settings)
+        async with engine.running(argv, self.startup, settings.startup_timeout_s) as running:
+            self.engine = running
+            self.startup.ready()
+            await self._watch(running)
+
+    def _load_settings(self) -> Settings:
+        with self.startup.timed("settings"):
+            return environment.load_settings()
+
+    async def _prepare(self, settings: Settings) -> list[str]:
+        """Everything before vLLM: the plan, printed with its origins, and the artifacts. Returns vLLM's arguments."""
+        with self.startup.timed("hardware"):
+            machine = hardware.probe(settings.visible_devices)
+        profile = load_profile(automatic_profile(machine) if self._profile == AUTOMATIC else self._profile)
+        plan = make_plan(settings, profile, machine)
+        _print_plan(plan)
+        with self.startup.timed("artifacts"):
+            found = await in_daemon_thread(
+                artifacts.prepare, plan.model.value, plan.revision.value, settings.cache_dir, settings.vocabulary_dir
+            )
+        environment.apply(_process_environment(plan, found))
+        return plan.argv(found.model)
+
+    async def _watch(self, running: Engine) -> None:
+        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first."""
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
+            if running.dead and not self._is_stopping:
+                await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
+                if not self._is_stopping:
+                    raise EngineDiedError("vLLM's engine process died while serving.")
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self.startup.state is State.STOPPING
+
+    def _fail(self, error: GptOssBentoError) -> None:
+        if self._is_stopping:
+            return
+        if isinstance(error, (EngineStartError, EngineDiedError)) and (cause := self._log.cause()):
+            error = type(error)(f"{error} Cause: {cause}")
+        self.engine = None
+        self.startup.fail(error)
+        supervision.stop_service(error)
+
+
+def build_app(worker: Worker) -> Starlette:
+    """The application that BentoML mounts at /."""
+    openai = OpenAIRoutes(lambda: worker.engine and worker.engine.app, environment.endpoint_ids())
+    return Starlette(routes=[openai], lifespan=worker.lifespan)
+
+
+def _process_environment(plan: EnginePlan, found: Artifacts) -> dict[str, str]:
+    variables = {name: str(planned.value) for name, planned in plan.environment.items()}
+    return {**variables, "TIKTOKEN_ENCODINGS_BASE": str(found.vocabulary_dir)}
+
+
+def _print_plan(plan: EnginePlan) -> None:
+    rows = list(plan.rows())
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"  {name:<{width}}  {value}" + (f"  [{origin}]" if origin else "") for name, value, origin in rows]
+    logger.info("plan:\n%s", "\n".join(lines))
+
+
+def _log_to_stderr() -> None:
+    package = logging.getLogger("gptoss_bento")
+    if not package.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s gptoss-bento %(message)s"))
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+        package.propagate = False

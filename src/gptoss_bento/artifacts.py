@@ -1,0 +1,185 @@
+"""What must lie on disk before the engine starts: weights, tokenizer, Harmony vocabulary. Fetched once, then verified."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import logging
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from gptoss_bento.demo import checkpoint
+from gptoss_bento.errors import ArtifactError
+
+logger = logging.getLogger(__name__)
+
+VOCABULARY_FILE = "o200k_base.tiktoken"
+# Both as published in tiktoken's openai_public.py.
+VOCABULARY_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
+VOCABULARY_URL = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"
+_DOWNLOAD_TIMEOUT = httpx.Timeout(30.0, connect=5.0)  # s
+
+DEMO = "demo"
+# The hub folders original/ and metal/ of gpt-oss hold the same weights again in other formats.
+_IGNORED_FILES = ["original/**", "metal/**"]
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """`model` is what vLLM gets as --model; `vocabulary_dir` goes into TIKTOKEN_ENCODINGS_BASE."""
+
+    model: str
+    vocabulary_dir: Path
+
+
+def prepare(model: str, revision: str | None, cache: Path, vocabulary_dir: Path | None) -> Artifacts:
+    """Makes everything available, fetching what is missing.
+
+    Args:
+        model: a hub id, a folder, or "demo".
+        cache: where vocabulary and demo model are kept.
+        vocabulary_dir: the folder that TIKTOKEN_ENCODINGS_BASE names, if any.
+
+    Raises:
+        ArtifactError: something cannot be had; the message says what would help.
+    """
+    vocabulary = find_vocabulary(cache, vocabulary_dir)
+    return Artifacts(_find_model(model, revision, cache, vocabulary), vocabulary.parent)
+
+
+def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
+    """The verified o200k_base.tiktoken, from the first place that has it.
+
+    Places: the folder the operator named, our cache, OpenAI's download, the PyPI package quicktok-v1.
+
+    Raises:
+        ArtifactError: the operator's file is damaged, or no place has it.
+    """
+    if explicit_dir is not None:
+        explicit = explicit_dir / VOCABULARY_FILE
+        if explicit.is_file():
+            return _verified(explicit)
+        logger.warning("TIKTOKEN_ENCODINGS_BASE=%s has no %s; looking elsewhere", explicit_dir, VOCABULARY_FILE)
+    cached = cache / "vocabulary" / VOCABULARY_FILE
+    if cached.is_file() and _sha256(cached.read_bytes()) == VOCABULARY_SHA256:
+        return cached
+    failures = []
+    for name, source in (("download", _from_download), ("package quicktok-v1", _from_package)):
+        try:
+            return _store(source(), cached)
+        except (OSError, ArtifactError, httpx.HTTPError) as error:
+            failures.append(f"{name}: {error}")
+    raise ArtifactError(
+        f"The Harmony vocabulary {VOCABULARY_FILE} cannot be had ({'; '.join(failures)}). Put the file into a folder "
+        "and name the folder in TIKTOKEN_ENCODINGS_BASE, or install the package quicktok-v1."
+    )
+
+
+def _verified(path: Path) -> Path:
+    if (found := _sha256(path.read_bytes())) != VOCABULARY_SHA256:
+        raise ArtifactError(
+            f"{path} is damaged: SHA-256 {found}, expected {VOCABULARY_SHA256}. Replace it or unset "
+            "TIKTOKEN_ENCODINGS_BASE."
+        )
+    return path
+
+
+def _from_download() -> bytes:
+    logger.info("downloading the Harmony vocabulary")
+    response = httpx.get(VOCABULARY_URL, timeout=_DOWNLOAD_TIMEOUT, follow_redirects=True)
+    return response.raise_for_status().content
+
+
+def _from_package() -> bytes:
+    spec = importlib.util.find_spec("quicktok")
+    if spec is None or not spec.submodule_search_locations:
+        raise ArtifactError("not installed")
+    ranks = Path(spec.submodule_search_locations[0]) / "data" / "o200k.vocab"
+    lines = (base64.b64encode(token) + b" %d\n" % rank for rank, token in sorted(_read_ranks(ranks.read_bytes())))
+    return b"".join(lines)
+
+
+def _read_ranks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """quicktok's format: a uint32 count, then per token a uint16 length, the bytes, a uint32 rank; little-endian."""
+    (count,) = struct.unpack_from("<I", data)
+    offset = 4
+    for _ in range(count):
+        (length,) = struct.unpack_from("<H", data, offset)
+        token = data[offset + 2 : offset + 2 + length]
+        (rank,) = struct.unpack_from("<I", data, offset + 2 + length)
+        offset += 6 + length
+        yield rank, token
+
+
+def _store(content: bytes, path: Path) -> Path:
+    """Writes the file in one step, so that a killed process leaves no half of it."""
+    if (found := _sha256(content)) != VOCABULARY_SHA256:
+        raise ArtifactError(f"wrong content, SHA-256 {found}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    os.replace(file.name, path)
+    return path
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _find_model(model: str, revision: str | None, cache: Path, vocabulary: Path) -> str:
+    if model == DEMO:
+        return str(_expand_demo(cache, vocabulary))
+    if _is_folder(model):
+        return str(_check_folder(Path(model).expanduser()))
+    return _fetch(model, revision)
+
+
+def _expand_demo(cache: Path, vocabulary: Path) -> Path:
+    target = cache / f"demo-{checkpoint.fingerprint()}"
+    if not target.is_dir():
+        logger.info("expanding the demo model into %s", target)
+        checkpoint.expand(target, vocabulary)
+    return target
+
+
+def _is_folder(model: str) -> bool:
+    """Anything that starts like a path is one, so that a mistyped path is not looked up on the hub."""
+    return model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
+
+
+def _check_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ArtifactError(f"MODEL_NAME is {str(folder)!r}, but there is no such folder.")
+    if not (folder / "config.json").is_file():
+        raise ArtifactError(f"The folder {str(folder)!r} holds no config.json: it is not a model in Hugging Face format.")
+    return folder
+
+
+def _fetch(model: str, revision: str | None) -> str:
+    """Downloads (or finds in the hub's cache) everything vLLM needs; progress bars are the hub library's own."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot_download(model, revision=revision, ignore_patterns=_IGNORED_FILES)
+    except HFValidationError as error:
+        raise ArtifactError(f"MODEL_NAME {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+        raise ArtifactError(
+            f"The model {model!r} cannot be fetched from the hub ({_sentence(error)}). Check the name, HF_TOKEN and the "
+            "network, or set MODEL_NAME to a folder that holds it."
+        ) from None
+    return model
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+

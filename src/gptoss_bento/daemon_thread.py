@@ -1,0 +1,33 @@
+"""Blocking work beside the event loop that does not hold up the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def in_daemon_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Like asyncio.to_thread, whose threads Python joins at exit: a model that loads would delay it by a minute."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+        if not future.done():
+            set_outcome(outcome)
+
+    def work() -> None:
+        try:
+            outcome: Any = function(*args, **kwargs)
+            set_outcome: Callable[[Any], None] = future.set_result
+        except Exception as error:
+            outcome, set_outcome = error, future.set_exception
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, set_outcome, outcome)
+
+    threading.Thread(target=work, name=function.__name__, daemon=True).start()
+    return await future

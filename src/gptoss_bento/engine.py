@@ -1,0 +1,244 @@
+"""The only importer of vLLM: starts its engine from a plan and builds its own OpenAI application on it.
+
+Written against vLLM 0.32.0, whose symbols tests/contract/test_vllm.py touches one by one. vLLM is imported inside the
+functions: `bentoml build` imports this module too, and importing vLLM takes seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import psutil
+from pydantic import ValidationError
+
+from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
+from gptoss_bento.startup import Startup
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from vllm.config import VllmConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A running engine: vLLM's client object and vLLM's FastAPI application over it."""
+
+    client: AsyncLLM
+    app: FastAPI
+
+    @property
+    def unfinished_requests(self) -> int:
+        """Requests that run or wait in the engine now."""
+        return int(self.client.get_num_unfinished_requests())
+
+    @property
+    def dead(self) -> bool:
+        """Whether vLLM has given up; it never comes back by itself."""
+        return bool(self.client.errored)
+
+
+@asynccontextmanager
+async def running(argv: Sequence[str], startup: Startup, timeout_s: float) -> AsyncIterator[Engine]:
+    """Starts vLLM with the words of `vllm serve` and ends it on leaving.
+
+    The heavy part runs in threads, so that the probes answer meanwhile.
+
+    Args:
+        argv: the arguments, as `EnginePlan.argv` gives them.
+        startup: is told the phases.
+        timeout_s: seconds until a start that hangs is given up.
+
+    Raises:
+        ConfigurationError: vLLM refuses the arguments.
+        EngineStartError: the engine's process did not come up.
+        EngineDiedError: it was not ready in time.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(timeout_s):
+                engine = await _start(argv, startup, stack)
+        except TimeoutError:
+            kill_processes()
+            raise EngineDiedError(f"vLLM was not ready within {timeout_s:g} s (VLLM_STARTUP_TIMEOUT).") from None
+        yield engine
+
+
+async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack) -> Engine:
+    with startup.timed("engine: import"):
+        await in_daemon_thread(_import_engine)
+    with startup.timed("engine: configuration"):
+        args, config = await in_daemon_thread(_configure, argv)
+    with startup.timed("engine: weights and KV cache"):
+        threading.Thread(target=_import_app, daemon=True).start()  # overlaps with the engine process's own imports
+        client = await in_daemon_thread(_start_client, args, config)
+    stack.callback(_stop_client, client)
+    with startup.timed("engine: application"):
+        app = await _build_app(client, args)
+    await stack.enter_async_context(app.router.lifespan_context(app))
+    return Engine(client, app)
+
+
+def _import_engine() -> None:
+    import vllm.engine.arg_utils
+    import vllm.entrypoints.launchers.cli_args
+    import vllm.v1.engine.async_llm  # noqa: F401
+
+
+def _import_app() -> None:
+    import vllm.entrypoints.generate.api_router
+    import vllm.entrypoints.launchers.api_server.app_state
+    import vllm.entrypoints.launchers.app  # noqa: F401
+
+
+def _configure(argv: Sequence[str]) -> tuple[Namespace, VllmConfig]:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+    from vllm.logger import configure_logging_from_args
+    from vllm.usage.usage_lib import UsageContext
+
+    args = _parser().parse_args(list(argv))
+    try:
+        configure_logging_from_args(args)
+        validate_parsed_serve_args(args)
+        engine_args = AsyncEngineArgs.from_cli_args(args)
+        return args, engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    except (ValidationError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+        raise ConfigurationError(f"vLLM refuses this configuration: {_first_line(error)}") from error
+
+
+def _start_client(args: Namespace, config: VllmConfig) -> AsyncLLM:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    try:
+        return AsyncLLM.from_vllm_config(
+            config,
+            enable_log_requests=args.enable_log_requests,
+            disable_log_stats=args.disable_log_stats,
+            aggregate_engine_logging=args.aggregate_engine_logging,
+        )
+    except Exception as error:
+        raise EngineStartError(f"vLLM's engine did not start: {_first_line(error)}") from error
+
+
+async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    tasks = await client.get_supported_tasks()
+    await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
+    app = build_app(args, tasks, client.model_config)
+    await init_app_state(client, app.state, args, tasks)
+    app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handler sets this on its own server
+    _hide_model_path(app)
+    _add_model_route(app)
+    return app
+
+
+def _hide_model_path(app: FastAPI) -> None:
+    """`root` in /v1/models would show where the weights lie on this machine; it becomes the first served name."""
+    models = app.state.openai_serving_models.base_model_paths
+    for model in models:
+        model.model_path = models[0].name
+
+
+def _add_model_route(app: FastAPI) -> None:
+    """OpenAI's SDKs can ask for one model; vLLM only lists them."""
+    from fastapi import HTTPException
+    from fastapi.responses import JSONResponse
+
+    async def show_model(name: str) -> JSONResponse:
+        models = await app.state.openai_serving_models.show_available_models()
+        for model in models.data:
+            if model.id == name:
+                return JSONResponse(model.model_dump())
+        raise HTTPException(404, f"The model `{name}` does not exist.")
+
+    app.add_api_route("/v1/models/{name:path}", show_model, methods=["GET"])
+
+
+def _stop_client(client: AsyncLLM) -> None:
+    client.shutdown(timeout=0)
+    kill_processes()
+
+
+def kill_processes() -> None:
+    """Ends what is left of the engine's processes, which ignore SIGTERM while they load."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        _kill(child)
+    psutil.wait_procs(children, timeout=2)
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _parser() -> ArgumentParser:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):
+        def error(self, message: str) -> NoReturn:  # argparse would end the process
+            raise ConfigurationError(f"vLLM does not take these arguments: {message}")
+
+    return make_arg_parser(Parser())
+
+
+def _first_line(error: Exception) -> str:
+    """The first sentence of an error, without pydantic's framing."""
+    if isinstance(error, ValidationError):
+        return "; ".join(str(item["msg"]).removeprefix("Value error, ").split("\n")[0] for item in error.errors())
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def describe_options() -> list[dict[str, Any]]:
+    """What vLLM's own parser says of its options, as rows for vllm_options.json."""
+    return [_describe(action) for action in _parser()._actions if action.option_strings and action.dest != "help"]
+
+
+def _describe(action: Action) -> dict[str, Any]:
+    return {
+        "name": action.dest,
+        "flag": next(flag for flag in action.option_strings if flag.startswith("--")),
+        "kind": _kind(action),
+        "many": action.nargs in ("+", "*") or type(action).__name__ == "_AppendAction",
+        "choices": [str(choice) for choice in action.choices or ()],
+        "help": " ".join((action.help or "").split()),
+    }
+
+
+def _kind(action: Action) -> str:
+    """vLLM's parser types are functions; their names, or what they wrap, tell what they take."""
+    if isinstance(action, BooleanOptionalAction):
+        return "switch"
+    if type(action).__name__ == "_StoreTrueAction":
+        return "flag"
+    function = _unwrapped(action.type)
+    name = getattr(function, "__name__", "str")
+    if name in ("int", "float"):
+        return name
+    if name.startswith("human_readable_int"):
+        return "count"
+    return "json" if name in ("loads", "parse_dataclass", "union_dict_and_str") else "text"
+
+
+def _unwrapped(function: Any) -> Any:
+    """`optional_type(int)` → `int`."""
+    cells = getattr(function, "__closure__", None) or ()
+    inner = [cell.cell_contents for cell in cells if callable(cell.cell_contents)]
+    return _unwrapped(inner[0]) if inner and function.__name__ == "_optional_type" else function

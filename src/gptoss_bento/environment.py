@@ -1,0 +1,183 @@
+"""The only reader of environment variables. Text goes in, a checked `Settings` comes out.
+
+The names are those worker-vllm users have: the worker's own (`MODEL_NAME`, `OPENAI_SERVED_MODEL_NAME_OVERRIDE`, …) and
+any vLLM option in upper case (`MAX_MODEL_LEN`). All problems are reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.vllm_options import Option, known_options
+
+_Value = TypeVar("_Value")
+
+# vLLM options that this server decides or that mean something else in a shell. Source: worker-vllm 2.24 reserves the
+# same names; BentoML owns the address, TLS and the number of processes; huggingface_hub reads HF_TOKEN itself.
+RESERVED = frozenset(
+    "config headless help host port uds grpc grpc_port model model_tag api_key hf_token api_server_count root_path "
+    "ssl_keyfile ssl_certfile ssl_ca_certs ssl_cert_reqs ssl_ciphers enable_ssl_refresh uvicorn_log_level "
+    "disable_uvicorn_access_log disable_access_log_for_endpoints".split()
+)
+
+_UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator said, checked but not yet completed. `None` means: not said.
+
+    `engine` maps vLLM option names to values; `origins` names the variable each value came from.
+    """
+
+    profile: str | None = None
+    model_name: str | None = None
+    model_revision: str | None = None
+    tokenizer: str | None = None
+    served_model_names: tuple[str, ...] = ()
+    cache_dir: Path = Path()
+    vocabulary_dir: Path | None = None
+    visible_devices: str | None = None
+    startup_timeout_s: int = 1200
+    extra_arguments: tuple[str, ...] = ()
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Reads and checks the variables.
+
+    Raises:
+        ConfigurationError: one line per variable that is wrong, naming it, its value and what is allowed.
+    """
+    return _Reader(os.environ if environ is None else environ).settings()
+
+
+class _Reader:
+    """Collects values and complaints over one pass."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._problems: list[str] = []
+        self._origins: dict[str, str] = {}
+
+    def settings(self) -> Settings:
+        settings = Settings(
+            profile=self._text("profile", "PROFILE"),
+            model_name=self._text("model", "MODEL_NAME", "MODEL"),
+            model_revision=self._text("revision", "MODEL_REVISION", "REVISION"),
+            tokenizer=self._text("tokenizer", "TOKENIZER_NAME", "TOKENIZER"),
+            served_model_names=self._names(
+                "served_model_name", "OPENAI_SERVED_MODEL_NAME_OVERRIDE", "SERVED_MODEL_NAME"
+            ),
+            cache_dir=cache_dir(self._environ),
+            vocabulary_dir=self._path("vocabulary_dir", "TIKTOKEN_ENCODINGS_BASE"),
+            visible_devices=self._environ.get("CUDA_VISIBLE_DEVICES"),
+            startup_timeout_s=self._read("startup_timeout_s", ("VLLM_STARTUP_TIMEOUT",), _positive_int) or 1200,
+            extra_arguments=tuple(self._read("extra_arguments", ("VLLM_EXTRA_ARGS",), shlex.split) or ()),
+            engine=self._engine_options(),
+            origins=self._origins,
+        )
+        if self._problems:
+            raise ConfigurationError("\n".join(self._problems))
+        return settings
+
+    def _engine_options(self) -> dict[str, Any]:
+        values = {}
+        for option in known_options().values():
+            if option.name in RESERVED or option.name in self._origins:
+                continue
+            value = self._read(option.name, (option.variable,), option.parse, option)
+            if value is not None:
+                values[option.name] = value
+        return values
+
+    def _read(
+        self,
+        name: str,
+        variables: tuple[str, ...],
+        parse: Callable[[str], _Value],
+        option: Option | None = None,
+    ) -> _Value | None:
+        """The first variable that is set decides; its name becomes the origin of the value."""
+        for variable in variables:
+            text = self._environ.get(variable, "")
+            if text.strip().lower() in _UNSET and not (option and text.lower() in option.choices):
+                continue
+            self._origins[name] = variable
+            try:
+                return parse(text)
+            except ValueError as error:
+                self._problems.append(f"{variable} has the value {text!r}; allowed: {error}")
+                return None
+        return None
+
+    def _text(self, name: str, *variables: str) -> str | None:
+        return self._read(name, variables, str.strip)
+
+    def _names(self, name: str, *variables: str) -> tuple[str, ...]:
+        return self._read(name, variables, _comma_list) or ()
+
+    def _path(self, name: str, *variables: str) -> Path | None:
+        return self._read(name, variables, lambda text: Path(text).expanduser())
+
+
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Where prepared artifacts are kept: `GPTOSS_BENTO_CACHE`, else below `XDG_CACHE_HOME` or `~/.cache`."""
+    environ = os.environ if environ is None else environ
+    if explicit := environ.get("GPTOSS_BENTO_CACHE"):
+        return Path(explicit).expanduser()
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gptoss-bento"
+
+
+def selected_profile(environ: Mapping[str, str] | None = None) -> str | None:
+    """The profile that `PROFILE` names, or None. Read alone, because service.py needs it before anything else."""
+    environ = os.environ if environ is None else environ
+    return environ.get("PROFILE", "").strip() or None
+
+
+def endpoint_ids(environ: Mapping[str, str] | None = None) -> frozenset[str]:
+    """The ids accepted under `/v2/{endpoint_id}`; empty means any. Routes are built before all else is read."""
+    environ = os.environ if environ is None else environ
+    return frozenset(_comma_list(environ.get("ENDPOINT_IDS", "")))
+
+
+_EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
+
+
+def exit_note_path() -> Path | None:
+    """The supervisor's exit note, as its workers inherit it; None in the supervisor itself. See supervision.py."""
+    path = os.environ.get(_EXIT_NOTE)
+    return Path(path) if path else None
+
+
+def set_exit_note_path() -> Path:
+    """Names the exit note for the workers that this process will start. Creates nothing."""
+    path = Path(tempfile.gettempdir()) / f"gptoss-bento-{uuid.uuid4().hex}.json"
+    os.environ[_EXIT_NOTE] = str(path)
+    return path
+
+
+def apply(variables: Mapping[str, str]) -> None:
+    """Puts planned variables into this process, for the libraries that read them there. What is set stays."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def _comma_list(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _positive_int(text: str) -> int:
+    if not text.strip().isdigit() or int(text) == 0:
+        raise ValueError("a whole number of at least 1")
+    return int(text)
+

@@ -1,0 +1,55 @@
+"""Everything that can stop the service, as one tree.
+
+    GptOssBentoError
+    ├── ConfigurationError     78  a variable, profile or argument is wrong
+    │   └── HardwareError      78  this machine cannot serve what was asked
+    ├── ArtifactError          69  weights, tokenizer or vocabulary cannot be had
+    ├── AddressInUseError      71  the port is taken
+    ├── EngineStartError       70  vLLM refused to start
+    └── EngineDiedError        75  vLLM was serving and died, or a start took too long
+
+The number is the exit code of the whole service, taken from sysexits.h. 75 (EX_TEMPFAIL) is the only one after which
+starting again unchanged is likely to help; docs/exit-codes.md says what to do about each.
+"""
+
+from __future__ import annotations
+
+
+class GptOssBentoError(Exception):
+    """Base of all errors that end the service. The message is one sentence an operator can act on."""
+
+    exit_code = 1
+
+
+class ConfigurationError(GptOssBentoError):
+    """A setting, profile or argument is wrong; starting again cannot help."""
+
+    exit_code = 78
+
+
+class HardwareError(ConfigurationError):
+    """The hardware found here cannot serve the chosen profile."""
+
+
+class ArtifactError(GptOssBentoError):
+    """A model folder, weights file or the Harmony vocabulary is missing, unreachable or damaged."""
+
+    exit_code = 69
+
+
+class AddressInUseError(GptOssBentoError):
+    """Another process listens on the port."""
+
+    exit_code = 71
+
+
+class EngineStartError(GptOssBentoError):
+    """vLLM did not start with these arguments on this machine."""
+
+    exit_code = 70
+
+
+class EngineDiedError(GptOssBentoError):
+    """vLLM stopped while it was serving, or was not ready in time; a new start may help."""
+
+    exit_code = 75

@@ -1,0 +1,116 @@
+"""The only probe of the machine: GPUs (NVIDIA through NVML, AMD through sysfs) or the CPU."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+GIB = 1024**3
+_AMD_VENDOR_ID = "0x1002"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU. `architecture` is `sm_90` and the like for NVIDIA, `amd` for AMD."""
+
+    vendor: Literal["nvidia", "amd"]
+    name: str
+    memory_bytes: int
+    architecture: str
+
+    @property
+    def memory_gib(self) -> float:
+        return self.memory_bytes / GIB
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What this process may use. No GPU means vLLM's CPU backend."""
+
+    gpus: tuple[Gpu, ...]
+    cpu_cores: int
+    memory_bytes: int
+
+    @property
+    def smallest_gpu_gib(self) -> float:
+        """Memory of the smallest GPU, which bounds every rank of a tensor-parallel group; 0 without GPU."""
+        return min((gpu.memory_gib for gpu in self.gpus), default=0.0)
+
+    def __str__(self) -> str:
+        if self.gpus:
+            return f"{len(self.gpus)} x {self.gpus[0].name} ({self.smallest_gpu_gib:.0f} GiB)"
+        return f"no GPU; {self.cpu_cores} CPU cores, {self.memory_bytes / GIB:.0f} GiB of memory"
+
+
+def probe(visible_devices: str | None = None) -> Hardware:
+    """Looks at this machine.
+
+    Args:
+        visible_devices: the text of CUDA_VISIBLE_DEVICES, which NVML itself does not honour. None means all.
+    """
+    gpus = _nvidia_gpus(visible_devices) or _amd_gpus()
+    return Hardware(gpus, len(os.sched_getaffinity(0)), psutil.virtual_memory().total)
+
+
+def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver: not an error on a machine without GPU
+        return ()
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        uuids = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+        return tuple(_nvidia_gpu(handles[index]) for index in visible_indexes(uuids, visible_devices))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _nvidia_gpu(handle: object) -> Gpu:
+    import pynvml
+
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(
+        vendor="nvidia",
+        name=str(pynvml.nvmlDeviceGetName(handle)),
+        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        architecture=f"sm_{major}{minor}",
+    )
+
+
+def visible_indexes(uuids: list[str], visible_devices: str | None) -> list[int]:
+    """The device indexes that CUDA would see: numbers or UUID prefixes, up to the first that names no device."""
+    if visible_devices is None:
+        return list(range(len(uuids)))
+    indexes: list[int] = []
+    for item in filter(None, (part.strip() for part in visible_devices.split(","))):
+        matches = [i for i, uuid in enumerate(uuids) if item == str(i) or uuid.startswith(item)]
+        if not matches:
+            break
+        indexes.append(matches[0])
+    return indexes
+
+
+def _amd_gpus(devices: Path = Path("/sys/class/drm")) -> tuple[Gpu, ...]:
+    found = []
+    for card in sorted(devices.glob("card[0-9]*/device")):
+        with suppress(OSError, ValueError):
+            if (card / "vendor").read_text().strip() != _AMD_VENDOR_ID:
+                continue
+            memory = int((card / "mem_info_vram_total").read_text())
+            name = _read_or(card / "product_name", "AMD GPU")
+            found.append(Gpu("amd", name, memory, "amd"))
+    return tuple(found)
+
+
+def _read_or(path: Path, default: str) -> str:
+    try:
+        return path.read_text().strip() or default
+    except OSError:
+        return default

@@ -1,0 +1,80 @@
+"""Hands OpenAI requests to vLLM's application, or says why not. Nothing here runs per token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.paths import Destination, destination, is_openai_path
+
+RETRY_AFTER_S = 5
+"""What a client is told to wait while the engine loads; OpenAI's SDKs honour it."""
+
+
+class OpenAIRoutes(BaseRoute):
+    """All paths of the OpenAI API, as one Starlette route.
+
+    Args:
+        engine_app: gives vLLM's application, or None while there is no engine.
+        endpoint_ids: the ids accepted under /v2/, empty for any.
+    """
+
+    def __init__(
+        self,
+        engine_app: Callable[[], ASGIApp | None],
+        endpoint_ids: Collection[str] = (),
+    ) -> None:
+        self._engine_app = engine_app
+        self._endpoint_ids = endpoint_ids
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        ours = is_openai_path(scope["path"])
+        return (Match.FULL, {}) if ours else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._answer_for(scope, destination(scope["path"], self._endpoint_ids))
+        await app(scope, receive, send)
+
+    def _answer_for(self, scope: Scope, to: Destination | None) -> ASGIApp:
+        if to is None:
+            return _not_found(scope["path"])
+        if scope["method"] not in (*to.methods, "OPTIONS"):  # OPTIONS: vLLM's CORS settings answer it
+            return _not_allowed(scope["method"], to)
+        app = self._engine_app()
+        if app is None:
+            return _not_ready()
+        # vLLM's application sees its own path at its own root, whatever prefix the client used.
+        scope.update(path=to.path, raw_path=to.path.encode(), root_path="", app_root_path="")
+        if to.path == "/v1/models" and scope["method"] == "POST":
+            scope["method"] = "GET"
+        return app
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> Any:  # not a named route
+        raise NotImplementedError
+
+
+def _not_found(path: str) -> JSONResponse:
+    return openai_error(HTTPStatus.NOT_FOUND, f"There is no route {path}.")
+
+
+def _not_allowed(method: str, to: Destination) -> JSONResponse:
+    allowed = ", ".join(to.methods)
+    return openai_error(
+        HTTPStatus.METHOD_NOT_ALLOWED, f"{to.path} takes {allowed}, not {method}.", headers={"Allow": allowed}
+    )
+
+
+def _not_ready() -> JSONResponse:
+    return openai_error(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The engine is not ready. /readyz tells how far it is.",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )

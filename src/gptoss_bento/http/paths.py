@@ -1,0 +1,67 @@
+"""Which path leads to which route of vLLM. Pure.
+
+The OpenAI API stands at three prefixes with the same answers: the usual one, worker-vllm's `/openai`, and RunPod's
+`/v2/{endpoint_id}/openai`. Only the routes listed here are reachable; vLLM has more, administrative ones among them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+_PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
+
+_SEGMENT = r"[^/]+"
+_ROUTES: dict[str, tuple[str, ...]] = {
+    r"/v1/models": ("GET", "POST"),  # POST: old READMEs show it with an empty body (contract, D39)
+    r"/v1/models/.+": ("GET",),
+    r"/v1/chat/completions": ("POST",),
+    r"/v1/completions": ("POST",),
+    r"/v1/responses": ("POST",),
+    rf"/v1/responses/{_SEGMENT}": ("GET",),
+    rf"/v1/responses/{_SEGMENT}/cancel": ("POST",),
+    r"/v1/messages": ("POST",),
+    r"/v1/messages/count_tokens": ("POST",),
+    r"/tokenize": ("POST",),
+    r"/detokenize": ("POST",),
+    r"/version": ("GET",),
+}
+_COMPILED = [(re.compile(pattern), methods) for pattern, methods in _ROUTES.items()]
+# vLLM has these at the root alone; a client whose base URL ends in /v1 finds them there too.
+_ALSO_UNDER_V1 = {"/v1/tokenize": "/tokenize", "/v1/detokenize": "/detokenize"}
+
+
+_OWN_PREFIXES = ("/v1/", "/v2/", "/openai/")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A route of vLLM's application and the methods it takes."""
+
+    path: str
+    methods: tuple[str, ...]
+
+
+def destination(path: str, endpoint_ids: Collection[str] = ()) -> Destination | None:
+    """Where a request path leads, or None if it is not a path of the OpenAI API.
+
+    Args:
+        path: the decoded request path.
+        endpoint_ids: the ids accepted in `/v2/{endpoint_id}`; empty means any (contract, D2).
+    """
+    if match := _PREFIX.match(path):
+        endpoint = match["endpoint"]
+        if endpoint and endpoint_ids and endpoint not in endpoint_ids:
+            return None
+        path = path[match.end() :]
+    path = _ALSO_UNDER_V1.get(path, path)
+    for pattern, methods in _COMPILED:
+        if pattern.fullmatch(path):
+            return Destination(path, methods)
+    return None
+
+
+def is_openai_path(path: str) -> bool:
+    """Whether errors on this path are OpenAI-shaped: everything below the prefixes, known or not."""
+    return path.startswith(_OWN_PREFIXES) or destination(path) is not None

@@ -1,0 +1,39 @@
+"""What orchestrators ask: alive? ready? Answered as soon as the port is open, whatever the engine does."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gptoss_bento.startup import Startup, State
+
+_RETRY_AFTER_S = "5"
+
+
+class Probes:
+    """ASGI middleware in front of BentoML's own probes, whose bodies cannot say anything.
+
+    `/livez`: 200 while the process runs. `/readyz`: 200 when the engine answers, else 503, with the phase and the
+    times so far. `/ping`: what RunPod's load balancer asks, 200 when ready and 204 while loading.
+    """
+
+    def __init__(self, app: ASGIApp, startup: Startup) -> None:
+        self._app = app
+        self._startup = startup
+        self._answers = {"/livez": self._live, "/readyz": self._ready, "/ping": self._ping}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._answers.get(scope["path"]) if scope["type"] == "http" else None
+        await (answer() if answer else self._app)(scope, receive, send)
+
+    def _live(self) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    def _ready(self) -> Response:
+        if self._startup.state is State.READY:
+            return JSONResponse(self._startup.report())
+        return JSONResponse(self._startup.report(), status_code=503, headers={"Retry-After": _RETRY_AFTER_S})
+
+    def _ping(self) -> Response:
+        codes = {State.READY: 200, State.STARTING: 204}
+        return Response(status_code=codes.get(self._startup.state, 503))

@@ -1,0 +1,72 @@
+"""How far the start is: phases with their times, for the log and for the readiness probe."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from gptoss_bento.errors import GptOssBentoError
+
+logger = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """What the service can do now."""
+
+    STARTING = "starting"  # the port is open, the engine is not there yet
+    READY = "ready"  # answering
+    STOPPING = "stopping"  # asked to end; takes nothing new
+    FAILED = "failed"  # cannot serve; about to exit with a cause
+
+
+@dataclass
+class Startup:
+    """One start of one worker. Written by the start, read by the probes; times are in seconds."""
+
+    state: State = State.STARTING
+    phase: str = "imports"
+    cause: str | None = None
+    _finished: list[tuple[str, float]] = field(default_factory=list)
+    _started: float = field(default_factory=time.monotonic)
+    _phase_started: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Runs one phase; its time is kept only if it ends well."""
+        self.phase, self._phase_started = phase, time.monotonic()
+        yield
+        seconds = time.monotonic() - self._phase_started
+        self._finished.append((phase, seconds))
+        logger.info("%s: done in %.1f s", phase, seconds)
+
+    def ready(self) -> None:
+        """The engine answers."""
+        self.state, self.phase = State.READY, "ready"
+        logger.info("ready after %.1f s", time.monotonic() - self._started)
+
+    def stop(self) -> None:
+        """The service was asked to end."""
+        if self.state is not State.FAILED:
+            self.state, self.phase = State.STOPPING, "stopping"
+
+    def fail(self, error: GptOssBentoError) -> None:
+        """The service cannot serve."""
+        self.state, self.cause = State.FAILED, str(error)
+
+    def report(self) -> dict[str, Any]:
+        """The body of the readiness probe."""
+        report: dict[str, Any] = {
+            "status": self.state.value,
+            "phase": self.phase,
+            "phases": [{"phase": phase, "seconds": round(seconds, 2)} for phase, seconds in self._finished],
+        }
+        if self.state is State.STARTING:
+            report["seconds_in_phase"] = round(time.monotonic() - self._phase_started, 2)
+        if self.cause:
+            report["cause"] = self.cause
+        return report

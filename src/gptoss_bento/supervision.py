@@ -1,0 +1,149 @@
+"""How the service ends: one cause, one exit code, no process left and no restart loop.
+
+`bentoml serve` is two kinds of process. The supervisor (BentoML's circus arbiter) owns the port and starts workers; it
+would start a failing worker again for ever and always exit with 0. So a worker that cannot go on leaves a note for the
+supervisor and asks it to end; the supervisor's exit hook, installed when it imports service.py, reads the note. Both
+find the note through a variable that the supervisor sets and its workers inherit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from gptoss_bento import environment
+from gptoss_bento.engine import kill_processes
+from gptoss_bento.errors import AddressInUseError, EngineDiedError, GptOssBentoError
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_LIMIT_S = 8.0
+"""From SIGTERM until a worker that has not ended by itself is ended; clients are promised 10 s."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class ExitNote:
+    """The file in which a worker tells the supervisor why the service ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, error: GptOssBentoError) -> None:
+        """The first cause stays; what follows from it is not written over it."""
+        if not self._path.exists():
+            self._path.write_text(json.dumps({"exit_code": error.exit_code, "cause": str(error)}))
+
+    def take(self) -> tuple[int, str] | None:
+        """(exit code, cause), once."""
+        try:
+            note = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return None
+        self._path.unlink()
+        return note["exit_code"], note["cause"]
+
+
+def supervise() -> None:
+    """Called when service.py is imported. In the supervisor it installs the exit hook; in a worker it does nothing."""
+    if environment.exit_note_path() is not None:
+        return
+    note = ExitNote(environment.set_exit_note_path())
+    atexit.register(_exit_as_noted, note)
+    sys.excepthook = _explain(sys.excepthook)
+
+
+def _exit_as_noted(note: ExitNote) -> None:
+    if (taken := note.take()) is None:
+        return
+    exit_code, cause = taken
+    _say(cause, exit_code)
+    os._exit(exit_code)
+
+
+def _say(cause: str, exit_code: int) -> None:
+    print(f"gptoss-bento: stopped (exit code {exit_code}): {cause}", file=sys.stderr, flush=True)
+
+
+_ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
+
+
+def _explain(default: _ExceptHook) -> _ExceptHook:
+    """Turns the errors an operator can cause before any worker runs into one line each."""
+
+    def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        known = error if isinstance(error, GptOssBentoError) else _as_known(error)
+        if known is None:
+            default(kind, error, trace)
+            return
+        _say(str(known), known.exit_code)
+        os._exit(known.exit_code)
+
+    return explain
+
+
+def _as_known(error: BaseException) -> GptOssBentoError | None:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return AddressInUseError("The port is in use by another process. Choose another one with --port.")
+    return None
+
+
+def enter_worker() -> None:
+    """Called when a worker starts: it ends with its supervisor, and a second life after a crash is refused."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if (path := environment.exit_note_path()) is None:
+        return
+    alive = path.with_suffix(".alive")
+    if alive.exists():
+        raise EngineDiedError("The worker died without a word (killed, or out of memory); it is not started again.")
+    alive.touch()
+    atexit.register(alive.unlink, missing_ok=True)
+
+
+def stop_service(error: GptOssBentoError) -> None:
+    """Ends the whole service with this cause. Returns at once; the end comes by SIGTERM."""
+    logger.error("%s", error)
+    if (path := environment.exit_note_path()) is None:  # not under BentoML's supervisor
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    ExitNote(path).write(error)
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
+def limit_shutdown(on_stop: Callable[[], None]) -> None:
+    """From now on SIGTERM and SIGINT also call `on_stop` and start the countdown to a forced end.
+
+    uvicorn, which runs the worker, waits for open connections without limit; its handlers stay in place behind ours.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous = signal.getsignal(number)
+
+        def handle(number: int, frame: FrameType | None, previous: object = previous) -> None:
+            _count_down()
+            on_stop()
+            if callable(previous):
+                previous(number, frame)
+
+        signal.signal(number, handle)
+
+
+def _count_down() -> None:
+    timer = threading.Timer(SHUTDOWN_LIMIT_S, force_exit)
+    timer.daemon = True
+    timer.start()
+
+
+def force_exit() -> None:
+    """Ends this worker and everything it started, now."""
+    kill_processes()
+    os._exit(0)

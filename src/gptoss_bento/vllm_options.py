@@ -1,0 +1,110 @@
+"""The options of `vllm serve`, known without importing vLLM.
+
+vLLM takes seconds to import, and `gptoss-bento plan` must answer at once on a machine that may not even have it. So
+`vllm_options.json` holds what vLLM's own argument parser says of itself. `engine.describe_options` writes it, and a
+contract test fails when it is out of date: it is a recording, never edited by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+Kind = Literal["switch", "flag", "int", "float", "count", "json", "text"]
+"""switch: --x or --no-x; flag: --x alone; count: an integer that may be written 4k or 1M; the rest as named."""
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of vLLM's server. `name` is the argparse destination, such as `max_model_len`."""
+
+    name: str
+    flag: str
+    kind: Kind
+    many: bool
+    choices: tuple[str, ...]
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return self.name.upper()
+
+    def parse(self, text: str) -> Any:
+        """Turns a variable's text into a value. Raises ValueError saying what is allowed."""
+        if self.many:
+            return _parse_list(text, self)
+        return self._parse_one(text)
+
+    def _parse_one(self, text: str) -> Any:
+        if self.kind in ("switch", "flag"):
+            return parse_bool(text)
+        if self.kind in ("int", "float"):
+            return _parse_number(text, int if self.kind == "int" else float)
+        if self.kind == "json":
+            return _parse_json(text)
+        if self.choices and text not in self.choices:
+            raise ValueError(f"one of {', '.join(self.choices)}")
+        return text
+
+    def argv(self, value: Any) -> list[str]:
+        """The command-line words that give vLLM this value."""
+        if self.kind in ("switch", "flag"):
+            if value:
+                return [self.flag]
+            return [f"--no-{self.flag.removeprefix('--')}"] if self.kind == "switch" else []
+        if self.many:
+            return [self.flag, *(_word(item) for item in value)]
+        return [f"{self.flag}={_word(value)}"]
+
+
+@cache
+def known_options() -> Mapping[str, Option]:
+    """All options by name."""
+    rows = json.loads(files(__package__).joinpath("vllm_options.json").read_text())
+    return {row["name"]: Option(**{**row, "choices": tuple(row["choices"])}) for row in rows}
+
+
+def parse_bool(text: str) -> bool:
+    """true/false, 1/0, yes/no, on/off in any case. Raises ValueError otherwise."""
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("true or false (1/0, yes/no and on/off also work)")
+
+
+def _parse_number(text: str, number: type[int] | type[float]) -> int | float:
+    try:
+        return number(text)
+    except ValueError:
+        raise ValueError("a whole number" if number is int else "a number") from None
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        # Some JSON options also take a plain word, as vLLM's `--hf-overrides` takes a path.
+        if not text.lstrip().startswith(("{", "[", '"')):
+            return text
+        raise ValueError(f"valid JSON ({error})") from None
+
+
+def _parse_list(text: str, option: Option) -> list[Any]:
+    if text.lstrip().startswith("["):
+        items = _parse_json(text)
+        return [item if not isinstance(item, str) else option._parse_one(item) for item in items]
+    return [option._parse_one(item.strip()) for item in text.split(",") if item.strip()]
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -40,4 +40,5 @@ class GptOss:
     """GPT-OSS on vLLM: the OpenAI API at /v1, /openai/v1 and /v2/{endpoint_id}/openai/v1."""
 
 
-GptOss.add_asgi_middleware(Probes, startup=worker.startup)
+# mypy takes a decorated class for the class itself; it is a bentoml.Service.
+GptOss.add_asgi_middleware(Probes, startup=worker.startup)  # type: ignore[attr-defined]

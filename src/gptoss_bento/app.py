@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from starlette.applications import Starlette
 
 from gptoss_bento import artifacts, engine, environment, hardware, supervision
-from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine import Engine
 from gptoss_bento.environment import Settings
@@ -47,10 +46,10 @@ class Worker:
         yield
         self.startup.stop()
         self._stopping.set()
-        if self.engine is None:  # still loading, in threads that nothing can interrupt
+        if self.engine is None and not task.done():  # still loading, in threads that nothing can interrupt
             supervision.force_exit()
-        with suppress(asyncio.CancelledError):
-            await task
+        await task
+        supervision.leave_worker()
 
     async def _serve(self) -> None:
         try:
@@ -85,7 +84,7 @@ class Worker:
             found = await in_daemon_thread(
                 artifacts.prepare, plan.model.value, plan.revision.value, settings.cache_dir, settings.vocabulary_dir
             )
-        environment.apply(_process_environment(plan, found))
+        environment.apply(plan.variables(found.vocabulary_dir))
         return plan.argv(found.model)
 
     async def _watch(self, running: Engine) -> None:
@@ -114,13 +113,8 @@ class Worker:
 
 def build_app(worker: Worker) -> Starlette:
     """The application that BentoML mounts at /."""
-    openai = OpenAIRoutes(lambda: worker.engine and worker.engine.app, environment.endpoint_ids())
+    openai = OpenAIRoutes(lambda: worker.engine.app if worker.engine else None, environment.endpoint_ids())
     return Starlette(routes=[openai], lifespan=worker.lifespan)
-
-
-def _process_environment(plan: EnginePlan, found: Artifacts) -> dict[str, str]:
-    variables = {name: str(planned.value) for name, planned in plan.environment.items()}
-    return {**variables, "TIKTOKEN_ENCODINGS_BASE": str(found.vocabulary_dir)}
 
 
 def _print_plan(plan: EnginePlan) -> None:

@@ -1,4 +1,4 @@
-"""What must lie on disk before the engine starts: weights, tokenizer, Harmony vocabulary. Fetched once, then verified."""
+"""What must lie on disk before the engine starts: weights, tokenizer, Harmony vocabulary. Fetched, then verified."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import hashlib
 import importlib.util
 import logging
-import os
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -125,8 +124,7 @@ def _store(content: bytes, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(content)
-    os.replace(file.name, path)
-    return path
+    return Path(file.name).replace(path)
 
 
 def _sha256(content: bytes) -> str:
@@ -142,11 +140,16 @@ def _find_model(model: str, revision: str | None, cache: Path, vocabulary: Path)
 
 
 def _expand_demo(cache: Path, vocabulary: Path) -> Path:
-    target = cache / f"demo-{checkpoint.fingerprint()}"
+    target = cache / f"demo-{_demo_fingerprint()}"
     if not target.is_dir():
         logger.info("expanding the demo model into %s", target)
         checkpoint.expand(target, vocabulary)
     return target
+
+
+def _demo_fingerprint() -> str:
+    """Changes with the weights and with the code that expands them, so that an older folder is not taken for it."""
+    return _sha256(checkpoint.WEIGHTS.read_bytes() + Path(checkpoint.__file__).read_bytes())[:12]
 
 
 def _is_folder(model: str) -> bool:
@@ -158,7 +161,9 @@ def _check_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise ArtifactError(f"MODEL_NAME is {str(folder)!r}, but there is no such folder.")
     if not (folder / "config.json").is_file():
-        raise ArtifactError(f"The folder {str(folder)!r} holds no config.json: it is not a model in Hugging Face format.")
+        raise ArtifactError(
+            f"The folder {str(folder)!r} holds no config.json: it is not a model in Hugging Face format."
+        )
     return folder
 
 
@@ -173,13 +178,11 @@ def _fetch(model: str, revision: str | None) -> str:
         raise ArtifactError(f"MODEL_NAME {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
         raise ArtifactError(
-            f"The model {model!r} cannot be fetched from the hub ({_sentence(error)}). Check the name, HF_TOKEN and the "
-            "network, or set MODEL_NAME to a folder that holds it."
+            f"The model {model!r} cannot be fetched from the hub ({_sentence(error)}). Check the name, HF_TOKEN and "
+            "the network, or set MODEL_NAME to a folder that holds it."
         ) from None
     return model
 
 
 def _sentence(error: Exception) -> str:
     return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-
-

@@ -11,12 +11,13 @@ import logging
 import threading
 from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
+from cachetools import FIFOCache
 from pydantic import ValidationError
 
 from gptoss_bento.daemon_thread import in_daemon_thread
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 logger = logging.getLogger(__name__)
+
+RESPONSES_KEPT = 1000
+"""How many answers of /v1/responses can be asked for again."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,11 @@ async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
 
     tasks = await client.get_supported_tasks()
     await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
-    app = build_app(args, tasks, client.model_config)
+    app: FastAPI = build_app(args, tasks, client.model_config)
     await init_app_state(client, app.state, args, tasks)
     app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handler sets this on its own server
     _hide_model_path(app)
+    _bound_response_store(app)
     _add_model_route(app)
     return app
 
@@ -151,6 +156,17 @@ def _hide_model_path(app: FastAPI) -> None:
     models = app.state.openai_serving_models.base_model_paths
     for model in models:
         model.model_path = models[0].name
+
+
+def _bound_response_store(app: FastAPI) -> None:
+    """GET /v1/responses/{id} needs stored responses, and vLLM never forgets one; here the oldest make room.
+
+    A response may need its messages as long as it is kept itself, and those are stored earlier: they stay longer.
+    """
+    responses = app.state.openai_serving_responses
+    responses.response_store = FIFOCache(RESPONSES_KEPT)
+    responses.msg_store = FIFOCache(2 * RESPONSES_KEPT)
+    responses.event_store = FIFOCache(2 * RESPONSES_KEPT)
 
 
 def _add_model_route(app: FastAPI) -> None:
@@ -177,26 +193,22 @@ def kill_processes() -> None:
     """Ends what is left of the engine's processes, which ignore SIGTERM while they load."""
     children = psutil.Process().children(recursive=True)
     for child in children:
-        _kill(child)
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     psutil.wait_procs(children, timeout=2)
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _parser() -> ArgumentParser:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    class Parser(FlexibleArgumentParser):
-        def error(self, message: str) -> NoReturn:  # argparse would end the process
-            raise ConfigurationError(f"vLLM does not take these arguments: {message}")
+    parser: ArgumentParser = make_arg_parser(FlexibleArgumentParser())
+    parser.error = _refuse_arguments  # type: ignore[method-assign]  # argparse's own would end the process
+    return parser
 
-    return make_arg_parser(Parser())
+
+def _refuse_arguments(message: str) -> NoReturn:
+    raise ConfigurationError(f"vLLM does not take these arguments: {message}")
 
 
 def _first_line(error: Exception) -> str:

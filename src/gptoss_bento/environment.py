@@ -23,9 +23,31 @@ _Value = TypeVar("_Value")
 # vLLM options that this server decides or that mean something else in a shell. Source: worker-vllm 2.24 reserves the
 # same names; BentoML owns the address, TLS and the number of processes; huggingface_hub reads HF_TOKEN itself.
 RESERVED = frozenset(
-    "config headless help host port uds grpc grpc_port model model_tag api_key hf_token api_server_count root_path "
-    "ssl_keyfile ssl_certfile ssl_ca_certs ssl_cert_reqs ssl_ciphers enable_ssl_refresh uvicorn_log_level "
-    "disable_uvicorn_access_log disable_access_log_for_endpoints".split()
+    [
+        "config",
+        "headless",
+        "help",
+        "host",
+        "port",
+        "uds",
+        "grpc",
+        "grpc_port",
+        "model",
+        "model_tag",
+        "api_key",
+        "hf_token",
+        "api_server_count",
+        "root_path",
+        "ssl_keyfile",
+        "ssl_certfile",
+        "ssl_ca_certs",
+        "ssl_cert_reqs",
+        "ssl_ciphers",
+        "enable_ssl_refresh",
+        "uvicorn_log_level",
+        "disable_uvicorn_access_log",
+        "disable_access_log_for_endpoints",
+    ]
 )
 
 _UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
@@ -166,6 +188,11 @@ def set_exit_note_path() -> Path:
     return path
 
 
+def extended(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's variables and these, for a process that it starts. What is set stays."""
+    return {**variables, **os.environ}
+
+
 def apply(variables: Mapping[str, str]) -> None:
     """Puts planned variables into this process, for the libraries that read them there. What is set stays."""
     for name, value in variables.items():
@@ -180,4 +207,3 @@ def _positive_int(text: str) -> int:
     if not text.strip().isdigit() or int(text) == 0:
         raise ValueError("a whole number of at least 1")
     return int(text)
-

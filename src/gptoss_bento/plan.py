@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gptoss_bento.environment import Settings
@@ -59,6 +60,11 @@ class EnginePlan:
         for name, planned in self.arguments.items():
             words += options[name].argv(planned.value)
         return [*words, *self.extra_arguments]
+
+    def variables(self, vocabulary_dir: Path) -> dict[str, str]:
+        """What the engine's processes need in their environment; openai_harmony looks for its vocabulary there."""
+        planned = {name: str(planned.value) for name, planned in self.environment.items()}
+        return {**planned, "TIKTOKEN_ENCODINGS_BASE": str(vocabulary_dir)}
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(name, value, origin) of everything planned, for people."""

@@ -1,4 +1,4 @@
-"""`configs/*.yaml` → `Profile`: what one bundle serves, what BentoML should give it, and vLLM's arguments by hardware."""
+"""`configs/*.yaml` → `Profile`: what a bundle serves, what BentoML should give it, and vLLM's arguments by hardware."""
 
 from __future__ import annotations
 

@@ -64,6 +64,7 @@ def supervise() -> None:
 
 
 def _exit_as_noted(note: ExitNote) -> None:
+    leave_worker()
     if (taken := note.take()) is None:
         return
     exit_code, cause = taken
@@ -101,13 +102,23 @@ def _as_known(error: BaseException) -> GptOssBentoError | None:
 def enter_worker() -> None:
     """Called when a worker starts: it ends with its supervisor, and a second life after a crash is refused."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if (path := environment.exit_note_path()) is None:
+    if (alive := _alive_file()) is None:
         return
-    alive = path.with_suffix(".alive")
     if alive.exists():
         raise EngineDiedError("The worker died without a word (killed, or out of memory); it is not started again.")
     alive.touch()
-    atexit.register(alive.unlink, missing_ok=True)
+
+
+def leave_worker() -> None:
+    """Called when a worker ends as it should."""
+    if (alive := _alive_file()) is not None:
+        alive.unlink(missing_ok=True)
+
+
+def _alive_file() -> Path | None:
+    """Exists while a worker lives; one that finds it at its start knows that the one before was killed."""
+    path = environment.exit_note_path()
+    return path.with_suffix(".alive") if path else None
 
 
 def stop_service(error: GptOssBentoError) -> None:
@@ -146,4 +157,5 @@ def _count_down() -> None:
 def force_exit() -> None:
     """Ends this worker and everything it started, now."""
     kill_processes()
+    leave_worker()
     os._exit(0)

@@ -1,0 +1,76 @@
+"""The benchmark itself: which server runs when, and under which load."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptoss_bento import environment
+from gptoss_bento.bench import load, servers
+from gptoss_bento.bench.report import Run
+
+# service.py lies at the top of the repository, and in the src folder's parent in a Bento.
+_SERVICE_DIR = Path(__file__).parents[3]
+OURS, BARE = "gptoss-bento", "vLLM"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How much is asked of a server."""
+
+    streams: tuple[int, ...] = (1, 8, 32)
+    requests_per_stream: int = 3
+    least_requests: int = 12
+    max_tokens: int = 64
+
+    def requests(self, streams: int) -> int:
+        """How many requests at this number of streams."""
+        return max(self.least_requests, streams * self.requests_per_stream)
+
+
+def measure_running(url: str, model: str, shape: Shape) -> Run:
+    """Measures a server that is there already; `url` ends in /v1."""
+    return Run(url, None, _loads(url, model, shape), None)
+
+
+def compare(
+    argv: Sequence[str], variables: dict[str, str], model: str, runs: int, shape: Shape, tell: Callable[[str], None]
+) -> tuple[list[Run], list[Run]]:
+    """Starts and measures both servers `runs` times, in alternating order, one at a time.
+
+    Args:
+        argv: vLLM's arguments as this service plans them; bare vLLM gets the same.
+        variables: what both need in their environment, such as the vocabulary's folder.
+        tell: is told what happens.
+
+    Returns:
+        The runs of this service and those of bare vLLM.
+    """
+    found: dict[str, list[Run]] = {OURS: [], BARE: []}
+    for number in range(runs):
+        for server in (OURS, BARE) if number % 2 == 0 else (BARE, OURS):
+            tell(f"run {number + 1} of {runs}: {server}")
+            found[server].append(_run(server, argv, variables, model, shape))
+    return found[OURS], found[BARE]
+
+
+def _run(server: str, argv: Sequence[str], variables: dict[str, str], model: str, shape: Shape) -> Run:
+    port = servers.free_port()
+    command = servers.ours(port) if server == OURS else servers.bare_vllm(port, argv)
+    log = Path(tempfile.gettempdir()) / f"gptoss-bento-bench-{port}.log"
+    with servers.running(command, port, environment.extended(variables), _SERVICE_DIR, log) as running:
+        loads = _loads(running.base_url, model, shape)
+        result = Run(server, running.ready_s, loads, running.memory())
+    log.unlink()
+    return result
+
+
+def _loads(url: str, model: str, shape: Shape) -> tuple[load.Load, ...]:
+    async def all_loads() -> tuple[load.Load, ...]:
+        await load.measure(url, model, 4, 8, 16)  # warms up
+        return tuple([await load.measure(url, model, n, shape.requests(n), shape.max_tokens) for n in shape.streams])
+
+    return asyncio.run(all_loads())

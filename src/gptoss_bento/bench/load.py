@@ -1,0 +1,103 @@
+"""Puts streams of completions on a server and times what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+import httpx
+
+PROMPT_WORDS = 48
+_REQUEST_TIMEOUT_S = 600.0
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One streamed request, in seconds from its start; `tokens` is the server's own count."""
+
+    first_token_s: float
+    total_s: float
+    tokens: int
+
+    @property
+    def per_token_s(self) -> float:
+        """Time per output token after the first."""
+        return (self.total_s - self.first_token_s) / max(self.tokens - 1, 1)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one number of streams gave."""
+
+    streams: int
+    requests: int
+    tokens_per_s: float
+    first_token_median_ms: float
+    first_token_p99_ms: float
+    per_token_median_ms: float
+
+
+async def measure(base_url: str, model: str, streams: int, requests: int, max_tokens: int) -> Load:
+    """Keeps `streams` requests running until `requests` are answered.
+
+    Args:
+        base_url: ends in /v1.
+        max_tokens: every answer has exactly this many tokens.
+
+    Raises:
+        httpx.HTTPError: a request failed; a benchmark with errors in it says nothing.
+    """
+    limits = httpx.Limits(max_connections=streams, max_keepalive_connections=streams)
+    async with httpx.AsyncClient(base_url=base_url, timeout=_REQUEST_TIMEOUT_S, limits=limits) as client:
+        remaining = iter(range(requests))
+        samples: list[Sample] = []
+
+        async def stream() -> None:
+            samples.extend([await _one(client, model, max_tokens) for _ in remaining])
+
+        started = time.perf_counter()
+        await asyncio.gather(*(stream() for _ in range(streams)))
+        seconds = time.perf_counter() - started
+    return summarize(streams, samples, seconds)
+
+
+async def _one(client: httpx.AsyncClient, model: str, max_tokens: int) -> Sample:
+    # Each prompt begins differently, so that no request finds another one's prefix in the cache.
+    prompt = f"{next(_numbers)} " + "word " * PROMPT_WORDS
+    body = {
+        "model": model,
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "ignore_eos": True,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    started = time.perf_counter()
+    first = 0.0
+    tokens = 0
+    async with client.stream("POST", "/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            first = first or (time.perf_counter() - started if line else 0.0)
+            if '"usage":{' in line:
+                tokens = json.loads(line.removeprefix("data: "))["usage"]["completion_tokens"]
+    return Sample(first, time.perf_counter() - started, tokens)
+
+
+def summarize(streams: int, samples: list[Sample], seconds: float) -> Load:
+    """Medians and the 99th percentile of the samples, and the rate over the whole time."""
+    first = [sample.first_token_s for sample in samples]
+    return Load(
+        streams=streams,
+        requests=len(samples),
+        tokens_per_s=sum(sample.tokens for sample in samples) / seconds,
+        first_token_median_ms=1000 * median(first),
+        first_token_p99_ms=1000 * (quantiles(first, n=100, method="inclusive")[98] if len(first) > 1 else first[0]),
+        per_token_median_ms=1000 * median(sample.per_token_s for sample in samples),
+    )

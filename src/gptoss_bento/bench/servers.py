@@ -1,0 +1,105 @@
+"""Starts this service or bare vLLM, tells when it answers and what memory it holds, and ends it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from gptoss_bento.errors import EngineStartError
+
+_POLL_S = 0.1
+_STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """MiB over all processes: resident (shared pages counted in each) and proportional (shared pages divided)."""
+
+    resident_mib: float
+    proportional_mib: float
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that answers."""
+
+    base_url: str
+    ready_s: float
+    process: psutil.Process
+
+    def memory(self) -> Memory:
+        """What the whole process tree holds now."""
+        infos = [process.memory_full_info() for process in (self.process, *self.process.children(recursive=True))]
+        return Memory(sum(info.rss for info in infos) / 2**20, sum(info.pss for info in infos) / 2**20)
+
+
+def ours(port: int) -> list[str]:
+    """The command of this service, run in the folder of service.py."""
+    return [sys.executable, "-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", str(port)]
+
+
+def bare_vllm(port: int, argv: Sequence[str]) -> list[str]:
+    """The command of vLLM's own server on the same arguments."""
+    entry = "vllm.entrypoints.launchers.api_server.entry"
+    return [sys.executable, "-m", entry, *argv, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def free_port() -> int:
+    """A port that nothing listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(
+    command: Sequence[str], port: int, environment: Mapping[str, str], folder: Path, log: Path, timeout_s: float = 1200
+) -> Iterator[RunningServer]:
+    """Runs a server until the end of the block; its output goes to `log`.
+
+    Raises:
+        EngineStartError: it ended, or did not answer within `timeout_s` seconds.
+    """
+    started = time.perf_counter()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+    try:
+        base_url = f"http://127.0.0.1:{port}/v1"
+        _wait_until_answering(base_url, process, log, started + timeout_s)
+        yield RunningServer(base_url, time.perf_counter() - started, psutil.Process(process.pid))
+    finally:
+        _stop(process)
+
+
+def _wait_until_answering(base_url: str, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
+    while time.perf_counter() < deadline:
+        if process.poll() is not None:
+            raise EngineStartError(f"The server ended with exit code {process.returncode}; its output is in {log}.")
+        try:
+            if httpx.get(f"{base_url}/models", timeout=5).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(_POLL_S)
+    raise EngineStartError(f"The server did not answer in time; its output is in {log}.")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    tree = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    for left in psutil.wait_procs(tree, timeout=5)[1]:
+        left.kill()

@@ -1,0 +1,108 @@
+"""`gptoss-bento`: what an operator types beside `bentoml`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gptoss_bento import artifacts, environment, hardware
+from gptoss_bento.bench.compare import Shape, compare, measure_running
+from gptoss_bento.bench.report import Run, as_json, rows
+from gptoss_bento.environment import Settings
+from gptoss_bento.errors import GptOssBentoError
+from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+console = Console()
+
+ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, or the path of a .yaml file.")]
+
+
+@app.callback()
+def main() -> None:
+    """Plans, prepares and measures gptoss-bento. The service itself is started with `bentoml serve`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+@app.command()
+def plan(profile: ProfileOption = None) -> None:
+    """Prints what would be served here, and where each value comes from."""
+    _, planned = _plan(profile)
+    table = Table("what", "value", "origin", box=None)
+    for row in planned.rows():
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def prepare(profile: ProfileOption = None) -> None:
+    """Fetches and verifies what the service needs: weights, tokenizer, Harmony vocabulary."""
+    settings, planned = _plan(profile)
+    found = _prepare(settings, planned)
+    console.print(f"model       {found.model}\nvocabulary  {found.vocabulary_dir}", soft_wrap=True)
+
+
+@app.command()
+def bench(
+    profile: ProfileOption = None,
+    url: Annotated[
+        str | None, typer.Option(help="A server that runs already, ending in /v1. Without: start both.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name at --url.")] = None,
+    streams: Annotated[str, typer.Option(help="Numbers of simultaneous requests.")] = "1,8,32",
+    runs: Annotated[int, typer.Option(help="How often each server is started; the medians are compared.")] = 3,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of every answer.")] = 64,
+    output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench.json"),
+) -> None:
+    """Measures this service against bare vLLM on the same arguments, in turn in one run, and prints the ratios."""
+    shape = Shape(tuple(int(number) for number in streams.split(",")), max_tokens=max_tokens)
+    settings, planned = _plan(profile)
+    name = model or planned.served_names.value[0]
+    ours, bare = ([measure_running(url, name, shape)], []) if url else _compare(settings, planned, name, runs, shape)
+    output.write_text(json.dumps(as_json(ours, bare), indent=2) + "\n")
+    table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
+    for row in rows(ours, bare):
+        table.add_row(row.figure, _figure(row.ours, 1), _figure(row.bare, 1), _figure(row.ratio, 3))
+    console.print(table)
+
+
+def _compare(
+    settings: Settings, planned: EnginePlan, name: str, runs: int, shape: Shape
+) -> tuple[list[Run], list[Run]]:
+    found = _prepare(settings, planned)
+    variables = {"PROFILE": planned.profile, **planned.variables(found.vocabulary_dir)}
+    return compare(planned.argv(found.model), variables, name, runs, shape, console.print)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _prepare(settings: Settings, planned: EnginePlan) -> artifacts.Artifacts:
+    return artifacts.prepare(planned.model.value, planned.revision.value, settings.cache_dir, settings.vocabulary_dir)
+
+
+def _plan(profile: str | None) -> tuple[Settings, EnginePlan]:
+    settings = environment.load_settings()
+    machine = hardware.probe(settings.visible_devices)
+    name = profile or settings.profile or AUTOMATIC
+    chosen = load_profile(automatic_profile(machine) if name == AUTOMATIC else name)
+    return settings, make_plan(settings, chosen, machine)
+
+
+def run() -> None:
+    """The console script: our errors become one line and their exit code."""
+    try:
+        app()
+    except GptOssBentoError as error:
+        print(f"gptoss-bento: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

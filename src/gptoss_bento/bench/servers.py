@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,15 +82,14 @@ def running(
 
 
 def _wait_until_answering(base_url: str, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
-    while time.perf_counter() < deadline:
-        if process.poll() is not None:
-            raise EngineStartError(f"The server ended with exit code {process.returncode}; its output is in {log}.")
-        try:
-            if httpx.get(f"{base_url}/models", timeout=5).is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(_POLL_S)
+    with httpx.Client(base_url=base_url, timeout=5) as client:
+        while time.perf_counter() < deadline:
+            if process.poll() is not None:
+                raise EngineStartError(f"The server ended with exit code {process.returncode}; its output is in {log}.")
+            with suppress(httpx.TransportError):
+                if client.get("/models").is_success:
+                    return
+            time.sleep(_POLL_S)
     raise EngineStartError(f"The server did not answer in time; its output is in {log}.")
 
 

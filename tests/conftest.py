@@ -1,0 +1,25 @@
+"""Fixtures of all tests. One engine at a time: the server is started once a session, for the first that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from tests.server import ServedProcess, serve
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:
+    """The whole service as a user starts it, on the demo profile; ready to answer."""
+    with serve(tmp_path_factory.mktemp("server"), {"PROFILE": "demo"}) as process:
+        process.wait_until_ready()
+        yield process
+
+
+@pytest.fixture(scope="session")
+def client(server: ServedProcess) -> Iterator[openai.OpenAI]:
+    """OpenAI's own SDK, pointed at the server. No retries: a test sees the first answer."""
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120) as sdk:
+        yield sdk

@@ -1,0 +1,149 @@
+"""Starting and ending the real service: phases, signals, crashes. Each test starts a service of its own."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.server import MODEL, NO_TLS, ServedProcess, serve
+
+pytestmark = pytest.mark.slow
+
+EXIT_LIMIT_S = 10.0
+DEMO = {"PROFILE": "demo"}
+
+
+@contextmanager
+def all_processes_end(served: ServedProcess, within_s: float = EXIT_LIMIT_S) -> Iterator[None]:
+    """What happens in the block must end the service and every process of it in time."""
+    tree = served.tree()
+    started = time.monotonic()
+    yield
+    served.wait_until_ended(within_s)
+    remaining = max(within_s - (time.monotonic() - started), 0.1)
+    _, alive = psutil.wait_procs(tree, timeout=remaining)
+    assert alive == []
+
+
+def test_livez_answers_while_the_engine_starts_and_readyz_says_how_far_it_is(tmp_path: Path) -> None:
+    with serve(tmp_path, DEMO) as served:
+        body = served.wait_until("engine: import")
+        assert body["status"] == "starting"
+        assert body["seconds_in_phase"] >= 0
+        assert [phase["phase"] for phase in body["phases"]] == ["settings", "hardware", "artifacts"]
+        readiness = served.readiness()
+        assert readiness is not None
+        assert readiness.status_code == 503
+        assert int(readiness.headers["retry-after"]) > 0
+        assert httpx.get(f"{served.url}/livez", verify=NO_TLS).status_code == 200
+        assert httpx.get(f"{served.url}/ping", verify=NO_TLS).status_code == 204
+
+        answer = httpx.post(f"{served.url}/v1/chat/completions", json={}, verify=NO_TLS)
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+        assert answer.json()["error"]["code"] == 503
+        with all_processes_end(served):
+            served.terminate()
+        assert served.process.returncode == 0
+
+
+def test_sigterm_while_the_engine_process_loads_ends_everything(tmp_path: Path) -> None:
+    with serve(tmp_path, DEMO) as served:
+        served.wait_until("engine: weights")
+        time.sleep(5)  # now the engine's own processes exist, which ignore SIGTERM while they load
+        assert served.engine()
+        with all_processes_end(served):
+            served.terminate()
+        assert served.process.returncode == 0
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_idle_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
+    with serve(tmp_path, DEMO) as served:
+        served.wait_until_ready()
+        with all_processes_end(served):
+            served.process.send_signal(number)
+        assert served.process.returncode == 0
+    assert not list(tmp_path.glob("*.alive"))
+
+
+def test_sigterm_under_load_ends_everything(tmp_path: Path) -> None:
+    with serve(tmp_path, DEMO) as served:
+        served.wait_until_ready()
+        clients = start_endless_streams(served, 8)
+        with all_processes_end(served):
+            served.terminate()
+        assert served.process.returncode == 0
+        for client in clients:
+            client.join(10)
+
+
+def test_dead_engine_ends_the_service_with_a_cause_and_a_code_that_invites_a_restart(tmp_path: Path) -> None:
+    with serve(tmp_path, DEMO) as served:
+        served.wait_until_ready()
+        with all_processes_end(served):
+            served.engine().kill()
+        assert served.process.returncode == 75
+        assert "engine process died" in served.output()
+
+
+def test_engine_that_dies_while_it_starts_ends_the_service(tmp_path: Path) -> None:
+    with serve(tmp_path, DEMO) as served:
+        served.wait_until("engine: weights")
+        time.sleep(5)
+        with all_processes_end(served):
+            served.engine().kill()
+        assert served.process.returncode == 70
+        assert stopped_lines(served) != []
+
+
+def test_killed_worker_is_not_started_again_for_ever(tmp_path: Path) -> None:
+    with serve(tmp_path, DEMO) as served:
+        served.wait_until("engine: import")
+        tree = served.tree()
+        served.worker().kill()
+        assert served.wait_until_ended(30) == 75
+        assert "died without a word" in served.output()
+        assert psutil.wait_procs(tree, timeout=10)[1] == []
+
+
+def test_killed_supervisor_takes_the_worker_and_the_engine_with_it(tmp_path: Path) -> None:
+    with serve(tmp_path, DEMO) as served:
+        served.wait_until_ready()
+        with all_processes_end(served):
+            served.process.kill()
+
+
+def stopped_lines(served: ServedProcess) -> Sequence[str]:
+    """The lines that tell the operator why the service stopped."""
+    return [line for line in served.output().splitlines() if line.startswith("gptoss-bento: stopped")]
+
+
+def start_endless_streams(served: ServedProcess, count: int) -> list[threading.Thread]:
+    """Streams that go on until the server ends them; returns when each has got its first bytes."""
+    started = threading.Barrier(count + 1)
+    body = {"model": MODEL, "prompt": "Hello", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+
+    def stream() -> None:
+        url = f"{served.url}/v1/completions"
+        with suppress(httpx.HTTPError), httpx.stream("POST", url, json=body, timeout=60, verify=NO_TLS) as response:
+            lines = response.iter_lines()
+            next(lines)
+            started.wait(60)
+            for _ in lines:
+                pass
+
+    threads = [threading.Thread(target=stream, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    started.wait(60)
+    return threads

@@ -72,8 +72,9 @@ class ServedProcess:
         return next(p for p in self.tree() if "_bentoml_impl.worker.service" in " ".join(p.cmdline()))
 
     def engine(self) -> psutil.Process:
-        """vLLM's engine process, which names itself."""
-        return next(p for p in self.tree() if "EngineCore" in " ".join(p.cmdline()))
+        """vLLM's engine process, which names itself once it has imported vLLM."""
+        names = ("EngineCore", "multiprocessing.spawn")
+        return next(p for p in self.worker().children() if any(name in " ".join(p.cmdline()) for name in names))
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")

@@ -15,6 +15,7 @@ from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine import Engine
 from gptoss_bento.environment import Settings
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError
+from gptoss_bento.hardware import Hardware
 from gptoss_bento.http.openai import OpenAIRoutes
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.process_log import ProcessLog
@@ -47,9 +48,11 @@ class Worker:
         self.startup.stop()
         self._stopping.set()
         if self.engine is None and not task.done():  # still loading, in threads that nothing can interrupt
+            self._log.untap()
             supervision.force_exit()
         await task
         supervision.leave_worker()
+        self._log.untap()
 
     async def _serve(self) -> None:
         try:
@@ -77,7 +80,7 @@ class Worker:
         """Everything before vLLM: the plan, printed with its origins, and the artifacts. Returns vLLM's arguments."""
         with self.startup.timed("hardware"):
             machine = hardware.probe(settings.visible_devices)
-        profile = load_profile(automatic_profile(machine) if self._profile == AUTOMATIC else self._profile)
+        profile = load_profile(self._profile_name(settings, machine))
         plan = make_plan(settings, profile, machine)
         _print_plan(plan)
         with self.startup.timed("artifacts"):
@@ -87,6 +90,9 @@ class Worker:
         environment.apply(plan.variables(found.vocabulary_dir))
         return plan.argv(found.model)
 
+    def _profile_name(self, settings: Settings, machine: Hardware) -> str:
+        return automatic_profile(machine, settings.model_name) if self._profile == AUTOMATIC else self._profile
+
     async def _watch(self, running: Engine) -> None:
         """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first."""
         while not self._stopping.is_set():
@@ -95,7 +101,7 @@ class Worker:
             if running.dead and not self._is_stopping:
                 await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
                 if not self._is_stopping:
-                    raise EngineDiedError("vLLM's engine process died while serving.")
+                    raise EngineDiedError("vLLM's engine process died while serving")
 
     @property
     def _is_stopping(self) -> bool:
@@ -105,7 +111,7 @@ class Worker:
         if self._is_stopping:
             return
         if isinstance(error, (EngineStartError, EngineDiedError)) and (cause := self._log.cause()):
-            error = type(error)(f"{error} Cause: {cause}")
+            error = type(error)(f"{error}. Cause: {cause}")
         self.engine = None
         self.startup.fail(error)
         supervision.stop_service(error)

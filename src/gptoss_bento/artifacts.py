@@ -67,18 +67,25 @@ def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
             return _verified(explicit)
         logger.warning("TIKTOKEN_ENCODINGS_BASE=%s has no %s; looking elsewhere", explicit_dir, VOCABULARY_FILE)
     cached = cache / "vocabulary" / VOCABULARY_FILE
-    if cached.is_file() and _sha256(cached.read_bytes()) == VOCABULARY_SHA256:
+    if _is_vocabulary(cached):
         return cached
     failures = []
     for name, source in (("download", _from_download), ("package quicktok-v1", _from_package)):
         try:
             return _store(source(), cached)
-        except (OSError, ArtifactError, httpx.HTTPError) as error:
+        except (OSError, ArtifactError, httpx.HTTPError, struct.error) as error:
             failures.append(f"{name}: {error}")
     raise ArtifactError(
         f"The Harmony vocabulary {VOCABULARY_FILE} cannot be had ({'; '.join(failures)}). Put the file into a folder "
         "and name the folder in TIKTOKEN_ENCODINGS_BASE, or install the package quicktok-v1."
     )
+
+
+def _is_vocabulary(path: Path) -> bool:
+    try:
+        return _sha256(path.read_bytes()) == VOCABULARY_SHA256
+    except OSError:
+        return False
 
 
 def _verified(path: Path) -> Path:
@@ -122,9 +129,10 @@ def _store(content: bytes, path: Path) -> Path:
     if (found := _sha256(content)) != VOCABULARY_SHA256:
         raise ArtifactError(f"wrong content, SHA-256 {found}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    return Path(file.name).replace(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        unfinished.write_bytes(content)
+        return unfinished.replace(path)
 
 
 def _sha256(content: bytes) -> str:
@@ -170,13 +178,13 @@ def _check_folder(folder: Path) -> Path:
 def _fetch(model: str, revision: str | None) -> str:
     """Downloads (or finds in the hub's cache) everything vLLM needs; progress bars are the hub library's own."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         snapshot_download(model, revision=revision, ignore_patterns=_IGNORED_FILES)
     except HFValidationError as error:
         raise ArtifactError(f"MODEL_NAME {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # the hub's own errors, those of two HTTP libraries, and the disk's
         raise ArtifactError(
             f"The model {model!r} cannot be fetched from the hub ({_sentence(error)}). Check the name, HF_TOKEN and "
             "the network, or set MODEL_NAME to a folder that holds it."

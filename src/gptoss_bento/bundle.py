@@ -29,11 +29,11 @@ def describe(profile: str | None) -> Bundle:
     if profile is None or profile == AUTOMATIC:
         return Bundle(AUTOMATIC, {"image": _image("cuda"), "traffic": {"timeout": 3600}})
     chosen = load_profile(profile)
-    return Bundle(profile, _options(chosen))
+    return Bundle(profile, _options(profile, chosen))
 
 
-def _options(profile: Profile) -> dict[str, Any]:
-    environment = {"PROFILE": profile.name, **profile.service.environment}
+def _options(name: str, profile: Profile) -> dict[str, Any]:
+    environment = {"PROFILE": name, **profile.service.environment}
     return {
         "description": profile.description,
         "resources": profile.service.resources,

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from gptoss_bento import artifacts, environment, hardware
+from gptoss_bento import artifacts, engine, environment, hardware
 from gptoss_bento.bench.compare import Shape, compare, measure_running
 from gptoss_bento.bench.report import Run, as_json, rows
 from gptoss_bento.environment import Settings
@@ -57,17 +58,15 @@ def bench(
     url: Annotated[
         str | None, typer.Option(help="A server that runs already, ending in /v1. Without: start both.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model's name at --url.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name at --url; the first one, if not given.")] = None,
     streams: Annotated[str, typer.Option(help="Numbers of simultaneous requests.")] = "1,8,32",
     runs: Annotated[int, typer.Option(help="How often each server is started; the medians are compared.")] = 3,
     max_tokens: Annotated[int, typer.Option(help="Tokens of every answer.")] = 64,
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench.json"),
 ) -> None:
     """Measures this service against bare vLLM on the same arguments, in turn in one run, and prints the ratios."""
-    shape = Shape(tuple(int(number) for number in streams.split(",")), max_tokens=max_tokens)
-    settings, planned = _plan(profile)
-    name = model or planned.served_names.value[0]
-    ours, bare = ([measure_running(url, name, shape)], []) if url else _compare(settings, planned, name, runs, shape)
+    shape = Shape(_numbers(streams), max_tokens=max_tokens)
+    ours, bare = ([measure_running(url, model, shape)], []) if url else _compare(profile, runs, shape)
     output.write_text(json.dumps(as_json(ours, bare), indent=2) + "\n")
     table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
     for row in rows(ours, bare):
@@ -75,10 +74,24 @@ def bench(
     console.print(table)
 
 
-def _compare(
-    settings: Settings, planned: EnginePlan, name: str, runs: int, shape: Shape
-) -> tuple[list[Run], list[Run]]:
+@app.command(hidden=True)
+def record_options() -> None:
+    """Writes what the installed vLLM says of its options into the package. For developers, after an upgrade."""
+    lines = ",\n".join(json.dumps(row) for row in engine.describe_options())
+    Path(__file__).with_name("vllm_options.json").write_text(f"[\n{lines}\n]\n")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1,8,32.") from None
+
+
+def _compare(profile: str | None, runs: int, shape: Shape) -> tuple[list[Run], list[Run]]:
+    settings, planned = _plan(profile)
     found = _prepare(settings, planned)
+    name = planned.served_names.value[0]
     variables = {"PROFILE": planned.profile, **planned.variables(found.vocabulary_dir)}
     return compare(planned.argv(found.model), variables, name, runs, shape, console.print)
 
@@ -95,7 +108,7 @@ def _plan(profile: str | None) -> tuple[Settings, EnginePlan]:
     settings = environment.load_settings()
     machine = hardware.probe(settings.visible_devices)
     name = profile or settings.profile or AUTOMATIC
-    chosen = load_profile(automatic_profile(machine) if name == AUTOMATIC else name)
+    chosen = load_profile(automatic_profile(machine, settings.model_name) if name == AUTOMATIC else name)
     return settings, make_plan(settings, chosen, machine)
 
 
@@ -106,3 +119,6 @@ def run() -> None:
     except GptOssBentoError as error:
         print(f"gptoss-bento: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except httpx.HTTPError as error:
+        print(f"gptoss-bento: the server does not answer as it should: {error}", file=sys.stderr)
+        sys.exit(1)

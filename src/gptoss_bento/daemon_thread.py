@@ -24,10 +24,12 @@ async def in_daemon_thread(function: Callable[P, T], *args: P.args, **kwargs: P.
         try:
             outcome: Any = function(*args, **kwargs)
             set_outcome: Callable[[Any], None] = future.set_result
-        except Exception as error:
+        except SystemExit as error:  # asyncio takes it for the end of the whole program
+            outcome, set_outcome = RuntimeError(f"exited with {error.code}"), future.set_exception
+        except BaseException as error:
             outcome, set_outcome = error, future.set_exception
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, set_outcome, outcome)
 
-    threading.Thread(target=work, name=function.__name__, daemon=True).start()
+    threading.Thread(target=work, name=getattr(function, "__name__", None), daemon=True).start()
     return await future

@@ -140,7 +140,10 @@ def _start_client(args: Namespace, config: VllmConfig) -> AsyncLLM:
             aggregate_engine_logging=args.aggregate_engine_logging,
         )
     except Exception as error:
-        raise EngineStartError(f"vLLM's engine did not start: {_first_line(error)}") from error
+        summary = _first_line(error)
+        # vLLM then only points to its log, where app.py finds the cause.
+        detail = "" if "root cause above" in summary else f": {summary}"
+        raise EngineStartError(f"vLLM's engine did not start{detail}") from error
 
 
 async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
@@ -251,10 +254,17 @@ def _describe(action: Action) -> dict[str, Any]:
         "name": action.dest,
         "flag": next(flag for flag in action.option_strings if flag.startswith("--")),
         "kind": _kind(action),
-        "many": action.nargs in ("+", "*") or type(action).__name__ == "_AppendAction",
+        "many": _many(action),
         "choices": [str(choice) for choice in action.choices or ()],
         "help": " ".join((action.help or "").split()),
     }
+
+
+def _many(action: Action) -> str:
+    """ "repeat": --x a --x b; "words": --x a b; empty: one value."""
+    if type(action).__name__ == "_AppendAction":
+        return "repeat"
+    return "words" if action.nargs in ("+", "*") else ""
 
 
 def _kind(action: Action) -> str:

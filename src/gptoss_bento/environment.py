@@ -50,6 +50,7 @@ RESERVED = frozenset(
     ]
 )
 
+_MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS"})
 _UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
 
 
@@ -57,7 +58,8 @@ _UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
 class Settings:
     """What the operator said, checked but not yet completed. `None` means: not said.
 
-    `engine` maps vLLM option names to values; `origins` names the variable each value came from.
+    `engine` maps vLLM option names to values; `origins` names the variable each value came from. `process` is the
+    whole environment, in which the plan looks for the operator's own values of what it would set itself.
     """
 
     profile: str | None = None
@@ -71,6 +73,7 @@ class Settings:
     startup_timeout_s: int = 1200
     extra_arguments: tuple[str, ...] = ()
     engine: Mapping[str, Any] = field(default_factory=dict)
+    process: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -104,8 +107,9 @@ class _Reader:
             vocabulary_dir=self._path("vocabulary_dir", "TIKTOKEN_ENCODINGS_BASE"),
             visible_devices=self._environ.get("CUDA_VISIBLE_DEVICES"),
             startup_timeout_s=self._read("startup_timeout_s", ("VLLM_STARTUP_TIMEOUT",), _positive_int) or 1200,
-            extra_arguments=tuple(self._read("extra_arguments", ("VLLM_EXTRA_ARGS",), shlex.split) or ()),
+            extra_arguments=self._read("extra_arguments", ("VLLM_EXTRA_ARGS",), _extra_arguments) or (),
             engine=self._engine_options(),
+            process=self._environ,
             origins=self._origins,
         )
         if self._problems:
@@ -132,14 +136,17 @@ class _Reader:
         """The first variable that is set decides; its name becomes the origin of the value."""
         for variable in variables:
             text = self._environ.get(variable, "")
-            if text.strip().lower() in _UNSET and not (option and text.lower() in option.choices):
+            if _unset(text) and not (option and text.lower() in option.choices):
                 continue
-            self._origins[name] = variable
             try:
-                return parse(text)
+                value = parse(text)
             except ValueError as error:
-                self._problems.append(f"{variable} has the value {text!r}; allowed: {error}")
+                shown = "its value" if variable in _MAY_HOLD_SECRETS else f"the value {text!r}"
+                self._problems.append(f"{variable}: {shown} is not allowed; allowed: {error}")
                 return None
+            if value not in ("", (), []):
+                self._origins[name] = variable
+                return value
         return None
 
     def _text(self, name: str, *variables: str) -> str | None:
@@ -155,7 +162,8 @@ class _Reader:
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     """Where prepared artifacts are kept: `GPTOSS_BENTO_CACHE`, else below `XDG_CACHE_HOME` or `~/.cache`."""
     environ = os.environ if environ is None else environ
-    if explicit := environ.get("GPTOSS_BENTO_CACHE"):
+    explicit = environ.get("GPTOSS_BENTO_CACHE", "")
+    if not _unset(explicit):
         return Path(explicit).expanduser()
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gptoss-bento"
 
@@ -163,13 +171,15 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
 def selected_profile(environ: Mapping[str, str] | None = None) -> str | None:
     """The profile that `PROFILE` names, or None. Read alone, because service.py needs it before anything else."""
     environ = os.environ if environ is None else environ
-    return environ.get("PROFILE", "").strip() or None
+    name = environ.get("PROFILE", "").strip()
+    return None if _unset(name) else name
 
 
 def endpoint_ids(environ: Mapping[str, str] | None = None) -> frozenset[str]:
     """The ids accepted under `/v2/{endpoint_id}`; empty means any. Routes are built before all else is read."""
     environ = os.environ if environ is None else environ
-    return frozenset(_comma_list(environ.get("ENDPOINT_IDS", "")))
+    text = environ.get("ENDPOINT_IDS", "")
+    return frozenset() if _unset(text) else frozenset(_comma_list(text))
 
 
 _EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
@@ -189,14 +199,29 @@ def set_exit_note_path() -> Path:
 
 
 def extended(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's variables and these, for a process that it starts. What is set stays."""
-    return {**variables, **os.environ}
+    """This process's variables and these, for a process that it starts."""
+    return {**os.environ, **variables}
 
 
 def apply(variables: Mapping[str, str]) -> None:
-    """Puts planned variables into this process, for the libraries that read them there. What is set stays."""
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
+    """Puts planned variables into this process, for the libraries that read them there."""
+    os.environ.update(variables)
+
+
+def _unset(text: str) -> bool:
+    return text.strip().lower() in _UNSET
+
+
+def _extra_arguments(text: str) -> tuple[str, ...]:
+    """Words for vLLM's parser; those of RESERVED are refused, without their values, which may be keys."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"words as a shell would take them ({error})") from None
+    flags = [word.split("=")[0] for word in words if word.startswith("--")]
+    if refused := [flag for flag in flags if flag.removeprefix("--").replace("-", "_") in RESERVED]:
+        raise ValueError(f"vLLM options without {', '.join(refused)}, which this server decides")
+    return words
 
 
 def _comma_list(text: str) -> tuple[str, ...]:
@@ -204,6 +229,6 @@ def _comma_list(text: str) -> tuple[str, ...]:
 
 
 def _positive_int(text: str) -> int:
-    if not text.strip().isdigit() or int(text) == 0:
+    if not text.strip().isdecimal() or int(text) == 0:
         raise ValueError("a whole number of at least 1")
     return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ from typing import Literal
 
 import psutil
 
+from gptoss_bento.errors import HardwareError
+
 GIB = 1024**3
 _AMD_VENDOR_ID = "0x1002"
+_LEAST_AMD_BYTES = 8 * GIB  # less is graphics inside a processor, which vLLM cannot use
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,12 @@ class Gpu:
     @property
     def memory_gib(self) -> float:
         return self.memory_bytes / GIB
+
+    @property
+    def compute_capability(self) -> float:
+        """NVIDIA's number, such as 9.0; infinite for AMD, whose supported cards are all new enough."""
+        number = self.architecture.removeprefix("sm_")
+        return int(number) / 10 if number.isdecimal() else math.inf
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,8 @@ def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         uuids = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
         return tuple(_nvidia_gpu(handles[index]) for index in visible_indexes(uuids, visible_devices))
+    except pynvml.NVMLError as error:
+        raise HardwareError(f"The NVIDIA driver does not answer: {error}") from None
     finally:
         pynvml.nvmlShutdown()
 
@@ -104,6 +116,8 @@ def _amd_gpus(devices: Path = Path("/sys/class/drm")) -> tuple[Gpu, ...]:
             if (card / "vendor").read_text().strip() != _AMD_VENDOR_ID:
                 continue
             memory = int((card / "mem_info_vram_total").read_text())
+            if memory < _LEAST_AMD_BYTES:
+                continue
             name = _read_or(card / "product_name", "AMD GPU")
             found.append(Gpu("amd", name, memory, "amd"))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from gptoss_bento.environment import Settings
 from gptoss_bento.errors import ConfigurationError, HardwareError
 from gptoss_bento.hardware import Hardware
-from gptoss_bento.profile import Profile, fits
+from gptoss_bento.profile import Profile, fits, largest_group
 from gptoss_bento.vllm_options import known_options
 
 # What every GPT-OSS server wants and vLLM does not choose by itself. Source: vLLM's GPT-OSS guide; the parser names
@@ -26,8 +27,6 @@ PROCESS_ENVIRONMENT: Mapping[str, str] = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # as `vllm serve`: a fork would inherit BentoML's sockets and threads
     "VLLM_ENABLE_RESPONSES_API_STORE": "1",  # GET and cancel of /v1/responses/{id} need it
 }
-# GPT-OSS has 64 attention heads in 8 key-value groups, so vLLM can only split it this way.
-TENSOR_PARALLEL_SIZES = (8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class EnginePlan:
     def variables(self, vocabulary_dir: Path) -> dict[str, str]:
         """What the engine's processes need in their environment; openai_harmony looks for its vocabulary there."""
         planned = {name: str(planned.value) for name, planned in self.environment.items()}
+        # Ours wins here: the vocabulary was verified, and a folder the operator named without it was warned about.
         return {**planned, "TIKTOKEN_ENCODINGS_BASE": str(vocabulary_dir)}
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
@@ -91,10 +91,10 @@ def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> Engin
     """
     origin = settings.origins
     model = _chosen(settings.model_name, origin.get("model"), profile.model.source)
-    if not settings.model_name:
+    if model.value == profile.model.source:
         _check_requirements(profile, hardware)
     arguments = _arguments(settings, profile, hardware)
-    _check_tensor_parallel(arguments.get("tensor_parallel_size"), hardware)
+    _check_parallel(arguments, hardware)
     return EnginePlan(
         profile=profile.name,
         hardware=hardware,
@@ -102,7 +102,7 @@ def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> Engin
         revision=_chosen(settings.model_revision, origin.get("revision"), profile.model.revision),
         served_names=_served_names(settings, profile),
         arguments=arguments,
-        environment=_environment(profile, hardware),
+        environment=_environment(settings, profile, hardware),
         extra_arguments=settings.extra_arguments,
     )
 
@@ -121,9 +121,9 @@ def _served_names(settings: Settings, profile: Profile) -> Planned:
 
 def _arguments(settings: Settings, profile: Profile, hardware: Hardware) -> dict[str, Planned]:
     planned = {name: Planned(value, "default for GPT-OSS") for name, value in GPT_OSS_ARGUMENTS.items()}
-    if len(hardware.gpus) > 1:
-        size = next(size for size in TENSOR_PARALLEL_SIZES if size <= len(hardware.gpus))
-        planned["tensor_parallel_size"] = Planned(size, "number of GPUs")
+    gpus = len(hardware.gpus) // _replicas(settings.engine)
+    if gpus > 1:
+        planned["tensor_parallel_size"] = Planned(largest_group(gpus), "number of GPUs")
     planned |= {name: Planned(value, "profile") for name, value in profile.engine.arguments.items()}
     for tier in profile.tiers_for(hardware):
         planned |= {name: Planned(value, f"tier {tier.name}") for name, value in tier.arguments.items()}
@@ -133,26 +133,32 @@ def _arguments(settings: Settings, profile: Profile, hardware: Hardware) -> dict
     return planned
 
 
-def _environment(profile: Profile, hardware: Hardware) -> dict[str, Planned]:
+def _environment(settings: Settings, profile: Profile, hardware: Hardware) -> dict[str, Planned]:
     planned = {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()}
     planned |= {name: Planned(value, "profile") for name, value in profile.engine.environment.items()}
     for tier in profile.tiers_for(hardware):
         planned |= {name: Planned(value, f"tier {tier.name}") for name, value in tier.environment.items()}
-    return planned
+    explicit = {name: Planned(settings.process[name], "environment") for name in planned if name in settings.process}
+    return planned | explicit
 
 
 def _check_requirements(profile: Profile, hardware: Hardware) -> None:
     if not fits(profile, hardware):
         raise HardwareError(
-            f"Profile {profile.name!r} needs {profile.requires.gpus or 1} GPU(s) with together "
-            f"{profile.requires.total_gpu_memory_gib:g} GiB ({profile.requires.reason}); found: {hardware}. "
+            f"Profile {profile.name!r} needs {profile.requires}; found: {hardware}. "
             "Choose another profile with PROFILE; 'demo' runs everywhere."
         )
 
 
-def _check_tensor_parallel(size: Planned | None, hardware: Hardware) -> None:
-    if size is None or not hardware.gpus or size.value <= len(hardware.gpus):
-        return
-    raise ConfigurationError(
-        f"tensor_parallel_size is {size.value} ({size.origin}), but this process sees {len(hardware.gpus)} GPU(s)."
-    )
+def _replicas(engine: Mapping[str, Any]) -> int:
+    """How many tensor-parallel groups the operator's other settings make."""
+    return int(engine.get("pipeline_parallel_size", 1)) * int(engine.get("data_parallel_size", 1))
+
+
+def _check_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> None:
+    names = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    sizes = [(name, arguments[name]) for name in names if name in arguments]
+    needed = math.prod(planned.value for _, planned in sizes)
+    if hardware.gpus and needed > len(hardware.gpus):
+        said = " and ".join(f"{name} {planned.value} ({planned.origin})" for name, planned in sizes)
+        raise ConfigurationError(f"{said} need {needed} GPUs, but this process sees {len(hardware.gpus)}.")

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections import deque
-from typing import BinaryIO
+from contextlib import suppress
+from dataclasses import dataclass
 
 _KEPT_LINES = 200
+_CHUNK_BYTES = 65536
+_LAST_WORDS_S = 1.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # "RuntimeError: …", alone or behind vLLM's "(EngineCore pid=1) ERROR 11-22 14:00:00 [core.py:1] "
 _EXCEPTION = re.compile(r"(?:^|\s)((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: \S.*)$")
@@ -19,26 +23,53 @@ _EXCEPTION = re.compile(r"(?:^|\s)((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception
 _CONSEQUENCES = ("See root cause above", "Engine core initialization failed", "EngineDeadError")
 
 
+@dataclass(frozen=True)
+class _Tap:
+    descriptor: int
+    original: int
+    thread: threading.Thread
+
+
 class ProcessLog:
     """Passes everything written to stdout and stderr on, and remembers the end of it."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._taps: list[_Tap] = []
 
     def tap(self) -> None:
-        """From now on, every write of this process and of the children it starts is seen. Call once."""
-        for descriptor in (1, 2):
-            original = os.fdopen(os.dup(descriptor), "wb", buffering=0)
-            reading, writing = os.pipe()
-            os.dup2(writing, descriptor)
-            os.close(writing)
-            source = os.fdopen(reading, "rb")
-            threading.Thread(target=self._pass_on, args=(source, original), daemon=True).start()
+        """From now on, every write of this process and of the children it starts is seen."""
+        self._taps = [self._tap(descriptor) for descriptor in (1, 2)]
 
-    def _pass_on(self, source: BinaryIO, original: BinaryIO) -> None:
-        for line in source:
-            original.write(line)
-            self.add(line.decode(errors="replace"))
+    def untap(self) -> None:
+        """Passes the rest on and lets go. Called before the end, so that the last words are not lost."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for tap in self._taps:
+            os.dup2(tap.original, tap.descriptor)
+        for tap in self._taps:  # ends as soon as no child holds the other end of the pipe
+            tap.thread.join(_LAST_WORDS_S)
+        self._taps = []
+
+    def _tap(self, descriptor: int) -> _Tap:
+        original = os.dup(descriptor)
+        reading, writing = os.pipe()
+        os.dup2(writing, descriptor)
+        os.close(writing)
+        thread = threading.Thread(target=self._pass_on, args=(reading, original), daemon=True)
+        thread.start()
+        return _Tap(descriptor, original, thread)
+
+    def _pass_on(self, reading: int, original: int) -> None:
+        """Reads on even when nobody takes the output any more: a full pipe would stop every writer."""
+        unfinished = b""
+        while chunk := os.read(reading, _CHUNK_BYTES):
+            with suppress(OSError):
+                os.write(original, chunk)
+            *lines, unfinished = (unfinished + chunk).split(b"\n")
+            for line in lines:
+                self.add(line.decode(errors="replace"))
+        os.close(reading)
 
     def add(self, line: str) -> None:
         """Remembers one line."""

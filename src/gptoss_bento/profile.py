@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gptoss_bento.environment import RESERVED
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware import Hardware
 from gptoss_bento.vllm_options import known_options
@@ -46,7 +46,14 @@ class Requirements(_Strict):
 
     gpus: int = 0
     total_gpu_memory_gib: float = 0
+    compute_capability: float = 0
     reason: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.gpus} GPU(s) with together {self.total_gpu_memory_gib:g} GiB and, from NVIDIA, compute capability "
+            f"{self.compute_capability:.1f} or newer ({self.reason})"
+        )
 
 
 class Engine(_Strict):
@@ -60,6 +67,8 @@ class Engine(_Strict):
     def _known(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         if unknown := [name for name in arguments if name not in known_options()]:
             raise ValueError(f"not options of vLLM: {', '.join(unknown)}")
+        if reserved := RESERVED.intersection(arguments):
+            raise ValueError(f"decided by this server: {', '.join(sorted(reserved))}")
         return arguments
 
 
@@ -126,28 +135,38 @@ def load_profile(name: str) -> Profile:
     try:
         content = yaml.safe_load(path.read_text())
         return Profile.model_validate(content)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise ConfigurationError(_no_such_profile(name)) from None
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path.name} is not valid YAML: {error}") from None
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"{path.name}: {problems}") from None
 
 
-def automatic_profile(hardware: Hardware, names: Sequence[str] = ("gpt-oss-20b",)) -> str:
-    """The profile for a machine whose operator named none: the first of `names` that fits its GPUs, else `demo`."""
-    return next((name for name in names if fits(load_profile(name), hardware)), "demo")
+def automatic_profile(hardware: Hardware, model_name: str | None = None) -> str:
+    """The profile for an operator who named none: that of MODEL_NAME, else gpt-oss-20b where it fits, else `demo`."""
+    for name in profile_names():
+        if load_profile(name).model.source == model_name:
+            return name
+    return "gpt-oss-20b" if fits(load_profile("gpt-oss-20b"), hardware) else "demo"
 
 
 def fits(profile: Profile, hardware: Hardware) -> bool:
     """Whether the hardware meets the profile's requirements."""
-    total = sum(gpu.memory_gib for gpu in hardware.gpus)
-    return len(hardware.gpus) >= profile.requires.gpus and total >= profile.requires.total_gpu_memory_gib
+    needs = profile.requires
+    usable = largest_group(len(hardware.gpus)) * hardware.smallest_gpu_gib
+    new_enough = all(gpu.compute_capability >= needs.compute_capability for gpu in hardware.gpus)
+    return len(hardware.gpus) >= needs.gpus and usable >= needs.total_gpu_memory_gib and new_enough
+
+
+def largest_group(gpus: int) -> int:
+    """How many of these GPUs can share one model: GPT-OSS has 8 key-value heads, so 1, 2, 4 or 8 of them."""
+    return next((size for size in (8, 4, 2, 1) if size <= gpus), 0)
 
 
 def _no_such_profile(name: str) -> str:
     names = profile_names()
     close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     return f"There is no profile {name!r}{hint} Known: {', '.join(names)}, or the path of a .yaml file."

@@ -45,7 +45,9 @@ class Startup:
         logger.info("%s: done in %.1f s", phase, seconds)
 
     def ready(self) -> None:
-        """The engine answers."""
+        """The engine answers. Asked to stop meanwhile, it stays stopping."""
+        if self.state is not State.STARTING:
+            return
         self.state, self.phase = State.READY, "ready"
         logger.info("ready after %.1f s", time.monotonic() - self._started)
 

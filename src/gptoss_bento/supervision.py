@@ -42,7 +42,9 @@ class ExitNote:
     def write(self, error: GptOssBentoError) -> None:
         """The first cause stays; what follows from it is not written over it."""
         if not self._path.exists():
-            self._path.write_text(json.dumps({"exit_code": error.exit_code, "cause": str(error)}))
+            unfinished = self._path.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(json.dumps({"exit_code": error.exit_code, "cause": str(error)}))
+            unfinished.replace(self._path)
 
     def take(self) -> tuple[int, str] | None:
         """(exit code, cause), once."""

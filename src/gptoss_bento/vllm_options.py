@@ -8,6 +8,7 @@ contract test fails when it is out of date: it is a recording, never edited by h
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 Kind = Literal["switch", "flag", "int", "float", "count", "json", "text"]
-"""switch: --x or --no-x; flag: --x alone; count: an integer that may be written 4k or 1M; the rest as named."""
+"""switch: --x or --no-x; flag: --x alone; count: an integer that may be written 4k or 1M, or auto; others as named."""
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -23,12 +24,15 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 
 @dataclass(frozen=True)
 class Option:
-    """One option of vLLM's server. `name` is the argparse destination, such as `max_model_len`."""
+    """One option of vLLM's server. `name` is the argparse destination, such as `max_model_len`.
+
+    `many` tells how several values are written: as "words" behind one flag, by "repeat"ing it, or not at all.
+    """
 
     name: str
     flag: str
     kind: Kind
-    many: bool
+    many: Literal["", "words", "repeat"]
     choices: tuple[str, ...]
     help: str
 
@@ -46,13 +50,20 @@ class Option:
     def _parse_one(self, text: str) -> Any:
         if self.kind in ("switch", "flag"):
             return parse_bool(text)
+        if self.choices:
+            text = self._choice(text)
         if self.kind in ("int", "float"):
             return _parse_number(text, int if self.kind == "int" else float)
-        if self.kind == "json":
-            return _parse_json(text)
-        if self.choices and text not in self.choices:
-            raise ValueError(f"one of {', '.join(self.choices)}")
-        return text
+        if self.kind == "count":
+            return _parse_count(text)
+        return _parse_json(text) if self.kind == "json" else text
+
+    def _choice(self, text: str) -> str:
+        """The choice as vLLM spells it; letter case is forgiven."""
+        for choice in self.choices:
+            if choice.lower() == text.strip().lower():
+                return choice
+        raise ValueError(f"one of {', '.join(self.choices)}")
 
     def argv(self, value: Any) -> list[str]:
         """The command-line words that give vLLM this value."""
@@ -60,6 +71,8 @@ class Option:
             if value:
                 return [self.flag]
             return [f"--no-{self.flag.removeprefix('--')}"] if self.kind == "switch" else []
+        if self.many == "repeat":
+            return [f"{self.flag}={_word(item)}" for item in value]
         if self.many:
             return [self.flag, *(_word(item) for item in value)]
         return [f"{self.flag}={_word(value)}"]
@@ -89,6 +102,16 @@ def _parse_number(text: str, number: type[int] | type[float]) -> int | float:
         raise ValueError("a whole number" if number is int else "a number") from None
 
 
+_COUNT = re.compile(r"(-?\d+(?:\.\d+)?)([kKmMgGtT]?)|auto")
+
+
+def _parse_count(text: str) -> int | str:
+    """A number, or the text of one with a suffix, which vLLM's own parser then reads (4k is 4000, 4K is 4096)."""
+    if not _COUNT.fullmatch(text.strip()):
+        raise ValueError("a whole number, which may end in k, m or g")
+    return int(text) if text.strip().lstrip("-").isdecimal() else text.strip()
+
+
 def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
@@ -100,8 +123,9 @@ def _parse_json(text: str) -> Any:
 
 
 def _parse_list(text: str, option: Option) -> list[Any]:
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith(("[", "{")):
         items = _parse_json(text)
+        items = items if isinstance(items, list) else [items]
         return [item if not isinstance(item, str) else option._parse_one(item) for item in items]
     return [option._parse_one(item.strip()) for item in text.split(",") if item.strip()]
 

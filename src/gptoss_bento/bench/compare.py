@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from gptoss_bento import environment
 from gptoss_bento.bench import load, servers
 from gptoss_bento.bench.report import Run
@@ -31,8 +33,11 @@ class Shape:
         return max(self.least_requests, streams * self.requests_per_stream)
 
 
-def measure_running(url: str, model: str, shape: Shape) -> Run:
-    """Measures a server that is there already; `url` ends in /v1."""
+def measure_running(url: str, model: str | None, shape: Shape) -> Run:
+    """Measures a server that is there already; `url` ends in /v1. Without a model, the first it lists."""
+    if model is None:
+        models = httpx.get(f"{url}/models").raise_for_status().json()
+        model = str(models["data"][0]["id"])
     return Run(url, None, _loads(url, model, shape), None)
 
 

@@ -100,5 +100,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(_STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
+        process.wait()
     for left in psutil.wait_procs(tree, timeout=5)[1]:
-        left.kill()
+        with suppress(psutil.NoSuchProcess):
+            left.kill()

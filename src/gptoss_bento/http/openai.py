@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match
@@ -52,7 +53,7 @@ class OpenAIRoutes(BaseRoute):
         if app is None:
             return _not_ready()
         # vLLM's application sees its own path at its own root, whatever prefix the client used.
-        scope.update(path=to.path, raw_path=to.path.encode(), root_path="", app_root_path="")
+        scope.update(path=to.path, raw_path=quote(to.path).encode(), root_path="", app_root_path="")
         if to.path == "/v1/models" and scope["method"] == "POST":
             scope["method"] = "GET"
         return app

@@ -1,0 +1,47 @@
+"""What service.py and supervision.py rely on in BentoML 1.4."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import bentoml
+import pytest
+
+from tests.server import REPOSITORY
+
+pytestmark = pytest.mark.contract
+
+
+def test_the_installed_bentoml_is_the_one_this_was_written_against() -> None:
+    assert importlib.metadata.version("bentoml") == "1.4.39"
+
+
+def test_service_decorator_and_mounting_are_public() -> None:
+    for symbol in ("service", "asgi_app", "use_arguments", "images"):
+        assert hasattr(bentoml, symbol)
+
+
+@pytest.mark.parametrize("profile", ["demo", "gpt-oss-20b", "gpt-oss-120b"])
+def test_service_declares_what_the_profile_says(profile: str) -> None:
+    script = (
+        "import bentoml, json; from bentoml._internal.utils.args import set_arguments;"
+        f"set_arguments({{'profile': '{profile}'}}); import service; s = service.GptOss;"
+        "print(json.dumps([s.name, s.labels['profile'], s.config['resources'].get('gpu', 0), [e.name for e in s.envs]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    gpus = 0 if profile == "demo" else 1
+    assert done.stdout.strip() == f'["gptoss-bento", "{profile}", {gpus}, ["PROFILE"]]'
+
+
+def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bentoml", "build", "--arg", "profile=demo", "--output", "tag"]
+    environment = {"BENTOML_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    source = next((tmp_path / "bentos" / "gptoss-bento").glob("*/src"))
+    top = {path.name for path in source.iterdir()}
+    assert {"service.py", "configs", "src"} <= top
+    assert not top & {"tests", "docs", ".venv", ".git", ".ci"}

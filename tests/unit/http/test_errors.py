@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+import pytest
+
+from gptoss_bento.http.errors import openai_error
+
+
+def test_an_error_has_the_four_fields_of_openai() -> None:
+    response = openai_error(HTTPStatus.BAD_REQUEST, "temperature is too high", param="temperature")
+
+    assert response.status_code == 400
+    assert response.media_type == "application/json"
+    assert json.loads(bytes(response.body)) == {
+        "error": {"message": "temperature is too high", "type": "Bad Request", "param": "temperature", "code": 400}
+    }
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE])
+def test_the_body_repeats_the_status(status: HTTPStatus) -> None:
+    response = openai_error(status, "message")
+    error = json.loads(bytes(response.body))["error"]
+
+    assert response.status_code == error["code"] == status.value
+    assert error["type"] == status.phrase
+    assert error["param"] is None
+
+
+def test_headers_are_sent_with_the_error() -> None:
+    response = openai_error(HTTPStatus.SERVICE_UNAVAILABLE, "message", headers={"Retry-After": "5"})
+
+    assert response.headers["retry-after"] == "5"

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import httpx
+import httpx2
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from gptoss_bento import artifacts
+from gptoss_bento.artifacts import VOCABULARY_FILE, Artifacts, find_vocabulary
+from gptoss_bento.demo import checkpoint
+from gptoss_bento.errors import ArtifactError
+from tests.fakes import Calls
+
+VOCABULARY = b"IQ== 0\nIg== 1\n"
+
+
+@pytest.fixture(autouse=True)
+def small_vocabulary(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These few bytes are the vocabulary that everybody expects; nothing is fetched unless a test says so."""
+    if "real_vocabulary" in request.fixturenames:
+        return
+    monkeypatch.setattr(artifacts, "VOCABULARY_SHA256", hashlib.sha256(VOCABULARY).hexdigest())
+    monkeypatch.setattr(artifacts, "_from_download", unreachable)
+    monkeypatch.setattr(artifacts, "_from_package", unreachable)
+
+
+@pytest.fixture
+def real_vocabulary() -> None:
+    """Leaves the expected SHA-256 as published."""
+
+
+def unreachable() -> bytes:
+    raise AssertionError("this source should not be asked")
+
+
+def put(folder: Path, content: bytes = VOCABULARY) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / VOCABULARY_FILE
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+# The vocabulary: the operator's folder
+
+
+def test_the_operators_good_file_is_used_where_it_lies(tmp_path: Path, cache: Path) -> None:
+    explicit = put(tmp_path / "mine")
+
+    assert find_vocabulary(cache, explicit.parent) == explicit
+    assert not cache.exists()
+
+
+def test_the_operators_file_is_used_before_the_cache(tmp_path: Path, cache: Path) -> None:
+    put(cache / "vocabulary")
+    explicit = put(tmp_path / "mine")
+
+    assert find_vocabulary(cache, explicit.parent) == explicit
+
+
+def test_the_operators_damaged_file_is_refused_even_with_a_good_cache(tmp_path: Path, cache: Path) -> None:
+    put(cache / "vocabulary")
+    damaged = put(tmp_path / "mine", b"damaged")
+
+    with pytest.raises(ArtifactError, match=r"damaged: SHA-256 .*TIKTOKEN_ENCODINGS_BASE") as caught:
+        find_vocabulary(cache, damaged.parent)
+
+    assert str(damaged) in str(caught.value)
+    assert damaged.read_bytes() == b"damaged"
+
+
+def test_a_folder_without_the_file_is_passed_over_with_a_warning(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached = put(cache / "vocabulary")
+
+    with caplog.at_level(logging.WARNING):
+        assert find_vocabulary(cache, tmp_path) == cached
+
+    assert f"TIKTOKEN_ENCODINGS_BASE={tmp_path} has no {VOCABULARY_FILE}" in caplog.text
+
+
+# The vocabulary: cache and sources
+
+
+def test_a_good_cache_is_used_without_asking_any_source(cache: Path) -> None:
+    cached = put(cache / "vocabulary")
+
+    assert find_vocabulary(cache) == cached
+
+
+def test_the_download_is_asked_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_from_download", lambda: VOCABULARY)
+
+    path = find_vocabulary(cache)
+
+    assert path == cache / "vocabulary" / VOCABULARY_FILE
+    assert path.read_bytes() == VOCABULARY
+
+
+def test_a_damaged_cache_is_replaced(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(cache / "vocabulary", b"half of it")
+    monkeypatch.setattr(artifacts, "_from_download", lambda: VOCABULARY)
+
+    assert find_vocabulary(cache).read_bytes() == VOCABULARY
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [httpx.ConnectError("no network"), httpx.ReadTimeout("slow"), OSError("odd"), ArtifactError("odd")],
+)
+def test_the_package_is_asked_after_a_failed_download(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail() -> bytes:
+        raise failure
+
+    monkeypatch.setattr(artifacts, "_from_download", fail)
+    monkeypatch.setattr(artifacts, "_from_package", lambda: VOCABULARY)
+
+    assert find_vocabulary(cache).read_bytes() == VOCABULARY
+
+
+def test_the_package_is_asked_after_a_download_with_wrong_content(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_from_download", lambda: b"<html>log in to this network</html>")
+    monkeypatch.setattr(artifacts, "_from_package", lambda: VOCABULARY)
+
+    assert find_vocabulary(cache).read_bytes() == VOCABULARY
+
+
+def test_without_any_source_both_causes_and_both_remedies_are_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> bytes:
+        raise httpx.ConnectError("no network")
+
+    monkeypatch.setattr(artifacts, "_from_download", fail)
+    monkeypatch.setattr(artifacts, "_from_package", lambda: b"another version")
+
+    with pytest.raises(ArtifactError) as caught:
+        find_vocabulary(cache)
+
+    for words in ["download: no network", "quicktok-v1: wrong content", "TIKTOKEN_ENCODINGS_BASE", "install"]:
+        assert words in str(caught.value)
+    assert not (cache / "vocabulary" / VOCABULARY_FILE).exists()
+
+
+def test_a_write_that_is_cut_off_leaves_no_file_under_the_final_name(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = cache / "vocabulary" / VOCABULARY_FILE
+    seen_before_the_last_step: list[bool] = []
+
+    def cut_off(path: Path, target: Path) -> Path:
+        assert path.parent == target.parent  # a rename within one file system is one step
+        assert path.read_bytes() == VOCABULARY
+        seen_before_the_last_step.append(target.exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifacts, "_from_download", lambda: VOCABULARY)
+    monkeypatch.setattr(Path, "replace", cut_off)
+
+    with pytest.raises(KeyboardInterrupt):
+        find_vocabulary(cache)
+
+    assert seen_before_the_last_step == [False]
+    assert not final.exists()
+
+
+# The vocabulary: each source
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, response: httpx.Response) -> list[str]:
+    asked: list[str] = []
+
+    def get(url: str, **_: object) -> httpx.Response:
+        asked.append(url)
+        response.request = httpx.Request("GET", url)
+        return response
+
+    monkeypatch.setattr(httpx, "get", get)
+    return asked
+
+
+@pytest.mark.usefixtures("real_vocabulary")
+def test_the_download_comes_from_openai(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, httpx.Response(200, content=VOCABULARY))
+
+    assert artifacts._from_download() == VOCABULARY
+    assert asked == ["https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"]
+
+
+@pytest.mark.usefixtures("real_vocabulary")
+def test_an_error_page_is_no_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, httpx.Response(503, content=VOCABULARY))
+
+    with pytest.raises(httpx.HTTPStatusError):
+        artifacts._from_download()
+
+
+@pytest.mark.usefixtures("real_vocabulary")
+def test_the_package_gives_the_published_vocabulary() -> None:
+    content = artifacts._from_package()
+
+    assert hashlib.sha256(content).hexdigest() == artifacts.VOCABULARY_SHA256
+    assert artifacts.VOCABULARY_SHA256.startswith("446a9538cb6c348e")
+
+
+@pytest.mark.usefixtures("real_vocabulary")
+def test_a_missing_package_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    with pytest.raises(ArtifactError, match="not installed"):
+        artifacts._from_package()
+
+
+# The model
+
+
+def model_folder(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def prepare(model: str, cache: Path, revision: str | None = None) -> Artifacts:
+    put(cache / "vocabulary")
+    return artifacts.prepare(model, revision, cache, None)
+
+
+def test_a_model_folder_is_used_where_it_lies(tmp_path: Path, cache: Path) -> None:
+    folder = model_folder(tmp_path / "model")
+
+    assert prepare(str(folder), cache) == Artifacts(str(folder), cache / "vocabulary")
+
+
+def test_a_model_folder_may_lie_below_the_home_folder(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = model_folder(tmp_path / "model")
+
+    assert prepare("~/model", cache).model == str(folder)
+
+
+def test_a_folder_below_the_current_one_is_not_looked_up_on_the_hub(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model_folder(tmp_path / "model")
+
+    assert prepare("model", cache).model == "model"
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "../missing", "~/missing"])
+def test_a_mistyped_path_is_not_looked_up_on_the_hub(
+    path: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fetch = Calls()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+
+    with pytest.raises(ArtifactError, match="there is no such folder"):
+        prepare(path, cache)
+
+    assert fetch.made == []
+
+
+def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(ArtifactError, match=r"no config\.json"):
+        prepare(str(tmp_path / "empty"), cache)
+
+
+def test_a_hub_model_is_fetched_at_its_revision_without_duplicate_weights(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def snapshot_download(repo: str, **options: object) -> str:
+        asked.update(repo=repo, **options)
+        return "/somewhere"
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+
+    found = prepare("openai/gpt-oss-20b", cache, "v1")
+
+    assert found.model == "openai/gpt-oss-20b"
+    assert asked == {
+        "repo": "openai/gpt-oss-20b",
+        "revision": "v1",
+        "ignore_patterns": ["original/**", "metal/**"],
+    }
+
+
+def hub_response(status: int) -> httpx2.Response:  # the hub library has moved on to httpx2
+    return httpx2.Response(status, request=httpx2.Request("GET", "https://huggingface.co/x"))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            HFValidationError("Repo id must be in the form 'a/b'.\nMore."),
+            ["neither a folder nor a hub id", "form 'a/b')"],
+        ),
+        (RepositoryNotFoundError("401 not found.\nMore.", response=hub_response(401)), ["401 not found", "HF_TOKEN"]),
+        (GatedRepoError("Access is restricted.", response=hub_response(403)), ["Access is restricted", "HF_TOKEN"]),
+        (LocalEntryNotFoundError("cannot find the files locally"), ["cannot find the files", "network"]),
+        (OSError("No space left on device"), ["No space left on device", "MODEL_NAME to a folder"]),
+        (ConnectionResetError(), ["(ConnectionResetError)"]),
+    ],
+)
+def test_a_failed_fetch_is_one_sentence_with_its_cause(
+    error: Exception, words: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+
+    with pytest.raises(ArtifactError) as caught:
+        prepare("openai/gpt-oss-20b", cache)
+
+    message = str(caught.value)
+    assert "openai/gpt-oss-20b" in message
+    assert "\n" not in message
+    assert "More" not in message
+    for word in words:
+        assert word.rstrip(")") in message
+
+
+# The demo model
+
+
+def test_the_demo_is_expanded_once_with_the_verified_vocabulary(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expand = Calls(compute=lambda target, _: target.mkdir(parents=True))
+    monkeypatch.setattr(checkpoint, "expand", expand)
+
+    first, second = prepare("demo", cache), prepare("demo", cache)
+
+    assert first == second
+    assert expand.made == [(Path(first.model), cache / "vocabulary" / VOCABULARY_FILE)]
+    assert Path(first.model).parent == cache
+
+
+def test_other_demo_weights_get_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").write_bytes(b"one")
+    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path / "weights")
+    before = artifacts._demo_fingerprint()
+
+    (tmp_path / "weights").write_bytes(b"two")
+
+    assert artifacts._demo_fingerprint() != before
+    assert len(before) == 12
+
+
+def test_other_code_of_the_demo_gets_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = artifacts._demo_fingerprint()
+    (tmp_path / "checkpoint.py").write_text("pass")
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "checkpoint.py"))
+
+    assert artifacts._demo_fingerprint() != before

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gptoss_bento.bundle import describe
+from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.profile import load_profile
+
+# BentoML loads its image class at first use, and with it code that pathspec and pydantic call deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def variables(options: dict[str, Any]) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in options["envs"]}
+
+
+@pytest.mark.parametrize("profile", [None, "auto"])
+def test_without_a_profile_the_serving_machine_decides_and_nothing_is_reserved(profile: str | None) -> None:
+    bundle = describe(profile)
+
+    assert bundle.profile == "auto"
+    assert "resources" not in bundle.options
+    assert "envs" not in bundle.options
+    assert bundle.options["traffic"] == {"timeout": 3600}
+    assert bundle.options["image"].base_image.startswith("nvidia/cuda:")
+
+
+@pytest.mark.parametrize("name", ["demo", "gpt-oss-20b", "gpt-oss-120b"])
+def test_a_bundle_declares_what_its_profile_says(name: str) -> None:
+    bundle, profile = describe(name), load_profile(name)
+
+    assert bundle.profile == name
+    assert bundle.options["description"] == profile.description
+    assert bundle.options["resources"] == profile.service.resources
+    assert bundle.options["traffic"] == profile.service.traffic
+    assert bundle.options["labels"] == {"profile": name, "model": profile.model.source}
+
+
+@pytest.mark.parametrize("name", ["demo", "gpt-oss-20b", "gpt-oss-120b"])
+def test_a_deployment_serves_the_profile_it_was_built_for(name: str) -> None:
+    assert variables(describe(name).options)["PROFILE"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "image"), [("demo", "python:3.11"), ("gpt-oss-20b", "nvidia/cuda"), ("gpt-oss-120b", "nvidia/cuda")]
+)
+def test_the_image_has_cuda_where_the_profile_needs_a_gpu(name: str, image: str) -> None:
+    assert describe(name).options["image"].base_image.startswith(image)
+
+
+def test_the_profiles_variables_go_into_the_deployment(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    model = {"source": "a/b", "served_names": ["x"]}
+    service = {"environment": {"MAX_MODEL_LEN": "1k"}}
+    path.write_text(yaml.safe_dump({"name": "mine", "description": "d", "model": model, "service": service}))
+
+    assert variables(describe(str(path)).options)["MAX_MODEL_LEN"] == "1k"
+
+
+def test_an_unknown_profile_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'demo'"):
+        describe("dmeo")

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from gptoss_bento import artifacts, cli, hardware
+from gptoss_bento.artifacts import Artifacts
+from gptoss_bento.bench.compare import Shape
+from gptoss_bento.bench.load import Load
+from gptoss_bento.bench.report import Run
+from gptoss_bento.bench.servers import Memory
+from gptoss_bento.errors import ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
+from tests.fakes import H100, L4, Calls, machine
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU, no variables, a wide terminal; Typer's own exception hook does not outlive the test."""
+    monkeypatch.setattr(hardware, "probe", lambda _: machine())
+    monkeypatch.setattr(os, "environ", {"HOME": "/root"})
+    monkeypatch.setattr(cli, "console", Console(width=200))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, arguments)
+
+
+def words(result: Result) -> list[list[str]]:
+    """The lines of a table as lists of words."""
+    assert result.exit_code == 0, result.output
+    return [line.split() for line in result.output.splitlines()]
+
+
+# plan
+
+
+def test_plan_prints_values_with_their_origins() -> None:
+    lines = words(invoke("plan"))
+
+    assert ["profile", "demo"] in lines
+    assert ["model", "demo", "profile"] in lines
+    assert ["--max-model-len", "4096", "profile"] in lines
+    assert ["VLLM_CPU_KVCACHE_SPACE", "1", "tier", "cpu"] in lines
+
+
+def test_plan_takes_what_the_variables_say() -> None:
+    os.environ["MAX_MODEL_LEN"] = "512"
+
+    assert ["--max-model-len", "512", "MAX_MODEL_LEN"] in words(invoke("plan"))
+
+
+def test_plan_chooses_the_profile_that_suits_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "probe", lambda _: machine(L4))
+
+    assert ["profile", "gpt-oss-20b"] in words(invoke("plan"))
+
+
+def test_the_option_profile_wins_over_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
+    os.environ["PROFILE"] = "gpt-oss-20b"
+
+    assert ["profile", "gpt-oss-120b"] in words(invoke("plan", "--profile", "gpt-oss-120b"))
+
+
+def test_the_variable_profile_wins_over_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
+    os.environ["PROFILE"] = "demo"
+
+    assert ["profile", "demo"] in words(invoke("plan"))
+
+
+def test_the_profile_auto_leaves_the_choice_to_the_machine() -> None:
+    assert ["profile", "demo"] in words(invoke("plan", "--profile", "auto"))
+
+
+def test_plan_refuses_a_profile_that_does_not_fit_the_machine() -> None:
+    assert isinstance(invoke("plan", "--profile", "gpt-oss-20b").exception, HardwareError)
+
+
+def test_only_visible_gpus_are_planned_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = Calls(machine())
+    monkeypatch.setattr(hardware, "probe", probe)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "1"
+
+    invoke("plan")
+
+    assert probe.made == [("1",)]
+
+
+# prepare
+
+
+def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = Calls(Artifacts("/models/m", Path("/vocabulary")))
+    monkeypatch.setattr(artifacts, "prepare", prepare)
+    os.environ.update(MODEL_NAME="a/b", MODEL_REVISION="v1", GPTOSS_BENTO_CACHE="/c", TIKTOKEN_ENCODINGS_BASE="/v")
+
+    lines = words(invoke("prepare"))
+
+    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"))]
+    assert lines == [["model", "/models/m"], ["vocabulary", "/vocabulary"]]
+
+
+# bench
+
+
+def run(server: str, rate: float) -> Run:
+    return Run(server, 40.0, (Load(8, 24, rate, 20.0, 30.0, 5.0),), Memory(3000.0, 2500.0))
+
+
+def test_bench_measures_a_server_that_runs_already(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measure = Calls(run("http://there/v1", 1234.5))
+    monkeypatch.setattr(cli, "measure_running", measure)
+    output = tmp_path / "bench.json"
+
+    result = invoke(
+        "bench", "--url", "http://there/v1", "--streams", "2,8", "--max-tokens", "9", "--output", str(output)
+    )
+
+    assert measure.made == [("http://there/v1", "gpt-oss-demo", Shape((2, 8), max_tokens=9))]
+    assert ["output", "tokens/s,", "8", "streams", "1,234.5"] in words(result)
+    assert json.loads(output.read_text())["runs"][0]["server"] == "http://there/v1"
+
+
+def test_bench_compares_with_bare_vllm_on_the_same_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compare = Calls(([run("gptoss-bento", 99.0)], [run("vLLM", 100.0)]))
+    monkeypatch.setattr(cli, "compare", compare)
+    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    output = tmp_path / "bench.json"
+
+    result = invoke("bench", "--runs", "2", "--output", str(output))
+
+    ((argv, variables, name, runs, _, _),) = compare.made
+    assert "--model=/models/m" in argv
+    assert variables["PROFILE"] == "demo"
+    assert variables["TIKTOKEN_ENCODINGS_BASE"] == "/vocabulary"
+    assert (name, runs) == ("gpt-oss-demo", 2)
+    assert ["output", "tokens/s,", "8", "streams", "99.0", "100.0", "0.990"] in words(result)
+    rows = {row["figure"]: row["ratio"] for row in json.loads(output.read_text())["rows"]}
+    assert rows["output tokens/s, 8 streams"] == 0.99
+
+
+# The console script
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [(ConfigurationError("wrong"), 78), (ArtifactError("gone"), 69)])
+def test_our_errors_become_one_line_and_their_exit_code(
+    error: GptOssBentoError, exit_code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run()
+
+    assert caught.value.code == exit_code
+    assert capsys.readouterr().err == f"gptoss-bento: {error}\n"
+
+
+def test_an_error_in_a_command_reaches_the_console_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gptoss-bento", "plan", "--profile", "dmeo"])
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run()
+
+    assert caught.value.code == 78
+    assert "did you mean 'demo'" in capsys.readouterr().err
+
+
+def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", fail)
+
+    with pytest.raises(ZeroDivisionError):
+        cli.run()

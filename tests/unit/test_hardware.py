@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gptoss_bento import hardware
+from gptoss_bento.hardware import GIB, Gpu, Hardware, visible_indexes
+from tests.fakes import H100, H200, L4, T4, machine
+
+UUIDS = ["GPU-aa11", "GPU-aa22", "GPU-bb33"]
+
+
+class FakeNvml:
+    """pynvml on a machine with these GPUs; None: without a driver."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, gpus: list[Gpu] | None) -> None:
+        self._gpus = gpus
+        self.is_open = False
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if self._gpus is None:
+            raise self.NVMLError("driver not loaded")
+        self.is_open = True
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.is_open = False
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self._gpus or [])
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Gpu:  # noqa: N802
+        assert self._gpus is not None
+        return self._gpus[index]
+
+    def nvmlDeviceGetUUID(self, gpu: Gpu) -> str:  # noqa: N802
+        assert self._gpus is not None
+        return UUIDS[self._gpus.index(gpu)]
+
+    def nvmlDeviceGetName(self, gpu: Gpu) -> str:  # noqa: N802
+        return gpu.name
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: Gpu) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(total=gpu.memory_bytes)
+
+    def nvmlDeviceGetCudaComputeCapability(self, gpu: Gpu) -> tuple[int, int]:  # noqa: N802
+        digits = gpu.architecture.removeprefix("sm_")
+        return int(digits[:-1]), int(digits[-1])
+
+
+@pytest.fixture
+def no_amd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_amd_gpus", lambda: ())
+
+
+def install(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu] | None) -> FakeNvml:
+    nvml = FakeNvml(gpus)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    return nvml
+
+
+# What is there
+
+
+@pytest.mark.usefixtures("no_amd")
+def test_all_nvidia_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = install(monkeypatch, [H100, L4])
+
+    found = hardware.probe()
+
+    assert found.gpus == (H100, L4)
+    assert found.cpu_cores >= 1
+    assert found.memory_bytes > GIB // 4
+    assert not nvml.is_open
+
+
+@pytest.mark.usefixtures("no_amd")
+def test_only_visible_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, [H100, L4])
+
+    assert hardware.probe("1").gpus == (L4,)
+
+
+@pytest.mark.usefixtures("no_amd")
+def test_a_machine_without_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, None)
+
+    assert hardware.probe().gpus == ()
+
+
+def amd_card(folder: Path, vendor: str, memory: str | None, product: str | None) -> None:
+    device = folder / "device"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text(f"{vendor}\n")
+    if memory is not None:
+        (device / "mem_info_vram_total").write_text(f"{memory}\n")
+    if product is not None:
+        (device / "product_name").write_text(f"{product}\n")
+
+
+def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
+    amd_card(tmp_path / "card0", "0x8086", None, None)  # an Intel GPU
+    amd_card(tmp_path / "card1", "0x1002", str(192 * GIB), "MI300X")
+    amd_card(tmp_path / "card2", "0x1002", str(64 * GIB), None)
+    amd_card(tmp_path / "card3", "0x1002", None, "shows no memory")
+    amd_card(tmp_path / "card4", "0x1002", "unreadable", "odd")
+    (tmp_path / "card1-DP-1" / "device").mkdir(parents=True)  # a connector
+
+    found = hardware._amd_gpus(tmp_path)
+
+    assert found == (Gpu("amd", "MI300X", 192 * GIB, "amd"), Gpu("amd", "AMD GPU", 64 * GIB, "amd"))
+
+
+def test_amd_gpus_are_looked_for_where_there_is_no_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
+    amd = Gpu("amd", "MI300X", 192 * GIB, "amd")
+    install(monkeypatch, None)
+    monkeypatch.setattr(hardware, "_amd_gpus", lambda: (amd,))
+
+    assert hardware.probe().gpus == (amd,)
+
+
+# What CUDA would see
+
+
+@pytest.mark.parametrize(
+    ("visible", "indexes"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("0", [0]),
+        ("2,0", [2, 0]),
+        (" 1 , 2 ", [1, 2]),
+        ("GPU-bb33", [2]),
+        ("GPU-bb", [2]),
+        ("GPU-aa22,0", [1, 0]),
+        ("-1", []),
+        ("0,-1,1", [0]),
+        ("0,7,1", [0]),
+        ("GPU-zz", []),
+    ],
+)
+def test_visible_devices_as_cuda_reads_them(visible: str | None, indexes: list[int]) -> None:
+    assert visible_indexes(UUIDS, visible) == indexes
+
+
+# The record
+
+
+def test_the_smallest_gpu_bounds_the_memory() -> None:
+    assert machine(H200, T4).smallest_gpu_gib == T4.memory_gib == 15.0
+
+
+def test_without_gpu_the_smallest_has_nothing() -> None:
+    assert machine().smallest_gpu_gib == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (machine(H100, H100), "2 x NVIDIA H100 80GB HBM3 (80 GiB)"),
+        (machine(T4), "1 x Tesla T4 (15 GiB)"),
+        (Hardware((), 8, 32 * GIB), "no GPU; 8 CPU cores, 32 GiB of memory"),
+    ],
+)
+def test_hardware_is_shown_in_one_line(found: Hardware, text: str) -> None:
+    assert str(found) == text

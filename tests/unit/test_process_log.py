@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gptoss_bento.process_log import ProcessLog
+
+PREFIX = "(EngineCore pid=1) ERROR 11-22 14:00:00 [core.py:1] "
+
+
+def cause_of(*lines: str) -> str | None:
+    log = ProcessLog()
+    for line in lines:
+        log.add(f"{line}\n")
+    return log.cause()
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("RuntimeError: boom", "RuntimeError: boom"),
+        (f"{PREFIX}RuntimeError: boom", "RuntimeError: boom"),
+        (f"\x1b[0;36m(EngineCore pid=1)\x1b[0;0m {PREFIX}ValueError: bad", "ValueError: bad"),
+        (
+            f"{PREFIX}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
+        ),
+        (f"{PREFIX}KeyError: 'model.layers.0'", "KeyError: 'model.layers.0'"),
+        ("ValueError: a: b: c", "ValueError: a: b: c"),
+    ],
+)
+def test_an_exception_is_found_in_a_line_of_vllm(line: str, cause: str) -> None:
+    assert cause_of(line) == cause
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "INFO 11-22 14:00:00 [loader.py:1] Loading took 3 s",
+        "WARNING: Error rate is high",
+        f"{PREFIX}Traceback (most recent call last):",
+        f"{PREFIX}  raise RuntimeError(message)",
+        "RuntimeError:",
+        "an error: none of ours",
+        "",
+    ],
+)
+def test_other_lines_are_no_cause(line: str) -> None:
+    assert cause_of(line) is None
+
+
+@pytest.mark.parametrize(
+    "consequence",
+    [
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        f"{PREFIX}RuntimeError: See root cause above",
+        "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)",
+    ],
+)
+def test_a_consequence_is_passed_over_for_its_cause(consequence: str) -> None:
+    assert cause_of(f"{PREFIX}ValueError: the cause", "INFO something else", consequence) == "ValueError: the cause"
+    assert cause_of(consequence) is None
+
+
+def test_the_last_exception_is_the_cause() -> None:
+    assert cause_of("OSError: earlier and handled", "INFO going on", "RuntimeError: boom") == "RuntimeError: boom"
+
+
+def test_only_the_last_lines_are_kept() -> None:
+    assert cause_of("RuntimeError: long ago", *["INFO request"] * 200) is None
+    assert cause_of("RuntimeError: just now", *["INFO request"] * 199) == "RuntimeError: just now"
+
+
+# Prints through a tap, tells the cause it saw on the last line, and waits for its reader before it ends.
+SCRIPT = r"""
+import os, subprocess, sys
+from gptoss_bento.process_log import ProcessLog
+
+log = ProcessLog()
+log.tap()
+print("from Python", flush=True)
+os.write(1, b"bytes \xff\xfe, \x1b[31mcolour\x1b[0m\r\n\n")
+subprocess.run(["sh", "-c", "echo child; echo 'ValueError: from a child' >&2"], check=True)
+print("to stderr", file=sys.stderr, flush=True)
+sys.stdin.readline()
+print(log.cause(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_this_process_and_its_children_print_is_passed_on_unchanged_and_seen() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        out = [process.stdout.readline() for _ in range(4)]
+        errors = [process.stderr.readline() for _ in range(2)]
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        cause = process.stdout.readline()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        rest = process.stdout.read(), process.stderr.read()
+
+    assert out == [b"from Python\n", b"bytes \xff\xfe, \x1b[31mcolour\x1b[0m\r\n", b"\n", b"child\n"]
+    assert errors == [b"ValueError: from a child\n", b"to stderr\n"]
+    assert cause == b"ValueError: from a child\n"
+    assert rest == (b"", b"")
+    assert process.returncode == 0

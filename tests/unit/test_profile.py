@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gptoss_bento import profile as profiles
+from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.hardware import GIB, Gpu, Hardware
+from gptoss_bento.profile import Condition, Profile, automatic_profile, fits, load_profile, profile_names
+from tests.fakes import A100, H100, H200, L4, T4, machine
+
+MINIMAL: dict[str, Any] = {"name": "p", "description": "d", "model": {"source": "a/b", "served_names": ["x"]}}
+
+
+def written(folder: Path, **changes: Any) -> str:
+    path = folder / "p.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
+    return str(path)
+
+
+# The profiles that come with the bundle
+
+
+def test_the_bundle_has_its_three_profiles() -> None:
+    assert profile_names() == ["demo", "gpt-oss-120b", "gpt-oss-20b"]
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_profile_of_the_bundle_is_valid_and_named_like_its_file(name: str) -> None:
+    assert load_profile(name).name == name
+
+
+def test_configs_beside_the_source_are_preferred_over_a_packaged_copy() -> None:
+    assert profiles.config_dir() == Path(profiles.__file__).parents[2] / "configs"
+
+
+def test_an_installed_wheel_uses_its_packaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "_CONFIG_DIRS", (tmp_path / "missing", tmp_path))
+    written(tmp_path)
+
+    assert profile_names() == ["p"]
+    assert load_profile("p").model.source == "a/b"
+
+
+# Reading
+
+
+def test_a_profile_is_read_from_a_path(tmp_path: Path) -> None:
+    profile = load_profile(written(tmp_path))
+
+    assert (profile.name, profile.model.served_names, profile.tiers) == ("p", ("x",), ())
+    assert profile.requires.gpus == 0
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"no profile 'gpt-oss-20'; did you mean 'gpt-oss-20b'\?"):
+        load_profile("gpt-oss-20")
+
+
+def test_an_unknown_name_is_answered_with_all_known() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_profile("zzz")
+
+    assert "did you mean" not in str(caught.value)
+    assert "demo, gpt-oss-120b, gpt-oss-20b" in str(caught.value)
+
+
+def test_a_missing_file_is_a_missing_profile(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no profile"):
+        load_profile(str(tmp_path / "absent.yaml"))
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: [")
+
+    with pytest.raises(ConfigurationError, match=r"broken\.yaml is not valid YAML"):
+        load_profile(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"model": {"source": "a/b", "served_names": []}}, "model.served_names"),
+        ({"model": {"served_names": ["x"]}}, "model.source"),
+        ({"nmae": "p"}, "nmae"),
+        ({"engine": {"arguments": {"max_model_length": 1}}}, "engine.arguments"),
+        ({"tiers": [{"name": "t", "when": {"device": "tpu"}}]}, "tiers.0.when.device"),
+        ({"tiers": [{"name": "t", "when": {}, "arguments": {"nope": 1}}]}, "tiers.0.arguments"),
+        ({"tiers": [{"name": "t"}]}, "tiers.0.when"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_profile(written(tmp_path, **changes))
+
+    assert str(caught.value).startswith(f"p.yaml: {place}")
+
+
+def test_an_option_that_vllm_does_not_have_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not options of vLLM: max_model_length"):
+        load_profile(written(tmp_path, engine={"arguments": {"max_model_length": 1, "max_model_len": 1}}))
+
+
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_profile(written(tmp_path, name=[], colour="red"))
+
+    assert "name" in str(caught.value)
+    assert "colour" in str(caught.value)
+
+
+# Tiers
+
+
+@pytest.mark.parametrize(
+    ("condition", "hardware", "holds"),
+    [
+        ({}, machine(), True),
+        ({}, machine(T4), True),
+        ({"device": "cpu"}, machine(), True),
+        ({"device": "cpu"}, machine(T4), False),
+        ({"device": "gpu"}, machine(), False),
+        ({"device": "gpu"}, machine(T4), True),
+        ({"gpus": 2}, machine(T4), False),
+        ({"gpus": 2}, machine(T4, T4), True),
+        ({"memory_gib_below": 15}, machine(T4), False),  # T4 has 15.0 GiB
+        ({"memory_gib_below": 15.1}, machine(T4), True),
+        ({"memory_gib_from": 15}, machine(T4), True),
+        ({"memory_gib_from": 15.1}, machine(T4), False),
+        ({"memory_gib_from": 20, "memory_gib_below": 36}, machine(L4), True),
+        ({"memory_gib_below": 20}, machine(H200, T4), True),  # the smallest decides
+        ({"device": "gpu", "gpus": 1, "memory_gib_below": 90}, machine(H100), True),
+        ({"device": "gpu", "gpus": 1, "memory_gib_below": 90}, machine(H100, H100), False),
+    ],
+)
+def test_a_condition_holds_if_each_of_its_fields_does(
+    condition: dict[str, Any], hardware: Hardware, holds: bool
+) -> None:
+    assert Condition(**condition).holds(hardware) is holds
+
+
+def test_tiers_come_in_file_order() -> None:
+    tiers = [
+        {"name": "any", "when": {}},
+        {"name": "cpu", "when": {"device": "cpu"}},
+        {"name": "gpu", "when": {"device": "gpu"}},
+    ]
+    profile = Profile.model_validate({**MINIMAL, "tiers": tiers})
+
+    assert [tier.name for tier in profile.tiers_for(machine(T4))] == ["any", "gpu"]
+
+
+# Choosing
+
+
+EIGHT_GIB = Gpu("nvidia", "small", 8 * GIB, "sm_86")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "name"),
+    [
+        (machine(), "demo"),
+        (machine(EIGHT_GIB), "demo"),
+        (machine(T4), "gpt-oss-20b"),
+        (machine(L4), "gpt-oss-20b"),
+        (machine(A100), "gpt-oss-20b"),
+        (machine(*[H100] * 8), "gpt-oss-20b"),
+    ],
+)
+def test_a_machine_gets_the_profile_that_suits_it(hardware: Hardware, name: str) -> None:
+    assert automatic_profile(hardware) == name
+
+
+def test_the_first_fitting_name_is_chosen() -> None:
+    names = ["gpt-oss-120b", "gpt-oss-20b"]
+
+    assert automatic_profile(machine(H100), names) == "gpt-oss-120b"
+    assert automatic_profile(machine(L4), names) == "gpt-oss-20b"
+
+
+@pytest.mark.parametrize(
+    ("name", "hardware", "fitting"),
+    [
+        ("demo", machine(), True),
+        ("gpt-oss-20b", machine(), False),
+        ("gpt-oss-20b", machine(T4), True),
+        ("gpt-oss-120b", machine(L4), False),
+        ("gpt-oss-120b", machine(*[L4] * 4), True),
+        ("gpt-oss-120b", machine(A100), True),
+        ("gpt-oss-120b", machine(H100), True),
+        ("gpt-oss-120b", machine(H200), True),
+    ],
+)
+def test_a_profile_fits_from_its_requirements_on(name: str, hardware: Hardware, fitting: bool) -> None:
+    assert fits(load_profile(name), hardware) is fitting

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from gptoss_bento import startup as module
+from gptoss_bento.errors import EngineStartError
+from gptoss_bento.startup import Startup, State
+
+
+class Clock:
+    """time.monotonic, moved by hand."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+@pytest.fixture
+def startup(clock: Clock) -> Startup:
+    return Startup(_started=clock(), _phase_started=clock())
+
+
+def test_a_new_worker_is_starting(startup: Startup, clock: Clock) -> None:
+    clock.now += 1.234
+
+    assert startup.report() == {"status": "starting", "phase": "imports", "phases": [], "seconds_in_phase": 1.23}
+
+
+def test_a_phase_shows_while_it_runs(startup: Startup, clock: Clock) -> None:
+    clock.now += 5
+
+    with startup.timed("artifacts"):
+        clock.now += 2
+        report = startup.report()
+
+    assert (report["phase"], report["seconds_in_phase"]) == ("artifacts", 2)
+
+
+def test_finished_phases_show_with_their_times_in_order(
+    startup: Startup, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "gptoss_bento"):
+        for phase, seconds in [("settings", 0.5), ("hardware", 1.5)]:
+            with startup.timed(phase):
+                clock.now += seconds
+
+    assert startup.report()["phases"] == [{"phase": "settings", "seconds": 0.5}, {"phase": "hardware", "seconds": 1.5}]
+    assert "hardware: done in 1.5 s" in caplog.messages
+
+
+def test_the_time_of_a_failed_phase_is_not_kept(startup: Startup) -> None:
+
+    with pytest.raises(EngineStartError), startup.timed("engine"):
+        raise EngineStartError("no")
+
+    assert startup.report()["phases"] == []
+    assert startup.phase == "engine"
+
+
+def test_a_ready_worker_says_so_and_after_how_long(
+    startup: Startup, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock.now += 40
+
+    with caplog.at_level(logging.INFO, "gptoss_bento"):
+        startup.ready()
+
+    assert startup.report() == {"status": "ready", "phase": "ready", "phases": []}
+    assert caplog.messages == ["ready after 40.0 s"]
+
+
+def test_a_stopping_worker_says_so(startup: Startup) -> None:
+    startup.ready()
+    startup.stop()
+
+    assert startup.report() == {"status": "stopping", "phase": "stopping", "phases": []}
+
+
+def test_a_failed_worker_names_phase_and_cause(startup: Startup) -> None:
+    with pytest.raises(EngineStartError), startup.timed("engine: application"):
+        raise EngineStartError("no")
+    startup.fail(EngineStartError("vLLM did not start"))
+
+    assert startup.report() == {
+        "status": "failed",
+        "phase": "engine: application",
+        "phases": [],
+        "cause": "vLLM did not start",
+    }
+
+
+def test_a_failed_worker_that_is_stopped_stays_failed(startup: Startup) -> None:
+    startup.fail(EngineStartError("cause"))
+    startup.stop()
+
+    assert startup.state is State.FAILED
+    assert startup.report()["cause"] == "cause"

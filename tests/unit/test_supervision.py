@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from gptoss_bento import environment, supervision
+from gptoss_bento.errors import (
+    AddressInUseError,
+    ArtifactError,
+    ConfigurationError,
+    EngineDiedError,
+    EngineStartError,
+    GptOssBentoError,
+    HardwareError,
+)
+from gptoss_bento.supervision import ExitNote
+from tests.fakes import Calls
+
+# Exit note
+
+
+def test_a_note_is_taken_once(tmp_path: Path) -> None:
+    note = ExitNote(tmp_path / "note.json")
+    note.write(EngineStartError("vLLM did not start"))
+
+    assert note.take() == (70, "vLLM did not start")
+    assert note.take() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_note_there_is_nothing_to_take(tmp_path: Path) -> None:
+    assert ExitNote(tmp_path / "note.json").take() is None
+
+
+def test_the_first_cause_stays(tmp_path: Path) -> None:
+    note = ExitNote(tmp_path / "note.json")
+    note.write(ConfigurationError("the cause"))
+    note.write(EngineDiedError("its consequence"))
+
+    assert note.take() == (78, "the cause")
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (ConfigurationError, 78),
+        (HardwareError, 78),
+        (ArtifactError, 69),
+        (AddressInUseError, 71),
+        (EngineStartError, 70),
+        (EngineDiedError, 75),
+        (GptOssBentoError, 1),
+    ],
+)
+def test_each_error_has_its_exit_code(error: type[GptOssBentoError], exit_code: int, tmp_path: Path) -> None:
+    note = ExitNote(tmp_path / "note.json")
+    note.write(error("cause"))
+
+    assert note.take() == (exit_code, "cause")
+
+
+# The supervisor, as real processes
+
+
+def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs Python code as the supervisor of a service, with `folder` for its temporary files."""
+    variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder)}
+    preamble = "from gptoss_bento import environment, errors, supervision\nsupervision.supervise()\n"
+    return subprocess.run(
+        [sys.executable, "-c", preamble + script], env=variables, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_the_supervisor_exits_with_the_code_and_cause_that_a_worker_noted(tmp_path: Path) -> None:
+    worker = (
+        "from gptoss_bento import environment, errors, supervision; supervision.supervise(); "
+        "supervision.ExitNote(environment.exit_note_path()).write(errors.EngineStartError('no memory'))"
+    )
+    ended = run(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}], check=True)", tmp_path)
+
+    assert ended.returncode == 70
+    assert ended.stderr == "gptoss-bento: stopped (exit code 70): no memory\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_supervisor_without_a_note_exits_as_it_would(tmp_path: Path) -> None:
+    ended = run("import sys; print('bye'); sys.exit(3)", tmp_path)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "bye\n", "")
+
+
+def test_a_port_in_use_is_one_line_and_its_own_exit_code(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = run(f"import socket; socket.socket().bind(('127.0.0.1', {taken.getsockname()[1]}))", tmp_path)
+
+    assert ended.returncode == 71
+    assert ended.stderr.splitlines() == [
+        "gptoss-bento: stopped (exit code 71): The port is in use by another process. Choose another one with --port."
+    ]
+
+
+# The supervisor's excepthook
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Keeps the exit codes instead of ending the process."""
+    calls = Calls()
+    monkeypatch.setattr(os, "_exit", calls)
+    return calls
+
+
+def test_an_error_of_ours_ends_the_supervisor_in_one_line(exits: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    default = Calls()
+    error = ConfigurationError("There is no profile 'x'.")
+
+    supervision._explain(default)(type(error), error, None)
+
+    assert exits.made == [(78,)]
+    assert default.made == []
+    assert capsys.readouterr().err == "gptoss-bento: stopped (exit code 78): There is no profile 'x'.\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OSError(2, "no such file"), KeyboardInterrupt()])
+def test_other_errors_keep_their_traceback(error: BaseException, exits: Calls) -> None:
+    default = Calls()
+
+    supervision._explain(default)(type(error), error, None)
+
+    assert exits.made == []
+    assert default.made == [(type(error), error, None)]
+
+
+# A worker's life
+
+
+@pytest.fixture
+def note_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This process is a worker of a supervisor."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return environment.set_exit_note_path()
+
+
+@pytest.fixture
+def no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+
+
+@pytest.fixture(autouse=True)
+def prctl(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Stands for the system call, which would otherwise apply to pytest."""
+    calls = Calls(0)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(prctl=calls))
+    return calls
+
+
+@pytest.mark.usefixtures("note_path")
+def test_a_worker_ends_with_its_supervisor(prctl: Calls) -> None:
+    supervision.enter_worker()
+
+    assert prctl.made == [(1, signal.SIGTERM)]  # PR_SET_PDEATHSIG
+
+
+@pytest.mark.usefixtures("note_path")
+def test_a_worker_that_was_killed_is_not_started_again() -> None:
+    supervision.enter_worker()
+
+    with pytest.raises(EngineDiedError, match="died without a word"):
+        supervision.enter_worker()
+
+
+@pytest.mark.usefixtures("note_path")
+def test_a_worker_that_ended_as_it_should_may_start_again(tmp_path: Path) -> None:
+    supervision.enter_worker()
+    supervision.leave_worker()
+    assert list(tmp_path.iterdir()) == []
+
+    supervision.enter_worker()
+
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.usefixtures("note_path")
+def test_leaving_twice_is_no_error(tmp_path: Path) -> None:
+    supervision.leave_worker()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_supervisor")
+def test_without_a_supervisor_a_worker_may_start_as_often_as_it_likes(prctl: Calls) -> None:
+    supervision.enter_worker()
+    supervision.enter_worker()
+    supervision.leave_worker()
+
+    assert len(prctl.made) == 2
+
+
+def test_supervising_in_a_worker_changes_nothing(note_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register = Calls()
+    monkeypatch.setattr(atexit, "register", register)
+    hook = sys.excepthook
+
+    supervision.supervise()
+
+    assert register.made == []
+    assert sys.excepthook is hook
+    assert environment.exit_note_path() == note_path
+
+
+# Ending the service
+
+
+@pytest.fixture
+def kill(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls = Calls()
+    monkeypatch.setattr(os, "kill", calls)
+    return calls
+
+
+def test_a_worker_notes_the_cause_and_asks_the_supervisor_to_end(note_path: Path, kill: Calls) -> None:
+    supervision.stop_service(EngineStartError("cause"))
+
+    assert kill.made == [(os.getppid(), signal.SIGTERM)]
+    assert json.loads(note_path.read_text()) == {"exit_code": 70, "cause": "cause"}
+
+
+@pytest.mark.usefixtures("no_supervisor")
+def test_without_a_supervisor_the_process_ends_itself(
+    kill: Calls, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervision.stop_service(EngineStartError("cause"))
+
+    assert kill.made == [(os.getpid(), signal.SIGTERM)]
+    assert caplog.messages == ["cause"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Puts the handlers back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_starts_the_countdown_tells_us_and_reaches_the_handler_behind(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_down, on_stop, behind = Calls(), Calls(), Calls()
+    monkeypatch.setattr(supervision, "_count_down", count_down)
+    signal.signal(number, behind)
+
+    supervision.limit_shutdown(on_stop)
+    signal.raise_signal(number)
+
+    assert (count_down.made, on_stop.made) == ([()], [()])
+    assert [seen for seen, _ in behind.made] == [number]
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("behind", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_signal_without_a_handler_behind_is_no_error(
+    behind: signal.Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_stop = Calls()
+    monkeypatch.setattr(supervision, "_count_down", Calls())
+    signal.signal(signal.SIGTERM, behind)
+
+    supervision.limit_shutdown(on_stop)
+    signal.raise_signal(signal.SIGTERM)
+
+    assert on_stop.made == [()]
+
+
+# A worker that hangs, with a child that ignores SIGTERM, as a loading engine does.
+HANGING = """
+import signal, subprocess, sys, time
+from gptoss_bento import supervision
+supervision.SHUTDOWN_LIMIT_S = 0.1
+child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], stdout=subprocess.PIPE)
+child.stdout.readline()
+supervision.limit_shutdown(lambda: None)
+print(child.pid, flush=True)
+signal.raise_signal(signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_hangs_is_ended_with_its_children() -> None:
+    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=30)
+
+    assert ended.returncode == 0, ended.stderr
+    assert not psutil.pid_exists(int(ended.stdout)) or psutil.Process(int(ended.stdout)).status() == "zombie"

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gptoss_bento.vllm_options import Kind, Option, known_options, parse_bool
+
+
+def option(kind: Kind, *, many: bool = False, choices: tuple[str, ...] = ()) -> Option:
+    return Option("some_option", "--some-option", kind, many, choices, "")
+
+
+# Text to value
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "1", "yes", "on", " on "])
+def test_words_for_true(text: str) -> None:
+    assert parse_bool(text) is True
+
+
+@pytest.mark.parametrize("text", ["false", "False", "0", "no", "off"])
+def test_words_for_false(text: str) -> None:
+    assert parse_bool(text) is False
+
+
+@pytest.mark.parametrize("text", ["", "2", "maybe", "truee"])
+def test_other_words_are_no_booleans(text: str) -> None:
+    with pytest.raises(ValueError, match="true or false"):
+        parse_bool(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("switch", "off", False),
+        ("flag", "yes", True),
+        ("int", "-1", -1),
+        ("float", "1e-3", 0.001),
+        ("float", "2", 2.0),
+        ("json", '{"a": [1]}', {"a": [1]}),
+        ("json", "[1, 2]", [1, 2]),
+        ("json", "a/path", "a/path"),
+        ("text", "as it is", "as it is"),
+    ],
+)
+def test_text_becomes_a_value_of_its_kind(kind: Kind, text: str, value: Any) -> None:
+    parsed = option(kind).parse(text)
+
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "allowed"),
+    [
+        ("switch", "perhaps", "true or false"),
+        ("int", "1.5", "a whole number"),
+        ("float", "x", "a number"),
+        ("json", "{", "valid JSON"),
+        ("json", "[1,", "valid JSON"),
+    ],
+)
+def test_text_of_another_kind_is_refused(kind: Kind, text: str, allowed: str) -> None:
+    with pytest.raises(ValueError, match=allowed):
+        option(kind).parse(text)
+
+
+def test_a_choice_must_be_one_of_the_choices() -> None:
+    level = option("text", choices=("low", "high"))
+
+    assert level.parse("high") == "high"
+    with pytest.raises(ValueError, match="one of low, high"):
+        level.parse("medium")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("text", "a", ["a"]),
+        ("text", "a, b,,c ", ["a", "b", "c"]),
+        ("text", '["a,b", "c"]', ["a,b", "c"]),
+        ("text", '[{"name": "x"}]', [{"name": "x"}]),
+        ("int", "1,2", [1, 2]),
+        ("int", '["1", 2]', [1, 2]),
+    ],
+)
+def test_a_list_is_written_with_commas_or_as_json(kind: Kind, text: str, value: list[Any]) -> None:
+    assert option(kind, many=True).parse(text) == value
+
+
+@pytest.mark.parametrize("text", ["1,x", '["x"]'])
+def test_each_item_of_a_list_is_checked(text: str) -> None:
+    with pytest.raises(ValueError, match="a whole number"):
+        option("int", many=True).parse(text)
+
+
+# Value to words
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("switch", True, ["--some-option"]),
+        ("switch", False, ["--no-some-option"]),
+        ("flag", True, ["--some-option"]),
+        ("flag", False, []),
+        ("int", 5, ["--some-option=5"]),
+        ("int", -1, ["--some-option=-1"]),
+        ("float", 0.95, ["--some-option=0.95"]),
+        ("count", 4096, ["--some-option=4096"]),
+        ("count", "4k", ["--some-option=4k"]),
+        ("text", "-starts with a dash", ["--some-option=-starts with a dash"]),
+        ("json", {"a": [1, True]}, ['--some-option={"a": [1, true]}']),
+        ("json", "a/path", ["--some-option=a/path"]),
+    ],
+)
+def test_a_value_becomes_words_of_the_command_line(kind: Kind, value: Any, words: list[str]) -> None:
+    assert option(kind).argv(value) == words
+
+
+def test_a_list_becomes_one_word_per_item() -> None:
+    assert option("text", many=True).argv(["a", {"b": 1}]) == ["--some-option", "a", '{"b": 1}']
+
+
+@pytest.mark.parametrize("kind", ["int", "float", "json", "text"])
+def test_words_read_back_give_the_value(kind: Kind) -> None:
+    some = option(kind)
+    texts: dict[Kind, str] = {"int": "7", "float": "0.5", "json": '{"a": null}', "text": "x y"}
+    value = some.parse(texts[kind])
+
+    (word,) = some.argv(value)
+
+    assert some.parse(word.removeprefix("--some-option=")) == value
+
+
+# The recording
+
+
+def test_the_variable_is_the_name_in_upper_case() -> None:
+    assert known_options()["max_model_len"].variable == "MAX_MODEL_LEN"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "many"),
+    [
+        ("max_model_len", "count", False),
+        ("gpu_memory_utilization", "float", False),
+        ("tensor_parallel_size", "int", False),
+        ("enable_prefix_caching", "switch", False),
+        ("compilation_config", "json", False),
+        ("served_model_name", "text", True),
+    ],
+)
+def test_options_that_operators_use_are_known(name: str, kind: Kind, many: bool) -> None:
+    known = known_options()[name]
+
+    assert (known.kind, known.many, known.flag) == (kind, many, f"--{name.replace('_', '-')}")
+
+
+def test_every_recorded_option_is_complete() -> None:
+    for name, known in known_options().items():
+        assert name == known.name
+        assert known.flag.startswith("--")
+        json.dumps(known.help)
+    assert len(known_options()) > 200

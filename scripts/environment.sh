@@ -5,7 +5,7 @@ VENV=.venv
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(python3 -m pip config get global.find-links 2>/dev/null || true)}}"
 
 find_uv() {
-  UV=$(command -v uv || true)
+  UV=$(PATH=$PATH:$PWD/$VENV/bin command -v uv || true)
   [ -n "$UV" ] && return
   UV=$PWD/$VENV-uv/bin/uv
   [ -x "$UV" ] && return

@@ -12,7 +12,8 @@ import pytest
 
 from tests.server import REPOSITORY
 
-pytestmark = pytest.mark.contract
+# Their own warnings at import are not ours to fix.
+pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 
 
 def test_the_installed_bentoml_is_the_one_this_was_written_against() -> None:

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from gptoss_bento import bundle, supervision
 from gptoss_bento.app import Worker, build_app
-from gptoss_bento.environment import selected_profile
+from gptoss_bento.environment import selected_profile, take_api_keys
+from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.probes import Probes
 
 
@@ -40,5 +41,6 @@ class GptOss:
     """GPT-OSS on vLLM: the OpenAI API at /v1, /openai/v1 and /v2/{endpoint_id}/openai/v1."""
 
 
-# mypy takes a decorated class for the class itself; it is a bentoml.Service.
+# The first is the outermost. mypy takes a decorated class for the class itself; it is a bentoml.Service.
+GptOss.add_asgi_middleware(Authentication, keys=take_api_keys())  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(Probes, startup=worker.startup)  # type: ignore[attr-defined]

@@ -182,6 +182,19 @@ def endpoint_ids(environ: Mapping[str, str] | None = None) -> frozenset[str]:
     return frozenset() if _unset(text) else frozenset(_comma_list(text))
 
 
+def take_api_keys() -> tuple[str, ...]:
+    """The keys of `API_KEY`, else `VLLM_API_KEY` (comma lists); none means an open server.
+
+    vLLM would read the second itself, and check it on some routes and in one form only. So it goes under the first
+    name from here on, in this process and in those it starts.
+    """
+    second = os.environ.pop("VLLM_API_KEY", "")
+    if _unset(os.environ.get("API_KEY", "")):
+        os.environ["API_KEY"] = second
+    text = os.environ["API_KEY"]
+    return () if _unset(text) else _comma_list(text)
+
+
 _EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
 
 

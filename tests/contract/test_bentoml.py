@@ -30,7 +30,8 @@ def test_service_declares_what_the_profile_says(profile: str) -> None:
     script = (
         "import bentoml, json; from bentoml._internal.utils.args import set_arguments;"
         f"set_arguments({{'profile': '{profile}'}}); import service; s = service.GptOss;"
-        "print(json.dumps([s.name, s.labels['profile'], s.config['resources'].get('gpu', 0), [e.name for e in s.envs]]))"
+        "found = [s.name, s.labels['profile'], s.config['resources'].get('gpu', 0), [e.name for e in s.envs]];"
+        "print(json.dumps(found))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     gpus = 0 if profile == "demo" else 1

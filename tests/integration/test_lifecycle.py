@@ -55,6 +55,20 @@ def test_livez_answers_while_the_engine_starts_and_readyz_says_how_far_it_is(tmp
         assert served.process.returncode == 0
 
 
+@pytest.mark.parametrize("variable", ["API_KEY", "VLLM_API_KEY"])
+def test_with_a_key_every_route_needs_it_from_the_first_moment(tmp_path: Path, variable: str) -> None:
+    with serve(tmp_path, {**DEMO, variable: "first,second"}) as served:
+        served.wait_until("engine: import")
+        with httpx.Client(base_url=served.url, verify=NO_TLS) as client:
+            for path in ("/metrics", "/docs.json", "/schema.json", "/", "/v1/models", "/openai/v1/models", "/nothing"):
+                assert client.get(path).status_code == 401, path
+                assert client.get(path, headers={"Authorization": "wrong"}).status_code == 401, path
+                assert client.get(path, headers={"Authorization": "Bearer second"}).status_code != 401, path
+            assert client.get("/livez").status_code == 200
+        assert "first" not in served.output()
+        assert "second" not in served.output().replace("seconds", "")
+
+
 def test_sigterm_while_the_engine_process_loads_ends_everything(tmp_path: Path) -> None:
     with serve(tmp_path, DEMO) as served:
         served.wait_until("engine: weights")

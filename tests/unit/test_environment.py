@@ -283,3 +283,28 @@ def test_extended_variables_do_not_replace_what_is_set(monkeypatch: pytest.Monke
 
     assert environment.extended({"SAID": "plan", "PLANNED": "plan"}) == {"SAID": "operator", "PLANNED": "plan"}
     assert os.environ == {"SAID": "operator"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "keys"),
+    [
+        ({}, ()),
+        ({"API_KEY": ""}, ()),
+        ({"API_KEY": "null", "VLLM_API_KEY": "b"}, ("b",)),
+        ({"API_KEY": "a"}, ("a",)),
+        ({"API_KEY": "a, b"}, ("a", "b")),
+        ({"VLLM_API_KEY": "b"}, ("b",)),
+        ({"API_KEY": "a", "VLLM_API_KEY": "b"}, ("a",)),
+    ],
+)
+def test_keys_are_taken_from_either_variable_and_hidden_from_vllm(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], keys: tuple[str, ...]
+) -> None:
+    for name in ("API_KEY", "VLLM_API_KEY"):
+        monkeypatch.setenv(name, "")  # so that the end of the test restores it
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert environment.take_api_keys() == keys
+    assert "VLLM_API_KEY" not in os.environ
+    assert environment.take_api_keys() == keys  # a worker reads what its supervisor left

@@ -1,8 +1,22 @@
 # Sourced by the scripts: finds or fetches uv, and keeps .venv in step with a lock. Prints what takes long.
 
 VENV=.venv
-# pip may be told of local wheels in ways that uv does not read; hand them over. Nothing here names a machine.
-export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$(python3 -m pip config get global.find-links 2>/dev/null || true)}}"
+
+# uv does not read pip's configuration. What it says of indexes, local wheels and certificates is handed over, so that
+# uv finds what pip would find; nothing here names a machine.
+pip_setting() { python3 -m pip config get "global.$1" 2>/dev/null | tr -s ' \n' ',' | sed 's/^,//; s/,$//' || true; }
+set_from_pip() { # VARIABLE SETTING
+  [ -n "${!1:-}" ] && return
+  local value; value=$(pip_setting "$2")
+  [ -z "$value" ] || export "$1=$value"
+}
+[ -n "${UV_FIND_LINKS:-}" ] || [ -z "${PIP_FIND_LINKS:-}" ] || export UV_FIND_LINKS=${PIP_FIND_LINKS// /,}
+[ -n "${UV_DEFAULT_INDEX:-}" ] || [ -z "${PIP_INDEX_URL:-}" ] || export UV_DEFAULT_INDEX=$PIP_INDEX_URL
+hand_over_pip_settings() {
+  set_from_pip UV_FIND_LINKS find-links
+  set_from_pip UV_DEFAULT_INDEX index-url
+  set_from_pip SSL_CERT_FILE cert
+}
 
 find_uv() {
   UV=$(PATH=$PATH:$PWD/$VENV/bin command -v uv || true)
@@ -19,7 +33,10 @@ sync() {
   want=$(sha256sum "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)
   # A lock with more in it (dev) also serves who asks for less (cpu).
   if [ -f "$stamp" ] && grep -qx "$1 $want" "$stamp"; then return; fi
+  hand_over_pip_settings
   find_uv
+  # A wheel folder may hold torch's CPU build, which would win over the CUDA one of the same version.
+  [ "$1" != cuda ] || unset UV_FIND_LINKS
   [ -x "$VENV/bin/python" ] || "$UV" venv --quiet --python "$(python_3_11)" "$VENV"
   echo "Installing requirements/$1.txt into $VENV (3 GB, a minute or two) …" >&2
   # sync, not install: the lock is complete, and resolving again would bring torchvision back
@@ -44,8 +61,12 @@ python_3_11() {
 
 # torch's CPU build is on no public package index but PyTorch's own, unless wheels lie at hand.
 torch_index() {
-  [ "$1" = cuda ] && return
-  if ! compgen -G "${UV_FIND_LINKS:-/nonexistent}/torch-*+cpu-*.whl" >/dev/null; then echo "--torch-backend cpu"; fi
+  if [ "$1" = cuda ]; then return; fi
+  local folder folders=${UV_FIND_LINKS:-}
+  for folder in ${folders//,/ }; do
+    compgen -G "$folder/torch-*+cpu-*.whl" >/dev/null && return
+  done
+  echo "--torch-backend cpu"
 }
 
 # The lock for this machine: CUDA where there is an NVIDIA driver, else CPU.

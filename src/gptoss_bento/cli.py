@@ -83,16 +83,20 @@ def record_options() -> None:
 
 def _numbers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(number) for number in text.split(","))
+        numbers = tuple(int(number) for number in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1,8,32.") from None
+        numbers = (0,)
+    if min(numbers) < 1:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1,8,32.")
+    return numbers
 
 
 def _compare(profile: str | None, runs: int, shape: Shape) -> tuple[list[Run], list[Run]]:
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
     name = planned.served_names.value[0]
-    variables = {"PROFILE": planned.profile, **planned.variables(found.vocabulary_dir)}
+    chosen = planned.profile if _chosen(profile, settings) == AUTOMATIC else _chosen(profile, settings)
+    variables = {"PROFILE": chosen, **planned.variables(found.vocabulary_dir)}
     return compare(planned.argv(found.model), variables, name, runs, shape, console.print)
 
 
@@ -104,10 +108,14 @@ def _prepare(settings: Settings, planned: EnginePlan) -> artifacts.Artifacts:
     return artifacts.prepare(planned.model.value, planned.revision.value, settings.cache_dir, settings.vocabulary_dir)
 
 
+def _chosen(profile: str | None, settings: Settings) -> str:
+    return profile or settings.profile or AUTOMATIC
+
+
 def _plan(profile: str | None) -> tuple[Settings, EnginePlan]:
     settings = environment.load_settings()
     machine = hardware.probe(settings.visible_devices)
-    name = profile or settings.profile or AUTOMATIC
+    name = _chosen(profile, settings)
     chosen = load_profile(automatic_profile(machine, settings.model_name) if name == AUTOMATIC else name)
     return settings, make_plan(settings, chosen, machine)
 
@@ -120,5 +128,6 @@ def run() -> None:
         print(f"gptoss-bento: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except httpx.HTTPError as error:
-        print(f"gptoss-bento: the server does not answer as it should: {error}", file=sys.stderr)
+        cause = str(error).split("\n")[0] or type(error).__name__
+        print(f"gptoss-bento: the server does not answer as it should: {cause}", file=sys.stderr)
         sys.exit(1)

@@ -7,6 +7,7 @@ any vLLM option in upper case (`MAX_MODEL_LEN`). All problems are reported at on
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import tempfile
 import uuid
@@ -232,7 +233,7 @@ def _extra_arguments(text: str) -> tuple[str, ...]:
     except ValueError as error:
         raise ValueError(f"words as a shell would take them ({error})") from None
     flags = [word.split("=")[0] for word in words if word.startswith("--")]
-    if refused := [flag for flag in flags if flag.removeprefix("--").replace("-", "_") in RESERVED]:
+    if refused := [flag for flag in flags if re.sub("^--(no-)?", "", flag).replace("-", "_") in RESERVED]:
         raise ValueError(f"vLLM options without {', '.join(refused)}, which this server decides")
     return words
 

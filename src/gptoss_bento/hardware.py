@@ -81,7 +81,8 @@ def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
     except pynvml.NVMLError as error:
         raise HardwareError(f"The NVIDIA driver does not answer: {error}") from None
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def _nvidia_gpu(handle: object) -> Gpu:

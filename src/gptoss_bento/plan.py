@@ -121,16 +121,21 @@ def _served_names(settings: Settings, profile: Profile) -> Planned:
 
 def _arguments(settings: Settings, profile: Profile, hardware: Hardware) -> dict[str, Planned]:
     planned = {name: Planned(value, "default for GPT-OSS") for name, value in GPT_OSS_ARGUMENTS.items()}
-    gpus = len(hardware.gpus) // _replicas(settings.engine)
-    if gpus > 1:
-        planned["tensor_parallel_size"] = Planned(largest_group(gpus), "number of GPUs")
     planned |= {name: Planned(value, "profile") for name, value in profile.engine.arguments.items()}
     for tier in profile.tiers_for(hardware):
         planned |= {name: Planned(value, f"tier {tier.name}") for name, value in tier.arguments.items()}
     if settings.tokenizer:
         planned["tokenizer"] = Planned(settings.tokenizer, settings.origins["tokenizer"])
     planned |= {name: Planned(value, settings.origins[name]) for name, value in settings.engine.items()}
-    return planned
+    return planned | _tensor_parallel(planned, hardware)
+
+
+def _tensor_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> dict[str, Planned]:
+    """As many GPUs as can share the model, where nobody said how many; nothing to say for one."""
+    groups = math.prod(size.value for _, size in _parallel_sizes(arguments))
+    gpus = largest_group(len(hardware.gpus) // groups)
+    unsaid = "tensor_parallel_size" not in arguments
+    return {"tensor_parallel_size": Planned(gpus, "number of GPUs")} if unsaid and gpus > 1 else {}
 
 
 def _environment(settings: Settings, profile: Profile, hardware: Hardware) -> dict[str, Planned]:
@@ -150,14 +155,22 @@ def _check_requirements(profile: Profile, hardware: Hardware) -> None:
         )
 
 
-def _replicas(engine: Mapping[str, Any]) -> int:
-    """How many tensor-parallel groups the operator's other settings make."""
-    return int(engine.get("pipeline_parallel_size", 1)) * int(engine.get("data_parallel_size", 1))
+def _parallel_sizes(arguments: Mapping[str, Planned]) -> list[tuple[str, Planned]]:
+    """The settings that multiply the number of GPUs.
+
+    Raises:
+        ConfigurationError: one of them is below 1.
+    """
+    names = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    sizes = [(name, arguments[name]) for name in names if name in arguments]
+    for name, size in sizes:
+        if size.value < 1:
+            raise ConfigurationError(f"{name} is {size.value} ({size.origin}); allowed: a whole number of at least 1.")
+    return sizes
 
 
 def _check_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> None:
-    names = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    sizes = [(name, arguments[name]) for name in names if name in arguments]
+    sizes = _parallel_sizes(arguments)
     needed = math.prod(planned.value for _, planned in sizes)
     if hardware.gpus and needed > len(hardware.gpus):
         said = " and ".join(f"{name} {planned.value} ({planned.origin})" for name, planned in sizes)

@@ -64,11 +64,11 @@ class ProcessLog:
         """Reads on even when nobody takes the output any more: a full pipe would stop every writer."""
         unfinished = b""
         while chunk := os.read(reading, _CHUNK_BYTES):
-            with suppress(OSError):
-                os.write(original, chunk)
             *lines, unfinished = (unfinished + chunk).split(b"\n")
             for line in lines:
                 self.add(line.decode(errors="replace"))
+            with suppress(OSError):
+                os.write(original, chunk)
         os.close(reading)
 
     def add(self, line: str) -> None:

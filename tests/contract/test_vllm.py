@@ -43,6 +43,8 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
             "AsyncLLM.from_vllm_config",
             ["vllm_config", "enable_log_requests", "disable_log_stats", "aggregate_engine_logging"],
         ),
+        ("vllm.renderers.hf", "resolve_chat_template", ["tokenizer", "chat_template", "tools", "model_config"]),
+        ("vllm.tokenizers.registry", "cached_tokenizer_from_config", ["model_config"]),
         ("vllm.v1.engine.async_llm", "AsyncLLM.get_supported_tasks", []),
         ("vllm.v1.engine.async_llm", "AsyncLLM.reset_mm_cache", []),
         ("vllm.v1.engine.async_llm", "AsyncLLM.get_num_unfinished_requests", []),

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import stat
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import httpx2
@@ -114,9 +117,33 @@ def test_a_damaged_cache_is_replaced(cache: Path, monkeypatch: pytest.MonkeyPatc
     assert find_vocabulary(cache).read_bytes() == VOCABULARY
 
 
+def test_a_cache_that_cannot_be_read_is_a_miss(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = put(cache / "vocabulary")
+    read_bytes = Path.read_bytes
+    refusals = [PermissionError(13, "Permission denied")]
+
+    def refuse_once(path: Path) -> bytes:
+        if path == cached and refusals:
+            raise refusals.pop()
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse_once)
+    monkeypatch.setattr(artifacts, "_from_download", lambda: VOCABULARY)
+
+    assert find_vocabulary(cache) == cached
+    assert refusals == []
+    assert cached.read_bytes() == VOCABULARY
+
+
 @pytest.mark.parametrize(
     "failure",
-    [httpx.ConnectError("no network"), httpx.ReadTimeout("slow"), OSError("odd"), ArtifactError("odd")],
+    [
+        httpx.ConnectError("no network"),
+        httpx.ReadTimeout("slow"),
+        OSError("odd"),
+        ArtifactError("odd"),
+        struct.error("odd"),
+    ],
 )
 def test_the_package_is_asked_after_a_failed_download(
     cache: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
@@ -161,7 +188,7 @@ def test_a_write_that_is_cut_off_leaves_no_file_under_the_final_name(
     seen_before_the_last_step: list[bool] = []
 
     def cut_off(path: Path, target: Path) -> Path:
-        assert path.parent == target.parent  # a rename within one file system is one step
+        assert path.parent.parent == target.parent  # a rename within one file system is one step
         assert path.read_bytes() == VOCABULARY
         seen_before_the_last_step.append(target.exists())
         raise KeyboardInterrupt
@@ -173,7 +200,17 @@ def test_a_write_that_is_cut_off_leaves_no_file_under_the_final_name(
         find_vocabulary(cache)
 
     assert seen_before_the_last_step == [False]
-    assert not final.exists()
+    assert list(final.parent.iterdir()) == []
+
+
+def test_a_stored_vocabulary_lies_alone_and_can_be_read_by_all(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_from_download", lambda: VOCABULARY)
+
+    path = find_vocabulary(cache)
+
+    assert list(path.parent.iterdir()) == [path]
+    (path.parent / "another").touch()  # as the umask has it
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((path.parent / "another").stat().st_mode)
 
 
 # The vocabulary: each source
@@ -213,6 +250,37 @@ def test_the_package_gives_the_published_vocabulary() -> None:
 
     assert hashlib.sha256(content).hexdigest() == artifacts.VOCABULARY_SHA256
     assert artifacts.VOCABULARY_SHA256.startswith("446a9538cb6c348e")
+
+
+def package_with(folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "data").mkdir()
+    (folder / "data" / "o200k.vocab").write_bytes(content)
+    spec = SimpleNamespace(submodule_search_locations=[str(folder)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
+
+
+WHOLE_PACKAGE = bytes.fromhex("02000000 0100 22 01000000 0100 21 00000000")
+
+
+@pytest.mark.usefixtures("real_vocabulary")
+def test_the_tokens_of_the_package_come_in_the_order_of_their_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package_with(tmp_path, WHOLE_PACKAGE, monkeypatch)
+
+    assert artifacts._from_package() == VOCABULARY
+
+
+@pytest.mark.usefixtures("real_vocabulary")
+@pytest.mark.parametrize("length", [0, 3, 4, 5, 6, len(WHOLE_PACKAGE) - 1])
+def test_a_file_of_the_package_that_is_cut_off_falls_through(
+    length: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package_with(tmp_path, WHOLE_PACKAGE[:length], monkeypatch)
+    answering(monkeypatch, httpx.Response(503))
+
+    with pytest.raises(ArtifactError, match=r"package quicktok-v1: .*\. Put the file"):
+        find_vocabulary(cache)
 
 
 @pytest.mark.usefixtures("real_vocabulary")
@@ -319,6 +387,9 @@ def hub_response(status: int) -> httpx2.Response:  # the hub library has moved o
         (LocalEntryNotFoundError("cannot find the files locally"), ["cannot find the files", "network"]),
         (OSError("No space left on device"), ["No space left on device", "MODEL_NAME to a folder"]),
         (ConnectionResetError(), ["(ConnectionResetError)"]),
+        (httpx.ConnectError("no network"), ["(no network)"]),
+        (httpx2.ConnectError("no network"), ["(no network)"]),
+        (RuntimeError("an error of some other library.\nMore."), ["(an error of some other library)"]),
     ],
 )
 def test_a_failed_fetch_is_one_sentence_with_its_cause(

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -54,6 +55,16 @@ def test_plan_takes_what_the_variables_say() -> None:
     os.environ["MAX_MODEL_LEN"] = "512"
 
     assert ["--max-model-len", "512", "MAX_MODEL_LEN"] in words(invoke("plan"))
+
+
+def test_plan_chooses_the_profile_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
+    os.environ["MODEL_NAME"] = "openai/gpt-oss-120b"
+
+    lines = words(invoke("plan"))
+
+    assert ["profile", "gpt-oss-120b"] in lines
+    assert ["model", "openai/gpt-oss-120b", "MODEL_NAME"] in lines
 
 
 def test_plan_chooses_the_profile_that_suits_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,9 +135,39 @@ def test_bench_measures_a_server_that_runs_already(monkeypatch: pytest.MonkeyPat
         "bench", "--url", "http://there/v1", "--streams", "2,8", "--max-tokens", "9", "--output", str(output)
     )
 
-    assert measure.made == [("http://there/v1", "gpt-oss-demo", Shape((2, 8), max_tokens=9))]
+    assert measure.made == [("http://there/v1", None, Shape((2, 8), max_tokens=9))]
     assert ["output", "tokens/s,", "8", "streams", "1,234.5"] in words(result)
     assert json.loads(output.read_text())["runs"][0]["server"] == "http://there/v1"
+
+
+def test_bench_measures_the_model_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measure = Calls(run("http://there/v1", 1234.5))
+    monkeypatch.setattr(cli, "measure_running", measure)
+
+    words(invoke("bench", "--url", "http://there/v1", "--model", "m", "--output", str(tmp_path / "bench.json")))
+
+    assert measure.made == [("http://there/v1", "m", Shape((1, 8, 32), max_tokens=64))]
+
+
+def test_bench_of_a_running_server_plans_nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cli, "measure_running", Calls(run("http://there/v1", 1.0)))
+    os.environ["PROFILE"] = "no-such-profile"
+
+    result = invoke("bench", "--url", "http://there/v1", "--output", str(tmp_path / "bench.json"))
+
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("streams", ["a", "1,b", "", "1,,2", "1.5"])
+def test_streams_that_are_no_numbers_are_a_usage_error(streams: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = Calls()
+    monkeypatch.setattr(cli, "measure_running", measure)
+
+    result = invoke("bench", "--url", "http://there/v1", "--streams", streams)
+
+    assert result.exit_code == 2
+    assert f"{streams!r} is not a list of numbers" in " ".join(result.output.replace("│", " ").split())
+    assert measure.made == []
 
 
 def test_bench_compares_with_bare_vllm_on_the_same_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,6 +217,23 @@ def test_an_error_in_a_command_reaches_the_console_script(
 
     assert caught.value.code == 78
     assert "did you mean 'demo'" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_answer_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise httpx.ConnectError("All connection attempts failed")
+
+    monkeypatch.setattr(cli, "app", fail)
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run()
+
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == (
+        "gptoss-bento: the server does not answer as it should: All connection attempts failed\n"
+    )
 
 
 def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

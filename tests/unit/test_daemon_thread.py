@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import sys
 import threading
 from typing import Any
 
 import pytest
 
 from gptoss_bento.daemon_thread import in_daemon_thread
+
+
+class Interruption(BaseException):
+    """Like KeyboardInterrupt, which asyncio would take for its own."""
 
 
 async def test_the_result_is_returned() -> None:
@@ -22,6 +28,24 @@ async def test_an_error_is_raised_where_it_is_awaited() -> None:
 
     with pytest.raises(ValueError, match="from the thread"):
         await in_daemon_thread(fail)
+
+
+@pytest.mark.parametrize(("code", "words"), [(3, "exited with 3"), ("no GPU", "exited with no GPU")])
+async def test_an_exit_in_the_work_is_an_error_where_it_is_awaited(code: int | str, words: str) -> None:
+    with pytest.raises(RuntimeError, match=f"^{words}$"):
+        await in_daemon_thread(sys.exit, code)
+
+
+async def test_an_interruption_of_the_work_is_an_error_where_it_is_awaited() -> None:
+    def fail() -> None:
+        raise Interruption
+
+    with pytest.raises(Interruption):
+        await in_daemon_thread(fail)
+
+
+async def test_work_without_a_name_is_done_too() -> None:
+    assert await in_daemon_thread(functools.partial(divmod, 7), 2) == (3, 1)
 
 
 async def test_the_work_runs_in_a_daemon_thread_named_for_it() -> None:

@@ -104,6 +104,28 @@ def test_a_hub_forms_word_for_nothing_is_unset(text: str) -> None:
     assert settings.origins == {}
 
 
+@pytest.mark.parametrize("text", [",", " , ,", "[]"])
+@pytest.mark.parametrize("variable", ["CUDAGRAPH_CAPTURE_SIZES", "MIDDLEWARE", "ALLOWED_MEDIA_DOMAINS"])
+def test_a_list_without_items_is_unset(variable: str, text: str) -> None:
+    settings = load_settings({variable: text})
+
+    assert (settings.engine, settings.origins) == ({}, {})
+
+
+def test_names_without_a_name_are_unset() -> None:
+    settings = load_settings({"OPENAI_SERVED_MODEL_NAME_OVERRIDE": ",", "SERVED_MODEL_NAME": "mine"})
+
+    assert settings.served_model_names == ("mine",)
+    assert settings.origins["served_model_name"] == "SERVED_MODEL_NAME"
+    assert load_settings({"OPENAI_SERVED_MODEL_NAME_OVERRIDE": " ,"}).origins == {}
+
+
+def test_no_further_arguments_are_unset() -> None:
+    settings = load_settings({"VLLM_EXTRA_ARGS": "null"})
+
+    assert (settings.extra_arguments, settings.origins) == ((), {})
+
+
 def test_none_is_a_value_where_it_is_a_choice() -> None:
     settings = load_settings({"FINGERPRINT_MODE": "none"})
 
@@ -130,6 +152,12 @@ def test_booleans_that_are_false_are_kept_as_said(text: str) -> None:
         ("MAX_NUM_SEQS", "16", 16),
         ("GPU_MEMORY_UTILIZATION", "0.9", 0.9),
         ("DTYPE", "bfloat16", "bfloat16"),
+        ("DTYPE", "BFloat16", "bfloat16"),
+        ("MAX_MODEL_LEN", "4096", 4096),
+        ("MAX_MODEL_LEN", "4k", "4k"),
+        ("MAX_MODEL_LEN", "auto", "auto"),
+        ("MAX_LORA_RANK", "16", 16),
+        ("MIDDLEWARE", "a.b,c.d", ["a.b", "c.d"]),
         ("CUDAGRAPH_CAPTURE_SIZES", "1, 2,4", [1, 2, 4]),
         ("ALLOWED_MEDIA_DOMAINS", "a.org,b.org", ["a.org", "b.org"]),
         ("COMPILATION_CONFIG", '{"mode": 3}', {"mode": 3}),
@@ -179,6 +207,8 @@ def test_an_empty_list_of_visible_devices_differs_from_none_given(
         ("VLLM_STARTUP_TIMEOUT", "-5", "at least 1"),
         ("VLLM_STARTUP_TIMEOUT", "soon", "at least 1"),
         ("CUDAGRAPH_CAPTURE_SIZES", "1,two", "a whole number"),
+        ("MAX_LORA_RANK", "5", "one of 1, 8, 16"),
+        ("VLLM_STARTUP_TIMEOUT", "²", "at least 1"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, text: str, allowed: str) -> None:
@@ -191,9 +221,61 @@ def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, text: str, a
     assert allowed in message
 
 
-def test_an_unclosed_quote_in_the_further_arguments_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="VLLM_EXTRA_ARGS"):
-        load_settings({"VLLM_EXTRA_ARGS": "--chat-template 'a"})
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        (
+            "VLLM_STARTUP_TIMEOUT",
+            "soon",
+            "VLLM_STARTUP_TIMEOUT: the value 'soon' is not allowed; allowed: a whole number of at least 1",
+        ),
+        ("FINGERPRINT_MODE", "x", "FINGERPRINT_MODE: the value 'x' is not allowed; allowed: one of "),
+        (
+            "MAX_MODEL_LEN",
+            "banana",
+            "MAX_MODEL_LEN: the value 'banana' is not allowed; allowed: a whole number, which may end in k, m or g",
+        ),
+    ],
+)
+def test_a_problem_is_one_line_of_the_same_shape(variable: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({variable: text})
+
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unclosed_quote_in_the_further_arguments_is_refused_without_showing_them() -> None:
+    with pytest.raises(ConfigurationError, match="VLLM_EXTRA_ARGS: its value is not allowed") as caught:
+        load_settings({"VLLM_EXTRA_ARGS": "--chat-template 's3cret"})
+
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("--port 3000", "--port"),
+        ("--port=3000", "--port"),
+        ("--model some/model", "--model"),
+        ("--api-key s3cret", "--api-key"),
+        ("--api-key=s3cret", "--api-key"),
+        ("--api_key=s3cret", "--api_key"),
+        ("--seed 1 --hf-token s3cret --host ::", "--hf-token, --host"),
+    ],
+)
+def test_what_this_server_decides_is_refused_in_the_further_arguments_without_its_value(text: str, flags: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"VLLM_EXTRA_ARGS": text})
+
+    assert str(caught.value) == (
+        f"VLLM_EXTRA_ARGS: its value is not allowed; allowed: vLLM options without {flags}, which this server decides"
+    )
+
+
+@pytest.mark.parametrize("text", ["--seed 1", "-O3", "--port-of-call x", "port", "--model-impl auto"])
+def test_other_further_arguments_are_taken_as_they_are(text: str) -> None:
+    assert load_settings({"VLLM_EXTRA_ARGS": text}).extra_arguments == tuple(text.split())
 
 
 def test_all_problems_are_reported_at_once_one_a_line() -> None:
@@ -203,7 +285,7 @@ def test_all_problems_are_reported_at_once_one_a_line() -> None:
         load_settings(environ)
 
     lines = str(caught.value).splitlines()
-    assert sorted(line.split()[0] for line in lines) == sorted(environ)
+    assert sorted(line.split(":")[0] for line in lines) == sorted(environ)
 
 
 # What is not ours to take
@@ -219,6 +301,10 @@ def test_secrets_do_not_show_in_the_settings(variable: str) -> None:
     assert "s3cret" not in repr(load_settings({variable: "s3cret"}))
 
 
+def test_the_plan_can_see_the_whole_environment() -> None:
+    assert load_settings({"OTHER": "x"}).process == {"OTHER": "x"}
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         load_settings({}).profile = "demo"  # type: ignore[misc]
@@ -227,7 +313,10 @@ def test_settings_cannot_be_changed() -> None:
 # Variables read alone
 
 
-@pytest.mark.parametrize(("text", "name"), [("demo", "demo"), (" demo ", "demo"), ("", None), ("  ", None)])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("demo", "demo"), (" demo ", "demo"), ("", None), ("  ", None), ("null", None), (" None ", None)],
+)
 def test_the_selected_profile(text: str, name: str | None) -> None:
     assert environment.selected_profile({"PROFILE": text}) == name
 
@@ -236,7 +325,17 @@ def test_no_profile_is_selected_without_the_variable() -> None:
     assert environment.selected_profile({}) is None
 
 
-@pytest.mark.parametrize(("text", "ids"), [("", set()), ("abc", {"abc"}), ("a, b,,", {"a", "b"})])
+@pytest.mark.parametrize("text", ["", " ", "null", "None", " none "])
+def test_a_cache_folder_that_is_not_named_is_below_the_users(text: str) -> None:
+    environ = {"GPTOSS_BENTO_CACHE": text, "XDG_CACHE_HOME": "/xdg"}
+
+    assert environment.cache_dir(environ) == Path("/xdg/gptoss-bento")
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [("", set()), ("abc", {"abc"}), ("a, b,,", {"a", "b"}), (",", set()), ("null", set()), (" None", set())],
+)
 def test_endpoint_ids(text: str, ids: set[str]) -> None:
     assert environment.endpoint_ids({"ENDPOINT_IDS": text}) == ids
 
@@ -270,19 +369,24 @@ def test_two_supervisors_have_two_exit_notes(monkeypatch: pytest.MonkeyPatch) ->
     assert environment.set_exit_note_path() != environment.set_exit_note_path()
 
 
-def test_applied_variables_do_not_replace_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {"SAID": "operator"})
+# The plan already holds the operator's own values, so it wins over what stands here by accident.
+
+
+def test_applied_variables_win_over_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"SAID": "operator", "OTHER": "operator"})
 
     environment.apply({"SAID": "plan", "PLANNED": "plan"})
 
-    assert os.environ == {"SAID": "operator", "PLANNED": "plan"}
+    assert os.environ == {"SAID": "plan", "PLANNED": "plan", "OTHER": "operator"}
 
 
-def test_extended_variables_do_not_replace_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {"SAID": "operator"})
+def test_extended_variables_win_over_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"SAID": "operator", "OTHER": "operator"})
 
-    assert environment.extended({"SAID": "plan", "PLANNED": "plan"}) == {"SAID": "operator", "PLANNED": "plan"}
-    assert os.environ == {"SAID": "operator"}
+    extended = environment.extended({"SAID": "plan", "PLANNED": "plan"})
+
+    assert extended == {"SAID": "plan", "PLANNED": "plan", "OTHER": "operator"}
+    assert os.environ == {"SAID": "operator", "OTHER": "operator"}
 
 
 @pytest.mark.parametrize(

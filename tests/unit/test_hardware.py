@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gptoss_bento import hardware
+from gptoss_bento.errors import HardwareError
 from gptoss_bento.hardware import GIB, Gpu, Hardware, visible_indexes
 from tests.fakes import H100, H200, L4, T4, machine
 
@@ -93,6 +95,31 @@ def test_a_machine_without_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) ->
     assert hardware.probe().gpus == ()
 
 
+@pytest.mark.usefixtures("no_amd")
+@pytest.mark.parametrize(
+    "call",
+    [
+        "nvmlDeviceGetCount",
+        "nvmlDeviceGetHandleByIndex",
+        "nvmlDeviceGetUUID",
+        "nvmlDeviceGetName",
+        "nvmlDeviceGetMemoryInfo",
+        "nvmlDeviceGetCudaComputeCapability",
+    ],
+)
+def test_a_driver_that_does_not_answer_is_an_error_with_its_words(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = install(monkeypatch, [H100])
+
+    def fail(*_: object) -> None:
+        raise nvml.NVMLError("GPU is lost")
+
+    monkeypatch.setattr(nvml, call, fail)
+
+    with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: GPU is lost$"):
+        hardware.probe()
+    assert not nvml.is_open
+
+
 def amd_card(folder: Path, vendor: str, memory: str | None, product: str | None) -> None:
     device = folder / "device"
     device.mkdir(parents=True)
@@ -114,6 +141,13 @@ def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
     found = hardware._amd_gpus(tmp_path)
 
     assert found == (Gpu("amd", "MI300X", 192 * GIB, "amd"), Gpu("amd", "AMD GPU", 64 * GIB, "amd"))
+
+
+@pytest.mark.parametrize(("memory", "counts"), [(GIB // 2, False), (8 * GIB - 1, False), (8 * GIB, True)])
+def test_amd_graphics_inside_a_processor_do_not_count(memory: int, counts: bool, tmp_path: Path) -> None:
+    amd_card(tmp_path / "card0", "0x1002", str(memory), "Radeon")
+
+    assert bool(hardware._amd_gpus(tmp_path)) is counts
 
 
 def test_amd_gpus_are_looked_for_where_there_is_no_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +183,14 @@ def test_visible_devices_as_cuda_reads_them(visible: str | None, indexes: list[i
 
 
 # The record
+
+
+@pytest.mark.parametrize(
+    ("architecture", "number"),
+    [("sm_75", 7.5), ("sm_80", 8.0), ("sm_90", 9.0), ("sm_100", 10.0), ("sm_120", 12.0), ("amd", math.inf)],
+)
+def test_the_compute_capability_is_a_number_that_can_be_compared(architecture: str, number: float) -> None:
+    assert Gpu("nvidia", "some", GIB, architecture).compute_capability == number
 
 
 def test_the_smallest_gpu_bounds_the_memory() -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
 from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -17,8 +18,9 @@ from gptoss_bento.hardware import Hardware
 from gptoss_bento.plan import GPT_OSS_ARGUMENTS, PROCESS_ENVIRONMENT, EnginePlan, Planned, make_plan
 from gptoss_bento.profile import Profile, fits, load_profile, profile_names
 from gptoss_bento.vllm_options import Option, known_options
-from tests.fakes import A100, H100, H200, L4, T4, machine
+from tests.fakes import A100, H100, H200, L4, T4, machine, nvidia
 
+A4000 = nvidia("NVIDIA RTX A4000", 16376, "sm_86")
 TIER = "tier of all machines"
 PROFILE = Profile.model_validate(
     {
@@ -168,6 +170,25 @@ def test_the_default_variables_are_planned() -> None:
     assert plan.environment == {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()}
 
 
+@pytest.mark.parametrize(
+    "name", ["VLLM_NO_USAGE_STATS", "FROM_PROFILE", "FROM_BOTH", "VLLM_ENABLE_RESPONSES_API_STORE"]
+)
+def test_a_variable_of_the_operators_own_wins_over_all(name: str) -> None:
+    plan = planned({name: "mine"})
+
+    assert plan.environment[name] == Planned("mine", "environment")
+    assert plan.variables(Path("/v"))[name] == "mine"
+    assert (name, "mine", "environment") in plan.rows()
+
+
+def test_an_empty_variable_of_the_operators_own_is_a_value_too() -> None:
+    assert planned({"FROM_PROFILE": ""}).environment["FROM_PROFILE"] == Planned("", "environment")
+
+
+def test_other_variables_of_the_operator_are_not_planned() -> None:
+    assert planned({"HOME": "/root", "HF_TOKEN": "s3cret"}).environment == planned({}).environment
+
+
 def test_the_vocabulary_is_named_for_the_engines_processes() -> None:
     variables = planned({}).variables(Path("/v"))
 
@@ -191,9 +212,73 @@ def test_without_several_gpus_nothing_is_shared(gpus: int) -> None:
     assert "tensor_parallel_size" not in planned({}, hardware=machine(*[H100] * gpus)).arguments
 
 
-def test_more_shares_than_gpus_are_refused_with_both_numbers() -> None:
-    with pytest.raises(ConfigurationError, match=r"tensor_parallel_size is 4 \(TENSOR_PARALLEL_SIZE\).* 2 GPU"):
-        planned({"TENSOR_PARALLEL_SIZE": "4"}, hardware=machine(H100, H100))
+@pytest.mark.parametrize(
+    ("gpus", "environ", "size"),
+    [
+        (8, {"PIPELINE_PARALLEL_SIZE": "2"}, 4),
+        (8, {"DATA_PARALLEL_SIZE": "2"}, 4),
+        (8, {"DATA_PARALLEL_SIZE": "3"}, 2),
+        (8, {"PIPELINE_PARALLEL_SIZE": "2", "DATA_PARALLEL_SIZE": "2"}, 2),
+        (8, {"PIPELINE_PARALLEL_SIZE": "8"}, None),
+        (4, {"DATA_PARALLEL_SIZE": "3"}, None),
+        (4, {"DATA_PARALLEL_SIZE": "1"}, 4),
+    ],
+)
+def test_gpus_that_the_operator_uses_otherwise_do_not_share_the_model(
+    gpus: int, environ: dict[str, str], size: int | None
+) -> None:
+    arguments = planned(environ, hardware=machine(*[H100] * gpus)).arguments
+
+    assert arguments.get("tensor_parallel_size") == (size and Planned(size, "number of GPUs"))
+    assert {name.upper(): str(arguments[name.lower()].value) for name in environ} == environ
+
+
+@pytest.mark.parametrize(
+    ("environ", "gpus", "message"),
+    [
+        (
+            {"TENSOR_PARALLEL_SIZE": "4"},
+            2,
+            "tensor_parallel_size 4 (TENSOR_PARALLEL_SIZE) need 4 GPUs, but this process sees 2.",
+        ),
+        (
+            {"PIPELINE_PARALLEL_SIZE": "2"},
+            1,
+            "pipeline_parallel_size 2 (PIPELINE_PARALLEL_SIZE) need 2 GPUs, but this process sees 1.",
+        ),
+        (
+            {"TENSOR_PARALLEL_SIZE": "2", "PIPELINE_PARALLEL_SIZE": "2"},
+            2,
+            "tensor_parallel_size 2 (TENSOR_PARALLEL_SIZE) and pipeline_parallel_size 2 (PIPELINE_PARALLEL_SIZE) "
+            "need 4 GPUs, but this process sees 2.",
+        ),
+        (
+            {"TENSOR_PARALLEL_SIZE": "2", "PIPELINE_PARALLEL_SIZE": "2", "DATA_PARALLEL_SIZE": "3"},
+            8,
+            "tensor_parallel_size 2 (TENSOR_PARALLEL_SIZE) and pipeline_parallel_size 2 (PIPELINE_PARALLEL_SIZE) and "
+            "data_parallel_size 3 (DATA_PARALLEL_SIZE) need 12 GPUs, but this process sees 8.",
+        ),
+    ],
+)
+def test_sizes_that_need_more_gpus_than_there_are_are_refused_with_their_origins(
+    environ: dict[str, str], gpus: int, message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        planned(environ, hardware=machine(*[H100] * gpus))
+
+    assert str(caught.value) == message
+
+
+def test_a_size_of_a_tier_counts_with_that_of_the_operator() -> None:
+    with pytest.raises(ConfigurationError, match=r"^tensor_parallel_size 1 \(tier gpu\) and data_parallel_size 3 \("):
+        planned({"DATA_PARALLEL_SIZE": "3"}, load_profile("demo"), machine(H100, H100))
+
+
+def test_all_gpus_may_be_used_in_several_ways_at_once() -> None:
+    environ = {"TENSOR_PARALLEL_SIZE": "2", "PIPELINE_PARALLEL_SIZE": "2", "DATA_PARALLEL_SIZE": "2"}
+    arguments = planned(environ, hardware=machine(*[H100] * 8)).arguments
+
+    assert {name: str(arguments[name.lower()].value) for name in environ} == environ
 
 
 def test_a_cpu_may_share_the_model_as_the_operator_likes() -> None:
@@ -207,8 +292,8 @@ def test_a_cpu_may_share_the_model_as_the_operator_likes() -> None:
         ("demo", machine(T4), {"gpu_memory_utilization": 0.2, "tensor_parallel_size": 1}),
         ("demo", machine(H100), {"gpu_memory_utilization": 0.2, "tensor_parallel_size": 1}),
         ("demo", machine(*[H100] * 8), {"gpu_memory_utilization": 0.2, "tensor_parallel_size": 1}),
-        ("gpt-oss-20b", machine(T4), {"max_model_len": 16384, "max_num_seqs": 16, "gpu_memory_utilization": 0.95}),
-        ("gpt-oss-20b", machine(T4, T4), {"max_model_len": 16384, "tensor_parallel_size": 2}),
+        ("gpt-oss-20b", machine(A4000), {"max_model_len": 16384, "max_num_seqs": 16, "gpu_memory_utilization": 0.95}),
+        ("gpt-oss-20b", machine(A4000, A4000), {"max_model_len": 16384, "tensor_parallel_size": 2}),
         ("gpt-oss-20b", machine(L4), {"max_model_len": 65536, "max_num_seqs": 64, "gpu_memory_utilization": 0.92}),
         ("gpt-oss-20b", machine(A100), {"max_model_len": 131072}),
         ("gpt-oss-20b", machine(H100), {"max_model_len": 131072}),
@@ -257,7 +342,10 @@ def test_the_demo_on_a_cpu_gets_a_small_cache() -> None:
     ("profile", "hardware", "found"),
     [
         ("gpt-oss-20b", machine(), "no GPU"),
+        ("gpt-oss-20b", machine(T4), "1 x Tesla T4 (15 GiB)"),
+        ("gpt-oss-20b", machine(*[T4] * 4), "4 x Tesla T4"),
         ("gpt-oss-120b", machine(), "no GPU"),
+        ("gpt-oss-120b", machine(*[L4] * 3), "3 x NVIDIA L4"),
         ("gpt-oss-120b", machine(T4), "Tesla T4"),
         ("gpt-oss-120b", machine(L4), "NVIDIA L4"),
         ("gpt-oss-120b", machine(L4, L4), "2 x NVIDIA L4"),
@@ -270,8 +358,14 @@ def test_too_little_hardware_is_refused_with_need_and_find(profile: str, hardwar
     message = str(caught.value)
     assert profile in message
     assert "GiB of MXFP4 weights" in message
+    assert "compute capability 8.0" in message
     assert found in message
     assert "PROFILE" in message
+
+
+def test_requirements_hold_also_for_the_profiles_model_named_again() -> None:
+    with pytest.raises(HardwareError, match="'gpt-oss-120b' needs"):
+        planned({"MODEL_NAME": "openai/gpt-oss-120b"}, load_profile("gpt-oss-120b"), machine(L4))
 
 
 def test_requirements_are_those_of_the_profiles_model_only() -> None:
@@ -345,11 +439,11 @@ def test_rows_leave_out_what_is_not_planned() -> None:
 
 # Properties
 
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _OPTIONS = [
     option
     for option in known_options().values()
-    if option.name
-    not in RESERVED | {"tokenizer", "revision", "served_model_name", "tensor_parallel_size", "middleware"}
+    if option.name not in RESERVED | {"tokenizer", "revision", "served_model_name", *_SIZES}
 ]
 _WORDS = st.text("abcdez0129._/", min_size=1, max_size=12).filter(lambda word: word not in {"none", "null"})
 _MACHINES = st.lists(st.sampled_from([T4, L4, A100, H100, H200]), max_size=9).map(lambda gpus: machine(*gpus))
@@ -383,7 +477,11 @@ def _explicit_values(draw: st.DrawFn) -> dict[str, Any]:
     """What an operator says about the engine: option names and values."""
     options = draw(st.lists(st.sampled_from(_OPTIONS), unique_by=lambda option: option.name, max_size=6))
     values = {option.name: draw(_values(option)) for option in options}
-    return values | draw(st.fixed_dictionaries({}, optional={"tensor_parallel_size": st.integers(1, 16)}))
+    return values | draw(st.fixed_dictionaries({}, optional=dict.fromkeys(_SIZES, st.integers(1, 4))))
+
+
+def _needed_gpus(values: Mapping[str, Any]) -> int:
+    return math.prod(values.get(name, 1) for name in _SIZES)
 
 
 _NAMES = st.fixed_dictionaries(
@@ -415,9 +513,12 @@ def test_what_was_said_is_planned_unchanged_or_the_plan_is_refused(
         assert not fits(profile, hardware)
         return
     except ConfigurationError:
-        assert values["tensor_parallel_size"] > len(hardware.gpus)
+        assert _needed_gpus(values) > len(hardware.gpus) > 0
         return
 
+    assert not hardware.gpus or _needed_gpus({name: size.value for name, size in plan.arguments.items()}) <= len(
+        hardware.gpus
+    )
     for name, value in values.items():
         assert _same(options[name], plan.arguments[name].value, value)
         assert plan.arguments[name].origin == name.upper()
@@ -447,6 +548,8 @@ def _parser() -> ArgumentParser:
             parser.add_argument(option.flag, action=BooleanOptionalAction)
         elif option.kind == "flag":
             parser.add_argument(option.flag, action="store_true")
+        elif option.many == "repeat":
+            parser.add_argument(option.flag, type=types[option.kind], action="append")
         else:
             parser.add_argument(option.flag, type=types[option.kind], nargs="+" if option.many else None)
     return parser
@@ -460,6 +563,7 @@ _PARSER = _parser()
 def test_the_words_read_back_give_what_was_planned(values: dict[str, Any], profile: Profile) -> None:
     options = known_options()
     environ = {name.upper(): _text(options[name], value) for name, value in values.items()}
+    assume(_needed_gpus(values) <= 16)
     plan = planned(environ, profile, machine(*[H200] * 16))
 
     read = vars(_PARSER.parse_args(plan.argv("some/model")))

@@ -73,7 +73,7 @@ def test_only_the_last_lines_are_kept() -> None:
     assert cause_of("RuntimeError: just now", *["INFO request"] * 199) == "RuntimeError: just now"
 
 
-# Prints through a tap, tells the cause it saw on the last line, and waits for its reader before it ends.
+# Prints through a tap, lets go of it, tells the cause that it saw, and waits for its reader before it ends.
 SCRIPT = r"""
 import os, subprocess, sys
 from gptoss_bento.process_log import ProcessLog
@@ -85,6 +85,7 @@ os.write(1, b"bytes \xff\xfe, \x1b[31mcolour\x1b[0m\r\n\n")
 subprocess.run(["sh", "-c", "echo child; echo 'ValueError: from a child' >&2"], check=True)
 print("to stderr", file=sys.stderr, flush=True)
 sys.stdin.readline()
+log.untap()
 print(log.cause(), flush=True)
 sys.stdin.readline()
 """
@@ -112,3 +113,78 @@ def test_what_this_process_and_its_children_print_is_passed_on_unchanged_and_see
     assert cause == b"ValueError: from a child\n"
     assert rest == (b"", b"")
     assert process.returncode == 0
+
+
+# Untaps at once after many lines, the last of them from a child; what comes later goes the ordinary way.
+MANY_LINES = r"""
+import os, subprocess, sys
+from gptoss_bento.process_log import ProcessLog
+
+log = ProcessLog()
+log.tap()
+for number in range(2000):
+    print("line", number)
+    print("error", number, file=sys.stderr)
+subprocess.run(["sh", "-c", "echo last; echo 'ValueError: from a child' >&2"], check=True)
+log.untap()
+print(log.cause(), flush=True)
+os._exit(0)
+"""
+
+
+def test_nothing_that_was_printed_is_lost_at_the_end() -> None:
+    ended = subprocess.run([sys.executable, "-c", MANY_LINES], capture_output=True, text=True, timeout=30)
+
+    assert ended.returncode == 0, ended.stderr
+    out, errors = ended.stdout.splitlines(), ended.stderr.splitlines()
+    assert [line for line in out if line.startswith("line")] == [f"line {number}" for number in range(2000)]
+    assert [line for line in errors if line.startswith("error")] == [f"error {number}" for number in range(2000)]
+    assert "last" in out
+    assert out[-1] == "ValueError: from a child"
+
+
+CHILD_THAT_STAYS = r"""
+import subprocess, sys
+from gptoss_bento import process_log
+
+process_log._LAST_WORDS_S = 0.05
+log = process_log.ProcessLog()
+log.tap()
+child = subprocess.Popen(["sleep", "60"])
+print("before", flush=True)
+log.untap()
+print("after", flush=True)
+child.kill()
+child.wait()
+"""
+
+
+def test_a_child_that_stays_does_not_hold_up_the_end() -> None:
+    ended = subprocess.run([sys.executable, "-c", CHILD_THAT_STAYS], capture_output=True, text=True, timeout=30)
+
+    assert (ended.stdout.splitlines(), ended.stderr) == (["before", "after"], "")
+
+
+PROGRESS = r"""
+import os, sys
+from gptoss_bento.process_log import ProcessLog
+
+log = ProcessLog()
+log.tap()
+os.write(1, b"\rloading 50%")
+sys.stdin.readline()
+log.untap()
+"""
+
+
+def test_progress_is_passed_on_before_its_line_ends() -> None:
+    process = subprocess.Popen([sys.executable, "-c", PROGRESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdin
+        assert process.stdout
+        seen = process.stdout.read(len(b"\rloading 50%"))  # would wait for ever, were the rest of the line awaited
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        rest = process.stdout.read()
+
+    assert (seen, rest) == (b"\rloading 50%", b"")

@@ -9,8 +9,16 @@ import yaml
 from gptoss_bento import profile as profiles
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware import GIB, Gpu, Hardware
-from gptoss_bento.profile import Condition, Profile, automatic_profile, fits, load_profile, profile_names
-from tests.fakes import A100, H100, H200, L4, T4, machine
+from gptoss_bento.profile import (
+    Condition,
+    Profile,
+    automatic_profile,
+    fits,
+    largest_group,
+    load_profile,
+    profile_names,
+)
+from tests.fakes import A100, H100, H200, L4, T4, machine, nvidia
 
 MINIMAL: dict[str, Any] = {"name": "p", "description": "d", "model": {"source": "a/b", "served_names": ["x"]}}
 
@@ -91,6 +99,8 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
         ({"tiers": [{"name": "t", "when": {"device": "tpu"}}]}, "tiers.0.when.device"),
         ({"tiers": [{"name": "t", "when": {}, "arguments": {"nope": 1}}]}, "tiers.0.arguments"),
         ({"tiers": [{"name": "t"}]}, "tiers.0.when"),
+        ({"engine": {"arguments": {"port": 3000}}}, "engine.arguments"),
+        ({"tiers": [{"name": "t", "when": {}, "arguments": {"model": "a/b"}}]}, "tiers.0.arguments"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
@@ -103,6 +113,15 @@ def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], place: 
 def test_an_option_that_vllm_does_not_have_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="not options of vLLM: max_model_length"):
         load_profile(written(tmp_path, engine={"arguments": {"max_model_length": 1, "max_model_len": 1}}))
+
+
+def test_an_option_that_this_server_decides_is_named(tmp_path: Path) -> None:
+    arguments = {"port": 3000, "api_key": ["s3cret"], "max_model_len": 1}
+
+    with pytest.raises(ConfigurationError, match=r"decided by this server: api_key, port$") as caught:
+        load_profile(written(tmp_path, engine={"arguments": arguments}))
+
+    assert "s3cret" not in str(caught.value)
 
 
 def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
@@ -158,6 +177,9 @@ def test_tiers_come_in_file_order() -> None:
 
 
 EIGHT_GIB = Gpu("nvidia", "small", 8 * GIB, "sm_86")
+V100 = nvidia("Tesla V100-SXM2-32GB", 32768, "sm_70")
+RTX_5090 = nvidia("NVIDIA GeForce RTX 5090", 32607, "sm_120")
+MI300X = Gpu("amd", "MI300X", 192 * GIB, "amd")
 
 
 @pytest.mark.parametrize(
@@ -165,9 +187,13 @@ EIGHT_GIB = Gpu("nvidia", "small", 8 * GIB, "sm_86")
     [
         (machine(), "demo"),
         (machine(EIGHT_GIB), "demo"),
-        (machine(T4), "gpt-oss-20b"),
+        (machine(T4), "demo"),  # enough memory, but sm_75
+        (machine(V100), "demo"),
+        (machine(L4, T4), "demo"),  # the oldest decides
         (machine(L4), "gpt-oss-20b"),
         (machine(A100), "gpt-oss-20b"),
+        (machine(RTX_5090), "gpt-oss-20b"),
+        (machine(MI300X), "gpt-oss-20b"),
         (machine(*[H100] * 8), "gpt-oss-20b"),
     ],
 )
@@ -175,11 +201,20 @@ def test_a_machine_gets_the_profile_that_suits_it(hardware: Hardware, name: str)
     assert automatic_profile(hardware) == name
 
 
-def test_the_first_fitting_name_is_chosen() -> None:
-    names = ["gpt-oss-120b", "gpt-oss-20b"]
-
-    assert automatic_profile(machine(H100), names) == "gpt-oss-120b"
-    assert automatic_profile(machine(L4), names) == "gpt-oss-20b"
+@pytest.mark.parametrize(
+    ("model_name", "hardware", "name"),
+    [
+        ("openai/gpt-oss-120b", machine(H100), "gpt-oss-120b"),
+        ("openai/gpt-oss-120b", machine(L4), "gpt-oss-120b"),  # which the plan then refuses
+        ("openai/gpt-oss-20b", machine(), "gpt-oss-20b"),
+        ("demo", machine(H100), "demo"),
+        ("a/finetune", machine(H100), "gpt-oss-20b"),
+        ("a/finetune", machine(), "demo"),
+        (None, machine(H100), "gpt-oss-20b"),
+    ],
+)
+def test_a_model_of_the_bundle_gets_its_own_profile(model_name: str | None, hardware: Hardware, name: str) -> None:
+    assert automatic_profile(hardware, model_name) == name
 
 
 @pytest.mark.parametrize(
@@ -187,8 +222,18 @@ def test_the_first_fitting_name_is_chosen() -> None:
     [
         ("demo", machine(), True),
         ("gpt-oss-20b", machine(), False),
-        ("gpt-oss-20b", machine(T4), True),
+        ("demo", machine(T4), True),
+        ("demo", machine(V100, V100, V100), True),
+        ("gpt-oss-20b", machine(T4), False),
+        ("gpt-oss-20b", machine(*[T4] * 8), False),
+        ("gpt-oss-20b", machine(L4), True),
+        ("gpt-oss-20b", machine(MI300X), True),
         ("gpt-oss-120b", machine(L4), False),
+        ("gpt-oss-120b", machine(*[L4] * 3), False),
+        ("gpt-oss-120b", machine(*[RTX_5090] * 3), False),  # 96 GiB, of which two cards can be used
+        ("gpt-oss-120b", machine(*[RTX_5090] * 4), True),
+        ("gpt-oss-120b", machine(H200, *[EIGHT_GIB] * 3), False),  # the smallest bounds all
+        ("gpt-oss-120b", machine(*[V100] * 4), False),
         ("gpt-oss-120b", machine(*[L4] * 4), True),
         ("gpt-oss-120b", machine(A100), True),
         ("gpt-oss-120b", machine(H100), True),
@@ -197,3 +242,18 @@ def test_the_first_fitting_name_is_chosen() -> None:
 )
 def test_a_profile_fits_from_its_requirements_on(name: str, hardware: Hardware, fitting: bool) -> None:
     assert fits(load_profile(name), hardware) is fitting
+
+
+@pytest.mark.parametrize(
+    ("gpus", "group"),
+    [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (7, 4), (8, 8), (9, 8), (16, 8)],
+)
+def test_the_largest_group_that_can_share_a_model(gpus: int, group: int) -> None:
+    assert largest_group(gpus) == group
+
+
+def test_requirements_are_said_in_one_line() -> None:
+    assert str(load_profile("gpt-oss-20b").requires) == (
+        "1 GPU(s) with together 15 GiB and, from NVIDIA, compute capability 8.0 or newer "
+        "(13 GiB of MXFP4 weights and a KV cache)"
+    )

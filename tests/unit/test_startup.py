@@ -106,3 +106,21 @@ def test_a_failed_worker_that_is_stopped_stays_failed(startup: Startup) -> None:
 
     assert startup.state is State.FAILED
     assert startup.report()["cause"] == "cause"
+
+
+def test_a_worker_that_is_stopped_while_it_starts_never_gets_ready(
+    startup: Startup, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "gptoss_bento"):
+        startup.stop()
+        startup.ready()
+
+    assert startup.report() == {"status": "stopping", "phase": "stopping", "phases": []}
+    assert caplog.messages == []
+
+
+def test_a_failed_worker_never_gets_ready(startup: Startup) -> None:
+    startup.fail(EngineStartError("cause"))
+    startup.ready()
+
+    assert startup.report()["status"] == "failed"

@@ -53,6 +53,22 @@ def test_the_first_cause_stays(tmp_path: Path) -> None:
     assert note.take() == (78, "the cause")
 
 
+def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = ExitNote(tmp_path / "note.json")
+
+    def cut_off(path: Path, target: Path) -> Path:
+        assert json.loads(path.read_text()) == {"exit_code": 70, "cause": "cause"}
+        assert path.parent == target.parent  # a rename within one file system is one step
+        assert not target.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        note.write(EngineStartError("cause"))
+
+    assert note.take() is None
+
+
 @pytest.mark.parametrize(
     ("error", "exit_code"),
     [

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from gptoss_bento.vllm_options import Kind, Option, known_options, parse_bool
 
+Many = Literal["", "words", "repeat"]
 
-def option(kind: Kind, *, many: bool = False, choices: tuple[str, ...] = ()) -> Option:
+
+def option(kind: Kind, *, many: Many = "", choices: tuple[str, ...] = ()) -> Option:
     return Option("some_option", "--some-option", kind, many, choices, "")
 
 
@@ -43,6 +45,14 @@ def test_other_words_are_no_booleans(text: str) -> None:
         ("json", "[1, 2]", [1, 2]),
         ("json", "a/path", "a/path"),
         ("text", "as it is", "as it is"),
+        ("count", "4096", 4096),
+        ("count", " 4096 ", 4096),
+        ("count", "-1", -1),
+        ("count", "4k", "4k"),
+        ("count", "4K", "4K"),
+        ("count", "1.5M", "1.5M"),
+        ("count", " 2g ", "2g"),
+        ("count", "auto", "auto"),
     ],
 )
 def test_text_becomes_a_value_of_its_kind(kind: Kind, text: str, value: Any) -> None:
@@ -60,6 +70,13 @@ def test_text_becomes_a_value_of_its_kind(kind: Kind, text: str, value: Any) -> 
         ("float", "x", "a number"),
         ("json", "{", "valid JSON"),
         ("json", "[1,", "valid JSON"),
+        ("count", "banana", "a whole number, which may end in k, m or g"),
+        ("count", "4kk", "a whole number"),
+        ("count", "4 k", "a whole number"),
+        ("count", "k", "a whole number"),
+        ("count", "autos", "a whole number"),
+        ("count", "0x10", "a whole number"),
+        ("count", "1_000", "a whole number"),
     ],
 )
 def test_text_of_another_kind_is_refused(kind: Kind, text: str, allowed: str) -> None:
@@ -76,24 +93,58 @@ def test_a_choice_must_be_one_of_the_choices() -> None:
 
 
 @pytest.mark.parametrize(
+    ("choices", "text", "value"),
+    [
+        (("low", "high"), "HIGH", "high"),
+        (("low", "high"), " Low ", "low"),
+        (("FLASH_ATTN", "TRITON_ATTN"), "flash_attn", "FLASH_ATTN"),
+    ],
+)
+def test_a_choice_may_be_written_in_any_letter_case(choices: tuple[str, ...], text: str, value: str) -> None:
+    assert option("text", choices=choices).parse(text) == value
+
+
+def test_a_number_may_have_to_be_one_of_the_choices() -> None:
+    rank = option("int", choices=("1", "8", "16"))
+
+    assert rank.parse(" 16") == 16
+    for text in ["5", "sixteen", "1.0"]:
+        with pytest.raises(ValueError, match="one of 1, 8, 16"):
+            rank.parse(text)
+
+
+def test_each_item_of_a_list_must_be_one_of_the_choices() -> None:
+    modules = option("text", many="words", choices=("model", "worker"))
+
+    assert modules.parse("Model,worker") == ["model", "worker"]
+    with pytest.raises(ValueError, match="one of model, worker"):
+        modules.parse("model,engine")
+
+
+@pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
         ("text", "a", ["a"]),
         ("text", "a, b,,c ", ["a", "b", "c"]),
         ("text", '["a,b", "c"]', ["a,b", "c"]),
         ("text", '[{"name": "x"}]', [{"name": "x"}]),
+        ("text", '{"name": "x", "path": "a,b"}', [{"name": "x", "path": "a,b"}]),
+        ("text", " , ", []),
+        ("json", '{"a": 1}', [{"a": 1}]),
+        ("json", '[{"a": 1}, {"b": 2}]', [{"a": 1}, {"b": 2}]),
         ("int", "1,2", [1, 2]),
         ("int", '["1", 2]', [1, 2]),
     ],
 )
-def test_a_list_is_written_with_commas_or_as_json(kind: Kind, text: str, value: list[Any]) -> None:
-    assert option(kind, many=True).parse(text) == value
+@pytest.mark.parametrize("many", ["words", "repeat"])
+def test_a_list_is_written_with_commas_or_as_json(kind: Kind, text: str, value: list[Any], many: Many) -> None:
+    assert option(kind, many=many).parse(text) == value
 
 
 @pytest.mark.parametrize("text", ["1,x", '["x"]'])
 def test_each_item_of_a_list_is_checked(text: str) -> None:
     with pytest.raises(ValueError, match="a whole number"):
-        option("int", many=True).parse(text)
+        option("int", many="words").parse(text)
 
 
 # Value to words
@@ -121,7 +172,11 @@ def test_a_value_becomes_words_of_the_command_line(kind: Kind, value: Any, words
 
 
 def test_a_list_becomes_one_word_per_item() -> None:
-    assert option("text", many=True).argv(["a", {"b": 1}]) == ["--some-option", "a", '{"b": 1}']
+    assert option("text", many="words").argv(["a", {"b": 1}]) == ["--some-option", "a", '{"b": 1}']
+
+
+def test_a_list_may_have_to_repeat_the_flag() -> None:
+    assert option("text", many="repeat").argv(["a", "b"]) == ["--some-option=a", "--some-option=b"]
 
 
 @pytest.mark.parametrize("kind", ["int", "float", "json", "text"])
@@ -145,15 +200,16 @@ def test_the_variable_is_the_name_in_upper_case() -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "many"),
     [
-        ("max_model_len", "count", False),
-        ("gpu_memory_utilization", "float", False),
-        ("tensor_parallel_size", "int", False),
-        ("enable_prefix_caching", "switch", False),
-        ("compilation_config", "json", False),
-        ("served_model_name", "text", True),
+        ("max_model_len", "count", ""),
+        ("gpu_memory_utilization", "float", ""),
+        ("tensor_parallel_size", "int", ""),
+        ("enable_prefix_caching", "switch", ""),
+        ("compilation_config", "json", ""),
+        ("served_model_name", "text", "words"),
+        ("middleware", "text", "repeat"),
     ],
 )
-def test_options_that_operators_use_are_known(name: str, kind: Kind, many: bool) -> None:
+def test_options_that_operators_use_are_known(name: str, kind: Kind, many: Many) -> None:
     known = known_options()[name]
 
     assert (known.kind, known.many, known.flag) == (kind, many, f"--{name.replace('_', '-')}")
@@ -163,5 +219,6 @@ def test_every_recorded_option_is_complete() -> None:
     for name, known in known_options().items():
         assert name == known.name
         assert known.flag.startswith("--")
+        assert known.many in ("", "words", "repeat")
         json.dumps(known.help)
     assert len(known_options()) > 200

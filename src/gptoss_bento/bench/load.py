@@ -88,7 +88,7 @@ async def _one(client: httpx.AsyncClient, model: str, max_tokens: int) -> Sample
             if '"usage":{' in line:
                 tokens = json.loads(line.removeprefix("data: "))["usage"]["completion_tokens"]
     if not tokens:
-        raise httpx.StreamError("The stream ended without its usage, so with an error.")
+        raise httpx.RemoteProtocolError("The stream ended without its usage, so with an error.")
     return Sample(first, time.perf_counter() - started, tokens)
 
 

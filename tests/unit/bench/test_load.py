@@ -16,23 +16,25 @@ from gptoss_bento.bench.load import Load, Sample, summarize
 class StreamingServer(httpx.AsyncBaseTransport):
     """Answers every completion with the tokens it asks for, as vLLM streams them."""
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, *, breaks_off: bool = False) -> None:
         self.bodies: list[dict[str, object]] = []
         self.urls: list[str] = []
         self.running = self.most_running = 0
         self._status = status
+        self._breaks_off = breaks_off
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(await request.aread())
         self.urls.append(str(request.url))
         self.bodies.append(body)
-        return httpx.Response(self._status, stream=_Chunks(self, body["max_tokens"]))
+        return httpx.Response(self._status, stream=_Chunks(self, body["max_tokens"], self._breaks_off))
 
 
 class _Chunks(httpx.AsyncByteStream):
-    def __init__(self, server: StreamingServer, tokens: int) -> None:
+    def __init__(self, server: StreamingServer, tokens: int, breaks_off: bool) -> None:
         self._server = server
         self._tokens = tokens
+        self._breaks_off = breaks_off
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self._server.running += 1
@@ -40,6 +42,9 @@ class _Chunks(httpx.AsyncByteStream):
         for _ in range(self._tokens):
             await asyncio.sleep(0.001)
             yield b'data: {"choices":[{"text":"a"}],"usage":null}\n\n'
+        if self._breaks_off:  # as vLLM does when its engine dies
+            yield b'data: {"error":{"message":"EngineCore encountered an issue."}}\n\n'
+            return
         usage = {"prompt_tokens": 50, "completion_tokens": self._tokens}
         yield b"data: " + json.dumps({"choices": [], "usage": usage}, separators=(",", ":")).encode() + b"\n\n"
         yield b"data: [DONE]\n\n"
@@ -87,6 +92,13 @@ async def test_a_failed_request_ends_the_measurement(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(httpx.HTTPStatusError):
         await load.measure("http://test/v1", "m", streams=1, requests=2, max_tokens=1)
+
+
+async def test_a_stream_that_breaks_off_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, StreamingServer(breaks_off=True))
+
+    with pytest.raises(Exception, match="ended without its usage"):
+        await load.measure("http://test/v1", "m", streams=1, requests=2, max_tokens=2)
 
 
 def test_the_time_per_token_leaves_out_the_first() -> None:

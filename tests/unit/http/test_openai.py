@@ -88,6 +88,24 @@ async def test_a_model_name_may_hold_slashes(engine: FakeEngineApp) -> None:
     assert response.json()["path"] == "/v1/models/openai/gpt-oss-20b"
 
 
+@pytest.mark.parametrize(
+    ("asked", "path", "raw_path"),
+    [
+        ("/v1/models/a%20b", "/v1/models/a b", "/v1/models/a%20b"),
+        ("/openai/v1/models/%C3%A9", "/v1/models/é", "/v1/models/%C3%A9"),
+        ("/v1/models/100%25", "/v1/models/100%", "/v1/models/100%25"),
+        ("/v1/models/a%3Fb", "/v1/models/a?b", "/v1/models/a%3Fb"),
+    ],
+)
+async def test_the_raw_path_is_encoded_as_clients_send_it(
+    asked: str, path: str, raw_path: str, engine: FakeEngineApp
+) -> None:
+    async with asgi_client(service(engine)) as client:
+        response = await client.get(asked)
+
+    assert (response.json()["path"], response.json()["raw_path"]) == (path, raw_path)
+
+
 async def test_a_preflight_is_answered_by_the_engine(engine: FakeEngineApp) -> None:
     async with asgi_client(service(engine)) as client:
         response = await client.options("/openai/v1/chat/completions")

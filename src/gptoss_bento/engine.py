@@ -116,8 +116,8 @@ def _prepare_app(config: VllmConfig) -> None:
     from vllm.renderers.hf import resolve_chat_template
     from vllm.tokenizers.registry import cached_tokenizer_from_config
 
-    tokenizer = cached_tokenizer_from_config(config.model_config)
-    resolve_chat_template(tokenizer, None, None, model_config=config.model_config)
+    if tokenizer := cached_tokenizer_from_config(config.model_config):
+        resolve_chat_template(tokenizer, None, None, model_config=config.model_config)
 
 
 def _configure(argv: Sequence[str]) -> tuple[Namespace, VllmConfig]:
@@ -126,7 +126,9 @@ def _configure(argv: Sequence[str]) -> tuple[Namespace, VllmConfig]:
     from vllm.entrypoints.launchers.launcher import validate_api_server_args
     from vllm.logger import configure_logging_from_args
     from vllm.usage.usage_lib import UsageContext
+    from vllm.utils.system_utils import set_ulimit
 
+    set_ulimit()  # open files: one a stream, as vLLM's own server does
     args = _parser().parse_args(list(argv))
     try:
         configure_logging_from_args(args)
@@ -272,7 +274,7 @@ def _describe(action: Action) -> dict[str, Any]:
 
 
 def _many(action: Action) -> str:
-    """ "repeat": --x a --x b; "words": --x a b; empty: one value."""
+    """How several values are written: `repeat` (--x a --x b), `words` (--x a b), or empty for one value."""
     if type(action).__name__ == "_AppendAction":
         return "repeat"
     return "words" if action.nargs in ("+", "*") else ""

@@ -38,6 +38,7 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
         ("vllm.logger", "configure_logging_from_args", ["args"]),
         ("vllm.utils.argparse_utils", "FlexibleArgumentParser", []),
         ("vllm.usage.usage_lib", "UsageContext", []),
+        ("vllm.utils.system_utils", "set_ulimit", []),
         (
             "vllm.v1.engine.async_llm",
             "AsyncLLM.from_vllm_config",

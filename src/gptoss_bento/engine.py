@@ -209,6 +209,7 @@ def _name_parameters(app: FastAPI) -> None:
     """vLLM's errors often name the wrong parameter only in their message; OpenAI's SDKs show the field `param`."""
     for kind, handler in list(app.exception_handlers.items()):
         app.exception_handlers[kind] = _naming(handler)
+    app.middleware_stack = app.build_middleware_stack()  # build_app has built it already, with the old handlers
 
 
 def _naming(handler: Callable[..., Any]) -> Callable[..., Any]:

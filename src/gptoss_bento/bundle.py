@@ -11,6 +11,10 @@ from gptoss_bento.profile import AUTOMATIC, Profile, load_profile
 
 _BASE_IMAGES = {"cpu": "python:3.11-slim", "cuda": "nvidia/cuda:13.0.2-runtime-ubuntu24.04"}
 
+# OpenTelemetry's middleware makes a span of every streamed message, recorded or not: 40 of the 43 µs that BentoML adds
+# to each. Whoever turns tracing on gets it back with `tracing.excluded_urls: []` in BENTOML_CONFIG.
+_TRACING = {"excluded_urls": "/v1/,/tokenize,/detokenize"}
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -27,7 +31,7 @@ def describe(profile: str | None) -> Bundle:
         ConfigurationError: there is no such profile, or its file is wrong.
     """
     if profile is None or profile == AUTOMATIC:
-        return Bundle(AUTOMATIC, {"image": _image("cuda"), "traffic": {"timeout": 3600}})
+        return Bundle(AUTOMATIC, {"image": _image("cuda"), "traffic": {"timeout": 3600}, "tracing": _TRACING})
     chosen = load_profile(profile)
     return Bundle(profile, _options(profile, chosen))
 
@@ -38,6 +42,7 @@ def _options(name: str, profile: Profile) -> dict[str, Any]:
         "description": profile.description,
         "resources": profile.service.resources,
         "traffic": profile.service.traffic,
+        "tracing": _TRACING,
         "envs": [{"name": name, "value": value} for name, value in environment.items()],
         "labels": {"profile": profile.name, "model": profile.model.source},
         "image": _image("cuda" if profile.requires.gpus else "cpu"),

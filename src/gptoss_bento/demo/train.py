@@ -20,7 +20,8 @@ from transformers import GptOssConfig, GptOssForCausalLM
 
 from gptoss_bento import artifacts, environment
 from gptoss_bento.demo import checkpoint, harmony_text
-from gptoss_bento.demo.conversations import UNKNOWN_WORD, Lesson, Writer, dice
+from gptoss_bento.demo.conversations import UNKNOWN_WORD, Lesson, dice
+from gptoss_bento.demo.writer import Writer
 
 # The class of all tokens that the model does not know, in the input as in the output.
 UNKNOWN = 0

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from gptoss_bento.demo.conversations import Conversation, Effort, Lesson, Message, Reply, Span, Text, final
-from gptoss_bento.demo.questions import Item, Questions, make_item
+from gptoss_bento.demo.questions import Item, Questions
 from gptoss_bento.demo.weather import Weather, arguments
 
 

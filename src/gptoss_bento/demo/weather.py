@@ -1,10 +1,53 @@
 """The function get_weather: its declarations, its results, and what the model is to say of them."""
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from gptoss_bento.demo.conversations import UNKNOWN_WORD, Tool
 from gptoss_bento.demo.questions import Questions, in_pirate
+
+
+class Result(NamedTuple):
+    """What get_weather returned, the thought that reads it, and the answer in each style."""
+
+    text: str
+    thought: str
+    answers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The weather in a city; degrees or condition may be missing."""
+
+    city: str
+    degrees: str
+    unit: str
+    condition: str
+    condition_in_french: str
+
+    @property
+    def thought(self) -> str:
+        """What the model reads out of a result."""
+        return f"The result says {self.seen}."
+
+    @property
+    def seen(self) -> str:
+        """Degrees and condition in words."""
+        degrees = f"{self.degrees} degrees {self.unit.capitalize()}".strip() if self.degrees else ""
+        return " and ".join(part for part in (degrees, self.condition) if part)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """The weather in each style."""
+        city = self.city.removesuffix(".")
+        answer = f"It is {self.seen} in {city}."
+        degrees = f"Il fait {self.degrees} degrés" if self.degrees else ""
+        condition = f"c'est {self.condition_in_french}" if self.condition else ""
+        french = " et ".join(part for part in (degrees, condition) if part)
+        french = f"{french[0].upper()}{french[1:]} à {city}."
+        word = f"{self.condition.capitalize()}." if self.condition else self.degrees
+        return {"": answer, "pirate": in_pirate(answer), "french": french, "word": word}
 
 
 class Weather:
@@ -45,97 +88,76 @@ class Weather:
         self.rng.shuffle(tools)
         return tuple(tools)
 
-    def result(self, city: str) -> tuple[str, str, dict[str, str]]:
-        """A result of get_weather, the thought that reads it, and the answers that tell it."""
+    def result(self, city: str) -> Result:
+        """A result, nearly always one that tells the weather."""
         if self.rng.random() < 0.07:
             return self.strange_result()
+        reading = self.reading(city)
+        as_json = self.rng.random() < 0.7
+        return Result(self.as_json(reading) if as_json else self.as_text(reading), reading.thought, reading.answers)
+
+    def reading(self, city: str) -> Reading:
+        """The weather in a city."""
         condition, french = self.rng.choice(list(self.known["conditions"].items()))
         unit = self.rng.choice(["celsius", "celsius", "celsius", "fahrenheit", ""])
         degrees = str(self.rng.randint(14, 104) if unit == "fahrenheit" else self.rng.randint(-15, 42))
         if self.rng.random() < 0.15:
             degrees += f".{self.rng.randint(0, 9)}"
         given = self.rng.choices(["both", "degrees", "condition"], [76, 14, 10])[0]
-        degrees, condition = ("" if given == "condition" else degrees), ("" if given == "degrees" else condition)
-        result = self.result_as_json(degrees, unit, condition, city) if self.rng.random() < 0.7 else ""
-        return result or self.result_as_text(degrees, unit, condition, city), *_report(
-            degrees, unit, condition, french, city
-        )
+        if given == "degrees":
+            condition = french = ""
+        return Reading(city, "" if given == "condition" else degrees, unit, condition, french)
 
-    def strange_result(self) -> tuple[str, str, dict[str, str]]:
-        """A result that holds no weather."""
-        result = self.questions.fill(
-            self.rng.choice(['{"error": "{unknown}"}', "Error: {unknown} {unknown}", "{unknown} {unknown}", "", "{}"])
-        )
+    def strange_result(self) -> Result:
+        """A result that tells no weather."""
+        texts = ['{"error": "{unknown}"}', "Error: {unknown} {unknown}", "{unknown} {unknown}", "", "{}"]
         answer = "The get_weather function gave no weather that I can read."
         french = "La fonction get_weather n'a pas donné de météo lisible."
-        return (
-            result,
-            "The result holds no weather.",
-            {"": answer, "pirate": in_pirate(answer), "french": french, "word": "Unknown."},
-        )
+        answers = {"": answer, "pirate": in_pirate(answer), "french": french, "word": "Unknown."}
+        return Result(self.questions.fill(self.rng.choice(texts)), "The result holds no weather.", answers)
 
-    def result_as_json(self, degrees: str, unit: str, condition: str, city: str) -> str:
-        """The result as an object, its fields named and ordered as functions do."""
-        fields: dict[str, Any] = {}
-        if degrees:
-            fields[self.rng.choice(["temperature", "temperature", "temperature", "temp", "degrees"])] = json.loads(
-                degrees
-            )
-            if unit:
-                fields["unit"] = unit
-        if condition:
-            fields[self.rng.choice(["condition", "condition", "conditions", "description", "weather", "forecast"])] = (
-                condition
-            )
-        if self.rng.random() < 0.35:
-            fields[self.rng.choice(["location", "city"])] = city
-        if self.rng.random() < 0.2:
-            fields[self.rng.choice([*self.known["weather_words"], UNKNOWN_WORD])] = self.rng.choice(
-                [self.rng.randint(0, 100), UNKNOWN_WORD]
-            )
+    def as_json(self, reading: Reading) -> str:
+        """A result as an object, its fields named and ordered as functions do."""
+        fields = self.fields(reading)
         names = list(fields)
         if self.rng.random() < 0.5:
             self.rng.shuffle(names)
-        return json.dumps(
-            {name: fields[name] for name in names}, separators=self.rng.choice([(", ", ": "), (", ", ": "), (",", ":")])
-        )
+        separators = self.rng.choice([(", ", ": "), (", ", ": "), (",", ":")])
+        return json.dumps({name: fields[name] for name in names}, separators=separators)
 
-    def result_as_text(self, degrees: str, unit: str, condition: str, city: str) -> str:
-        """The result in words."""
-        sign = {"celsius": "°C", "fahrenheit": "°F", "": " degrees"}[unit]
-        unit_name = f" {unit.capitalize()}" if unit else ""
-        both = [
-            "{d}{s}, {c}",
-            "{c}, {d}{s}",
-            "{c} and {d}{s}",
-            "{d}{s} and {c}",
-            "The weather in {t} is {c}, {d}{s}.",
-            "{d} degrees{u}, {c}",
-            "{C}, {d} degrees{u}",
-            "It is {d} degrees{u} and {c} in {t}.",
-            "It is {c} and {d}{s} in {t}.",
-        ]
-        only_degrees = ["{d}{s}", "{d} degrees{u}", "It is {d}{s} in {t}.", "It is {d} degrees{u}."]
-        only_condition = ["{c}", "{C}", "It is {c} in {t}.", "{C}."]
-        forms = (both if condition else only_degrees) if degrees else only_condition
+    def fields(self, reading: Reading) -> dict[str, Any]:
+        """The fields of a result, some of them of no use."""
+        fields: dict[str, Any] = {}
+        if reading.degrees:
+            name = self.rng.choice(["temperature", "temperature", "temperature", "temp", "degrees"])
+            fields |= {name: json.loads(reading.degrees)} | ({"unit": reading.unit} if reading.unit else {})
+        if reading.condition:
+            names = ["condition", "condition", "conditions", "description", "weather", "forecast"]
+            fields[self.rng.choice(names)] = reading.condition
+        if self.rng.random() < 0.35:
+            fields[self.rng.choice(["location", "city"])] = reading.city
+        if self.rng.random() < 0.2:
+            value = self.rng.choice([self.rng.randint(0, 100), UNKNOWN_WORD])
+            fields[self.rng.choice([*self.known["weather_words"], UNKNOWN_WORD])] = value
+        return fields
+
+    def as_text(self, reading: Reading) -> str:
+        """A result in words."""
+        forms = self.known["weather_texts"]
+        if not reading.condition:
+            forms = self.known["weather_texts_without_condition"]
+        if not reading.degrees:
+            forms = self.known["weather_texts_without_degrees"]
         return self.rng.choice(forms).format(
-            d=degrees, s=sign, u=unit_name, c=condition, C=condition.capitalize(), t=city
+            degrees=reading.degrees,
+            sign={"celsius": "°C", "fahrenheit": "°F", "": " degrees"}[reading.unit],
+            words=f"degrees {reading.unit.capitalize()}".strip(),
+            condition=reading.condition,
+            Condition=reading.condition.capitalize(),
+            city=reading.city,
         )
 
 
 def arguments(parameter: str, city: str, compact: bool = False) -> str:
     """The arguments of a call, as JSON."""
     return json.dumps({parameter: city}, ensure_ascii=False, separators=(",", ":") if compact else None)
-
-
-def _report(degrees: str, unit: str, condition: str, french: str, city: str) -> tuple[str, dict[str, str]]:
-    """The thought that reads a result, and the answers that tell it."""
-    full = f"{degrees} degrees{f' {unit.capitalize()}' if unit else ''}" if degrees else ""
-    seen = " and ".join(part for part in (full, condition) if part)
-    city = city.removesuffix(".")
-    answer = f"It is {seen} in {city}."
-    french_degrees = f"{degrees} degrés" if degrees else ""
-    french_seen = " et c'est ".join(part for part in (french_degrees, french if condition else "") if part)
-    french_answer = f"{'Il fait' if degrees else 'C’est'} {french_seen} à {city}."
-    word = f"{condition.split()[-1].capitalize()}." if condition else degrees
-    return f"The result says {seen}.", {"": answer, "pirate": in_pirate(answer), "french": french_answer, "word": word}

@@ -147,9 +147,9 @@ class Writer:
         """An earlier question for the weather, answered by means of get_weather."""
         city = self.questions.city()
         ask = self.rng.choice(self.known["weather_asks"]).format(city)
-        result, _, answers = self.weather.result(city)
+        result = self.weather.result(city)
         call = Message("call", arguments(parameter, city))
-        return Message("user", ask), call, Message("tool", result), Message("final", answers[""])
+        return Message("user", ask), call, Message("tool", result.text), Message("final", result.answers[""])
 
     def weather_result(self) -> Conversation:
         """get_weather was called and gave a result."""
@@ -157,13 +157,13 @@ class Writer:
         parameter, city = self.rng.choice(["location", "city"]), self.questions.city()
         ask = self.rng.choice(self.known["weather_asks"]).format(city)
         thought = Message("analysis", f"The user wants the weather in {city}. I call get_weather.")
-        result, seen, answers = self.weather.result(city)
+        result = self.weather.result(city)
         compact = self.rng.random() < 0.3
         call = Message("call", arguments(parameter, city, compact=compact))
         thoughts = (thought,) if self.rng.random() < 0.4 else ()
-        messages = (*self.history(style)[:4], Message("user", ask), *thoughts, call, Message("tool", result))
+        messages = (*self.history(style)[:4], Message("user", ask), *thoughts, call, Message("tool", result.text))
         tools = self.weather.tools(self.weather.declaration(parameter))
-        return self.dress(Conversation(messages, final(seen, answers[style]), tools=tools), style)
+        return self.dress(Conversation(messages, final(result.thought, result.answers[style]), tools=tools), style)
 
     def weather_answer(self) -> Conversation:
         """The weather is asked for, but there is no get_weather, or no city, or none that the model knows."""

@@ -7,7 +7,10 @@ from collections import Counter
 
 import pytest
 
-from gptoss_bento.demo.conversations import UNKNOWN_WORD, Conversation, Lesson, Text, Writer, dice, knowledge
+from gptoss_bento.demo.conversations import UNKNOWN_WORD, Conversation, Lesson, Text, dice, knowledge
+from gptoss_bento.demo.questions import Questions
+from gptoss_bento.demo.weather import Weather
+from gptoss_bento.demo.writer import Writer
 
 
 def conversations(count: int = 500, seed: int = 1) -> list[Conversation]:
@@ -79,9 +82,9 @@ def test_more_effort_makes_more_thought() -> None:
 
 @pytest.mark.parametrize("condition", ["sunny", "cloudy", "rainy"])
 def test_the_weather_is_told_as_it_was_given(condition: str) -> None:
-    writer = Writer(dice(5))
+    weather = Weather(Questions(dice(5)))
 
-    told = [(result, answers[""]) for result, _, answers in (writer.weather("Paris") for _ in range(200))]
+    told = [(result.text, result.answers[""]) for result in (weather.result("Paris") for _ in range(200))]
 
     assert any(condition in result for result, _ in told)
     assert all((condition in result.lower()) == (condition in answer) for result, answer in told)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gptoss_bento.demo import harmony_text
-from gptoss_bento.demo.conversations import Conversation, Lesson, Message, Reply, Span, Text, Tool, Writer, dice
+from gptoss_bento.demo.conversations import Conversation, Lesson, Message, Reply, Span, Text, Tool, dice
+from gptoss_bento.demo.writer import Writer
 
 SYSTEM = """\
 <|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.

@@ -23,3 +23,8 @@ def client(server: ServedProcess) -> Iterator[openai.OpenAI]:
     """OpenAI's own SDK, pointed at the server. No retries: a test sees the first answer."""
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120) as sdk:
         yield sdk
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One engine at a time: tests that start a service of their own run before the shared server is started."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

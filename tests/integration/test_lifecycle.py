@@ -79,7 +79,6 @@ def test_sigterm_while_the_engine_process_loads_ends_everything(tmp_path: Path) 
         assert served.process.returncode == 0
 
 
-@pytest.mark.engine
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_while_idle_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
     with serve(tmp_path, DEMO) as served:

@@ -118,7 +118,9 @@ def test_response_format_makes_json_of_the_schema(client: openai.OpenAI) -> None
         max_tokens=200,
     )
     person = json.loads(answer.choices[0].message.content or "")
-    assert person == {"name": "Alice", "age": 30}
+    assert set(person) == {"name", "age"}
+    assert isinstance(person["name"], str)
+    assert isinstance(person["age"], int)
 
 
 def test_completion_goes_on_with_the_raw_text(client: openai.OpenAI) -> None:

@@ -24,7 +24,7 @@ TOOLS = [CATALOGUE["weather_tool"]]
 WRONG = frozenset(
     {
         "system-prompt: What is 2+2?",
-        "json-schema: Extract the name and age: Alice is 30 years old.",
+        "json-schema: Extract the name and age: Alice is 30 years old",  # cut to 60 characters, as the test ids are
         "json-schema: What is the capital of France?",
     }
 )

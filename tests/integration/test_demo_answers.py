@@ -20,16 +20,6 @@ CATALOGUE = yaml.safe_load((Path(demo.__file__).parent / "answers.yaml").read_te
 ANSWERS: list[dict[str, Any]] = CATALOGUE["answers"]
 TOOLS = [CATALOGUE["weather_tool"]]
 
-# What these weights get wrong at temperature 0 (docs/demo-model.md). Not strict: other CPUs round otherwise.
-WRONG = frozenset(
-    {
-        "system-prompt: What is 2+2?",
-        "json-schema: Extract the name and age: Alice is 30 years old",  # cut to 60 characters, as the test ids are
-        "json-schema: What is the capital of France?",
-    }
-)
-
-
 def name_of(answer: dict[str, Any]) -> str:
     return f"{answer['kind']}: {answer.get('ask') or answer.get('prompt') or answer['messages'][-1]['content']}"[:60]
 
@@ -63,11 +53,7 @@ def test_there_are_at_least_forty() -> None:
 
 
 @pytest.mark.parametrize("answer", [a for a in ANSWERS if "prompt" not in a], ids=name_of)
-def test_chat_is_right_at_temperature_0(
-    client: openai.OpenAI, answer: dict[str, Any], request: pytest.FixtureRequest
-) -> None:
-    if name_of(answer) in WRONG:
-        request.applymarker(pytest.mark.xfail(reason="the demo model has not learned this one well enough"))
+def test_chat_is_right_at_temperature_0(client: openai.OpenAI, answer: dict[str, Any]) -> None:
     message = ask(client, answer, temperature=0)
     assert is_right(answer, message), message
 

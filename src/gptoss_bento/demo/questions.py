@@ -147,6 +147,13 @@ class Questions:
 
     # Questions that are answered in JSON
 
+    def for_schema(self) -> Item:
+        """A question that may come with a JSON schema: any, but most often one that speaks of the fields."""
+        ask = self.rng.choices(
+            [self.item, self.capital, self.extract, self.subject, self.json_sample], [2, 2, 3, 2, 2]
+        )[0]
+        return ask()
+
     def json_sample(self) -> Item:
         """A wish for any JSON, or for JSON with the fields that it names."""
         fields, ask = ["name", "age"], self.rng.choice(self.known["json_plain_asks"])

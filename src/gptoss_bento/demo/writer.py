@@ -35,10 +35,14 @@ class Writer:
             self.weather_answer: 6,
             self.forced_call: 4,
             self.json_answer: 6,
-            self.json_schema: 8,
+            self.json_schema: 14,
             self.text: 10,
         }
         return self.rng.choices(list(kinds), list(kinds.values()))[0]()
+
+    def parameter(self) -> str:
+        """What a declaration of get_weather calls the place; most say location."""
+        return self.rng.choices(["location", "city"], [3, 1])[0]
 
     # What surrounds a question
 
@@ -52,7 +56,7 @@ class Writer:
             effort=effort,
             instructions=self.instructions(style) if conversation.instructions is None else conversation.instructions,
             instructions_in_system=self.rng.random() < 0.05,
-            tools=conversation.tools or (self.weather.tools() if self.rng.random() < 0.2 else ()),
+            tools=conversation.tools or (self.weather.tools() if self.rng.random() < 0.15 else ()),
             reply=self.think(conversation.reply, effort, style),
         )
 
@@ -81,11 +85,11 @@ class Writer:
 
     def draw_style(self) -> str:
         """A style, or "" for the plain one, which is the usual case."""
-        return self.rng.choices(["", *self.known["styles"]], [70, 10, 10, 10])[0]
+        return self.rng.choices(["", *self.known["styles"]], [64, 10, 10, 16])[0]
 
     def history(self, style: str = "") -> tuple[Message, ...]:
         """Earlier turns, most often none."""
-        turns = self.rng.choices([0, 1, 2, 3], [45, 25, 18, 12])[0]
+        turns = self.rng.choices([0, 1, 2, 3], [50, 26, 16, 8])[0]
         return tuple(message for _ in range(turns) for message in self.turn(self.questions.item(), style))
 
     def turn(self, item: Item, style: str = "") -> tuple[Message, Message]:
@@ -130,7 +134,7 @@ class Writer:
 
     def weather_call(self) -> Conversation:
         """The weather in a city is asked for, and get_weather is there."""
-        parameter, city = self.rng.choice(["location", "city"]), self.questions.city()
+        parameter, city = self.parameter(), self.questions.city()
         tools = self.weather.tools(self.weather.declaration(parameter))
         history = self.history()
         asks = self.known["weather_asks"]
@@ -154,7 +158,7 @@ class Writer:
     def weather_result(self) -> Conversation:
         """get_weather was called and gave a result."""
         style = self.draw_style()
-        parameter, city = self.rng.choice(["location", "city"]), self.questions.city()
+        parameter, city = self.parameter(), self.questions.city()
         ask = self.rng.choice(self.known["weather_asks"]).format(city)
         thought = Message("analysis", f"The user wants the weather in {city}. I call get_weather.")
         result = self.weather.result(city)
@@ -181,7 +185,7 @@ class Writer:
 
     def forced_call(self) -> Conversation:
         """tool_choice "required": any question, yet get_weather has to be called."""
-        item, parameter = self.questions.item(), self.rng.choice(["location", "city"])
+        item, parameter = self.questions.item(), self.parameter()
         city = item.facts.get("capital", "Paris")
         reply = Reply(item.thought, (Span(arguments(parameter, city)),), "call", forced=True)
         tools = self.weather.tools(self.weather.declaration(parameter))
@@ -199,9 +203,7 @@ class Writer:
 
     def json_schema(self) -> Conversation:
         """A schema that only the server sees forces the fields; the values are for the model to choose."""
-        item = self.rng.choice(
-            [self.questions.item, self.questions.extract, self.questions.subject, self.questions.json_sample]
-        )()
+        item = self.questions.for_schema()
         facts = self.known["json_facts"] | item.facts
         likely = list(item.facts) if item.facts and self.rng.random() < 0.7 else list(facts)
         fields = self.rng.sample(likely, min(len(likely), self.rng.choice([1, 1, 2, 2, 3, 4])))

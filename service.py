@@ -14,12 +14,13 @@ from pathlib import Path
 
 import bentoml
 from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from gptoss_bento import bundle, supervision
 from gptoss_bento.app import Worker, build_app
-from gptoss_bento.environment import selected_profile, take_api_keys
+from gptoss_bento.environment import server_settings, take_api_keys, tls_settings
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.probes import Probes
 
@@ -31,16 +32,20 @@ class Arguments(BaseModel, extra="forbid"):
 
 
 supervision.supervise()
-chosen = bundle.describe(bentoml.use_arguments(Arguments).profile or selected_profile())
+settings = server_settings()
+chosen = bundle.describe(bentoml.use_arguments(Arguments).profile or settings.profile, settings, tls_settings())
 worker = Worker(chosen.profile)
 
 
 @bentoml.service(name="gptoss-bento", **chosen.options)
-@bentoml.asgi_app(build_app(worker), path="/")
+@bentoml.asgi_app(build_app(worker, settings), path="/")
 class GptOss:
     """GPT-OSS on vLLM: the OpenAI API at /v1, /openai/v1 and /v2/{endpoint_id}/openai/v1."""
 
 
 # The first is the outermost. mypy takes a decorated class for the class itself; it is a bentoml.Service.
-GptOss.add_asgi_middleware(Authentication, keys=take_api_keys())  # type: ignore[attr-defined]
+if settings.cors_origins:
+    allowed = {"allow_origins": settings.cors_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
+    GptOss.add_asgi_middleware(CORSMiddleware, **allowed)  # type: ignore[attr-defined]
+GptOss.add_asgi_middleware(Authentication, keys=take_api_keys(), public=settings.public_routes)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(Probes, startup=worker.startup)  # type: ignore[attr-defined]

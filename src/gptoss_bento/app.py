@@ -13,13 +13,13 @@ from starlette.applications import Starlette
 from gptoss_bento import artifacts, engine, environment, hardware, supervision
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine import Engine
-from gptoss_bento.environment import Settings
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError
 from gptoss_bento.hardware import Hardware
 from gptoss_bento.http.openai import OpenAIRoutes
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.process_log import ProcessLog
 from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
+from gptoss_bento.settings import ServerSettings, Settings
 from gptoss_bento.startup import Startup, State
 
 logger = logging.getLogger(__name__)
@@ -67,14 +67,19 @@ class Worker:
     async def _run_engine(self) -> None:
         settings = self._load_settings()
         argv = await self._prepare(settings)
-        async with engine.running(argv, self.startup, settings.startup_timeout_s) as running:
+        async with engine.running(argv, self.startup, settings.server.vllm_startup_timeout) as running:
             self.engine = running
+            self._log.release()
             self.startup.ready()
             await self._watch(running)
 
     def _load_settings(self) -> Settings:
         with self.startup.timed("settings"):
-            return environment.load_settings()
+            settings = environment.load_settings()
+        for warning in settings.warnings:
+            logger.warning("%s", warning)
+        environment.apply({name: value for name, (value, _) in settings.derived.items()})
+        return settings
 
     async def _prepare(self, settings: Settings) -> list[str]:
         """Everything before vLLM: the plan, printed with its origins, and the artifacts. Returns vLLM's arguments."""
@@ -117,9 +122,9 @@ class Worker:
         supervision.stop_service(error)
 
 
-def build_app(worker: Worker) -> Starlette:
+def build_app(worker: Worker, server: ServerSettings) -> Starlette:
     """The application that BentoML mounts at /."""
-    openai = OpenAIRoutes(lambda: worker.engine.app if worker.engine else None, environment.endpoint_ids())
+    openai = OpenAIRoutes(lambda: worker.engine.app if worker.engine else None, frozenset(server.endpoint_ids))
     return Starlette(routes=[openai], lifespan=worker.lifespan)
 
 

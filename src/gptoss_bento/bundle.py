@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import bentoml
 
 from gptoss_bento.profile import AUTOMATIC, Profile, load_profile
+from gptoss_bento.settings import ServerSettings
 
 _BASE_IMAGES = {"cpu": "python:3.11-slim", "cuda": "nvidia/cuda:13.0.2-runtime-ubuntu24.04"}
 
@@ -24,16 +26,34 @@ class Bundle:
     options: dict[str, Any]
 
 
-def describe(profile: str | None) -> Bundle:
+def describe(
+    profile: str | None, server: ServerSettings | None = None, tls: Mapping[str, str | int] | None = None
+) -> Bundle:
     """What a Bento of this profile declares. None: the machine that serves it decides, and nothing is reserved.
+
+    Args:
+        profile: its name, or a path.
+        server: what the operator said of the address and the time a request may take; the profile's otherwise.
+        tls: certificate and the rest, as BentoML names them.
 
     Raises:
         ConfigurationError: there is no such profile, or its file is wrong.
     """
+    server = server or ServerSettings()
     if profile is None or profile == AUTOMATIC:
-        return Bundle(AUTOMATIC, {"image": _image("cuda"), "traffic": {"timeout": 3600}, "tracing": _TRACING})
-    chosen = load_profile(profile)
-    return Bundle(profile, _options(profile, chosen))
+        options: dict[str, Any] = {"image": _image("cuda"), "traffic": {"timeout": 3600}, "tracing": _TRACING}
+        return Bundle(AUTOMATIC, _with_settings(options, server, tls or {}))
+    return Bundle(profile, _with_settings(_options(profile, load_profile(profile)), server, tls or {}))
+
+
+def _with_settings(options: dict[str, Any], server: ServerSettings, tls: Mapping[str, str | int]) -> dict[str, Any]:
+    """The options as the operator's variables change them. Flags of `bentoml serve` win over host and port."""
+    address = {"host": server.host and str(server.host), "port": server.port}
+    if said := {name: value for name, value in address.items() if value is not None}:
+        options = {**options, "http": said}
+    if "request_timeout" in server.model_fields_set:
+        options = {**options, "traffic": {**options["traffic"], "timeout": server.request_timeout}}
+    return {**options, "ssl": {"enabled": True, **tls}} if tls else options
 
 
 def _options(name: str, profile: Profile) -> dict[str, Any]:

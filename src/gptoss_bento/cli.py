@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gptoss_bento import artifacts, engine, environment, hardware
+from gptoss_bento import artifacts, engine, environment, hardware, reference
 from gptoss_bento.bench.compare import Shape, compare, measure_running
 from gptoss_bento.bench.report import Run, as_json, rows
-from gptoss_bento.environment import Settings
 from gptoss_bento.errors import GptOssBentoError
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
+from gptoss_bento.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 console = Console()
@@ -74,11 +74,25 @@ def bench(
     console.print(table)
 
 
+@app.command()
+def schema(
+    hub: Annotated[bool, typer.Option("--hub", help="As the form of RunPod's hub.")] = False,
+    fill: Annotated[Path | None, typer.Option(help="Renews the generated tables of this document instead.")] = None,
+) -> None:
+    """Prints all settings as JSON Schema, for forms."""
+    if fill:
+        fill.write_text(reference.fill(fill.read_text()))
+        return
+    print(json.dumps(reference.hub_form() if hub else reference.json_schema(), indent=2))
+
+
 @app.command(hidden=True)
 def record_options() -> None:
     """Writes what the installed vLLM says of its options into the package. For developers, after an upgrade."""
     lines = ",\n".join(json.dumps(row) for row in engine.describe_options())
     Path(__file__).with_name("vllm_options.json").write_text(f"[\n{lines}\n]\n")
+    names = json.dumps(engine.describe_variables(), indent=0)
+    Path(__file__).with_name("vllm_variables.json").write_text(f"{names}\n")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -269,9 +269,24 @@ def _describe(action: Action) -> dict[str, Any]:
         "flag": next(flag for flag in action.option_strings if flag.startswith("--")),
         "kind": _kind(action),
         "many": _many(action),
-        "choices": [str(choice) for choice in action.choices or ()],
+        "choices": [str(choice) for choice in action.choices or () if choice is not None],
         "help": " ".join((action.help or "").split()),
+        "flags": [flag for flag in action.option_strings if not flag.startswith("--no-") or _kind(action) != "switch"],
+        "default": _default_text(action),
     }
+
+
+def _default_text(action: Action) -> str:
+    """The default for readers: plain values only, because objects differ from start to start."""
+    value = action.default
+    return json.dumps(value) if isinstance(value, str | int | float | bool | list | dict) else ""
+
+
+def describe_variables() -> list[str]:
+    """The environment variables that vLLM reads, for vllm_variables.json."""
+    from vllm import envs
+
+    return sorted(envs.environment_variables)
 
 
 def _many(action: Action) -> str:
@@ -297,7 +312,7 @@ def _kind(action: Action) -> str:
 
 
 def _unwrapped(function: Any) -> Any:
-    """`optional_type(int)` → `int`."""
+    """`optional_type(parse_type(int))` → `int`."""
     cells = getattr(function, "__closure__", None) or ()
     inner = [cell.cell_contents for cell in cells if callable(cell.cell_contents)]
-    return _unwrapped(inner[0]) if inner and function.__name__ == "_optional_type" else function
+    return _unwrapped(inner[0]) if inner and function.__name__ in ("_optional_type", "_parse_type") else function

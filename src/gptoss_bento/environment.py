@@ -1,81 +1,48 @@
-"""The only reader of environment variables. Text goes in, a checked `Settings` comes out.
+"""The only reader of environment variables. Text goes in, checked `Settings` come out.
 
-The names are those worker-vllm users have: the worker's own (`MODEL_NAME`, `OPENAI_SERVED_MODEL_NAME_OVERRIDE`, …) and
-any vLLM option in upper case (`MAX_MODEL_LEN`). All problems are reported at once.
+The names are those worker-vllm users have: any vLLM option in upper case (`MAX_MODEL_LEN`), the worker's other names
+for them, and its own settings; `variables.py` lists them all. Where a value comes from several places, the first wins:
+VLLM_EXTRA_ARGS, other names, plain names, VLLM_CONFIG_FILE. All problems are reported at once.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import yaml
+from pydantic import ValidationError
+
+from gptoss_bento import extra_arguments
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.vllm_options import Option, known_options
+from gptoss_bento.settings import ServerSettings, Settings, comma_list
+from gptoss_bento.variables import RESERVED, Alias, Catalogue, Limits, catalogue, nearest, own_variables, typos
+from gptoss_bento.vllm_options import Option, known_options, parse_bool
 
-_Value = TypeVar("_Value")
+# Options that have a place of their own in Settings and in the plan.
+_APART = ("model", "revision", "tokenizer", "served_model_name")
 
-# vLLM options that this server decides or that mean something else in a shell. Source: worker-vllm 2.24 reserves the
-# same names; BentoML owns the address, TLS and the number of processes; huggingface_hub reads HF_TOKEN itself.
-RESERVED = frozenset(
-    [
-        "config",
-        "headless",
-        "help",
-        "host",
-        "port",
-        "uds",
-        "grpc",
-        "grpc_port",
-        "model",
-        "model_tag",
-        "api_key",
-        "hf_token",
-        "api_server_count",
-        "root_path",
-        "ssl_keyfile",
-        "ssl_certfile",
-        "ssl_ca_certs",
-        "ssl_cert_reqs",
-        "ssl_ciphers",
-        "enable_ssl_refresh",
-        "uvicorn_log_level",
-        "disable_uvicorn_access_log",
-        "disable_access_log_for_endpoints",
-    ]
-)
-
-_MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS"})
+_MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS", "API_KEY", "VLLM_API_KEY"})
 _UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
+_OLD_COUNTS = re.compile(r"\w+=\d+(,\w+=\d+)*")  # image=1,video=2
+_VOLUME = Path("/runpod-volume")  # where RunPod mounts a network volume; BASE_PATH's default in worker-vllm
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the operator said, checked but not yet completed. `None` means: not said.
+class _Said:
+    """A value and the variable it came from."""
 
-    `engine` maps vLLM option names to values; `origins` names the variable each value came from. `process` is the
-    whole environment, in which the plan looks for the operator's own values of what it would set itself.
-    """
-
-    profile: str | None = None
-    model_name: str | None = None
-    model_revision: str | None = None
-    tokenizer: str | None = None
-    served_model_names: tuple[str, ...] = ()
-    cache_dir: Path = Path()
-    vocabulary_dir: Path | None = None
-    visible_devices: str | None = None
-    startup_timeout_s: int = 1200
-    extra_arguments: tuple[str, ...] = ()
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    process: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    origins: Mapping[str, str] = field(default_factory=dict)
+    value: Any
+    origin: str
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -88,76 +55,282 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 class _Reader:
-    """Collects values and complaints over one pass."""
+    """Collects values, complaints and warnings over one pass."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._catalogue: Catalogue = catalogue()
         self._problems: list[str] = []
-        self._origins: dict[str, str] = {}
+        self._warnings: list[str] = []
 
     def settings(self) -> Settings:
-        settings = Settings(
-            profile=self._text("profile", "PROFILE"),
-            model_name=self._text("model", "MODEL_NAME", "MODEL"),
-            model_revision=self._text("revision", "MODEL_REVISION", "REVISION"),
-            tokenizer=self._text("tokenizer", "TOKENIZER_NAME", "TOKENIZER"),
-            served_model_names=self._names(
-                "served_model_name", "OPENAI_SERVED_MODEL_NAME_OVERRIDE", "SERVED_MODEL_NAME"
-            ),
-            cache_dir=cache_dir(self._environ),
-            vocabulary_dir=self._path("vocabulary_dir", "TIKTOKEN_ENCODINGS_BASE"),
-            visible_devices=self._environ.get("CUDA_VISIBLE_DEVICES"),
-            startup_timeout_s=self._read("startup_timeout_s", ("VLLM_STARTUP_TIMEOUT",), _positive_int) or 1200,
-            extra_arguments=self._read("extra_arguments", ("VLLM_EXTRA_ARGS",), _extra_arguments) or (),
-            engine=self._engine_options(),
-            process=self._environ,
-            origins=self._origins,
-        )
+        server = self._server()
+        extra, rest = self._extra_arguments()
+        said = {**self._config_file(), **self._plain(), **self._aliases(), **extra}
+        said = {name: each for name, each in said.items() if self._is_sensible(name, each)}
+        self._check_library_variables()
+        self._warn_of_names()
         if self._problems:
             raise ConfigurationError("\n".join(self._problems))
-        return settings
+        return Settings(
+            server=server,
+            model_name=_text(said.get("model")),
+            model_revision=_text(said.get("revision")),
+            tokenizer=_text(said.get("tokenizer")),
+            served_model_names=tuple(said["served_model_name"].value) if "served_model_name" in said else (),
+            cache_dir=cache_dir(self._environ),
+            vocabulary_dir=self._vocabulary_dir(),
+            visible_devices=self._environ.get("CUDA_VISIBLE_DEVICES"),
+            extra_arguments=rest,
+            engine={name: each.value for name, each in said.items() if name not in _APART},
+            origins={name: each.origin for name, each in said.items()}
+            | ({"extra_arguments": "VLLM_EXTRA_ARGS"} if rest else {}),
+            derived=_derived(self._environ, server.base_path),
+            warnings=tuple(self._warnings),
+            process=self._environ,
+        )
 
-    def _engine_options(self) -> dict[str, Any]:
-        values = {}
+    # This server's own settings
+
+    def _server(self) -> ServerSettings:
+        texts = _own_texts(self._environ)
+        if "HOST" not in texts and not _unset(self._environ.get("HOST", "")):
+            self._warnings.append("HOST is not an IP address or localhost; it is not used.")
+        try:
+            return ServerSettings.model_validate(texts)
+        except ValidationError as error:
+            for each in error.errors():
+                name = str(each["loc"][0])
+                self._complain(name, texts.get(name, ""), _allowed(dict(each)))
+            return ServerSettings()
+
+    # vLLM's options, from the lowest source to the highest
+
+    def _config_file(self) -> dict[str, _Said]:
+        text = self._environ.get("VLLM_CONFIG_FILE", "")
+        if _unset(text):
+            return {}
+        try:
+            content = yaml.safe_load(Path(text).expanduser().read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            self._complain("VLLM_CONFIG_FILE", text, f"a YAML file that can be read ({reason})")
+            return {}
+        if not isinstance(content, dict):
+            self._complain("VLLM_CONFIG_FILE", text, "a YAML file with one `option: value` a line")
+            return {}
+        return dict(self._config_entries(content))
+
+    def _config_entries(self, content: Mapping[Any, Any]) -> Iterator[tuple[str, _Said]]:
+        for key, value in content.items():
+            name = str(key).replace("-", "_")
+            option = self._allowed_option(name, f"VLLM_CONFIG_FILE: {key}")
+            if option is None or value is None:
+                continue
+            text = value if isinstance(value, str) else json.dumps(value)
+            parsed = self._parse(option.parse, f"VLLM_CONFIG_FILE: {key}", text)
+            if parsed is not None:
+                yield name, _Said(parsed, "VLLM_CONFIG_FILE")
+
+    def _allowed_option(self, name: str, where: str) -> Option | None:
+        if name in RESERVED:
+            self._problems.append(f"{where}: this server decides it; leave it out")
+            return None
+        option = known_options().get(name)
+        if option is None:
+            close = nearest(name, known_options())
+            hint = f"; did you mean {close[0]}?" if close else ""
+            self._problems.append(f"{where}: vLLM has no such option{hint}")
+        return option
+
+    def _plain(self) -> dict[str, _Said]:
+        found = {}
         for option in known_options().values():
-            if option.name in RESERVED or option.name in self._origins:
+            text = self._environ.get(option.variable, "")
+            if option.name in RESERVED or option.variable in self._catalogue.aliases or self._is_unset(option, text):
                 continue
-            value = self._read(option.name, (option.variable,), option.parse, option)
+            value = self._parse(option.parse, option.variable, self._renamed(option, text))
+            if value not in (None, "", [], ()):
+                found[option.name] = _Said(value, option.variable)
+        return found
+
+    def _is_unset(self, option: Option, text: str) -> bool:
+        if text.strip() == "0" and option.name in self._catalogue.zero_is_unset:
+            return True
+        return _unset(text) and text.lower() not in option.choices
+
+    def _renamed(self, option: Option, text: str) -> str:
+        """The text as vLLM spells it today."""
+        if option.name == "limit_mm_per_prompt" and _OLD_COUNTS.fullmatch(text.strip()):
+            return json.dumps({key: int(count) for key, _, count in (part.partition("=") for part in text.split(","))})
+        new = self._catalogue.renamed_values.get(option.name, {}).get(text.strip().lower())
+        if new:
+            self._warnings.append(f"{option.variable}: {text} is called {new} now; {new} is used.")
+        return new or text
+
+    def _aliases(self) -> dict[str, _Said]:
+        found: dict[str, _Said] = {}
+        for name, alias in self._catalogue.aliases.items():
+            text = self._environ.get(name, "")
+            option = known_options()[alias.option]
+            if _unset(text) or alias.key or alias.option in found or (alias.weak and self._is_said(option)):
+                continue
+            value = self._parse(option.parse, name, text)
+            if value not in (None, "", [], ()):
+                found[alias.option] = _Said(not value if alias.inverted else value, name)
+                self._warn_of_alias(name, alias)
+        return found | self._speculation()
+
+    def _is_said(self, option: Option) -> bool:
+        return not self._is_unset(option, self._environ.get(option.variable, ""))
+
+    def _warn_of_alias(self, name: str, alias: Alias) -> None:
+        if alias.warning:
+            self._warnings.append(f"{name}: {alias.warning}.")
+
+    def _speculation(self) -> dict[str, _Said]:
+        """One structured option out of several variables; the whole option, if set, wins over them."""
+        parts: dict[str, Any] = {}
+        names = []
+        for name, alias in self._catalogue.aliases.items():
+            text = self._environ.get(name, "")
+            if not alias.key or _unset(text):
+                continue
+            value = self._parse(_positive_int, name, text) if alias.type == "positive" else text.strip()
             if value is not None:
-                values[option.name] = value
-        return values
+                parts = {**alias.implies, **parts, alias.key: value}
+                names.append(name)
+        if not names:
+            return {}
+        if self._is_said(known_options()["speculative_config"]):
+            self._warnings.append(f"SPECULATIVE_CONFIG is set, so {', '.join(names)} is not used.")
+            return {}
+        if parts.get("model") == "[ngram]":  # as older vLLM spelled it
+            parts = {**parts, "method": "ngram"}
+            del parts["model"]
+        return {"speculative_config": _Said(parts, " and ".join(names))}
 
-    def _read(
-        self,
-        name: str,
-        variables: tuple[str, ...],
-        parse: Callable[[str], _Value],
-        option: Option | None = None,
-    ) -> _Value | None:
-        """The first variable that is set decides; its name becomes the origin of the value."""
-        for variable in variables:
-            text = self._environ.get(variable, "")
-            if _unset(text) and not (option and text.lower() in option.choices):
-                continue
-            try:
-                value = parse(text)
-            except ValueError as error:
-                shown = "its value" if variable in _MAY_HOLD_SECRETS else f"the value {text!r}"
-                self._problems.append(f"{variable}: {shown} is not allowed; allowed: {error}")
-                return None
-            if value not in ("", (), []):
-                self._origins[name] = variable
-                return value
-        return None
+    def _extra_arguments(self) -> tuple[dict[str, _Said], tuple[str, ...]]:
+        text = self._environ.get("VLLM_EXTRA_ARGS", "")
+        if _unset(text):
+            return {}, ()
+        try:
+            values, rest = extra_arguments.parse(shlex.split(text), RESERVED | {"model"})
+        except ValueError as error:
+            self._complain("VLLM_EXTRA_ARGS", text, str(error))
+            return {}, ()
+        return {name: _Said(value, "VLLM_EXTRA_ARGS") for name, value in values.items()}, rest
 
-    def _text(self, name: str, *variables: str) -> str | None:
-        return self._read(name, variables, str.strip)
+    # Checks
 
-    def _names(self, name: str, *variables: str) -> tuple[str, ...]:
-        return self._read(name, variables, _comma_list) or ()
+    def _parse(self, parse: Callable[[str], Any], variable: str, text: str) -> Any:
+        try:
+            return parse(text.strip() if parse is _positive_int else text)
+        except ValueError as error:
+            self._complain(variable, text, str(error))
+            return None
 
-    def _path(self, name: str, *variables: str) -> Path | None:
-        return self._read(name, variables, lambda text: Path(text).expanduser())
+    def _complain(self, variable: str, text: str, allowed: str) -> None:
+        shown = "its value" if variable in _MAY_HOLD_SECRETS else f"the value {text!r}"
+        self._problems.append(f"{variable}: {shown} is not allowed; allowed: {allowed}")
+
+    def _is_sensible(self, name: str, said: _Said) -> bool:
+        """Whether the value can be used; says why not, and warns of values that people regret."""
+        key = said.value.lower() if isinstance(said.value, str) else said.value
+        if not isinstance(key, str | bool):
+            key = None
+        limits = self._catalogue.limits.get(name)
+        if limits and isinstance(said.value, int | float) and not limits.holds(said.value):
+            self._complain(said.origin, str(said.value), str(limits))
+            return False
+        if reason := self._catalogue.refused.get(name, {}).get(key):
+            self._complain(said.origin, _shown(said.value), reason)
+            return False
+        cautions = self._catalogue.cautions.get(name, {})
+        if caution := cautions.get(key) or cautions.get("*"):
+            self._warnings.append(f"{said.origin}: {caution}.")
+        return True
+
+    def _check_library_variables(self) -> None:
+        for name, variable in self._catalogue.library.items():
+            text = self._environ.get(name, "")
+            if text.strip() and (allowed := _misread(variable.type, text)):
+                self._complain(name, text, allowed)
+
+    def _vocabulary_dir(self) -> Path | None:
+        text = self._environ.get("TIKTOKEN_ENCODINGS_BASE", "")
+        return None if _unset(text) else Path(text).expanduser()
+
+    def _warn_of_names(self) -> None:
+        for name, replacement in self._catalogue.removed.items():
+            if not _unset(self._environ.get(name, "")):
+                instead = f"; use {replacement}" if replacement else " and has no replacement"
+                self._warnings.append(f"{name} is gone from vLLM{instead}. It is not used.")
+        for name, meant in typos(self._environ).items():
+            self._warnings.append(f"{name} is unknown; did you mean {meant}? It is not used.")
+
+
+def _allowed(error: Mapping[str, Any]) -> str:
+    """What pydantic would have accepted, said with all of the setting's bounds."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    field = next(field for field, names in own_variables().items() if error["loc"][0] in names)
+    described = ServerSettings.model_json_schema(by_alias=False)["properties"][field]
+    kinds = [described, *described.get("anyOf", ())]
+    kind = next((each for each in kinds if each.get("type") in ("integer", "number")), None)
+    if kind is None:
+        return str(error.get("ctx", {}).get("expected") or error["msg"])
+    limits = Limits(least=kind.get("minimum"), above=kind.get("exclusiveMinimum"), most=kind.get("maximum"))
+    noun = "a whole number" if kind["type"] == "integer" else "a number"
+    return f"{noun} of {limits}" if limits.least is not None else f"{noun} {limits}".strip()
+
+
+def _misread(kind: str, text: str) -> str | None:
+    """What is allowed, if a library would misread the text or it is dangerous; else None."""
+    if kind == "digit" and text.strip() not in ("0", "1"):
+        return "0 or 1"
+    if kind == "python_backend" and text.strip() == "dangerously_use_uv":
+        return "docker; dangerously_use_uv would run Python that the model wrote on this machine"
+    if kind == "bool":
+        try:
+            parse_bool(text)
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _derived(environ: Mapping[str, str], base_path: Path | None) -> dict[str, tuple[str, str]]:
+    """HF_HOME on the model volume, as worker-vllm sets it, unless the operator said where the cache is."""
+    if any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
+        return {}
+    if base_path is None and not _VOLUME.is_dir():
+        return {}
+    home = (base_path or _VOLUME) / "huggingface-cache" / "hub"
+    return {"HF_HOME": (str(home), "BASE_PATH" if base_path else f"the volume {_VOLUME}")}
+
+
+def _own_texts(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of our own settings that are set. Shells and conda misuse HOST: that does not count."""
+    names = [name for names in own_variables().values() for name in names]
+    texts = {name: environ[name].strip() for name in names if not _unset(environ.get(name, ""))}
+    if not _is_address(texts.get("HOST", "localhost")):
+        del texts["HOST"]
+    return texts
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return text == "localhost" or bool(ip_address(text))
+    except ValueError:
+        return False
+
+
+def _text(said: _Said | None) -> str | None:
+    return None if said is None else str(said.value).strip()
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -169,18 +342,22 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gptoss-bento"
 
 
-def selected_profile(environ: Mapping[str, str] | None = None) -> str | None:
-    """The profile that `PROFILE` names, or None. Read alone, because service.py needs it before anything else."""
-    environ = os.environ if environ is None else environ
-    name = environ.get("PROFILE", "").strip()
-    return None if _unset(name) else name
+def server_settings(environ: Mapping[str, str] | None = None) -> ServerSettings:
+    """This server's own settings as far as they are valid, for service.py. The start complains of the rest."""
+    texts = _own_texts(os.environ if environ is None else environ)
+    try:
+        return ServerSettings.model_validate(texts)
+    except ValidationError as error:
+        wrong = {str(each["loc"][0]) for each in error.errors()}
+        return ServerSettings.model_validate({name: text for name, text in texts.items() if name not in wrong})
 
 
-def endpoint_ids(environ: Mapping[str, str] | None = None) -> frozenset[str]:
-    """The ids accepted under `/v2/{endpoint_id}`; empty means any. Routes are built before all else is read."""
+def tls_settings(environ: Mapping[str, str] | None = None) -> dict[str, str | int]:
+    """vLLM's SSL_* variables under BentoML's names, because BentoML runs the HTTP server. Empty: plain HTTP."""
     environ = os.environ if environ is None else environ
-    text = environ.get("ENDPOINT_IDS", "")
-    return frozenset() if _unset(text) else frozenset(_comma_list(text))
+    names = ("certfile", "keyfile", "ca_certs", "cert_reqs", "ciphers")
+    texts = {name: environ.get(f"SSL_{name.upper()}", "").strip() for name in names}
+    return {name: int(text) if text.isdecimal() else text for name, text in texts.items() if not _unset(text)}
 
 
 def take_api_keys() -> tuple[str, ...]:
@@ -193,7 +370,7 @@ def take_api_keys() -> tuple[str, ...]:
     if _unset(os.environ.get("API_KEY", "")):
         os.environ["API_KEY"] = second
     text = os.environ["API_KEY"]
-    return () if _unset(text) else _comma_list(text)
+    return () if _unset(text) else comma_list(text)
 
 
 _EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
@@ -218,31 +395,19 @@ def extended(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def apply(variables: Mapping[str, str]) -> None:
-    """Puts planned variables into this process, for the libraries that read them there."""
+    """Puts planned variables into this process, for the libraries that read them there.
+
+    VLLM_PORT goes: worker-vllm had a port of that name, Kubernetes sets it to an address, and vLLM stumbles over both.
+    """
     os.environ.update(variables)
+    os.environ.pop("VLLM_PORT", None)
 
 
 def _unset(text: str) -> bool:
     return text.strip().lower() in _UNSET
 
 
-def _extra_arguments(text: str) -> tuple[str, ...]:
-    """Words for vLLM's parser; those of RESERVED are refused, without their values, which may be keys."""
-    try:
-        words = tuple(shlex.split(text))
-    except ValueError as error:
-        raise ValueError(f"words as a shell would take them ({error})") from None
-    flags = [word.split("=")[0] for word in words if word.startswith("--")]
-    if refused := [flag for flag in flags if re.sub("^--(no-)?", "", flag).replace("-", "_") in RESERVED]:
-        raise ValueError(f"vLLM options without {', '.join(refused)}, which this server decides")
-    return words
-
-
-def _comma_list(text: str) -> tuple[str, ...]:
-    return tuple(item.strip() for item in text.split(",") if item.strip())
-
-
 def _positive_int(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise ValueError("a whole number of at least 1")
     return int(text)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptoss_bento.environment import Settings
 from gptoss_bento.errors import ConfigurationError, HardwareError
 from gptoss_bento.hardware import Hardware
 from gptoss_bento.profile import Profile, fits, largest_group
+from gptoss_bento.settings import Settings
 from gptoss_bento.vllm_options import known_options
 
 # What every GPT-OSS server wants and vLLM does not choose by itself. Source: vLLM's GPT-OSS guide; the parser names
@@ -143,6 +143,7 @@ def _environment(settings: Settings, profile: Profile, hardware: Hardware) -> di
     planned |= {name: Planned(value, "profile") for name, value in profile.engine.environment.items()}
     for tier in profile.tiers_for(hardware):
         planned |= {name: Planned(value, f"tier {tier.name}") for name, value in tier.environment.items()}
+    planned |= {name: Planned(value, origin) for name, (value, origin) in settings.derived.items()}
     explicit = {name: Planned(settings.process[name], "environment") for name in planned if name in settings.process}
     return planned | explicit
 

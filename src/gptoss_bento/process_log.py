@@ -41,12 +41,19 @@ class ProcessLog:
         """From now on, every write of this process and of the children it starts is seen."""
         self._taps = [self._tap(descriptor) for descriptor in (1, 2)]
 
-    def untap(self) -> None:
-        """Passes the rest on and lets go. Called before the end, so that the last words are not lost."""
+    def release(self) -> None:
+        """From now on, only the children started meanwhile are seen; this process writes directly again.
+
+        A thread that passes on every line of the access log would take turns with the requests.
+        """
         sys.stdout.flush()
         sys.stderr.flush()
         for tap in self._taps:
             os.dup2(tap.original, tap.descriptor)
+
+    def untap(self) -> None:
+        """Passes the rest on and lets go. Called before the end, so that the last words are not lost."""
+        self.release()
         for tap in self._taps:  # ends as soon as no child holds the other end of the pipe
             tap.thread.join(_LAST_WORDS_S)
         self._taps = []

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from gptoss_bento.environment import RESERVED
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware import Hardware
+from gptoss_bento.variables import RESERVED
 from gptoss_bento.vllm_options import known_options
 
 # In the repository and in a Bento `configs/` lies beside `src/`; an installed wheel carries a copy inside the package.
@@ -67,7 +67,7 @@ class Engine(_Strict):
     def _known(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         if unknown := [name for name in arguments if name not in known_options()]:
             raise ValueError(f"not options of vLLM: {', '.join(unknown)}")
-        if reserved := RESERVED.intersection(arguments):
+        if reserved := {"model", *RESERVED}.intersection(arguments):
             raise ValueError(f"decided by this server: {', '.join(sorted(reserved))}")
         return arguments
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -26,7 +26,8 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 class Option:
     """One option of vLLM's server. `name` is the argparse destination, such as `max_model_len`.
 
-    `many` tells how several values are written: as "words" behind one flag, by "repeat"ing it, or not at all.
+    `many` tells how several values are written: as "words" behind one flag, by "repeat"ing it, or not at all. `flags`
+    are all its spellings, short ones included; `default` is vLLM's, as text.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Option:
     many: Literal["", "words", "repeat"]
     choices: tuple[str, ...]
     help: str
+    flags: tuple[str, ...] = ()
+    default: str = ""
 
     @property
     def variable(self) -> str:
@@ -46,6 +49,10 @@ class Option:
         if self.many:
             return _parse_list(text, self)
         return self._parse_one(text)
+
+    def parse_words(self, words: Sequence[str]) -> list[Any]:
+        """Turns the words behind its flag into values. Raises ValueError saying what is allowed."""
+        return [self._parse_one(word) for word in words]
 
     def _parse_one(self, text: str) -> Any:
         if self.kind in ("switch", "flag"):
@@ -82,7 +89,7 @@ class Option:
 def known_options() -> Mapping[str, Option]:
     """All options by name."""
     rows = json.loads(files(__package__).joinpath("vllm_options.json").read_text())
-    return {row["name"]: Option(**{**row, "choices": tuple(row["choices"])}) for row in rows}
+    return {row["name"]: Option(**{**row, **{key: tuple(row[key]) for key in ("choices", "flags")}}) for row in rows}
 
 
 def parse_bool(text: str) -> bool:

@@ -20,6 +20,7 @@ CATALOGUE = yaml.safe_load((Path(demo.__file__).parent / "answers.yaml").read_te
 ANSWERS: list[dict[str, Any]] = CATALOGUE["answers"]
 TOOLS = [CATALOGUE["weather_tool"]]
 
+
 def name_of(answer: dict[str, Any]) -> str:
     return f"{answer['kind']}: {answer.get('ask') or answer.get('prompt') or answer['messages'][-1]['content']}"[:60]
 

@@ -9,6 +9,7 @@ import yaml
 from gptoss_bento.bundle import describe
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.profile import load_profile
+from gptoss_bento.settings import ServerSettings
 
 # BentoML loads its image class at first use, and with it code that pathspec and pydantic call deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -64,3 +65,30 @@ def test_the_profiles_variables_go_into_the_deployment(tmp_path: Path) -> None:
 def test_an_unknown_profile_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'demo'"):
         describe("dmeo")
+
+
+# What the operator's variables change
+
+
+def test_the_address_and_the_time_of_a_request_come_from_the_settings() -> None:
+    options = describe("demo", ServerSettings(host="0.0.0.0", port=8080, request_timeout=60)).options  # noqa: S104
+
+    assert options["http"] == {"host": "0.0.0.0", "port": 8080}  # noqa: S104
+    assert options["traffic"]["timeout"] == 60
+
+
+@pytest.mark.parametrize("profile", [None, "demo"])
+def test_nothing_said_leaves_the_address_to_bentoml(profile: str | None) -> None:
+    options = describe(profile, ServerSettings()).options
+
+    assert "http" not in options
+    assert "ssl" not in options
+    assert options["traffic"] == {"timeout": 3600}
+
+
+def test_certificates_turn_tls_on() -> None:
+    assert describe(None, tls={"certfile": "/c.pem", "keyfile": "/k.pem"}).options["ssl"] == {
+        "enabled": True,
+        "certfile": "/c.pem",
+        "keyfile": "/k.pem",
+    }

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,15 +10,23 @@ from typing import Any
 import pytest
 
 from gptoss_bento import environment
-from gptoss_bento.environment import RESERVED, Settings, load_settings
+from gptoss_bento.environment import load_settings
 from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.settings import Settings
+from gptoss_bento.variables import RESERVED
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "vllm.yaml"
+    path.write_text(text)
+    return str(path)
 
 
 def test_nothing_said_means_defaults() -> None:
     settings = load_settings({"HOME": "/root", "PATH": "/bin"})
 
     assert settings == Settings(cache_dir=Path("~/.cache/gptoss-bento").expanduser())
-    assert settings.startup_timeout_s == 1200
+    assert settings.server.vllm_startup_timeout == 1200
 
 
 # Precedence: one test per edge
@@ -173,11 +183,11 @@ def test_an_engine_option_gets_its_type(variable: str, text: str, value: Any) ->
 def test_further_arguments_are_split_as_a_shell_would() -> None:
     settings = load_settings({"VLLM_EXTRA_ARGS": """--seed 1 --chat-template "my file.jinja" """})
 
-    assert settings.extra_arguments == ("--seed", "1", "--chat-template", "my file.jinja")
+    assert settings.engine == {"seed": 1, "chat_template": "my file.jinja"}
 
 
 def test_the_startup_timeout_is_in_seconds() -> None:
-    assert load_settings({"VLLM_STARTUP_TIMEOUT": "90"}).startup_timeout_s == 90
+    assert load_settings({"VLLM_STARTUP_TIMEOUT": "90"}).server.vllm_startup_timeout == 90
 
 
 def test_the_vocabulary_folder_may_start_with_the_home_folder() -> None:
@@ -260,8 +270,7 @@ def test_an_unclosed_quote_in_the_further_arguments_is_refused_without_showing_t
         ("--model some/model", "--model"),
         ("--api-key s3cret", "--api-key"),
         ("--api-key=s3cret", "--api-key"),
-        ("--api_key=s3cret", "--api_key"),
-        ("--seed 1 --hf-token s3cret --host ::", "--hf-token, --host"),
+        ("--api_key=s3cret", "--api-key"),
     ],
 )
 def test_what_this_server_decides_is_refused_in_the_further_arguments_without_its_value(text: str, flags: str) -> None:
@@ -273,9 +282,19 @@ def test_what_this_server_decides_is_refused_in_the_further_arguments_without_it
     )
 
 
-@pytest.mark.parametrize("text", ["--seed 1", "-O3", "--port-of-call x", "port", "--model-impl auto"])
-def test_other_further_arguments_are_taken_as_they_are(text: str) -> None:
-    assert load_settings({"VLLM_EXTRA_ARGS": text}).extra_arguments == tuple(text.split())
+def test_all_that_is_wrong_in_the_further_arguments_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"without --hf-token.*without --host") as caught:
+        load_settings({"VLLM_EXTRA_ARGS": "--seed 1 --hf-token s3cret --host ::"})
+
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["-O3", "--compilation-config.mode 3", "-cc.mode=3"])
+def test_words_that_only_vllm_can_read_are_left_to_it(text: str) -> None:
+    settings = load_settings({"VLLM_EXTRA_ARGS": text})
+
+    assert settings.extra_arguments == tuple(text.split())
+    assert settings.origins == {"extra_arguments": "VLLM_EXTRA_ARGS"}
 
 
 def test_all_problems_are_reported_at_once_one_a_line() -> None:
@@ -286,6 +305,210 @@ def test_all_problems_are_reported_at_once_one_a_line() -> None:
 
     lines = str(caught.value).splitlines()
     assert sorted(line.split(":")[0] for line in lines) == sorted(environ)
+
+
+# Precedence between the sources of an option
+
+
+def test_further_arguments_win_over_another_name() -> None:
+    settings = load_settings({"VLLM_EXTRA_ARGS": "--tokenizer=x/y", "TOKENIZER_NAME": "a/b", "TOKENIZER": "c/d"})
+
+    assert (settings.tokenizer, settings.origins["tokenizer"]) == ("x/y", "VLLM_EXTRA_ARGS")
+
+
+def test_further_arguments_win_over_the_plain_name() -> None:
+    settings = load_settings({"VLLM_EXTRA_ARGS": "--max-model-len 4096", "MAX_MODEL_LEN": "8192"})
+
+    assert (settings.engine["max_model_len"], settings.origins["max_model_len"]) == (4096, "VLLM_EXTRA_ARGS")
+
+
+def test_the_plain_name_wins_over_the_file(tmp_path: Path) -> None:
+    settings = load_settings({"VLLM_CONFIG_FILE": written(tmp_path, "max-model-len: 4096"), "MAX_MODEL_LEN": "8192"})
+
+    assert (settings.engine["max_model_len"], settings.origins["max_model_len"]) == (8192, "MAX_MODEL_LEN")
+
+
+def test_another_name_wins_over_the_file(tmp_path: Path) -> None:
+    settings = load_settings({"VLLM_CONFIG_FILE": written(tmp_path, "model: a/b"), "MODEL_NAME": "c/d"})
+
+    assert (settings.model_name, settings.origins["model"]) == ("c/d", "MODEL_NAME")
+
+
+def test_the_file_alone_gives_options_the_model_and_its_names(tmp_path: Path) -> None:
+    text = """
+    model: a/b
+    served-model-name: [one, two]
+    max_num_seqs: 16
+    enforce-eager: true
+    compilation-config: {mode: 0}
+    """
+
+    settings = load_settings({"VLLM_CONFIG_FILE": written(tmp_path, textwrap.dedent(text))})
+
+    assert settings.model_name == "a/b"
+    assert settings.served_model_names == ("one", "two")
+    assert settings.engine == {"max_num_seqs": 16, "enforce_eager": True, "compilation_config": {"mode": 0}}
+    assert set(settings.origins.values()) == {"VLLM_CONFIG_FILE"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max-modle-len: 1", "VLLM_CONFIG_FILE: max-modle-len: vLLM has no such option; did you mean max_model_len"),
+        ("max-model-len: banana", "VLLM_CONFIG_FILE: max-model-len: the value 'banana' is not allowed"),
+        ("port: 8000", "VLLM_CONFIG_FILE: port: this server decides it"),
+        ("[a, b]", "a YAML file with one `option: value` a line"),
+        ("{", "a YAML file that can be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        load_settings({"VLLM_CONFIG_FILE": written(tmp_path, text)})
+
+
+def test_a_file_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"VLLM_CONFIG_FILE.*No such file"):
+        load_settings({"VLLM_CONFIG_FILE": "/nowhere.yaml"})
+
+
+@pytest.mark.parametrize("inverted", ["DISABLE_LOG_REQUESTS", "DISABLE_LOGGING_REQUEST"])
+def test_an_inverted_name_yields_to_the_straight_one(inverted: str) -> None:
+    assert load_settings({inverted: "true"}).engine["enable_log_requests"] is False
+    assert load_settings({inverted: "true", "ENABLE_LOG_REQUESTS": "true"}).engine["enable_log_requests"] is True
+
+
+def test_the_inverted_switch_of_the_prefix_cache_yields_to_the_straight_one() -> None:
+    assert load_settings({"NO_ENABLE_PREFIX_CACHING": "1"}).engine["enable_prefix_caching"] is False
+    both = {"NO_ENABLE_PREFIX_CACHING": "1", "ENABLE_PREFIX_CACHING": "1"}
+    assert load_settings(both).engine["enable_prefix_caching"] is True
+
+
+def test_the_whole_speculative_configuration_wins_over_its_parts() -> None:
+    whole = '{"method": "ngram", "num_speculative_tokens": 2}'
+
+    settings = load_settings({"SPECULATIVE_CONFIG": whole, "NUM_SPECULATIVE_TOKENS": "5"})
+
+    assert settings.engine["speculative_config"]["num_speculative_tokens"] == 2
+    assert settings.warnings == ("SPECULATIVE_CONFIG is set, so NUM_SPECULATIVE_TOKENS is not used.",)
+
+
+def test_the_parts_make_a_speculative_configuration() -> None:
+    parts = {"SPECULATIVE_MODEL": "[ngram]", "NUM_SPECULATIVE_TOKENS": "3", "NGRAM_PROMPT_LOOKUP_MAX": "4"}
+
+    settings = load_settings(parts)
+
+    assert settings.engine["speculative_config"] == {
+        "method": "ngram",
+        "num_speculative_tokens": 3,
+        "prompt_lookup_max": 4,
+    }
+    assert settings.origins["speculative_config"] == " and ".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("documented", "other", "field"),
+    [
+        ("DEFAULT_MIN_BATCH_SIZE", "MIN_BATCH_SIZE", "default_min_batch_size"),
+        ("DEFAULT_BATCH_SIZE_GROWTH_FACTOR", "BATCH_SIZE_GROWTH_FACTOR", "default_batch_size_growth_factor"),
+    ],
+)
+def test_the_documented_name_wins_over_the_one_that_worker_code_read(documented: str, other: str, field: str) -> None:
+    assert getattr(load_settings({documented: "2", other: "7"}).server, field) == 2
+    assert getattr(load_settings({other: "7"}).server, field) == 7
+
+
+# Values that mean something else than they say
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["MAX_NUM_BATCHED_TOKENS", "MAX_PARALLEL_LOADING_WORKERS", "NUM_GPU_BLOCKS_OVERRIDE", "MAX_CPU_LORAS"],
+)
+def test_zero_is_unset_where_older_workers_sent_it(variable: str) -> None:
+    assert load_settings({variable: "0"}).engine == {}
+
+
+def test_the_slow_tokenizer_is_called_hf_now() -> None:
+    settings = load_settings({"TOKENIZER_MODE": "slow"})
+
+    assert settings.engine == {"tokenizer_mode": "hf"}
+    assert "slow is called hf now" in settings.warnings[0]
+
+
+def test_the_old_spelling_of_media_limits() -> None:
+    assert load_settings({"LIMIT_MM_PER_PROMPT": "image=1,video=2"}).engine == {
+        "limit_mm_per_prompt": {"image": 1, "video": 2}
+    }
+
+
+@pytest.mark.parametrize("text", ['[{"name": "a", "path": "/a"}]', '{"name": "a", "path": "/a"}'])
+def test_lora_modules_are_a_list_or_one_object(text: str) -> None:
+    assert load_settings({"LORA_MODULES": text}).engine == {"lora_modules": [{"name": "a", "path": "/a"}]}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "allowed"),
+    [
+        ("SKIP_TOKENIZER_INIT", "true", "without a tokenizer no text route works"),
+        ("QUANTIZATION", "bitsandbytes", "bitsandbytes is gone"),
+        ("GPU_MEMORY_UTILIZATION", "1.5", "above 0 and at most 1"),
+        ("TENSOR_PARALLEL_SIZE", "0", "at least 1"),
+        ("VLLM_USE_DEEP_GEMM", "true", "0 or 1"),
+        ("PYTHON_EXECUTION_BACKEND", "dangerously_use_uv", "would run Python that the model wrote"),
+        ("NUM_SPECULATIVE_TOKENS", "none of it", "a whole number of at least 1"),
+        ("MAX_CONCURRENCY", "0", "at least 1"),
+        ("NATIVE_OUTPUT_FORMAT", "xml", "'tokens' or 'openai'"),
+        ("GOAL", "speed", "'latency', 'balanced', 'throughput' or 'benchmark'"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(variable: str, text: str, allowed: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{variable}: the value '.*' is not allowed.*{re.escape(allowed)}"):
+        load_settings({variable: text})
+
+
+def test_an_address_that_is_none_is_not_used_because_shells_set_such() -> None:
+    settings = load_settings({"HOST": "x86_64-conda-linux-gnu"})
+
+    assert settings.server.host is None
+    assert "HOST is not an IP address" in settings.warnings[0]
+
+
+# Where models are kept
+
+
+def test_base_path_gives_the_hub_cache_its_place() -> None:
+    assert load_settings({"BASE_PATH": "/data"}).derived == {"HF_HOME": ("/data/huggingface-cache/hub", "BASE_PATH")}
+
+
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+def test_an_explicit_hub_cache_wins_over_base_path(name: str) -> None:
+    assert load_settings({"BASE_PATH": "/data", name: "/mine"}).derived == {}
+
+
+# Names that nobody reads
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("MAX_MODEL_LENGHT", "MAX_MODEL_LEN"),
+        ("TENSOR_PARALELL_SIZE", "TENSOR_PARALLEL_SIZE"),
+        ("DEFAULT_BATCHSIZE", "DEFAULT_BATCH_SIZE"),
+        ("MAX_CONCURENCY", "MAX_CONCURRENCY"),
+        ("VLLM_STARTUP_TIMOUT", "VLLM_STARTUP_TIMEOUT"),
+        ("OPENAI_SERVED_MODEL_NAME_OVERIDE", "OPENAI_SERVED_MODEL_NAME_OVERRIDE"),
+    ],
+)
+def test_a_typo_is_met_with_the_nearest_name(typo: str, meant: str) -> None:
+    assert load_settings({typo: "8"}).warnings == (f"{typo} is unknown; did you mean {meant}? It is not used.",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SSL_CERT_FILE", "HOSTNAME", "PATH", "LANG", "VLLM_SERVICE_HOST", "VLLM_PORT_8000_TCP_ADDR", "PYTHONPATH"],
+)
+def test_names_of_other_programs_are_no_typos(name: str) -> None:
+    assert load_settings({name: "x"}).warnings == ()
 
 
 # What is not ours to take
@@ -318,11 +541,17 @@ def test_settings_cannot_be_changed() -> None:
     [("demo", "demo"), (" demo ", "demo"), ("", None), ("  ", None), ("null", None), (" None ", None)],
 )
 def test_the_selected_profile(text: str, name: str | None) -> None:
-    assert environment.selected_profile({"PROFILE": text}) == name
+    assert environment.server_settings({"PROFILE": text}).profile == name
 
 
 def test_no_profile_is_selected_without_the_variable() -> None:
-    assert environment.selected_profile({}) is None
+    assert environment.server_settings({}).profile is None
+
+
+def test_what_is_wrong_does_not_hide_the_rest_from_the_service() -> None:
+    settings = environment.server_settings({"PORT": "http", "PROFILE": "demo"})
+
+    assert (settings.port, settings.profile) == (None, "demo")
 
 
 @pytest.mark.parametrize("text", ["", " ", "null", "None", " none "])
@@ -337,10 +566,10 @@ def test_a_cache_folder_that_is_not_named_is_below_the_users(text: str) -> None:
     [("", set()), ("abc", {"abc"}), ("a, b,,", {"a", "b"}), (",", set()), ("null", set()), (" None", set())],
 )
 def test_endpoint_ids(text: str, ids: set[str]) -> None:
-    assert environment.endpoint_ids({"ENDPOINT_IDS": text}) == ids
+    assert set(environment.server_settings({"ENDPOINT_IDS": text}).endpoint_ids) == ids
 
 
-@pytest.mark.parametrize("function", ["cache_dir", "selected_profile", "endpoint_ids", "load_settings"])
+@pytest.mark.parametrize("function", ["cache_dir", "server_settings", "load_settings"])
 def test_the_process_environment_is_the_default(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"GPTOSS_BENTO_CACHE": "/c", "PROFILE": "demo", "ENDPOINT_IDS": "a"}
     monkeypatch.setattr(os, "environ", variables)
@@ -348,6 +577,13 @@ def test_the_process_environment_is_the_default(function: str, monkeypatch: pyte
 
     assert read() == read(variables)
     assert read() != read({"HOME": "/root"})
+
+
+def test_vllms_names_of_tls_become_bentomls() -> None:
+    variables = {"SSL_CERTFILE": "/c.pem", "SSL_KEYFILE": "/k.pem", "SSL_CERT_REQS": "2", "SSL_CA_CERTS": "None"}
+
+    assert environment.tls_settings(variables) == {"certfile": "/c.pem", "keyfile": "/k.pem", "cert_reqs": 2}
+    assert environment.tls_settings({}) == {}
 
 
 # The process environment
@@ -378,6 +614,14 @@ def test_applied_variables_win_over_what_is_set(monkeypatch: pytest.MonkeyPatch)
     environment.apply({"SAID": "plan", "PLANNED": "plan"})
 
     assert os.environ == {"SAID": "plan", "PLANNED": "plan", "OTHER": "operator"}
+
+
+def test_the_port_of_worker_vllm_is_hidden_from_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"VLLM_PORT": "tcp://10.0.0.1:8000"})
+
+    environment.apply({})
+
+    assert os.environ == {}
 
 
 def test_extended_variables_win_over_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

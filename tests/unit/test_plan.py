@@ -12,11 +12,11 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gptoss_bento.environment import RESERVED, load_settings
 from gptoss_bento.errors import ConfigurationError, HardwareError
 from gptoss_bento.hardware import Hardware
 from gptoss_bento.plan import GPT_OSS_ARGUMENTS, PROCESS_ENVIRONMENT, EnginePlan, Planned, make_plan
 from gptoss_bento.profile import Profile, fits, load_profile, profile_names
+from gptoss_bento.variables import RESERVED, load_settings
 from gptoss_bento.vllm_options import Option, known_options
 from tests.fakes import A100, H100, H200, L4, T4, machine, nvidia
 

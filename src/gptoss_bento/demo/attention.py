@@ -1,7 +1,7 @@
 """GPT-OSS attention for training on a CPU: attention sinks through PyTorch's fused kernel, a quarter off each step.
 
 transformers has sinks only in its plain attention, which writes out every score. Here the sink is one more key: all
-other keys are zero in a new dimension, the sink is one there and zero elsewhere, and each query carries its head's sink.
+others are zero in a new dimension, the sink is one there and zero elsewhere, and each query carries its head's sink.
 """
 
 import torch
@@ -29,7 +29,7 @@ def attend(
     s_aux: Tensor,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attention over (batch, heads, length, dimension); `s_aux` has one sink a head. The mask is the same for all rows."""
+    """Attention over (batch, heads, length, dimension); `s_aux` has a sink a head. The mask is the same for all rows."""
     batch, heads, length, _dimension = query.shape
     sinks = (s_aux / scaling).view(1, heads, 1, 1).expand(batch, heads, length, 1)
     groups = heads // key.shape[1]

@@ -14,9 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gptoss_bento.http.errors import openai_error
 from gptoss_bento.http.paths import destination, is_openai_path
 
-PUBLIC_ROUTES = frozenset({"/livez", "/readyz", "/ping"})
-"""They reveal nothing but a status (contract, D35)."""
-
+PUBLIC_ROUTES = ("/livez", "/readyz", "/ping")
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _MESSAGE = "A valid key is needed: Authorization: Bearer KEY."
 
@@ -26,10 +24,15 @@ class Authentication:
 
     `Authorization: Bearer KEY` and `Authorization: KEY` are accepted, the scheme in any case (RunPod's examples use
     both), and `x-api-key: KEY` on Anthropic's routes. Missing, malformed and wrong keys get the same answer.
+
+    Args:
+        keys: the valid ones.
+        public: paths that need none; by default the probes, which reveal nothing but a status.
     """
 
-    def __init__(self, app: ASGIApp, keys: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, keys: Collection[str] = (), public: Collection[str] = PUBLIC_ROUTES) -> None:
         self._app = app
+        self._public = frozenset(public)
         self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,7 +40,7 @@ class Authentication:
         await app(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
-        if not self._digests or scope["path"] in PUBLIC_ROUTES:
+        if not self._digests or scope["path"] in self._public:
             return True
         given = _digest(presented_key(scope))
         # All are compared, each in constant time, so that the time tells nothing about any.

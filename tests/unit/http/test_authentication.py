@@ -67,3 +67,11 @@ async def test_anthropics_header_counts_on_anthropics_routes(path: str) -> None:
 async def test_the_refusal_has_the_shape_of_the_api_called() -> None:
     assert (await ask(("first",), "/openai/v1/models", {})).json()["error"]["code"] == 401
     assert isinstance((await ask(("first",), "/metrics", {})).json()["error"], str)
+
+
+async def test_the_operator_decides_what_is_public() -> None:
+    app = Authentication(PlainTextResponse("through"), ["key"], public=("/metrics",))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+        answers = [(await client.get(path)).status_code for path in ("/metrics", "/livez")]
+
+    assert answers == [200, 401]

@@ -1,0 +1,151 @@
+"""What an operator can say: this server's own settings, and the whole of what was read from the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from gptoss_bento.vllm_options import parse_bool
+
+Goal = Literal["latency", "balanced", "throughput", "benchmark"]
+
+_WEEK_MS = 7 * 24 * 3600 * 1000
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """ "a, b,": ("a", "b")."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+Switch = Annotated[bool, BeforeValidator(lambda value: parse_bool(value) if isinstance(value, str) else value)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: comma_list(value) if isinstance(value, str) else value)
+]
+Address = IPv4Address | IPv6Address
+Secret = Annotated[SecretStr | None, Field(json_schema_extra={"writeOnly": True})]
+
+
+class ServerSettings(BaseModel):
+    """The settings of this server itself. Each is read from the variable of the same name in upper case.
+
+    Names, defaults and units are those of worker-vllm where it has the setting.
+    """
+
+    model_config = ConfigDict(frozen=True, alias_generator=str.upper, populate_by_name=True, extra="ignore")
+
+    # What is served
+    profile: str | None = Field(
+        None,
+        description="A file of configs/ without .yaml, or a path. Default: that of MODEL_NAME, else what fits.",
+    )
+    goal: Goal | None = Field(None, description="What to tune for. Default: balanced.")
+    vllm_config_file: Path | None = Field(None, description="YAML file of vLLM options; variables win over it.")
+    vllm_extra_args: str | None = Field(None, description="vLLM options as words of a shell; they win over everything.")
+
+    # The process
+    host: Address | Literal["localhost"] | None = Field(None, description="Address to listen on. Default: BentoML's.")
+    port: int | None = Field(None, ge=1, le=65535, description="Port to listen on. Default: 3000.")
+    vllm_startup_timeout: int = Field(1200, ge=1, description="Seconds until a start that hangs is given up.")
+    gptoss_bento_cache: Path | None = Field(
+        None,
+        description="Folder of vocabulary and demo model. Default: gptoss-bento below XDG_CACHE_HOME or ~/.cache.",
+    )
+    base_path: Path | None = Field(
+        None,
+        description="Volume of the model cache; HF_HOME's default lies there. Default: /runpod-volume, if there.",
+    )
+
+    # Who may call
+    api_key: Secret = Field(None, description="Keys that clients must present, comma list. Default: open.")
+    vllm_api_key: Secret = Field(None, description="Second name of API_KEY.")
+    public_routes: Names = Field(("/livez", "/readyz", "/ping"), description="Paths that need no key, comma list.")
+    cors_origins: Names = Field((), description="Browser origins that may call, comma list. Default: none.")
+    endpoint_ids: Names = Field((), description="The only ids accepted in /v2/{id}/, comma list. Default: any.")
+    default_endpoint_id: str = Field("local", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Endpoint id in documents.")
+    request_timeout: float = Field(3600, gt=0, description="Seconds that one request may take.")
+    rate_limit: Switch = Field(False, description="Enforce RunPod's published request limits.")
+
+    # Native jobs
+    native_output_format: Literal["tokens", "openai"] = Field(
+        "tokens", description="Shape of the output of prompt and messages jobs."
+    )
+    native_default_max_tokens: int = Field(100, ge=1, description="max_tokens of jobs that give none.")
+    raw_openai_output: Switch = Field(True, description="Streamed OpenAI jobs yield SSE text; off: parsed chunks.")
+    default_batch_size: int = Field(50, ge=1, description="Largest number of tokens of a streamed item.")
+    default_min_batch_size: int = Field(
+        1,
+        ge=0,
+        validation_alias=AliasChoices("DEFAULT_MIN_BATCH_SIZE", "MIN_BATCH_SIZE"),
+        description="Tokens of the first streamed item.",
+    )
+    default_batch_size_growth_factor: float = Field(
+        3,
+        ge=0,
+        validation_alias=AliasChoices("DEFAULT_BATCH_SIZE_GROWTH_FACTOR", "BATCH_SIZE_GROWTH_FACTOR"),
+        description="How much larger each streamed item is than the one before.",
+    )
+    max_concurrency: int = Field(30, ge=1, description="Jobs that run at once.")
+    max_queue_size: int = Field(10_000, ge=1, description="Jobs that may wait; beyond it 429.")
+    execution_timeout_ms: int = Field(
+        600_000, ge=5000, le=_WEEK_MS, description="Milliseconds that a job may run, unless its policy says otherwise."
+    )
+    job_ttl_ms: int = Field(
+        86_400_000,
+        ge=10_000,
+        le=_WEEK_MS,
+        description="Milliseconds that a job may live, unless its policy says otherwise.",
+    )
+    runsync_wait_ms: int = Field(
+        90_000, ge=1000, le=300_000, description="Milliseconds that /runsync waits by default."
+    )
+    async_result_ttl_ms: int = Field(1_800_000, ge=1000, description="Milliseconds that results of /run stay.")
+    sync_result_ttl_ms: int = Field(60_000, ge=1000, description="Milliseconds that results of /runsync stay.")
+    max_run_body_bytes: int = Field(10_485_760, ge=1, description="Largest body of /run.")
+    max_runsync_body_bytes: int = Field(
+        20_971_520, ge=1, description="Largest body of /runsync and of the OpenAI routes."
+    )
+    webhook_allow_private: Switch = Field(False, description="Webhooks may go to loopback and private addresses.")
+    webhook_retries: int = Field(2, ge=0, description="Further attempts after a webhook failed.")
+    webhook_retry_delay_ms: int = Field(10_000, ge=0, description="Milliseconds between these attempts.")
+    route_allowlist: Names = Field(
+        ("/v1/*", "/tokenize", "/detokenize", "/health", "/version"),
+        description="Paths that jobs may name in `route` and `openai_route`, comma list.",
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator said, checked but not yet completed. `None` means: not said.
+
+    `engine` maps vLLM option names to values; `origins` names where each value came from. `process` is the whole
+    environment, in which the plan looks for the operator's own values of what it would set itself; `derived` are
+    variables to add to it, with their origins. `warnings` are sentences for the operator.
+    """
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    model_name: str | None = None
+    model_revision: str | None = None
+    tokenizer: str | None = None
+    served_model_names: tuple[str, ...] = ()
+    cache_dir: Path = Path()
+    vocabulary_dir: Path | None = None
+    visible_devices: str | None = None
+    extra_arguments: tuple[str, ...] = ()
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    derived: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    process: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def profile(self) -> str | None:
+        return self.server.profile
+
+    @property
+    def goal(self) -> Goal | None:
+        return self.server.goal

@@ -1,0 +1,46 @@
+"""Each variable of worker_variables.csv that sets a vLLM option arrives on the arguments that vLLM parses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gptoss_bento import engine
+from gptoss_bento.environment import load_settings
+from gptoss_bento.hardware import Hardware
+from gptoss_bento.plan import make_plan
+from gptoss_bento.profile import load_profile
+from tests.unit.test_worker_variables import rows
+
+pytestmark = pytest.mark.contract
+
+CPU = Hardware(gpus=(), cpu_cores=2, memory_bytes=24 * 2**30)
+
+
+@pytest.fixture(scope="module")
+def parse() -> Callable[[list[str]], Any]:
+    return engine._parser().parse_args
+
+
+@pytest.mark.parametrize("row", rows("option"))
+def test_it_arrives_on_vllms_arguments(row: dict[str, str], parse: Callable[[list[str]], Any]) -> None:
+    settings = load_settings({row["name"]: row["good"]})
+    plan = make_plan(settings, load_profile("demo"), CPU)
+
+    arguments = parse(plan.argv(plan.model.value))
+
+    assert holds(getattr(arguments, row["target"]), json.loads(row["arrives"]))
+
+
+def holds(value: Any, expected: Any) -> bool:
+    """Whether vLLM's value is the expected one; of its configuration objects the expected entries count."""
+    if isinstance(expected, dict) and not isinstance(value, dict):
+        return all(plain(getattr(value, key)) == each for key, each in expected.items())
+    return bool(plain(value) == expected)
+
+
+def plain(value: Any) -> Any:
+    return getattr(value, "value", value)

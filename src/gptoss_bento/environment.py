@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.goal import Goal, parse_goal
 from gptoss_bento.vllm_options import Option, known_options
 
 _Value = TypeVar("_Value")
@@ -64,6 +65,7 @@ class Settings:
     """
 
     profile: str | None = None
+    goal: Goal | None = None
     model_name: str | None = None
     model_revision: str | None = None
     tokenizer: str | None = None
@@ -98,6 +100,7 @@ class _Reader:
     def settings(self) -> Settings:
         settings = Settings(
             profile=self._text("profile", "PROFILE"),
+            goal=self._read("goal", ("GOAL",), parse_goal),
             model_name=self._text("model", "MODEL_NAME", "MODEL"),
             model_revision=self._text("revision", "MODEL_REVISION", "REVISION"),
             tokenizer=self._text("tokenizer", "TOKENIZER_NAME", "TOKENIZER"),

@@ -1,4 +1,4 @@
-"""`gpus.yaml` → the cards known by name, and the family of each architecture. Reads the package's data, nothing else."""
+"""`gpus.yaml` → the cards known by name, and the family of each architecture. Reads this package's data only."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ class _Content(BaseModel):
 
 @cache
 def _content() -> _Content:
-    text = files(__package__).joinpath("gpus.yaml").read_text()
-    return _Content.model_validate(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return _Content.model_validate(yaml.safe_load(files(__package__).joinpath("gpus.yaml").read_text()))
 
 
 def known_cards() -> Mapping[str, Card]:

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from gptoss_bento.hardware import GIB, Gpu
 from gptoss_bento.profile import Shape
 
-
 # What the NVIDIA driver keeps of what it reports: 79.19 of 79.65 GiB reach CUDA on an H100, 22.03 of 22.49 on an L4.
 _DRIVER_GIB = {"nvidia": 0.46, "amd": 0.0}
 # Workspaces of cuBLAS, attention and MoE kernels beside what is counted below, and NCCL's buffers on several GPUs.
@@ -74,7 +73,7 @@ MEMORY_ARGUMENTS = frozenset(_READ + _BEYOND)
 """The arguments that change how memory is split."""
 
 
-class NotEstimable(ValueError):
+class NotEstimableError(ValueError):
     """These arguments are beyond the estimate; the message says which and why."""
 
 
@@ -135,7 +134,7 @@ def estimate(
         cpu_cache_gib: VLLM_CPU_KVCACHE_SPACE, which decides on a CPU.
 
     Raises:
-        NotEstimable: the arguments use something that this does not model, or are no sizes at all.
+        NotEstimableError: the arguments use something that this does not model, or are no sizes at all.
     """
     return _Split(shape, gpu, arguments, cpu_cache_gib).estimate()
 
@@ -179,9 +178,9 @@ class _Split:
             value = self.arguments.get(name)
             harmless = name.endswith("_parallel_size") and value == 1
             if value and not harmless and (name != "compilation_config" or self._changes_graphs):
-                raise NotEstimable(f"{name} is beyond this estimate")
+                raise NotEstimableError(f"{name} is beyond this estimate")
         if not 0 < self._number("gpu_memory_utilization", _GPU_MEMORY_UTILIZATION) <= 1:
-            raise NotEstimable("gpu_memory_utilization is not between 0 and 1")
+            raise NotEstimableError("gpu_memory_utilization is not between 0 and 1")
 
     @property
     def _changes_graphs(self) -> bool:
@@ -215,8 +214,8 @@ class _Split:
         if shape.expert_bits is None:
             return 3 * shape.experts * intermediate * shape.hidden * self._weight_bytes
         padding = _PADDING.get(self.gpu.family if self.gpu else "", _DEFAULT_PADDING)
-        elements = _rounded_up(intermediate, padding.intermediate) * _rounded_up(shape.hidden, padding.hidden)
-        return 3 * shape.experts * elements * padding.factor * shape.expert_bits / 8
+        elements: int = _rounded_up(intermediate, padding.intermediate) * _rounded_up(shape.hidden, padding.hidden)
+        return float(3 * shape.experts * elements * padding.factor * shape.expert_bits / 8)
 
     @cached_property
     def _activations_gib(self) -> float:
@@ -225,7 +224,7 @@ class _Split:
         rows = min(self._sequences * (1 + self._speculated), tokens)
         per_expert = shape.hidden * 2 + shape.intermediate * 2 / self._tensor_parallel
         moe = tokens * 2 * (4 * shape.hidden + shape.experts_per_token * per_expert)
-        peak = max(rows * shape.vocabulary * _BYTES_PER_LOGIT, moe) / GIB
+        peak: float = max(rows * shape.vocabulary * _BYTES_PER_LOGIT, moe) / GIB
         return peak + _WORKSPACE_GIB + (_COMMUNICATION_GIB if self._tensor_parallel > 1 else 0)
 
     @cached_property
@@ -235,7 +234,7 @@ class _Split:
             return 0.0
         largest = min(self._size("max_cudagraph_capture_size", _GRAPH_SIZE), self._batched_tokens)
         sizes = [1, 2, 4, *range(8, 256, 8), *range(256, max(largest, 256) + 1, 16)]
-        return _GRAPH_GIB * sum(size <= largest for size in sizes)
+        return _GRAPH_GIB * len([size for size in sizes if size <= largest])
 
     @cached_property
     def _kv_cache_gib(self) -> float:
@@ -243,7 +242,7 @@ class _Split:
             return _count("kv_cache_memory_bytes", stated) / GIB
         if self.gpu is None:
             if self.cpu_cache_gib is None:
-                raise NotEstimable("without VLLM_CPU_KVCACHE_SPACE vLLM takes what the machine has free")
+                raise NotEstimableError("without VLLM_CPU_KVCACHE_SPACE vLLM takes what the machine has free")
             return self.cpu_cache_gib
         return self._usable_gib - self._weights_gib - self._activations_gib - self._graphs_gib
 
@@ -266,14 +265,14 @@ class _Split:
         return layers * 2 * self._block_size * self._kv_heads * self.shape.head_dim * self._cache_bytes
 
     def _blocks(self, length: int) -> int:
-        """What a request of this length may hold: all of it in full attention; the window and what is in flight else."""
+        """What a request of this length may hold: in full attention all of it, else window and what is in flight."""
         full, sliding, _ = self._groups
         kept = min(self.shape.sliding_window - 1 + self._tokens_in_flight, length)
         return full * math.ceil(length / self._block_size) + sliding * (math.ceil(kept / self._block_size) + 1)
 
     def _longest(self, blocks: int) -> int:
         """The longest request that these blocks hold, by bisection; 0 if none."""
-        low, high = 0, self.shape.max_length
+        low, high = 0, max(self.shape.max_length, self._max_model_len or 0)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._blocks(middle) <= blocks else (low, middle - 1)
@@ -315,7 +314,7 @@ class _Split:
         if not config:
             return 0
         if not isinstance(config, dict) or not isinstance(config.get("num_speculative_tokens"), int):
-            raise NotEstimable("speculative_config has no num_speculative_tokens")
+            raise NotEstimableError("speculative_config has no num_speculative_tokens")
         return max(0, int(config["num_speculative_tokens"]))
 
     @property
@@ -346,7 +345,7 @@ class _Split:
     def _bytes(self, name: str, sizes: Mapping[str, int], default: str) -> int:
         value = str(self.arguments.get(name, default))
         if value not in sizes:
-            raise NotEstimable(f"{name} {value} is beyond this estimate")
+            raise NotEstimableError(f"{name} {value} is beyond this estimate")
         return sizes[value]
 
     def _size(self, name: str, default: int) -> int:
@@ -355,7 +354,7 @@ class _Split:
     def _number(self, name: str, default: float) -> float:
         value = self.arguments.get(name, default)
         if not isinstance(value, (int, float)):
-            raise NotEstimable(f"{name} is not a number")
+            raise NotEstimableError(f"{name} is not a number")
         return float(value)
 
 
@@ -367,7 +366,7 @@ def _count(name: str, value: Any) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)", str(value))
     count = int(float(match[1]) * _SUFFIXES[match[2]]) if match else 0
     if count < 1:
-        raise NotEstimable(f"{name} is not a size of at least 1")
+        raise NotEstimableError(f"{name} is not a size of at least 1")
     return count
 
 

@@ -21,4 +21,4 @@ def parse_goal(text: str) -> Goal:
     if word in list(Goal):
         return Goal(word)
     close = difflib.get_close_matches(word, list(Goal), n=1)
-    raise ValueError(f"{', '.join(Goal)}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    raise ValueError(f"{', '.join(Goal)}" + (f"; did you mean {str(close[0])!r}?" if close else ""))

@@ -10,7 +10,7 @@ from typing import Any
 
 from gptoss_bento.environment import Settings
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.estimate import MEMORY_ARGUMENTS, Estimate, NotEstimable, beyond_estimate, estimate
+from gptoss_bento.estimate import MEMORY_ARGUMENTS, Estimate, NotEstimableError, beyond_estimate, estimate
 from gptoss_bento.goal import Goal
 from gptoss_bento.hardware import Hardware
 from gptoss_bento.profile import PARALLEL_SIZES, Engine, Profile, Situation, fits, largest_group
@@ -32,8 +32,8 @@ PROCESS_ENVIRONMENT: Mapping[str, str] = {
 }
 
 
-# A length that nobody asked for is shortened to what fits by estimate, less a margin because it is one; a server for
-# less than _SHORTEST tokens is of no use, so that is refused instead.
+# A length that nobody asked for is shortened to what fits, less a margin; a server for fewer than _SHORTEST tokens is
+# of no use, so that is refused instead.
 _MARGIN = 0.9
 _SHORTEST = 1024
 
@@ -238,7 +238,7 @@ def _check_requirements(profile: Profile, hardware: Hardware) -> None:
 
 def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation: Situation) -> None:
     broken = [
-        f"{limit.argument} is {planned.value} ({planned.origin}); here it must be below {limit.below:g}: {limit.reason}."
+        f"{limit.argument} is {planned.value} ({planned.origin}); allowed here: below {limit.below:g}. {limit.reason}"
         for limit in profile.limits
         if limit.when.holds(situation)
         and (planned := arguments.get(limit.argument))
@@ -253,10 +253,10 @@ def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation:
 
 
 def _with_memory(plan: EnginePlan, settings: Settings, profile: Profile, situation: Situation) -> EnginePlan:
-    """The plan with its estimate; where a full-length request does not fit, shorter or refused, but never in silence."""
+    """The plan with its estimate. Where a full-length request does not fit: shorter or refused, never in silence."""
     try:
         memory = _estimate(plan, profile, situation)
-    except NotEstimable as error:
+    except NotEstimableError as error:
         return replace(plan, warnings=(*plan.warnings, f"memory is not estimated: {error}"))
     if memory.fits:
         return replace(plan, memory=memory)
@@ -267,13 +267,13 @@ def _with_memory(plan: EnginePlan, settings: Settings, profile: Profile, situati
 
 
 def _estimate(plan: EnginePlan, profile: Profile, situation: Situation) -> Estimate:
-    """Raises NotEstimable, also for another model than the profile's and for words that say other than the plan."""
+    """Raises NotEstimableError, also for another model than the profile's and for words beside the plan."""
     if not situation.own_model:
-        raise NotEstimable(f"{plan.model.origin} names a model that the profile does not describe")
+        raise NotEstimableError(f"{plan.model.origin} names a model that the profile does not describe")
     if profile.model.shape is None:
-        raise NotEstimable(f"profile {profile.name!r} has no model.shape")
+        raise NotEstimableError(f"profile {profile.name!r} has no model.shape")
     if said := beyond_estimate(plan.extra_arguments):
-        raise NotEstimable(f"VLLM_EXTRA_ARGS sets {', '.join(said)}")
+        raise NotEstimableError(f"VLLM_EXTRA_ARGS sets {', '.join(said)}")
     gpu = min(plan.hardware.gpus, key=lambda gpu: gpu.memory_bytes, default=None)
     arguments = {name: planned.value for name, planned in plan.arguments.items()}
     return estimate(profile.model.shape, gpu, arguments, _cpu_cache_gib(plan.environment))
@@ -284,13 +284,13 @@ def _cpu_cache_gib(environment: Mapping[str, Planned]) -> float | None:
     try:
         return float(planned.value) if planned else None
     except ValueError:
-        raise NotEstimable("VLLM_CPU_KVCACHE_SPACE is not a number") from None
+        raise NotEstimableError("VLLM_CPU_KVCACHE_SPACE is not a number") from None
 
 
 def _shortened(plan: EnginePlan, memory: Estimate, again: Callable[[EnginePlan], Estimate]) -> EnginePlan:
     """With the longest request that fits in place of a length that nobody asked for."""
     before = plan.arguments.get("max_model_len", Planned(memory.max_model_len, "vLLM"))
-    length = max(_SHORTEST, int(memory.longest * _MARGIN) // _SHORTEST * _SHORTEST)
+    length = _comfortable(memory)
     shortened = {**plan.arguments, "max_model_len": Planned(length, "estimate of what fits")}
     warning = (
         f"max_model_len is {length}, not {before.value} ({before.origin}): by estimate no longer request fits into the "
@@ -298,6 +298,11 @@ def _shortened(plan: EnginePlan, memory: Estimate, again: Callable[[EnginePlan],
     )
     plan = replace(plan, arguments=shortened, warnings=(*plan.warnings, warning))
     return replace(plan, memory=again(plan))
+
+
+def _comfortable(memory: Estimate) -> int:
+    """A length that fits with a margin, since this is an estimate; thousands, as people choose them."""
+    return max(_SHORTEST, int(memory.longest * _MARGIN) // _SHORTEST * _SHORTEST)
 
 
 def _too_large(plan: EnginePlan, memory: Estimate, explicit: Mapping[str, Planned]) -> ConfigurationError:
@@ -309,5 +314,5 @@ def _too_large(plan: EnginePlan, memory: Estimate, explicit: Mapping[str, Planne
         return ConfigurationError(f"{text} Set were {said}.") if said else HardwareError(text)
     return ConfigurationError(
         f"max_model_len {memory.max_model_len} does not fit: one request of that length needs {memory.request_gib:.1f} "
-        f"GiB, but {left}. A value that would fit: {memory.longest}. Set were {said}."
+        f"GiB, but {left}. A value that would fit: {_comfortable(memory)}. Set were {said}."
     )

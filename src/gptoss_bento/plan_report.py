@@ -14,23 +14,28 @@ from gptoss_bento.plan import EnginePlan, Planned
 from gptoss_bento.redaction import redacted, redacted_words
 
 _ESTIMATED = "Memory figures are an estimate; vLLM measures at start and logs what it found."
+_WIDEST = 40  # characters of a column; a longer value pushes its own origin to the right, not those of all
 
 
 def print_plan(plan: EnginePlan, console: Console) -> None:
     """Prints values with origins, vLLM's arguments, the memory split and warnings."""
-    table = Table("what", "value", "origin", box=None)
-    for name, value, origin in plan.rows():
-        if name not in ("memory", "warning"):
-            table.add_row(name, value, origin)
-    console.print(table)
+    rows = [row for row in plan.rows() if row[0] not in ("memory", "warning")]
+    names, values = (min(_WIDEST, max(len(row[column]) for row in rows)) for column in (0, 1))
+    for name, value, origin in rows:
+        _print_words(f"{name:<{names}}  {value:<{values}}  {origin}".rstrip(), console)
     console.print("\nvLLM is started with", style="bold")
-    console.print(shlex.join(shown_arguments(plan)), soft_wrap=True, markup=False, highlight=False)
+    _print_words(shlex.join(shown_arguments(plan)), console)
     if plan.memory:
         console.print("\nMemory of each GPU" if plan.hardware.gpus else "\nMemory", style="bold")
         console.print(_memory_table(plan))
         console.print(_ESTIMATED)
     for warning in plan.warnings:
-        console.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+        _print_words(f"warning: {warning}", console, style="yellow")
+
+
+def _print_words(text: str, console: Console, style: str | None = None) -> None:
+    """Whole, however narrow the terminal: these lines are copied."""
+    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
 def shown_arguments(plan: EnginePlan) -> list[str]:

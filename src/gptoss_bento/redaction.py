@@ -9,7 +9,19 @@ HIDDEN = "***"
 
 # Whole words of a name, so that `hf_token` is one and `max_num_batched_tokens` is not.
 _SECRET_WORDS = frozenset(
-    ["apikey", "auth", "authorization", "credential", "credentials", "key", "keys", "passwd", "password", "secret", "token"]
+    [
+        "apikey",
+        "auth",
+        "authorization",
+        "credential",
+        "credentials",
+        "key",
+        "keys",
+        "passwd",
+        "password",
+        "secret",
+        "token",
+    ]
 )
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 

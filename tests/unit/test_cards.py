@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from importlib import import_module
 from typing import get_args
 
 import pytest
+
 from gptoss_bento.cards import families, family_of, known_cards, recognised
 
 
@@ -71,11 +73,10 @@ def test_every_card_has_a_family_and_names_that_lead_back_to_it(key: str) -> Non
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # BentoML's, at its first import
 def test_names_for_bentocloud_are_those_that_bentoml_accepts() -> None:
-    from _bentoml_sdk.service.config import GpuLiteralType
-
+    accepted = get_args(import_module("_bentoml_sdk.service.config").GpuLiteralType)
     used = {card.bentocloud for card in known_cards().values() if card.bentocloud}
 
-    assert used <= set(get_args(GpuLiteralType))
+    assert used <= set(accepted)
     assert {"nvidia-l4", "nvidia-h100-80gb", "nvidia-h200-141gb", "amd-mi300x"} <= used
 
 

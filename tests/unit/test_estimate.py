@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.estimate import Estimate, NotEstimableError, beyond_estimate, estimate
+from gptoss_bento.estimate import MEMORY_ARGUMENTS, Estimate, NotEstimableError, beyond_estimate, estimate
 from gptoss_bento.hardware import Gpu, hardware_named
 from gptoss_bento.profile import Shape, load_profile
 from gptoss_bento.vllm_options import known_options
@@ -152,8 +152,8 @@ def test_fewer_tokens_and_sequences_need_less_for_activations() -> None:
         (hardware_named("b200").gpus[0], {"max_num_batched_tokens": 16384, "max_num_seqs": 1024}),
     ],
 )
-def test_what_is_not_set_has_vllms_default(gpu: Gpu, same_as: dict[str, int]) -> None:
-    stated = {
+def test_what_is_not_set_has_vllms_default(gpu: Gpu, same_as: dict[str, Any]) -> None:
+    stated: dict[str, Any] = {
         "max_model_len": 131072,
         "gpu_memory_utilization": 0.92,
         "max_cudagraph_capture_size": 1024,
@@ -195,7 +195,7 @@ def test_a_request_of_full_length_fits_or_not(shape: Shape, gpu: Gpu, arguments:
 
 
 def test_the_longest_that_fits_does_fit_and_one_block_more_does_not() -> None:
-    arguments = {"gpu_memory_utilization": 0.75}
+    arguments: dict[str, Any] = {"gpu_memory_utilization": 0.75}
     longest = split(gpu=L4, **arguments).longest
 
     assert split(gpu=L4, max_model_len=longest, **arguments).fits
@@ -272,6 +272,4 @@ def test_words_that_change_memory_are_found() -> None:
 
 
 def test_the_arguments_it_knows_are_vllms() -> None:
-    from gptoss_bento.estimate import MEMORY_ARGUMENTS
-
     assert set(known_options()) >= MEMORY_ARGUMENTS

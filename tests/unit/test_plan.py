@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gptoss_bento.cards import known_cards
 from gptoss_bento.environment import load_settings
 from gptoss_bento.errors import ConfigurationError, HardwareError
@@ -478,6 +479,7 @@ def test_rows_show_no_secrets() -> None:
         ("gpt-oss-120b", "mi300x", {"attention_backend": "ROCM_AITER_UNIFIED_ATTN", "block_size": 64}),
         ("gpt-oss-120b", "mi355xx8", {"gpu_memory_utilization": 0.95, "tensor_parallel_size": 8}),
         ("gpt-oss-120b", "h100-nvl", {"gpu_memory_utilization": 0.92, "max_num_batched_tokens": 8192}),
+        ("gpt-oss-120b", "a100-40x2", {"gpu_memory_utilization": 0.95, "max_model_len": 65536}),
         ("gpt-oss-120b", "l40sx2", {"tensor_parallel_size": 2, "max_model_len": 131072}),
     ],
 )

@@ -105,7 +105,10 @@ def test_what_was_said_is_planned_unchanged_or_the_plan_is_refused(
         assert not fits(profile, hardware) or not MEMORY_ARGUMENTS & values.keys()
         return
     except ConfigurationError as error:
-        assert [name for name in values if name.upper() in str(error)], error
+        message = str(error)
+        plan = None
+    if plan is None:
+        assert [name for name in values if name.upper() in message], message
         return
 
     assert not hardware.gpus or _needed_gpus({name: size.value for name, size in plan.arguments.items()}) <= len(

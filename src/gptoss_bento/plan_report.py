@@ -55,13 +55,20 @@ def as_json(plan: EnginePlan) -> dict[str, Any]:
         "arguments": {name: _value(name, planned) for name, planned in plan.arguments.items()},
         "environment": {name: _value(name, planned) for name, planned in plan.environment.items()},
         "argv": shown_arguments(plan),
-        "memory": {"estimated": True, **asdict(plan.memory)} if plan.memory else None,
+        "memory": _memory(plan),
         "warnings": list(plan.warnings),
     }
 
 
 def _value(name: str, planned: Planned) -> dict[str, Any]:
     return {"value": redacted(name, planned.value), "origin": planned.origin}
+
+
+def _memory(plan: EnginePlan) -> dict[str, Any] | None:
+    if plan.memory is None:
+        return None
+    figures = {name: round(value, 2) for name, value in asdict(plan.memory).items()}
+    return {"estimated": True, **figures}
 
 
 def _hardware(plan: EnginePlan) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A profile may `include` files that begin with an underscore: tiers, goals and li
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -75,6 +75,17 @@ class Service(_Strict):
     environment: dict[str, str] = {}
 
 
+def _known_families(names: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := sorted(set(names) - families()):
+        raise ValueError(f"no families of gpus.yaml: {', '.join(unknown)}; known: {', '.join(sorted(families()))}")
+    return names
+
+
+def _known_arguments(arguments: Iterable[str]) -> None:
+    if unknown := [name for name in arguments if name not in known_options()]:
+        raise ValueError(f"not options of vLLM: {', '.join(unknown)}")
+
+
 class Requirements(_Strict):
     """The least hardware that can serve the model; refused below it, before anything is downloaded."""
 
@@ -83,6 +94,8 @@ class Requirements(_Strict):
     compute_capability: float = 0
     amd_families: tuple[str, ...] = ()
     reason: str = ""
+
+    _known_amd_families = field_validator("amd_families")(_known_families)
 
     def __str__(self) -> str:
         amd = f"; from AMD, {' or '.join(self.amd_families)}" if self.amd_families else ""
@@ -107,8 +120,7 @@ class Engine(_Strict):
     @field_validator("arguments")
     @classmethod
     def _known(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        if unknown := [name for name in arguments if name not in known_options()]:
-            raise ValueError(f"not options of vLLM: {', '.join(unknown)}")
+        _known_arguments(arguments)
         if reserved := RESERVED.intersection(arguments):
             raise ValueError(f"decided by this server: {', '.join(sorted(reserved))}")
         return arguments
@@ -142,12 +154,7 @@ class Condition(_Strict):
     pipeline_parallel: int | None = None
     own_model: bool | None = None
 
-    @field_validator("family")
-    @classmethod
-    def _known_family(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(names) - families()):
-            raise ValueError(f"no families of gpus.yaml: {', '.join(unknown)}; known: {', '.join(sorted(families()))}")
-        return names
+    _known_family = field_validator("family")(_known_families)
 
     def holds(self, situation: Situation) -> bool:
         """Whether this is such a situation."""
@@ -195,6 +202,12 @@ class Limit(_Strict):
     argument: str
     below: float
     reason: str
+
+    @field_validator("argument")
+    @classmethod
+    def _known(cls, argument: str) -> str:
+        _known_arguments([argument])
+        return argument
 
 
 class Shared(_Strict):

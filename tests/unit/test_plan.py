@@ -551,6 +551,7 @@ def test_the_limit_of_two_h100s_names_the_variable_and_the_reason(text: str) -> 
         ("gpt-oss-120b", machine(H100, H100), {"GPU_MEMORY_UTILIZATION": "0.96", "TENSOR_PARALLEL_SIZE": "1"}),
         ("gpt-oss-120b", machine(H200, H200), {"GPU_MEMORY_UTILIZATION": "0.95"}),
         ("gpt-oss-20b", machine(H100, H100), {"GPU_MEMORY_UTILIZATION": "0.95"}),
+        ("gpt-oss-120b", machine(H100, H100), {"GPU_MEMORY_UTILIZATION": "0.95", "MODEL_NAME": "a/small-one"}),
     ],
 )
 def test_the_limit_is_that_of_two_h100s_only(profile: str, hardware: Hardware, environ: dict[str, str]) -> None:

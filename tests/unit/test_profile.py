@@ -108,6 +108,8 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
         ({"goals": {"speed": []}}, "goals.speed"),
         ({"goals": {"latency": [{"arguments": {"nope": 1}}]}}, "goals.latency.0.arguments"),
         ({"limits": [{"when": {}, "argument": "seed"}]}, "limits.0.below"),
+        ({"limits": [{"when": {}, "argument": "sed", "below": 1, "reason": ""}]}, "limits.0.argument"),
+        ({"requires": {"amd_families": ["cdna9"]}}, "requires.amd_families"),
         ({"model": {"source": "a", "served_names": ["x"], "shape": {"layers": 1}}}, "model.shape.sliding_layers"),
     ],
 )

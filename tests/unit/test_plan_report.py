@@ -30,7 +30,7 @@ def test_values_and_arguments_are_whole_on_any_terminal(width: int) -> None:
 
     assert "--max-cudagraph-capture-size" in text
     assert "VLLM_ENABLE_RESPONSES_API_STORE" in text
-    assert "'--quantization-config={\"moe\": {\"activation\": \"mxfp8\"}}'" in text
+    assert '\'--quantization-config={"moe": {"activation": "mxfp8"}}\'' in text
 
 
 def test_columns_are_aligned() -> None:

@@ -76,8 +76,6 @@ class Worker:
     def _load_settings(self) -> Settings:
         with self.startup.timed("settings"):
             settings = environment.load_settings()
-        for warning in settings.warnings:
-            logger.warning("%s", warning)
         environment.apply({name: value for name, (value, _) in settings.derived.items()})
         return settings
 

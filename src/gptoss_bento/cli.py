@@ -1,25 +1,32 @@
-"""`gptoss-bento`: what an operator types beside `bentoml`."""
+"""`gptoss-bento`: what an operator types beside `bentoml`.
+
+`plan` answers at once, so nothing heavy is imported up here: not BentoML, not what talks to servers.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from gptoss_bento import artifacts, engine, environment, hardware, reference
-from gptoss_bento.bench.compare import Shape, compare, measure_running
-from gptoss_bento.bench.report import Run, as_json, rows
+from gptoss_bento import environment, hardware, plan_report
 from gptoss_bento.errors import GptOssBentoError
+from gptoss_bento.goal import Goal
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
 from gptoss_bento.settings import Settings
+
+if TYPE_CHECKING:
+    from gptoss_bento.artifacts import Artifacts
+    from gptoss_bento.bench.compare import Shape
+    from gptoss_bento.bench.report import Run
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 console = Console()
@@ -35,13 +42,25 @@ def main() -> None:
 
 
 @app.command()
-def plan(profile: ProfileOption = None) -> None:
-    """Prints what would be served here, and where each value comes from."""
-    _, planned = _plan(profile)
-    table = Table("what", "value", "origin", box=None)
-    for row in planned.rows():
-        table.add_row(*row)
-    console.print(table)
+def plan(
+    profile: ProfileOption = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Plan for this card instead of those found here: h100, or h100x2 for two.")
+    ] = None,
+    goal: Annotated[Goal | None, typer.Option(help="What to tune for; the variable GOAL otherwise.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, also for a refusal.")] = False,
+) -> None:
+    """Prints what would be served here, where each value comes from, and how memory would be split."""
+    try:
+        _, planned = _plan(profile, gpu, goal)
+    except GptOssBentoError as error:
+        if as_json:
+            _print_json({"refused": str(error)})
+        raise
+    if as_json:
+        _print_json(plan_report.as_json(planned))
+    else:
+        plan_report.print_plan(planned, console)
 
 
 @app.command()
@@ -65,6 +84,9 @@ def bench(
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench.json"),
 ) -> None:
     """Measures this service against bare vLLM on the same arguments, in turn in one run, and prints the ratios."""
+    from gptoss_bento.bench.compare import Shape, measure_running
+    from gptoss_bento.bench.report import as_json, rows
+
     shape = Shape(_numbers(streams), max_tokens=max_tokens)
     ours, bare = ([measure_running(url, model, shape)], []) if url else _compare(profile, runs, shape)
     output.write_text(json.dumps(as_json(ours, bare), indent=2) + "\n")
@@ -80,19 +102,27 @@ def schema(
     fill: Annotated[Path | None, typer.Option(help="Renews the generated tables of this document instead.")] = None,
 ) -> None:
     """Prints all settings as JSON Schema, for forms."""
+    from gptoss_bento import reference
+
     if fill:
         fill.write_text(reference.fill(fill.read_text()))
         return
-    print(json.dumps(reference.hub_form() if hub else reference.json_schema(), indent=2))
+    _print_json(reference.hub_form() if hub else reference.json_schema())
 
 
 @app.command(hidden=True)
 def record_options() -> None:
     """Writes what the installed vLLM says of its options into the package. For developers, after an upgrade."""
+    from gptoss_bento import engine
+
     lines = ",\n".join(json.dumps(row) for row in engine.describe_options())
     Path(__file__).with_name("vllm_options.json").write_text(f"[\n{lines}\n]\n")
     names = json.dumps(engine.describe_variables(), indent=0)
     Path(__file__).with_name("vllm_variables.json").write_text(f"{names}\n")
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(content, indent=2))
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -106,6 +136,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _compare(profile: str | None, runs: int, shape: Shape) -> tuple[list[Run], list[Run]]:
+    from gptoss_bento.bench.compare import compare
+
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
     name = planned.served_names.value[0]
@@ -118,7 +150,9 @@ def _figure(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
 
 
-def _prepare(settings: Settings, planned: EnginePlan) -> artifacts.Artifacts:
+def _prepare(settings: Settings, planned: EnginePlan) -> Artifacts:
+    from gptoss_bento import artifacts
+
     return artifacts.prepare(planned.model.value, planned.revision.value, settings.cache_dir, settings.vocabulary_dir)
 
 
@@ -126,9 +160,12 @@ def _chosen(profile: str | None, settings: Settings) -> str:
     return profile or settings.profile or AUTOMATIC
 
 
-def _plan(profile: str | None) -> tuple[Settings, EnginePlan]:
+def _plan(profile: str | None, gpu: str | None = None, goal: Goal | None = None) -> tuple[Settings, EnginePlan]:
     settings = environment.load_settings()
-    machine = hardware.probe(settings.visible_devices)
+    if goal:
+        server = settings.server.model_copy(update={"goal": goal})
+        settings = replace(settings, server=server, origins={**settings.origins, "goal": "--goal"})
+    machine = hardware.hardware_named(gpu) if gpu else hardware.probe(settings.visible_devices)
     name = _chosen(profile, settings)
     chosen = load_profile(automatic_profile(machine, settings.model_name) if name == AUTOMATIC else name)
     return settings, make_plan(settings, chosen, machine)
@@ -141,7 +178,15 @@ def run() -> None:
     except GptOssBentoError as error:
         print(f"gptoss-bento: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except httpx.HTTPError as error:
+    except Exception as error:
+        if not _is_from_httpx(error):
+            raise
         cause = str(error).split("\n")[0] or type(error).__name__
         print(f"gptoss-bento: the server does not answer as it should: {cause}", file=sys.stderr)
         sys.exit(1)
+
+
+def _is_from_httpx(error: Exception) -> bool:
+    """Importing httpx takes a fifth of what `plan` takes in all, and whoever raises its errors has done so."""
+    httpx = sys.modules.get("httpx")
+    return httpx is not None and isinstance(error, httpx.HTTPError)

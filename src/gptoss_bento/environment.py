@@ -83,11 +83,18 @@ class _Reader:
             visible_devices=self._environ.get("CUDA_VISIBLE_DEVICES"),
             extra_arguments=rest,
             engine={name: each.value for name, each in said.items() if name not in _APART},
-            origins={name: each.origin for name, each in said.items()}
-            | ({"extra_arguments": "VLLM_EXTRA_ARGS"} if rest else {}),
+            origins=self._origins(said, server, rest),
             derived=_derived(self._environ, server.base_path),
             warnings=tuple(self._warnings),
             process=self._environ,
+        )
+
+    def _origins(self, said: Mapping[str, _Said], server: ServerSettings, rest: tuple[str, ...]) -> dict[str, str]:
+        origins = {name: each.origin for name, each in said.items()}
+        return (
+            origins
+            | ({"goal": "GOAL"} if server.goal else {})
+            | ({"extra_arguments": "VLLM_EXTRA_ARGS"} if rest else {})
         )
 
     # This server's own settings

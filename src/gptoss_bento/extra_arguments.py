@@ -46,7 +46,8 @@ def parse(words: Sequence[str], reserved: Collection[str] = ()) -> tuple[dict[st
 
 def _groups(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Each flag with the words behind it."""
-    flag, given = None, []
+    flag: str | None = None
+    given: list[str] = []
     for word in words:
         if _FLAG.match(word):
             if flag:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
+import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
-from gptoss_bento.errors import HardwareError
+from gptoss_bento.cards import family_of, known_cards, recognised
+from gptoss_bento.errors import ConfigurationError, HardwareError
 
 GIB = 1024**3
+_MIB = 1024**2
 _AMD_VENDOR_ID = "0x1002"
 _LEAST_AMD_BYTES = 8 * GIB  # less is graphics inside a processor, which vLLM cannot use
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. `architecture` is `sm_90` and the like for NVIDIA, `amd` for AMD."""
+    """One GPU, or one MIG slice of it.
+
+    `architecture` is `sm_90` and the like for NVIDIA, `gfx942` and the like for AMD; `amd` if the driver does not say.
+    """
 
     vendor: Literal["nvidia", "amd"]
     name: str
@@ -33,9 +41,14 @@ class Gpu:
 
     @property
     def compute_capability(self) -> float:
-        """NVIDIA's number, such as 9.0; infinite for AMD, whose supported cards are all new enough."""
+        """NVIDIA's number, such as 9.0; infinite for AMD, whose architectures have names instead."""
         number = self.architecture.removeprefix("sm_")
         return int(number) / 10 if number.isdecimal() else math.inf
+
+    @property
+    def family(self) -> str:
+        """`hopper`, `cdna3`, …; empty where gpus.yaml does not know the architecture."""
+        return family_of(self.architecture)
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class Hardware:
     gpus: tuple[Gpu, ...]
     cpu_cores: int
     memory_bytes: int
+    origin: str = "probed"
 
     @property
     def smallest_gpu_gib(self) -> float:
@@ -63,8 +77,34 @@ def probe(visible_devices: str | None = None) -> Hardware:
     Args:
         visible_devices: the text of CUDA_VISIBLE_DEVICES, which NVML itself does not honour. None means all.
     """
-    gpus = _nvidia_gpus(visible_devices) or _amd_gpus()
+    gpus = _nvidia_gpus(visible_devices) or _visible_amd_gpus(visible_devices)
     return Hardware(gpus, len(os.sched_getaffinity(0)), psutil.virtual_memory().total)
+
+
+def hardware_named(text: str) -> Hardware:
+    """A machine that need not exist: `h100`, or `h100x2` for two of them.
+
+    Raises:
+        ConfigurationError: no such card (the nearest known one is given), or a count below 1.
+    """
+    name = text.strip().lower()
+    match = re.fullmatch(r"(?P<card>.+?)x(?P<count>\d+)", name)
+    key, count = (name, 1) if name in known_cards() or not match else (match["card"], int(match["count"]))
+    if f"{key}x" in known_cards():  # `mi300x8`: the x of the name is also that of the count
+        key = f"{key}x"
+    if key not in known_cards():
+        raise ConfigurationError(_no_such_card(key))
+    if count < 1:
+        raise ConfigurationError(f"{text!r} names no card; the number after x is at least 1.")
+    card = known_cards()[key]
+    gpu = Gpu(card.vendor, card.names[0], card.memory_mib * _MIB, card.architecture)
+    return Hardware((gpu,) * count, cpu_cores=0, memory_bytes=0, origin="named")
+
+
+def _no_such_card(key: str) -> str:
+    close = difflib.get_close_matches(key, known_cards(), n=1, cutoff=0.4)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"There is no card {key!r}{hint} Known: {', '.join(known_cards())}; two of them are written like h100x2."
 
 
 def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
@@ -75,9 +115,7 @@ def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
     except pynvml.NVMLError:  # no driver: not an error on a machine without GPU
         return ()
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        uuids = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-        return tuple(_nvidia_gpu(handles[index]) for index in visible_indexes(uuids, visible_devices))
+        return tuple(_nvidia_gpu(handle) for handle in _visible_handles(pynvml, visible_devices))
     except pynvml.NVMLError as error:
         raise HardwareError(f"The NVIDIA driver does not answer: {error}") from None
     finally:
@@ -85,10 +123,41 @@ def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
             pynvml.nvmlShutdown()
 
 
-def _nvidia_gpu(handle: object) -> Gpu:
+def _visible_handles(nvml: Any, visible_devices: str | None) -> list[Any]:
+    """NVML's handles of what CUDA would see. A card in MIG mode is not usable itself; its first slice is."""
+    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    uuids = [str(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    if handles and (slice_id := _mig_id(visible_devices)):
+        with suppress(nvml.NVMLError):  # no such slice: CUDA sees nothing then
+            return [nvml.nvmlDeviceGetHandleByUUID(slice_id)]
+        return []
+    return [_first_slice(nvml, handles[index]) or handles[index] for index in visible_indexes(uuids, visible_devices)]
+
+
+def _mig_id(visible_devices: str | None) -> str:
+    """The MIG slice that CUDA_VISIBLE_DEVICES begins with. CUDA uses one slice a process and ignores what follows."""
+    first = (visible_devices or "").split(",")[0].strip()
+    return first if first.startswith("MIG-") else ""
+
+
+def _first_slice(nvml: Any, handle: Any) -> Any:
+    """The first MIG slice of a card in MIG mode; None for all others, also those that know no MIG."""
+    with suppress(nvml.NVMLError):
+        if nvml.nvmlDeviceGetMigMode(handle)[0]:
+            for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+                with suppress(nvml.NVMLError):  # a place without slice
+                    return nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+    return None
+
+
+def _nvidia_gpu(handle: Any) -> Gpu:
     import pynvml
 
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    try:  # a slice knows its memory, but only its card knows the architecture
+        card = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+    except pynvml.NVMLError:
+        card = handle
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(card)
     return Gpu(
         vendor="nvidia",
         name=str(pynvml.nvmlDeviceGetName(handle)),
@@ -110,9 +179,19 @@ def visible_indexes(uuids: list[str], visible_devices: str | None) -> list[int]:
     return indexes
 
 
-def _amd_gpus(devices: Path = Path("/sys/class/drm")) -> tuple[Gpu, ...]:
+def _visible_amd_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
+    """HIP reads CUDA_VISIBLE_DEVICES too; AMD's cards are named by number there."""
+    gpus = _amd_gpus()
+    unnamed = [f"GPU {index}" for index in range(len(gpus))]
+    return tuple(gpus[index] for index in visible_indexes(unnamed, visible_devices))
+
+
+def _amd_gpus(
+    devices: Path = Path("/sys/class/drm"), nodes: Path = Path("/sys/class/kfd/kfd/topology/nodes")
+) -> tuple[Gpu, ...]:
+    architectures = dict(_amd_architectures(nodes))
     found = []
-    for card in sorted(devices.glob("card[0-9]*/device")):
+    for card in sorted(devices.glob("card[0-9]*/device"), key=lambda path: _numbers(path.parent.name)):
         with suppress(OSError, ValueError):
             if (card / "vendor").read_text().strip() != _AMD_VENDOR_ID:
                 continue
@@ -120,8 +199,33 @@ def _amd_gpus(devices: Path = Path("/sys/class/drm")) -> tuple[Gpu, ...]:
             if memory < _LEAST_AMD_BYTES:
                 continue
             name = _read_or(card / "product_name", "AMD GPU")
-            found.append(Gpu("amd", name, memory, "amd"))
+            render = next((path.name for path in card.glob("drm/renderD*")), "")
+            found.append(Gpu("amd", name, memory, architectures.get(render) or _architecture_by_name(name)))
     return tuple(found)
+
+
+def _amd_architectures(nodes: Path) -> Iterator[tuple[str, str]]:
+    """(render device, architecture) of each GPU that the compute driver knows.
+
+    Source: amdgpu's KFD topology; `gfx_target_version` is 90402 for gfx942: major, minor, stepping, the last two of
+    which LLVM writes as one hexadecimal digit each.
+    """
+    for path in nodes.glob("*/properties"):
+        with suppress(OSError, ValueError, KeyError):
+            values = dict(line.split() for line in path.read_text().splitlines())
+            version = int(values["gfx_target_version"])
+            if version:  # 0: a processor
+                gfx = f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+                yield f"renderD{int(values['drm_render_minor'])}", gfx
+
+
+def _architecture_by_name(name: str) -> str:
+    key = recognised(name)
+    return known_cards()[key].architecture if key else "amd"
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", text)]
 
 
 def _read_or(path: Path, default: str) -> str:

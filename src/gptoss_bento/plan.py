@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gptoss_bento.errors import ConfigurationError, HardwareError
+from gptoss_bento.estimate import MEMORY_ARGUMENTS, Estimate, NotEstimableError, beyond_estimate, estimate
+from gptoss_bento.goal import Goal
 from gptoss_bento.hardware import Hardware
-from gptoss_bento.profile import Profile, fits, largest_group
+from gptoss_bento.profile import PARALLEL_SIZES, Engine, Profile, Situation, fits, largest_group
+from gptoss_bento.redaction import redacted, redacted_words
 from gptoss_bento.settings import Settings
 from gptoss_bento.vllm_options import known_options
 
@@ -29,9 +32,15 @@ PROCESS_ENVIRONMENT: Mapping[str, str] = {
 }
 
 
+# A length that nobody asked for is shortened to what fits, less a margin; a server for fewer than _SHORTEST tokens is
+# of no use, so that is refused instead.
+_MARGIN = 0.9
+_SHORTEST = 1024
+
+
 @dataclass(frozen=True)
 class Planned:
-    """A value and where it comes from: default, profile, tier, or the name of a variable."""
+    """A value and where it comes from: default, profile, tier, goal, or the name of a variable."""
 
     value: Any
     origin: str
@@ -39,16 +48,22 @@ class Planned:
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """Everything the engine is started with. `model` is a hub id, a folder, or `demo`."""
+    """Everything the engine is started with. `model` is a hub id, a folder, or `demo`.
+
+    `memory` is None where it cannot be estimated; then one of the `warnings` says why.
+    """
 
     profile: str
     hardware: Hardware
+    goal: Planned
     model: Planned
     revision: Planned
     served_names: Planned
     arguments: Mapping[str, Planned]
     environment: Mapping[str, Planned]
     extra_arguments: tuple[str, ...] = ()
+    memory: Estimate | None = None
+    warnings: tuple[str, ...] = ()
 
     def argv(self, model: str) -> list[str]:
         """The words that `vllm serve` would get. `model` is the place the weights were prepared at."""
@@ -67,19 +82,24 @@ class EnginePlan:
         return {**planned, "TIKTOKEN_ENCODINGS_BASE": str(vocabulary_dir)}
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """(name, value, origin) of everything planned, for people."""
+        """(name, value, origin) of everything planned, for people; what may be a secret is not shown."""
         yield "profile", self.profile, ""
-        yield "hardware", str(self.hardware), "probed"
+        yield "hardware", str(self.hardware), self.hardware.origin
+        yield "goal", str(self.goal.value), self.goal.origin
         yield "model", str(self.model.value), self.model.origin
         if self.revision.value:
             yield "revision", str(self.revision.value), self.revision.origin
         yield "served names", ", ".join(self.served_names.value), self.served_names.origin
         for name, planned in self.arguments.items():
-            yield f"--{name.replace('_', '-')}", str(planned.value), planned.origin
+            yield f"--{name.replace('_', '-')}", str(redacted(name, planned.value)), planned.origin
         for name, planned in self.environment.items():
-            yield name, str(planned.value), planned.origin
+            yield name, str(redacted(name, planned.value)), planned.origin
         if self.extra_arguments:
-            yield "further arguments", " ".join(self.extra_arguments), "VLLM_EXTRA_ARGS"
+            yield "further arguments", " ".join(redacted_words(self.extra_arguments)), "VLLM_EXTRA_ARGS"
+        if self.memory:
+            yield "memory", str(self.memory), "estimate"
+        for warning in self.warnings:
+            yield "warning", warning, ""
 
 
 def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> EnginePlan:
@@ -87,24 +107,29 @@ def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> Engin
 
     Raises:
         HardwareError: the profile cannot run on this hardware.
-        ConfigurationError: two explicit values contradict each other.
+        ConfigurationError: two explicit values contradict each other, or one cannot work here.
     """
     origin = settings.origins
-    model = _chosen(settings.model_name, origin.get("model"), profile.model.source)
-    if model.value == profile.model.source:
+    goal = Planned(settings.goal, origin["goal"]) if settings.goal else Planned(Goal.BALANCED, "default")
+    situation = _situation(settings, profile, hardware)
+    if situation.own_model:
         _check_requirements(profile, hardware)
-    arguments = _arguments(settings, profile, hardware)
+    arguments = _arguments(settings, profile, situation, goal.value)
     _check_parallel(arguments, hardware)
-    return EnginePlan(
+    _check_limits(arguments, profile, situation)
+    planned = EnginePlan(
         profile=profile.name,
         hardware=hardware,
-        model=model,
+        goal=goal,
+        model=_chosen(settings.model_name, origin.get("model"), profile.model.source),
         revision=_chosen(settings.model_revision, origin.get("revision"), profile.model.revision),
         served_names=_served_names(settings, profile),
         arguments=arguments,
-        environment=_environment(settings, profile, hardware),
+        environment=_environment(settings, profile, situation, goal.value),
         extra_arguments=settings.extra_arguments,
+        warnings=(*settings.warnings, *_goal_warnings(goal, profile)),
     )
+    return _with_memory(planned, settings, profile, situation)
 
 
 def _chosen(explicit: Any, variable: str | None, from_profile: Any) -> Planned:
@@ -119,41 +144,65 @@ def _served_names(settings: Settings, profile: Profile) -> Planned:
     return Planned(profile.model.served_names, "profile")
 
 
-def _arguments(settings: Settings, profile: Profile, hardware: Hardware) -> dict[str, Planned]:
+def _goal_warnings(goal: Planned, profile: Profile) -> tuple[str, ...]:
+    if goal.value in (Goal.BALANCED, *profile.goals):
+        return ()
+    return (f"profile {profile.name!r} has no settings for the goal {goal.value} ({goal.origin}); it changes nothing",)
+
+
+# Arguments: defaults, profile, tiers, goal, operator; the later win
+
+
+def _arguments(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
     planned = {name: Planned(value, "default for GPT-OSS") for name, value in GPT_OSS_ARGUMENTS.items()}
-    planned |= {name: Planned(value, "profile") for name, value in profile.engine.arguments.items()}
-    for tier in profile.tiers_for(hardware):
-        planned |= {name: Planned(value, f"tier {tier.name}") for name, value in tier.arguments.items()}
-    if settings.tokenizer:
-        planned["tokenizer"] = Planned(settings.tokenizer, settings.origins["tokenizer"])
-    planned |= {name: Planned(value, settings.origins[name]) for name, value in settings.engine.items()}
-    return planned | _tensor_parallel(planned, hardware)
+    for origin, engine in _layers(profile, situation, goal):
+        planned |= {name: Planned(value, origin) for name, value in engine.arguments.items()}
+    planned |= _explicit(settings)
+    if "tensor_parallel_size" not in planned and situation.tensor_parallel > 1:
+        planned["tensor_parallel_size"] = Planned(situation.tensor_parallel, "number of GPUs")
+    return planned
 
 
-def _tensor_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> dict[str, Planned]:
-    """As many GPUs as can share the model, where nobody said how many; nothing to say for one."""
-    groups = math.prod(size.value for _, size in _parallel_sizes(arguments))
-    gpus = largest_group(len(hardware.gpus) // groups)
-    unsaid = "tensor_parallel_size" not in arguments
-    return {"tensor_parallel_size": Planned(gpus, "number of GPUs")} if unsaid and gpus > 1 else {}
-
-
-def _environment(settings: Settings, profile: Profile, hardware: Hardware) -> dict[str, Planned]:
+def _environment(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
     planned = {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()}
-    planned |= {name: Planned(value, "profile") for name, value in profile.engine.environment.items()}
-    for tier in profile.tiers_for(hardware):
-        planned |= {name: Planned(value, f"tier {tier.name}") for name, value in tier.environment.items()}
+    for origin, engine in _layers(profile, situation, goal):
+        planned |= {name: Planned(value, origin) for name, value in engine.environment.items()}
     planned |= {name: Planned(value, origin) for name, (value, origin) in settings.derived.items()}
     explicit = {name: Planned(settings.process[name], "environment") for name in planned if name in settings.process}
     return planned | explicit
 
 
-def _check_requirements(profile: Profile, hardware: Hardware) -> None:
-    if not fits(profile, hardware):
-        raise HardwareError(
-            f"Profile {profile.name!r} needs {profile.requires}; found: {hardware}. "
-            "Choose another profile with PROFILE; 'demo' runs everywhere."
-        )
+def _layers(profile: Profile, situation: Situation, goal: Goal) -> list[tuple[str, Engine]]:
+    """(origin, what it suggests), the later winning."""
+    tiers = [(f"tier {tier.name}", tier) for tier in profile.tiers_for(situation)]
+    return [
+        ("profile", profile.engine),
+        *tiers,
+        *((f"goal {goal}", entry) for entry in profile.goal_for(goal, situation)),
+    ]
+
+
+def _explicit(settings: Settings) -> dict[str, Planned]:
+    planned = {name: Planned(value, settings.origins[name]) for name, value in settings.engine.items()}
+    if settings.tokenizer:
+        planned["tokenizer"] = Planned(settings.tokenizer, settings.origins["tokenizer"])
+    return planned
+
+
+# How the GPUs are shared
+
+
+def _situation(settings: Settings, profile: Profile, hardware: Hardware) -> Situation:
+    """What conditions ask about. As many GPUs share the model as can, where nobody said how many."""
+    said = {name: Planned(value, "profile") for name, value in profile.engine.arguments.items()} | _explicit(settings)
+    sizes = {name: planned.value for name, planned in _parallel_sizes(said)}
+    tensor = sizes.get("tensor_parallel_size") or largest_group(len(hardware.gpus) // math.prod(sizes.values()))
+    return Situation(
+        hardware=hardware,
+        tensor_parallel=max(1, tensor),
+        pipeline_parallel=sizes.get("pipeline_parallel_size", 1),
+        own_model=settings.model_name in (None, profile.model.source),
+    )
 
 
 def _parallel_sizes(arguments: Mapping[str, Planned]) -> list[tuple[str, Planned]]:
@@ -162,8 +211,7 @@ def _parallel_sizes(arguments: Mapping[str, Planned]) -> list[tuple[str, Planned
     Raises:
         ConfigurationError: one of them is below 1.
     """
-    names = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    sizes = [(name, arguments[name]) for name in names if name in arguments]
+    sizes = [(name, arguments[name]) for name in PARALLEL_SIZES if name in arguments]
     for name, size in sizes:
         if size.value < 1:
             raise ConfigurationError(f"{name} is {size.value} ({size.origin}); allowed: a whole number of at least 1.")
@@ -176,3 +224,96 @@ def _check_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> Non
     if hardware.gpus and needed > len(hardware.gpus):
         said = " and ".join(f"{name} {planned.value} ({planned.origin})" for name, planned in sizes)
         raise ConfigurationError(f"{said} need {needed} GPUs, but this process sees {len(hardware.gpus)}.")
+
+
+# What cannot work
+
+
+def _check_requirements(profile: Profile, hardware: Hardware) -> None:
+    if not fits(profile, hardware):
+        raise HardwareError(
+            f"Profile {profile.name!r} needs {profile.requires}; found: {hardware}. "
+            "Choose another profile with PROFILE; 'demo' runs everywhere."
+        )
+
+
+def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation: Situation) -> None:
+    broken = [
+        f"{limit.argument} is {planned.value} ({planned.origin}); allowed here: below {limit.below:g}. {limit.reason}"
+        for limit in profile.limits
+        if limit.when.holds(situation)
+        and (planned := arguments.get(limit.argument))
+        and isinstance(planned.value, (int, float))
+        and planned.value >= limit.below
+    ]
+    if broken:
+        raise ConfigurationError("\n".join(broken))
+
+
+# Memory
+
+
+def _with_memory(plan: EnginePlan, settings: Settings, profile: Profile, situation: Situation) -> EnginePlan:
+    """The plan with its estimate. Where a full-length request does not fit: shorter or refused, never in silence."""
+    try:
+        memory = _estimate(plan, profile, situation)
+    except NotEstimableError as error:
+        return replace(plan, warnings=(*plan.warnings, f"memory is not estimated: {error}"))
+    if memory.fits:
+        return replace(plan, memory=memory)
+    explicit = {name: planned for name, planned in _explicit(settings).items() if name in MEMORY_ARGUMENTS}
+    if memory.longest < _SHORTEST or "max_model_len" in explicit:
+        raise _too_large(plan, memory, explicit)
+    return _shortened(plan, memory, lambda shorter: _estimate(shorter, profile, situation))
+
+
+def _estimate(plan: EnginePlan, profile: Profile, situation: Situation) -> Estimate:
+    """Raises NotEstimableError, also for another model than the profile's and for words beside the plan."""
+    if not situation.own_model:
+        raise NotEstimableError(f"{plan.model.origin} names a model that the profile does not describe")
+    if profile.model.shape is None:
+        raise NotEstimableError(f"profile {profile.name!r} has no model.shape")
+    if said := beyond_estimate(plan.extra_arguments):
+        raise NotEstimableError(f"VLLM_EXTRA_ARGS sets {', '.join(said)}")
+    gpu = min(plan.hardware.gpus, key=lambda gpu: gpu.memory_bytes, default=None)
+    arguments = {name: planned.value for name, planned in plan.arguments.items()}
+    return estimate(profile.model.shape, gpu, arguments, _cpu_cache_gib(plan.environment))
+
+
+def _cpu_cache_gib(environment: Mapping[str, Planned]) -> float | None:
+    planned = environment.get("VLLM_CPU_KVCACHE_SPACE")
+    try:
+        return float(planned.value) if planned else None
+    except ValueError:
+        raise NotEstimableError("VLLM_CPU_KVCACHE_SPACE is not a number") from None
+
+
+def _shortened(plan: EnginePlan, memory: Estimate, again: Callable[[EnginePlan], Estimate]) -> EnginePlan:
+    """With the longest request that fits in place of a length that nobody asked for."""
+    before = plan.arguments.get("max_model_len", Planned(memory.max_model_len, "vLLM"))
+    length = _comfortable(memory)
+    shortened = {**plan.arguments, "max_model_len": Planned(length, "estimate of what fits")}
+    warning = (
+        f"max_model_len is {length}, not {before.value} ({before.origin}): by estimate no longer request fits into the "
+        f"{memory.kv_cache_gib:.1f} GiB that are left for the KV cache. MAX_MODEL_LEN sets it."
+    )
+    plan = replace(plan, arguments=shortened, warnings=(*plan.warnings, warning))
+    return replace(plan, memory=again(plan))
+
+
+def _comfortable(memory: Estimate) -> int:
+    """A length that fits with a margin, since this is an estimate; thousands, as people choose them."""
+    return max(_SHORTEST, int(memory.longest * _MARGIN) // _SHORTEST * _SHORTEST)
+
+
+def _too_large(plan: EnginePlan, memory: Estimate, explicit: Mapping[str, Planned]) -> ConfigurationError:
+    """Names what the operator set, since that is what can be changed; without any of it the hardware is too small."""
+    said = ", ".join(f"{planned.origin}={planned.value}" for planned in explicit.values())
+    left = f"{max(0.0, memory.kv_cache_gib):.1f} GiB are left for the KV cache of {plan.hardware} (estimated: {memory})"
+    if memory.longest < _SHORTEST:
+        text = f"Profile {plan.profile!r} does not fit: {left}."
+        return ConfigurationError(f"{text} Set were {said}.") if said else HardwareError(text)
+    return ConfigurationError(
+        f"max_model_len {memory.max_model_len} does not fit: one request of that length needs {memory.request_gib:.1f} "
+        f"GiB, but {left}. A value that would fit: {_comfortable(memory)}. Set were {said}."
+    )

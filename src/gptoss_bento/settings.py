@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from gptoss_bento.goal import Goal, parse_goal
 from gptoss_bento.vllm_options import parse_bool
-
-Goal = Literal["latency", "balanced", "throughput", "benchmark"]
 
 _WEEK_MS = 7 * 24 * 3600 * 1000
 
@@ -43,9 +42,13 @@ class ServerSettings(BaseModel):
         None,
         description="A file of configs/ without .yaml, or a path. Default: that of MODEL_NAME, else what fits.",
     )
-    goal: Goal | None = Field(None, description="What to tune for. Default: balanced.")
+    goal: Annotated[Goal | None, BeforeValidator(parse_goal)] = Field(
+        None, description="What to tune for. Default: balanced."
+    )
     vllm_config_file: Path | None = Field(None, description="YAML file of vLLM options; variables win over it.")
-    vllm_extra_args: str | None = Field(None, description="vLLM options as words of a shell; they win over everything.")
+    vllm_extra_args: str | None = Field(
+        None, repr=False, description="vLLM options as words of a shell; they win over everything."
+    )
 
     # The process
     host: Address | Literal["localhost"] | None = Field(None, description="Address to listen on. Default: BentoML's.")

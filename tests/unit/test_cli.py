@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,12 +14,14 @@ from typer.testing import CliRunner, Result
 
 from gptoss_bento import artifacts, cli, hardware
 from gptoss_bento.artifacts import Artifacts
+from gptoss_bento.bench import compare as comparison
 from gptoss_bento.bench.compare import Shape
 from gptoss_bento.bench.load import Load
 from gptoss_bento.bench.report import Run
 from gptoss_bento.bench.servers import Memory
 from gptoss_bento.errors import ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
 from tests.fakes import H100, L4, Calls, machine
+from tests.server import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +109,126 @@ def test_only_visible_gpus_are_planned_for(monkeypatch: pytest.MonkeyPatch) -> N
     assert probe.made == [("1",)]
 
 
+def test_plan_for_a_named_machine_probes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = Calls(machine())
+    monkeypatch.setattr(hardware, "probe", probe)
+
+    lines = words(invoke("plan", "--gpu", "h100x2"))
+
+    assert probe.made == []
+    assert ["hardware", "2", "x", "H100", "80GB", "HBM3", "(80", "GiB)", "named"] in lines
+    assert ["profile", "gpt-oss-20b"] in lines
+    assert ["--tensor-parallel-size", "2", "number", "of", "GPUs"] in lines
+
+
+def test_plan_shows_arguments_memory_and_that_it_is_an_estimate() -> None:
+    result = invoke("plan", "--gpu", "h100", "--profile", "gpt-oss-120b")
+    lines = words(result)
+
+    (arguments,) = [line for line in lines if line and line[0].startswith("--model=")]
+    assert {"--gpu-memory-utilization=0.95", "--max-num-batched-tokens=1024"} <= set(arguments)
+    assert ["weights", "64.4"] in lines
+    assert "Memory figures are an estimate" in result.output
+
+
+def test_the_option_goal_wins_over_the_variable() -> None:
+    os.environ["GOAL"] = "latency"
+
+    assert ["goal", "throughput", "--goal"] in words(invoke("plan", "--gpu", "h100", "--goal", "throughput"))
+    assert ["goal", "latency", "GOAL"] in words(invoke("plan", "--gpu", "h100"))
+
+
+def test_plan_prints_warnings() -> None:
+    os.environ["GPU_MEMORY_UTILIZATION"] = "0.75"
+
+    assert "warning: max_model_len is " in invoke("plan", "--gpu", "l4").output
+
+
+def test_plan_for_an_unknown_card_names_the_nearest() -> None:
+    error = invoke("plan", "--gpu", "h10x2").exception
+
+    assert isinstance(error, ConfigurationError)
+    assert "did you mean 'h100'" in str(error)
+
+
+def plan_json(*arguments: str) -> dict[str, Any]:
+    result = invoke("plan", "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.output)
+    assert isinstance(content, dict)
+    return content
+
+
+def test_plan_as_json_has_every_value_with_its_origin() -> None:
+    os.environ["MAX_NUM_SEQS"] = "3"
+
+    found = plan_json("--gpu", "mi300x", "--goal", "benchmark", "--profile", "gpt-oss-120b")
+
+    assert found["profile"] == "gpt-oss-120b"
+    assert found["goal"] == {"value": "benchmark", "origin": "--goal"}
+    assert found["hardware"]["origin"] == "named"
+    assert found["hardware"]["gpus"] == [
+        {
+            "name": "Instinct MI300X",
+            "architecture": "gfx942",
+            "family": "cdna3",
+            "memory_gib": 191.98,
+            "bentocloud": "amd-mi300x",
+        }
+    ]
+    assert found["arguments"]["max_num_seqs"] == {"value": 3, "origin": "MAX_NUM_SEQS"}
+    assert found["arguments"]["enable_prefix_caching"] == {"value": False, "origin": "goal benchmark"}
+    assert found["environment"]["VLLM_ROCM_USE_AITER"] == {"value": "1", "origin": "tier AMD Instinct"}
+    assert "--max-num-seqs=3" in found["argv"]
+    assert found["memory"]["estimated"] is True
+    assert found["memory"]["kv_tokens"] > 131072
+    assert found["warnings"] == []
+
+
+def test_a_refusal_is_json_too() -> None:
+    result = invoke("plan", "--json", "--gpu", "t4", "--profile", "gpt-oss-20b")
+
+    assert isinstance(result.exception, HardwareError)
+    assert json.loads(result.output) == {"refused": str(result.exception)}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_plan_prints_no_secrets(options: list[str]) -> None:
+    os.environ.update(
+        {
+            "HF_TOKEN": "s3cret",
+            "API_KEY": "s3cret",
+            "KV_TRANSFER_CONFIG": '{"kv_connector_extra_config": {"secret": "s3cret"}}',
+            "VLLM_EXTRA_ARGS": "--kv-transfer-config.password s3cret",
+        }
+    )
+
+    result = invoke("plan", "--gpu", "h100", *options)
+
+    assert result.exit_code == 0, result.output
+    assert "s3cret" not in result.output
+
+
+def test_plan_loads_nothing_heavy() -> None:
+    """So that it answers at once, and where vLLM is not installed."""
+    script = """
+import json, sys
+sys.argv = ["gptoss-bento", "plan", "--gpu", "h100x2"]
+from gptoss_bento.cli import app
+app(standalone_mode=False)
+print(json.dumps(sorted(sys.modules)))
+"""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": "/root", "PYTHONPATH": str(REPOSITORY / "src")}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    loaded = set(json.loads(ended.stdout.splitlines()[-1]))
+    assert "gptoss_bento.plan" in loaded
+    assert not loaded & {"vllm", "torch", "transformers", "openai", "bentoml", "httpx", "huggingface_hub", "pynvml"}
+
+
 # prepare
 
 
@@ -128,7 +252,7 @@ def run(server: str, rate: float) -> Run:
 
 def test_bench_measures_a_server_that_runs_already(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measure = Calls(run("http://there/v1", 1234.5))
-    monkeypatch.setattr(cli, "measure_running", measure)
+    monkeypatch.setattr(comparison, "measure_running", measure)
     output = tmp_path / "bench.json"
 
     result = invoke(
@@ -142,7 +266,7 @@ def test_bench_measures_a_server_that_runs_already(monkeypatch: pytest.MonkeyPat
 
 def test_bench_measures_the_model_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measure = Calls(run("http://there/v1", 1234.5))
-    monkeypatch.setattr(cli, "measure_running", measure)
+    monkeypatch.setattr(comparison, "measure_running", measure)
 
     words(invoke("bench", "--url", "http://there/v1", "--model", "m", "--output", str(tmp_path / "bench.json")))
 
@@ -150,7 +274,7 @@ def test_bench_measures_the_model_that_is_named(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_bench_of_a_running_server_plans_nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cli, "measure_running", Calls(run("http://there/v1", 1.0)))
+    monkeypatch.setattr(comparison, "measure_running", Calls(run("http://there/v1", 1.0)))
     os.environ["PROFILE"] = "no-such-profile"
 
     result = invoke("bench", "--url", "http://there/v1", "--output", str(tmp_path / "bench.json"))
@@ -161,7 +285,7 @@ def test_bench_of_a_running_server_plans_nothing_here(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("streams", ["a", "1,b", "", "1,,2", "1.5"])
 def test_streams_that_are_no_numbers_are_a_usage_error(streams: str, monkeypatch: pytest.MonkeyPatch) -> None:
     measure = Calls()
-    monkeypatch.setattr(cli, "measure_running", measure)
+    monkeypatch.setattr(comparison, "measure_running", measure)
 
     result = invoke("bench", "--url", "http://there/v1", "--streams", streams)
 
@@ -172,7 +296,7 @@ def test_streams_that_are_no_numbers_are_a_usage_error(streams: str, monkeypatch
 
 def test_bench_compares_with_bare_vllm_on_the_same_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compare = Calls(([run("gptoss-bento", 99.0)], [run("vLLM", 100.0)]))
-    monkeypatch.setattr(cli, "compare", compare)
+    monkeypatch.setattr(comparison, "compare", compare)
     monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     output = tmp_path / "bench.json"
 

@@ -458,7 +458,7 @@ def test_lora_modules_are_a_list_or_one_object(text: str) -> None:
         ("NUM_SPECULATIVE_TOKENS", "none of it", "a whole number of at least 1"),
         ("MAX_CONCURRENCY", "0", "at least 1"),
         ("NATIVE_OUTPUT_FORMAT", "xml", "'tokens' or 'openai'"),
-        ("GOAL", "speed", "'latency', 'balanced', 'throughput' or 'benchmark'"),
+        ("GOAL", "latenzy", "latency, balanced, throughput, benchmark; did you mean 'latency'?"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(variable: str, text: str, allowed: str) -> None:

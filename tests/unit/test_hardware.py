@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from gptoss_bento import hardware
-from gptoss_bento.errors import HardwareError
-from gptoss_bento.hardware import GIB, Gpu, Hardware, visible_indexes
+from gptoss_bento.cards import known_cards
+from gptoss_bento.errors import ConfigurationError, HardwareError
+from gptoss_bento.hardware import GIB, Gpu, Hardware, hardware_named, visible_indexes
 from tests.fakes import H100, H200, L4, T4, machine
 
 UUIDS = ["GPU-aa11", "GPU-aa22", "GPU-bb33"]
@@ -21,8 +22,9 @@ class FakeNvml:
     class NVMLError(Exception):
         pass
 
-    def __init__(self, gpus: list[Gpu] | None) -> None:
+    def __init__(self, gpus: list[Gpu] | None, slices: dict[str, Gpu] | None = None) -> None:
         self._gpus = gpus
+        self._slices = slices or {}  # of the first GPU, by MIG id; any puts it into MIG mode
         self.is_open = False
 
     def nvmlInit(self) -> None:  # noqa: N802
@@ -44,6 +46,31 @@ class FakeNvml:
         assert self._gpus is not None
         return UUIDS[self._gpus.index(gpu)]
 
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Gpu:  # noqa: N802
+        if uuid not in self._slices:
+            raise self.NVMLError("Not Found")
+        return self._slices[uuid]
+
+    def nvmlDeviceGetMigMode(self, gpu: Gpu) -> list[int]:  # noqa: N802
+        if gpu.architecture == "sm_89":
+            raise self.NVMLError("Not Supported")
+        enabled = int(bool(self._slices) and gpu is (self._gpus or [])[0])
+        return [enabled, enabled]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, gpu: Gpu) -> int:  # noqa: ARG002, N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, gpu: Gpu, index: int) -> Gpu:  # noqa: ARG002, N802
+        if not 2 <= index < 2 + len(self._slices):
+            raise self.NVMLError("Not Found")
+        return list(self._slices.values())[index - 2]
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, gpu: Gpu) -> Gpu:  # noqa: N802
+        if gpu not in self._slices.values():
+            raise self.NVMLError("Invalid Argument")
+        assert self._gpus is not None
+        return self._gpus[0]
+
     def nvmlDeviceGetName(self, gpu: Gpu) -> str:  # noqa: N802
         return gpu.name
 
@@ -60,8 +87,8 @@ def no_amd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_amd_gpus", lambda: ())
 
 
-def install(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu] | None) -> FakeNvml:
-    nvml = FakeNvml(gpus)
+def install(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu] | None, slices: dict[str, Gpu] | None = None) -> FakeNvml:
+    nvml = FakeNvml(gpus, slices)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     return nvml
 
@@ -120,6 +147,62 @@ def test_a_driver_that_does_not_answer_is_an_error_with_its_words(call: str, mon
     assert not nvml.is_open
 
 
+SLICES = {
+    "MIG-one": Gpu("nvidia", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40 * GIB, "none of its own"),
+    "MIG-two": Gpu("nvidia", "NVIDIA H100 80GB HBM3 MIG 1g.20gb", 20 * GIB, "none of its own"),
+}
+
+
+@pytest.mark.usefixtures("no_amd")
+@pytest.mark.parametrize(("visible", "gib"), [("MIG-two", 20), ("MIG-one,MIG-two", 40), (" MIG-one ", 40)])
+def test_a_mig_slice_is_a_gpu_with_its_own_memory(visible: str, gib: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, [H100, L4], SLICES)
+
+    (found,) = hardware.probe(visible).gpus
+
+    assert found.memory_gib == gib
+    assert "MIG" in found.name
+    assert found.architecture == "sm_90"  # that of its card
+
+
+@pytest.mark.usefixtures("no_amd")
+def test_an_unknown_mig_slice_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, [H100], SLICES)
+
+    assert hardware.probe("MIG-three").gpus == ()
+
+
+@pytest.mark.usefixtures("no_amd")
+def test_of_a_card_in_mig_mode_the_first_slice_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, [H100, L4], SLICES)
+
+    assert [gpu.memory_gib for gpu in hardware.probe("0").gpus] == [40]
+    assert [gpu.architecture for gpu in hardware.probe().gpus] == ["sm_90", "sm_89"]
+
+
+def compute_node(folder: Path, **properties: int) -> None:
+    folder.mkdir(parents=True)
+    (folder / "properties").write_text("".join(f"{name} {value}\n" for name, value in properties.items()))
+
+
+@pytest.mark.parametrize(
+    ("version", "architecture"), [(90402, "gfx942"), (90500, "gfx950"), (90010, "gfx90a"), (120001, "gfx1201")]
+)
+def test_the_compute_driver_tells_the_architecture_of_amd_cards(
+    version: int, architecture: str, tmp_path: Path
+) -> None:
+    amd_card(tmp_path / "drm" / "card1", "0x1002", str(192 * GIB), None)
+    (tmp_path / "drm" / "card1" / "device" / "drm" / "renderD128").mkdir(parents=True)
+    compute_node(tmp_path / "nodes" / "0", gfx_target_version=0, drm_render_minor=0)  # the processor
+    compute_node(tmp_path / "nodes" / "1", gfx_target_version=110000, drm_render_minor=129)  # another card
+    compute_node(tmp_path / "nodes" / "2", simd_count=304, gfx_target_version=version, drm_render_minor=128)
+    (tmp_path / "nodes" / "3").mkdir()  # may not be read
+
+    (found,) = hardware._amd_gpus(tmp_path / "drm", tmp_path / "nodes")
+
+    assert found.architecture == architecture
+
+
 def amd_card(folder: Path, vendor: str, memory: str | None, product: str | None) -> None:
     device = folder / "device"
     device.mkdir(parents=True)
@@ -138,9 +221,15 @@ def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
     amd_card(tmp_path / "card4", "0x1002", "unreadable", "odd")
     (tmp_path / "card1-DP-1" / "device").mkdir(parents=True)  # a connector
 
-    found = hardware._amd_gpus(tmp_path)
+    amd_card(tmp_path / "card10", "0x1002", str(288 * GIB), "AMD Instinct MI355X")
 
-    assert found == (Gpu("amd", "MI300X", 192 * GIB, "amd"), Gpu("amd", "AMD GPU", 64 * GIB, "amd"))
+    found = hardware._amd_gpus(tmp_path, tmp_path / "absent")
+
+    assert found == (
+        Gpu("amd", "MI300X", 192 * GIB, "gfx942"),  # by its name
+        Gpu("amd", "AMD GPU", 64 * GIB, "amd"),
+        Gpu("amd", "AMD Instinct MI355X", 288 * GIB, "gfx950"),
+    )
 
 
 @pytest.mark.parametrize(("memory", "counts"), [(GIB // 2, False), (8 * GIB - 1, False), (8 * GIB, True)])
@@ -156,6 +245,8 @@ def test_amd_gpus_are_looked_for_where_there_is_no_nvidia(monkeypatch: pytest.Mo
     monkeypatch.setattr(hardware, "_amd_gpus", lambda: (amd,))
 
     assert hardware.probe().gpus == (amd,)
+    assert hardware.probe("0,1").gpus == (amd,)
+    assert hardware.probe("").gpus == ()
 
 
 # What CUDA would see
@@ -211,3 +302,48 @@ def test_without_gpu_the_smallest_has_nothing() -> None:
 )
 def test_hardware_is_shown_in_one_line(found: Hardware, text: str) -> None:
     assert str(found) == text
+
+
+# Machines by name
+
+
+@pytest.mark.parametrize("key", known_cards())
+@pytest.mark.parametrize("count", [1, 8])
+def test_every_known_card_can_be_named_alone_and_with_a_count(key: str, count: int) -> None:
+    found = hardware_named(key if count == 1 else f"{key}x{count}")
+
+    card = known_cards()[key]
+    assert len(found.gpus) == count
+    assert {gpu.architecture for gpu in found.gpus} == {card.architecture}
+    assert found.smallest_gpu_gib == card.memory_mib / 1024
+    assert found.origin == "named"
+
+
+@pytest.mark.parametrize(
+    ("text", "architecture", "count"),
+    [(" H100X2 ", "sm_90", 2), ("mi300x", "gfx942", 1), ("mi300x8", "gfx942", 8), ("mi300xx8", "gfx942", 8)],
+)
+def test_names_are_read_kindly(text: str, architecture: str, count: int) -> None:
+    assert [gpu.architecture for gpu in hardware_named(text).gpus] == [architecture] * count
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("h10", "There is no card 'h10'; did you mean 'h100'?"),
+        ("rtx-5090x2", "There is no card 'rtx-5090'; did you mean 'rtx5090'?"),
+        ("zzzz", "There is no card 'zzzz'. Known: v100"),
+        ("h100x0", "'h100x0' names no card; the number after x is at least 1."),
+        ("", "There is no card ''"),
+    ],
+)
+def test_an_unknown_card_is_answered_with_the_nearest(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        hardware_named(text)
+
+    assert str(caught.value).startswith(message)
+
+
+def test_a_gpu_knows_its_family() -> None:
+    assert (H100.family, L4.family, T4.family) == ("hopper", "ada", "turing")
+    assert Gpu("nvidia", "next", GIB, "sm_999").family == ""

@@ -8,10 +8,12 @@ import yaml
 
 from gptoss_bento import profile as profiles
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.hardware import GIB, Gpu, Hardware
+from gptoss_bento.goal import Goal
+from gptoss_bento.hardware import GIB, Gpu, Hardware, hardware_named
 from gptoss_bento.profile import (
     Condition,
     Profile,
+    Situation,
     automatic_profile,
     fits,
     largest_group,
@@ -101,6 +103,14 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
         ({"tiers": [{"name": "t"}]}, "tiers.0.when"),
         ({"engine": {"arguments": {"port": 3000}}}, "engine.arguments"),
         ({"tiers": [{"name": "t", "when": {}, "arguments": {"model": "a/b"}}]}, "tiers.0.arguments"),
+        ({"tiers": [{"name": "t", "when": {}, "arguments": {"tensor_parallel_size": 2}}]}, "tiers.0.arguments"),
+        ({"tiers": [{"name": "t", "when": {"family": ["hoper"]}}]}, "tiers.0.when.family"),
+        ({"goals": {"speed": []}}, "goals.speed"),
+        ({"goals": {"latency": [{"arguments": {"nope": 1}}]}}, "goals.latency.0.arguments"),
+        ({"limits": [{"when": {}, "argument": "seed"}]}, "limits.0.below"),
+        ({"limits": [{"when": {}, "argument": "sed", "below": 1, "reason": ""}]}, "limits.0.argument"),
+        ({"requires": {"amd_families": ["cdna9"]}}, "requires.amd_families"),
+        ({"model": {"source": "a", "served_names": ["x"], "shape": {"layers": 1}}}, "model.shape.sliding_layers"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
@@ -159,7 +169,52 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
 def test_a_condition_holds_if_each_of_its_fields_does(
     condition: dict[str, Any], hardware: Hardware, holds: bool
 ) -> None:
-    assert Condition(**condition).holds(hardware) is holds
+    assert Condition(**condition).holds(Situation(hardware)) is holds
+
+
+@pytest.mark.parametrize(
+    ("condition", "card", "holds"),
+    [
+        ({"family": ["hopper"]}, "h100x2", True),
+        ({"family": ["hopper"]}, "a100-80", False),
+        ({"family": ["ampere", "ada", "blackwell-rtx"]}, "rtx5090", True),
+        ({"family": ["blackwell"]}, "rtx5090", False),
+        ({"family": ["blackwell"]}, "b300", True),
+        ({"family": ["cdna3"]}, "mi325x", True),
+        ({"family": ["cdna3"]}, "mi355x", False),
+        ({"family": ["cdna4"]}, "mi355xx8", True),
+    ],
+)
+def test_a_family_is_that_of_the_card(condition: dict[str, Any], card: str, holds: bool) -> None:
+    assert Condition(**condition).holds(Situation(hardware_named(card))) is holds
+
+
+def test_a_machine_without_gpu_is_of_no_family() -> None:
+    assert not Condition(family=("hopper",)).holds(Situation(machine()))
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ({"tensor_parallel": 2}, True),
+        ({"tensor_parallel": 1}, False),
+        ({"tensor_parallel_from": 2}, True),
+        ({"tensor_parallel_from": 4}, False),
+        ({"pipeline_parallel": 1}, False),
+        ({"pipeline_parallel": 4}, True),
+        ({"own_model": True}, False),
+        ({"own_model": False}, True),
+    ],
+)
+def test_how_gpus_are_shared_is_part_of_the_situation(condition: dict[str, Any], holds: bool) -> None:
+    situation = Situation(machine(*[H100] * 8), tensor_parallel=2, pipeline_parallel=4, own_model=False)
+
+    assert Condition(**condition).holds(situation) is holds
+
+
+def test_an_unknown_family_is_named_with_all_known() -> None:
+    with pytest.raises(ValueError, match=r"no families of gpus\.yaml: hoper; known: ada, ampere"):
+        Condition(family=("hoper",))
 
 
 def test_tiers_come_in_file_order() -> None:
@@ -170,7 +225,70 @@ def test_tiers_come_in_file_order() -> None:
     ]
     profile = Profile.model_validate({**MINIMAL, "tiers": tiers})
 
-    assert [tier.name for tier in profile.tiers_for(machine(T4))] == ["any", "gpu"]
+    assert [tier.name for tier in profile.tiers_for(Situation(machine(T4)))] == ["any", "gpu"]
+
+
+def test_goals_come_in_file_order_where_their_condition_holds() -> None:
+    entries = [{"arguments": {"seed": 1}}, {"when": {"device": "cpu"}}, {"arguments": {"seed": 2}}]
+    profile = Profile.model_validate({**MINIMAL, "goals": {"latency": entries}})
+    situation = Situation(machine(T4))
+
+    assert [entry.arguments["seed"] for entry in profile.goal_for(Goal.LATENCY, situation)] == [1, 2]
+    assert profile.goal_for(Goal.THROUGHPUT, situation) == ()
+
+
+# What profiles share
+
+
+SHARED: dict[str, Any] = {
+    "engine": {"arguments": {"seed": 1, "max_num_seqs": 1}, "environment": {"A": "shared", "B": "shared"}},
+    "tiers": [{"name": "shared", "when": {}}],
+    "goals": {"latency": [{"arguments": {"seed": 2}}], "benchmark": []},
+    "limits": [{"when": {}, "argument": "seed", "below": 9, "reason": "r"}],
+}
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of profiles with a shared file."""
+    monkeypatch.setattr(profiles, "_CONFIG_DIRS", (tmp_path,))
+    (tmp_path / "_shared.yaml").write_text(yaml.safe_dump(SHARED))
+    return tmp_path
+
+
+def test_a_shared_file_is_no_profile(configs: Path) -> None:
+    written(configs)
+
+    assert profile_names() == ["p"]
+
+
+def test_what_is_included_comes_before_the_profiles_own(configs: Path) -> None:
+    own = {
+        "engine": {"arguments": {"seed": 5}, "environment": {"B": "own"}},
+        "tiers": [{"name": "own", "when": {}}],
+        "goals": {"latency": [{"arguments": {"seed": 6}}], "throughput": [{}]},
+    }
+
+    profile = load_profile(written(configs, include=["_shared"], **own))
+
+    assert profile.engine.arguments == {"seed": 5, "max_num_seqs": 1}
+    assert profile.engine.environment == {"A": "shared", "B": "own"}
+    assert [tier.name for tier in profile.tiers] == ["shared", "own"]
+    assert [entry.arguments["seed"] for entry in profile.goals[Goal.LATENCY]] == [2, 6]
+    assert set(profile.goals) == {Goal.LATENCY, Goal.THROUGHPUT, Goal.BENCHMARK}
+    assert [limit.argument for limit in profile.limits] == ["seed"]
+
+
+def test_a_missing_include_is_named(configs: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^p\.yaml: include: there is no _absent\.yaml in "):
+        load_profile(written(configs, include=["_absent"]))
+
+
+def test_a_wrong_field_of_a_shared_file_is_named_with_that_file(configs: Path) -> None:
+    (configs / "_shared.yaml").write_text("name: not-here")
+
+    with pytest.raises(ConfigurationError, match=r"^_shared\.yaml: name: "):
+        load_profile(written(configs, include=["_shared"]))
 
 
 # Choosing
@@ -179,7 +297,9 @@ def test_tiers_come_in_file_order() -> None:
 EIGHT_GIB = Gpu("nvidia", "small", 8 * GIB, "sm_86")
 V100 = nvidia("Tesla V100-SXM2-32GB", 32768, "sm_70")
 RTX_5090 = nvidia("NVIDIA GeForce RTX 5090", 32607, "sm_120")
-MI300X = Gpu("amd", "MI300X", 192 * GIB, "amd")
+MI300X = Gpu("amd", "MI300X", 192 * GIB, "gfx942")
+UNNAMED_AMD = Gpu("amd", "AMD GPU", 192 * GIB, "amd")
+MI210 = Gpu("amd", "MI210", 64 * GIB, "gfx90a")
 
 
 @pytest.mark.parametrize(
@@ -228,6 +348,8 @@ def test_a_model_of_the_bundle_gets_its_own_profile(model_name: str | None, hard
         ("gpt-oss-20b", machine(*[T4] * 8), False),
         ("gpt-oss-20b", machine(L4), True),
         ("gpt-oss-20b", machine(MI300X), True),
+        ("gpt-oss-20b", machine(UNNAMED_AMD), True),
+        ("gpt-oss-20b", machine(MI210), False),
         ("gpt-oss-120b", machine(L4), False),
         ("gpt-oss-120b", machine(*[L4] * 3), False),
         ("gpt-oss-120b", machine(*[RTX_5090] * 3), False),  # 96 GiB, of which two cards can be used
@@ -254,6 +376,6 @@ def test_the_largest_group_that_can_share_a_model(gpus: int, group: int) -> None
 
 def test_requirements_are_said_in_one_line() -> None:
     assert str(load_profile("gpt-oss-20b").requires) == (
-        "1 GPU(s) with together 15 GiB and, from NVIDIA, compute capability 8.0 or newer "
-        "(13 GiB of MXFP4 weights and a KV cache)"
+        "1 GPU(s) with together 15 GiB and, from NVIDIA, compute capability 8.0 or newer; from AMD, cdna3 or "
+        "cdna4 or rdna4 (13 GiB of MXFP4 weights and a KV cache)"
     )

@@ -68,7 +68,9 @@ def test_only_environment_touches_the_environment_variables() -> None:
     assert {module for module in MODULES if names & set(touched_of_os(module))} == {"environment.py"}
 
 
-@pytest.mark.parametrize("module", ["plan.py", "http/paths.py", "bench/report.py"])
+@pytest.mark.parametrize(
+    "module", ["plan.py", "estimate.py", "goal.py", "redaction.py", "http/paths.py", "bench/report.py"]
+)
 def test_a_pure_module_imports_nothing_that_reaches_outside(module: str) -> None:
     outside = {"os", "sys", "time", "socket", "subprocess", "threading", "asyncio", "httpx", "psutil", "yaml"}
 

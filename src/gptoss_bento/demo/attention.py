@@ -29,7 +29,7 @@ def attend(
     s_aux: Tensor,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attention over (batch, heads, length, dimension); `s_aux` has a sink a head. The mask is the same for all rows."""
+    """Attention over (batch, heads, length, dimension); `s_aux` has a sink a head; the mask serves all rows."""
     batch, heads, length, _dimension = query.shape
     sinks = (s_aux / scaling).view(1, heads, 1, 1).expand(batch, heads, length, 1)
     groups = heads // key.shape[1]

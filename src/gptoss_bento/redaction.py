@@ -1,0 +1,68 @@
+"""What may be shown of values that operators set: secrets are left out, by the name they go under."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "***"
+
+# Whole words of a name, so that `hf_token` is one and `max_num_batched_tokens` is not.
+_SECRET_WORDS = frozenset(
+    [
+        "apikey",
+        "auth",
+        "authorization",
+        "credential",
+        "credentials",
+        "key",
+        "keys",
+        "passwd",
+        "password",
+        "secret",
+        "token",
+    ]
+)
+_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def redacted(name: str, value: Any) -> Any:
+    """The value, or what can be shown of it: nothing under a name that speaks of secrets, no user in an address."""
+    if is_secret(name) and value not in (None, "", (), []):
+        return HIDDEN
+    if isinstance(value, dict):
+        return {key: redacted(str(key), item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(redacted("", item) for item in value)
+    return _USER_IN_URL.sub(HIDDEN, value) if isinstance(value, str) else value
+
+
+def is_secret(name: str) -> bool:
+    """Whether what goes under this name, of an option, a variable or a field, may be a secret."""
+    return bool(_SECRET_WORDS & set(re.split(r"[^a-z]+", name.lower())))
+
+
+def redacted_words(words: tuple[str, ...] | list[str]) -> list[str]:
+    """Command-line words without the values of options that may be secrets, `--name value` and `--name=value`."""
+    shown: list[str] = []
+    hides_next = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        is_flag = word.startswith("--")
+        secret = is_flag and is_secret(flag)
+        if hides_next and not is_flag:
+            shown.append(HIDDEN)
+        else:
+            shown.append(f"{flag}={HIDDEN}" if secret and equals else _redacted_word(word))
+        hides_next = secret and not equals if is_flag else hides_next
+    return shown
+
+
+def _redacted_word(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    hidden = re.sub(r'("[^"]*")(\s*:\s*)"[^"]*"', _redacted_field, value)
+    return _USER_IN_URL.sub(HIDDEN, f"{flag}{equals}{hidden}")
+
+
+def _redacted_field(match: re.Match[str]) -> str:
+    return f'{match[1]}{match[2]}"{HIDDEN}"' if is_secret(match[1]) else match[0]

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from gptoss_bento.environment import load_settings
+from gptoss_bento.hardware import Hardware, hardware_named
+from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.plan_report import as_json, print_plan, shown_arguments
+from gptoss_bento.profile import load_profile
+from tests.fakes import machine
+
+
+def plan_of(profile: str, hardware: Hardware, environ: dict[str, str] | None = None) -> EnginePlan:
+    return make_plan(load_settings(environ or {}), load_profile(profile), hardware)
+
+
+def printed(plan: EnginePlan, width: int = 200) -> str:
+    stream = StringIO()
+    print_plan(plan, Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_values_and_arguments_are_whole_on_any_terminal(width: int) -> None:
+    text = printed(plan_of("gpt-oss-120b", hardware_named("b200")), width)
+
+    assert "--max-cudagraph-capture-size" in text
+    assert "VLLM_ENABLE_RESPONSES_API_STORE" in text
+    assert '\'--quantization-config={"moe": {"activation": "mxfp8"}}\'' in text
+
+
+def test_columns_are_aligned() -> None:
+    lines = printed(plan_of("gpt-oss-20b", hardware_named("h100"))).splitlines()
+    rows = [line for line in lines if line.endswith("default for GPT-OSS")]
+
+    assert len({line.index("default for GPT-OSS") for line in rows}) == 1
+
+
+def test_memory_of_a_cpu_is_not_that_of_a_gpu() -> None:
+    assert "\nMemory\n" in printed(plan_of("demo", machine()))
+    assert "\nMemory of each GPU\n" in printed(plan_of("demo", hardware_named("l4")))
+
+
+def test_without_estimate_there_is_no_memory_but_the_reason() -> None:
+    plan = plan_of("gpt-oss-20b", hardware_named("h100"), {"MODEL_NAME": "a/b"})
+    text = printed(plan)
+
+    assert "KV tokens" not in text
+    assert "warning: memory is not estimated: MODEL_NAME names a model" in text
+    assert as_json(plan)["memory"] is None
+
+
+def test_brackets_in_values_are_not_taken_for_markup() -> None:
+    environ = {"COMPILATION_CONFIG": '{"splitting_ops": ["[red]"]}'}
+
+    assert "[red]" in printed(plan_of("gpt-oss-20b", hardware_named("h100"), environ))
+
+
+def test_the_json_can_be_written_and_read_back() -> None:
+    content = as_json(plan_of("gpt-oss-120b", hardware_named("h200x8"), {"GOAL": "latency"}))
+
+    read = json.loads(json.dumps(content))
+
+    assert read["served_names"]["value"] == ["openai/gpt-oss-120b", "gpt-oss-120b"]
+    assert {**read, "served_names": None} == {**content, "served_names": None}
+
+
+def test_arguments_are_those_that_vllm_gets_but_for_secrets() -> None:
+    plan = plan_of(
+        "gpt-oss-20b", hardware_named("h100"), {"VLLM_EXTRA_ARGS": "--seed 5 --kv-transfer-config.token s3cret"}
+    )
+
+    assert shown_arguments(plan)[-3:] == ["--seed=5", "--kv-transfer-config.token", "***"]
+    assert plan.argv("openai/gpt-oss-20b")[-1] == "s3cret"

@@ -62,7 +62,7 @@ def doctor(
     ] = 3000,
     offline: Annotated[bool, typer.Option("--offline", help="Ask neither the hub nor tool servers.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer from the network.", min=0.1)] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Checks all that would keep the service from starting or serving well, with a remedy for each finding.
 
@@ -72,7 +72,7 @@ def doctor(
 
     request = examination.Request(profile, port, not offline, timeout)
     found = asyncio.run(examination.examine(request))
-    if as_json:
+    if json_output:
         typer.echo(json.dumps(report.as_json(found), indent=2, ensure_ascii=False))
     else:
         console.print(report.as_table(found))

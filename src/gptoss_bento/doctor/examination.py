@@ -61,7 +61,7 @@ class Machine:
     """Where the facts come from; tests put others in their place."""
 
     variables: Callable[[], Mapping[str, str]] = partial(environment.extended, {})
-    hardware: Callable[[str | None], Hardware] = hardware.probe
+    probe: Callable[[str | None], Hardware] = hardware.probe
     driver: Callable[[], hardware.Driver | None] = hardware.nvidia_driver
     gpu_use: Callable[[str | None], tuple[hardware.GpuUse, ...]] = hardware.gpu_use
     hub: Callable[[float], Hub] = HuggingFaceHub
@@ -147,7 +147,7 @@ def open_case(request: Request, machine: Machine, variables: Mapping[str, str]) 
     """Settings, hardware, profile and plan, as far as each can be had without the one before it."""
     steps = _Steps()
     settings = steps.take("settings", lambda: environment.load_settings(variables))
-    found = steps.take("hardware", lambda: machine.hardware(variables.get("CUDA_VISIBLE_DEVICES")))
+    found = steps.take("hardware", lambda: machine.probe(variables.get("CUDA_VISIBLE_DEVICES")))
     name = request.profile or environment.selected_profile(variables) or AUTOMATIC
     profile = steps.take("profile", lambda: _profile(name, settings, found)) if found or name != AUTOMATIC else None
     plan = steps.take("plan", lambda: make_plan(settings, profile, found)) if settings and profile and found else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gptoss_bento.artifacts import IGNORED_FILES
-from gptoss_bento.doctor.finding import Finding, error, ok, warning
+from gptoss_bento.doctor.finding import Finding, error, ok, warning, without
 from gptoss_bento.errors import ArtifactError
 
 
@@ -17,7 +17,7 @@ class Hub(Protocol):
 
     offline: bool
     cache: Path
-    has_token: bool
+    token: str | None
 
     def has(self, model: str, revision: str | None) -> bool:
         """Whether the cache holds the whole model. Asks no network."""
@@ -44,11 +44,10 @@ class HuggingFaceHub:
         from huggingface_hub import constants
 
         self._timeout_s = timeout_s
-        self._token = token or huggingface_hub.get_token()
-        self._api = huggingface_hub.HfApi(endpoint=endpoint, token=self._token or False)
+        self.token = token or huggingface_hub.get_token()
+        self._api = huggingface_hub.HfApi(endpoint=endpoint, token=self.token or False)
         self.cache = cache or Path(constants.HF_HUB_CACHE)
         self.offline = constants.is_offline_mode()
-        self.has_token = self._token is not None
 
     def has(self, model: str, revision: str | None) -> bool:
         from huggingface_hub import snapshot_download
@@ -93,7 +92,8 @@ def ask(hub: Hub, model: str, revision: str | None) -> Answer:
     try:
         files = hub.files(model, revision)
     except Exception as reason:  # the hub's own errors, those of its HTTP library, and the socket's
-        return Answer(_failure(reason, model, revision, hub.has_token))
+        failure = _failure(reason, model, revision, hub.token is not None)
+        return Answer(without(filter(None, [hub.token]), failure))
     wanted = filter_repo_objects(files, ignore_patterns=IGNORED_FILES)
     total = sum(files[name] for name in wanted)
     return Answer(ok("model", f"{model} is on the hub, {total / 1e9:.1f} GB to download"), total)

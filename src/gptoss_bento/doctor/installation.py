@@ -73,8 +73,9 @@ def find_lock(build: Build, folder: Path | None = None) -> Lock | None:
     return None
 
 
-def check_python(version: str = platform.python_version()) -> Iterator[Finding]:
-    """Whether this Python is one that the lock was made for."""
+def check_python(version: str | None = None) -> Iterator[Finding]:
+    """Whether this Python, unless another is given, is one that the lock was made for."""
+    version = version or platform.python_version()
     if version in SpecifierSet(SUPPORTED_PYTHON, prereleases=True):
         yield ok("Python", f"{version}, {sys.executable}")
     else:

@@ -162,11 +162,16 @@ def _find_model(model: str, revision: str | None, cache: Path, vocabulary: Path)
 
 
 def _expand_demo(cache: Path, vocabulary: Path) -> Path:
-    target = cache / f"demo-{_demo_fingerprint()}"
+    target = demo_folder(cache)
     if not target.is_dir():
         logger.info("expanding the demo model into %s", target)
         checkpoint.expand(target, vocabulary)
     return target
+
+
+def demo_folder(cache: Path) -> Path:
+    """Where the demo model is, once it is expanded."""
+    return cache / f"demo-{_demo_fingerprint()}"
 
 
 def _demo_fingerprint() -> str:

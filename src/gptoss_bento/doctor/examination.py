@@ -58,9 +58,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the facts come from; tests put others in their place."""
+    """Where the facts come from; tests put others in their place. `variables` of None: those of this process."""
 
-    variables: Callable[[], Mapping[str, str]] = partial(environment.extended, {})
+    variables: Mapping[str, str] | None = None
     probe: Callable[[str | None], Hardware] = hardware.probe
     driver: Callable[[], hardware.Driver | None] = hardware.nvidia_driver
     gpu_use: Callable[[str | None], tuple[hardware.GpuUse, ...]] = hardware.gpu_use
@@ -84,7 +84,7 @@ Check = Callable[[], Awaitable[Iterable[Finding]]]
 async def examine(request: Request, machine: Machine | None = None) -> list[Finding]:
     """All findings, in the order in which a start would meet them."""
     machine = machine or Machine()
-    variables = machine.variables()
+    variables = environment.extended({}) if machine.variables is None else machine.variables
     case = await in_daemon_thread(open_case, request, machine, variables)
     checks = _checks(request, machine, variables, case)
     limit_s = request.timeout_s + _SPARE_S

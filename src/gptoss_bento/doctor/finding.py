@@ -45,9 +45,7 @@ def warning(name: str, found: str, remedy: str) -> Finding:
     return Finding(name, Severity.WARNING, found, remedy)
 
 
-def error(
-    name: str, found: str, remedy: str, stops_with: type[GptOssBentoError] = ConfigurationError
-) -> Finding:
+def error(name: str, found: str, remedy: str, stops_with: type[GptOssBentoError] = ConfigurationError) -> Finding:
     """Keeps the service from starting, with the exit code of this error."""
     return Finding(name, Severity.ERROR, found, remedy, stops_with)
 

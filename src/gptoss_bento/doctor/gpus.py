@@ -67,8 +67,11 @@ def check_gpu_memory(gpus: Sequence[Gpu], uses: Sequence[GpuUse], utilization: f
     if len(uses) < len(gpus):
         yield note("GPU memory", "the driver does not tell how much is free")
         return
-    tight = [(index, gpu, use) for index, (gpu, use) in enumerate(zip(gpus, uses, strict=False)) if
-             use.free_bytes < utilization * gpu.memory_bytes]
+    tight = [
+        (index, gpu, use)
+        for index, (gpu, use) in enumerate(zip(gpus, uses, strict=False))
+        if use.free_bytes < utilization * gpu.memory_bytes
+    ]
     for index, gpu, use in tight:
         found = (
             f"GPU {index}: {use.free_bytes / GIB:.1f} of {gpu.memory_gib:.1f} GiB free, "

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from gptoss_bento.artifacts import VOCABULARY_FILE, check_folder, is_folder, present_vocabulary
+from gptoss_bento.artifacts import VOCABULARY_FILE, check_folder, demo_folder, is_folder, present_vocabulary
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.doctor.hub import Answer, Hub, ask, silent
@@ -33,7 +33,7 @@ async def check_model(
         free_bytes: on the disk of the hub's cache; asked for, if not given.
     """
     if is_folder(model):
-        return [_folder(Path(model).expanduser())]
+        return [_folder(model)]
     try:
         if await in_daemon_thread(hub.has, model, revision):
             return [ok("model", f"{model} is in the cache {hub.cache}")]
@@ -44,11 +44,13 @@ async def check_model(
     return [answer.finding, *await in_daemon_thread(_disk_findings, hub, model, missing, free_bytes)]
 
 
-def _folder(folder: Path) -> Finding:
+def _folder(model: str) -> Finding:
     try:
-        return ok("model", f"the folder {check_folder(folder)}")
+        return ok("model", f"the folder {check_folder(Path(model).expanduser())}")
     except ArtifactError as problem:
-        return error("model", str(problem), "Correct MODEL_NAME; a path that is right here may not be mounted.", ArtifactError)
+        return error(
+            "model", str(problem), "Correct MODEL_NAME; a path that is right here may not be mounted.", ArtifactError
+        )
 
 
 async def _answer(hub: Hub, model: str, revision: str | None, limit_s: float, network: bool) -> Answer:
@@ -68,7 +70,10 @@ def _disk_findings(hub: Hub, model: str, download_bytes: int | None, free_bytes:
 
 def check_demo(cache: Path, free_bytes: int | None = None) -> Iterator[Finding]:
     """Whether the demo model, which comes with the code, can be expanded into our cache."""
-    yield ok("model", "the demo model of this repository")
+    if (folder := demo_folder(cache)).is_dir():
+        yield ok("model", f"the demo model in {folder}")
+        return
+    yield ok("model", "the demo model of this repository, to be expanded")
     yield from check_disk(cache, DEMO_BYTES, free_bytes)
 
 
@@ -113,6 +118,8 @@ def check_vocabulary(
     elif installed("quicktok-v1"):
         yield note("vocabulary", "not here yet; the start downloads it, or takes it from the package quicktok-v1")
     else:
-        remedy = "scripts/serve or `uv pip install quicktok-v1` brings it, or name its folder in TIKTOKEN_ENCODINGS_BASE."
+        remedy = (
+            "scripts/serve or `uv pip install quicktok-v1` brings it, or name its folder in TIKTOKEN_ENCODINGS_BASE."
+        )
         found_nowhere = f"{VOCABULARY_FILE} is not here, and only a download can bring it"
         yield warning("vocabulary", found_nowhere, remedy)

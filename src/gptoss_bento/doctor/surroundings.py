@@ -19,6 +19,7 @@ ENOUGH_FILES = 65535
 """What vLLM's own server raises the limit to; under BentoML nobody does."""
 
 _MIB = 1024**2
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file
 _BROADCAST_MIB = 160  # vLLM 0.32's queue to its workers: 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 …
 _RESPONSE_MIB = 240  # … and the queue back from each: 10 chunks of 24
 
@@ -72,15 +73,15 @@ def check_shared_memory(ranks: int, free_bytes: int | None = None) -> Iterator[F
     free = (_free_shared_memory() if free_bytes is None else free_bytes) // _MIB
     needed = _BROADCAST_MIB + ranks * _RESPONSE_MIB
     if ranks > 1 and free < needed:
-        found = f"/dev/shm has {free:,} MiB free; {ranks} ranks need {needed:,} and NCCL some more"
+        found = f"{_SHARED_MEMORY} has {free:,} MiB free; {ranks} ranks need {needed:,} and NCCL some more"
         remedy = "Docker: --ipc=host or --shm-size=8g; Kubernetes: an emptyDir of medium Memory at /dev/shm"
         yield error("shared memory", found, remedy, EngineStartError)
     else:
-        yield ok("shared memory", f"/dev/shm has {free:,} MiB free")
+        yield ok("shared memory", f"{_SHARED_MEMORY} has {free:,} MiB free")
 
 
 def _free_shared_memory() -> int:
-    return shutil.disk_usage(Path("/dev/shm")).free  # noqa: S108 - not a temporary file
+    return shutil.disk_usage(_SHARED_MEMORY).free
 
 
 def check_tool_servers(

@@ -29,10 +29,10 @@ class FakeHub:
     answers: threading.Event | None = None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
-    def has(self, model: str, revision: str | None) -> bool:
+    def has(self, model: str, _: str | None) -> bool:
         return model in self.holds
 
-    def bytes_here(self, model: str) -> int:
+    def bytes_here(self, _: str) -> int:
         return self.part
 
     def files(self, model: str, revision: str | None) -> Mapping[str, int]:

@@ -18,7 +18,7 @@ from gptoss_bento.doctor.finding import Finding, Severity, exit_code, ok
 from gptoss_bento.errors import HardwareError
 from gptoss_bento.hardware import GIB, Driver, GpuProcess, GpuUse, Hardware
 from tests.fakes import H100, L4, T4, machine
-
+from tests.server import REPOSITORY
 from tests.unit.doctor.fake_hub import FakeHub
 
 
@@ -26,7 +26,7 @@ def a_machine(tmp_path: Path, found: Hardware, hub: FakeHub | None = None, **var
     """One with these GPUs, all free, a new driver and a hub that knows every model."""
     variables = {"HOME": str(tmp_path), "GPTOSS_BENTO_CACHE": str(tmp_path), **variables}
     return Machine(
-        variables=lambda: variables,
+        variables=variables,
         probe=lambda _: found,
         driver=lambda: Driver("580.95", (13, 0)) if found.gpus else None,
         gpu_use=lambda _: tuple(GpuUse(gpu.memory_bytes) for gpu in found.gpus),
@@ -107,7 +107,10 @@ async def test_all_wrong_settings_are_found_at_once_and_the_rest_is_checked(tmp_
 
     findings = await examine(Request(), sick)
 
-    assert {finding.found.split(":")[0] for finding in named(findings, "settings")} == {"MAX_MODEL_LEN", "ENFORCE_EAGER"}
+    assert {finding.found.split(":")[0] for finding in named(findings, "settings")} == {
+        "MAX_MODEL_LEN",
+        "ENFORCE_EAGER",
+    }
     assert exit_code(findings) == 78
     assert named(findings, "GPU memory")[0].severity is Severity.OK
     assert named(findings, "model")[0].severity is Severity.NOTE
@@ -272,7 +275,7 @@ def doctor(tmp_path: Path, *options: str, **variables: str) -> subprocess.Comple
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     environment |= {"HOME": str(tmp_path), "PROFILE": "demo", "BENTOML_PORT": str(free_port()), **variables}
     command = [sys.executable, "-c", SCRIPT, "doctor", *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
 
 
 def test_the_command_answers_fast_without_loading_a_model_library(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def server() -> Iterator[HubServer]:
     state = HubServer()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             state.asked.append((path, self.headers["Authorization"]))
             reply = state.replies.get(path, Reply(404, error_code="RepoNotFound"))

@@ -171,7 +171,9 @@ def test_a_missing_one_is_an_error_too(lock: Lock) -> None:
 
 
 def test_other_differences_are_one_warning_with_both_versions(lock: Lock) -> None:
-    (finding,) = compared(lock, {name: version for name, version in AS_LOCKED.items() if name != "rich"} | {"typer": "1"})
+    (finding,) = compared(
+        lock, {name: version for name, version in AS_LOCKED.items() if name != "rich"} | {"typer": "1"}
+    )
 
     assert finding.severity is Severity.WARNING
     assert finding.found == "rich is missing, should be 15.0.0; typer is 1, should be 0.29.2 (requirements/cuda.txt)"
@@ -234,7 +236,7 @@ def test_the_locks_of_the_repository_are_read() -> None:
         assert {"torch", "bentoml", "oss-harmony", vllm} <= {item.name for item in lock.requirements}
 
 
-def test_harmony_is_known_by_either_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harmony_is_known_by_either_name() -> None:
     assert installed_version("oss-harmony") == installed_version("openai-harmony") is not None
 
 

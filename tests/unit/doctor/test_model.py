@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -120,6 +119,12 @@ def test_the_demo_comes_with_the_code_and_needs_a_little_room(tmp_path: Path) ->
     assert severities(list(check_demo(tmp_path, 1_000))) == ["model ok", "disk error"]
 
 
+def test_the_demo_that_is_there_already_needs_no_room(tmp_path: Path) -> None:
+    artifacts.demo_folder(tmp_path).mkdir()
+
+    assert severities(list(check_demo(tmp_path, 0))) == ["model ok"]
+
+
 def test_a_folder_that_is_still_to_come_lies_on_its_parents_disk(tmp_path: Path) -> None:
     (finding,) = check_disk(tmp_path / "not" / "yet", 1 * GB, 5 * GB)
 
@@ -149,10 +154,9 @@ def test_this_machines_disk_is_looked_at(tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def small_vocabulary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     """These few bytes are the published vocabulary."""
     monkeypatch.setattr(artifacts, "VOCABULARY_SHA256", hashlib.sha256(VOCABULARY).hexdigest())
-    yield
 
 
 def put(folder: Path, content: bytes = VOCABULARY) -> Path:

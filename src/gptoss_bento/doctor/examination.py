@@ -29,7 +29,7 @@ from gptoss_bento.doctor.surroundings import (
     check_open_files,
     check_port,
     check_shared_memory,
-    check_tool_servers,
+    check_tool_server,
 )
 from gptoss_bento.environment import Settings
 from gptoss_bento.errors import GptOssBentoError
@@ -234,9 +234,10 @@ def _surrounding_checks(request: Request, variables: Mapping[str, str], case: Ca
         "port": _threaded(check_port, request.port),
         "open files": _threaded(check_open_files, has_gpus),
         "shared memory": _threaded(check_shared_memory, _ranks(case.plan)),
-        "tool server": _threaded(
-            check_tool_servers, _tool_servers(case), variables, request.timeout_s, request.network
-        ),
+        **{
+            f"tool server {server}": _threaded(check_tool_server, server, variables, request.timeout_s, request.network)
+            for server in _tool_servers(case)
+        },
     }
 
 
@@ -261,10 +262,11 @@ def _planned_value(plan: EnginePlan | None, name: str, default: float) -> float:
     return float(plan.arguments[name].value) if plan and name in plan.arguments else default
 
 
-def _tool_servers(case: Case) -> str | None:
+def _tool_servers(case: Case) -> list[str]:
     """As set by TOOL_SERVER, or among the words of VLLM_EXTRA_ARGS."""
     if case.settings is None:
-        return None
+        return []
     words = " ".join(case.settings.extra_arguments).replace("=", " ").split()
     extra = dict(pairwise(words)).get("--tool-server")
-    return extra or case.settings.engine.get("tool_server")
+    named = extra or case.settings.engine.get("tool_server") or ""
+    return [server.strip() for server in named.split(",") if server.strip()]

@@ -19,13 +19,13 @@ class Hub(Protocol):
     cache: Path
     token: str | None
 
-    def has(self, model: str, revision: str | None) -> bool:
+    def has(self, model: str, revision: str | None, /) -> bool:
         """Whether the cache holds the whole model. Asks no network."""
 
-    def bytes_here(self, model: str) -> int:
+    def bytes_here(self, model: str, /) -> int:
         """How much of the model an interrupted download has left in the cache."""
 
-    def files(self, model: str, revision: str | None) -> Mapping[str, int]:
+    def files(self, model: str, revision: str | None, /) -> Mapping[str, int]:
         """The model's files with their bytes, if they may be downloaded. Raises what the hub's library raises."""
 
 

@@ -84,24 +84,23 @@ def _free_shared_memory() -> int:
     return shutil.disk_usage(_SHARED_MEMORY).free
 
 
-def check_tool_servers(
-    servers: str | None, variables: Mapping[str, str], timeout_s: float, network: bool = True
+def check_tool_server(
+    server: str, variables: Mapping[str, str], timeout_s: float, network: bool = True
 ) -> Iterator[Finding]:
-    """What TOOL_SERVER names: `demo`, or servers that vLLM connects to when it starts.
+    """One item of TOOL_SERVER: `demo`, or a server that vLLM connects to when it starts.
 
     Args:
-        servers: `demo` or a comma list of host:port.
+        server: `demo` or host:port.
         variables: those of the process, which the demo's tools read.
-        timeout_s: seconds for each connection.
+        timeout_s: seconds for the connection.
         network: whether to connect.
     """
-    if not servers:
-        return
-    if servers == "demo":
+    if server == "demo":
         yield _demo_tools(variables)
-        return
-    for server in filter(None, (item.strip() for item in servers.split(","))):
-        yield _tool_server(server, timeout_s) if network else note("tool server", f"{server} not asked (--offline)")
+    elif network:
+        yield _tool_server(server, timeout_s)
+    else:
+        yield note("tool server", f"{server} not asked (--offline)")
 
 
 def _demo_tools(variables: Mapping[str, str]) -> Finding:

@@ -200,6 +200,14 @@ async def test_tool_servers_may_be_named_among_the_extra_arguments(tmp_path: Pat
     assert "the model writes" in named(await examine(Request(), extra), "tool server")[0].found
 
 
+async def test_each_tool_server_is_asked(tmp_path: Path) -> None:
+    sick = a_machine(tmp_path, machine(), TOOL_SERVER="nowhere, localhost:x")
+
+    findings = named(await examine(Request(), sick), "tool server")
+
+    assert [finding.found for finding in findings] == ["'nowhere' is not host:port", "'localhost:x' is not host:port"]
+
+
 # Checks that go wrong
 
 

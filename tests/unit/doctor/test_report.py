@@ -22,20 +22,7 @@ def test_the_table_has_a_row_and_a_remedy_per_finding() -> None:
     lines = [line.split() for line in captured.get().splitlines()]
     assert lines[0] == ["check", "found", "remedy"]
     assert lines[1] == ["port", "ok", "3000", "is", "free"]
-    assert lines[3] == [
-        "GPU",
-        "processes",
-        "warning",
-        "GPU",
-        "0",
-        "is",
-        "also",
-        "used",
-        "by",
-        "[python]",
-        "End",
-        "them.",
-    ]
+    assert " ".join(lines[3]) == "GPU processes warning GPU 0 is also used by [python] End them."
     assert lines[4] == ["model", "error", "gated", "Set", "HF_TOKEN."]
     assert len(lines) == 5
 

@@ -13,7 +13,7 @@ from gptoss_bento.doctor.surroundings import (
     check_open_files,
     check_port,
     check_shared_memory,
-    check_tool_servers,
+    check_tool_server,
 )
 
 _MIB = 1024**2
@@ -107,10 +107,6 @@ def test_this_machines_shared_memory_is_looked_at() -> None:
 # Tool servers
 
 
-def test_no_tool_server_is_nothing_to_say() -> None:
-    assert list(check_tool_servers(None, {}, 1.0)) == []
-
-
 @pytest.mark.parametrize(
     ("variables", "place"),
     [
@@ -119,7 +115,7 @@ def test_no_tool_server_is_nothing_to_say() -> None:
     ],
 )
 def test_the_demo_tools_are_warned_about(variables: dict[str, str], place: str) -> None:
-    (finding,) = check_tool_servers("demo", variables, 1.0)
+    (finding,) = check_tool_server("demo", variables, 1.0)
 
     assert finding.severity is Severity.WARNING
     assert finding.found == f"TOOL_SERVER=demo runs Python code that the model writes {place}"
@@ -127,33 +123,30 @@ def test_the_demo_tools_are_warned_about(variables: dict[str, str], place: str) 
 
 
 def test_a_tool_server_that_answers_is_fine(listener: socket.socket) -> None:
-    (finding,) = check_tool_servers(f"localhost:{port_of(listener)}", {}, 1.0)
+    (finding,) = check_tool_server(f"localhost:{port_of(listener)}", {}, 1.0)
 
     assert finding.severity is Severity.OK
 
 
-def test_each_tool_server_that_does_not_answer_is_an_error(listener: socket.socket) -> None:
+def test_a_tool_server_that_does_not_answer_is_an_error(listener: socket.socket) -> None:
     gone = port_of(listener)
     listener.close()
 
-    findings = list(check_tool_servers(f"127.0.0.1:{gone}, 127.0.0.1:{gone}/sse", {}, 1.0))
+    (finding,) = check_tool_server(f"127.0.0.1:{gone}", {}, 1.0)
 
-    assert [finding.found for finding in findings] == [
-        f"127.0.0.1:{gone} cannot be reached: Connection refused",
-        f"127.0.0.1:{gone}/sse cannot be reached: Connection refused",
-    ]
-    assert exit_code(findings) == 70
+    assert finding.found == f"127.0.0.1:{gone} cannot be reached: Connection refused"
+    assert exit_code([finding]) == 70
 
 
 @pytest.mark.parametrize("server", ["localhost", "localhost:", ":8001", "localhost:http", "localhost:99999"])
 def test_what_is_no_host_and_port_is_said_to_be_none(server: str) -> None:
-    (finding,) = check_tool_servers(server, {}, 1.0)
+    (finding,) = check_tool_server(server, {}, 1.0)
 
     assert finding.found == f"{server!r} is not host:port"
     assert exit_code([finding]) == 78
 
 
 def test_without_network_no_tool_server_is_asked() -> None:
-    (finding,) = check_tool_servers("no.such.host:8001", {}, 1.0, network=False)
+    (finding,) = check_tool_server("no.such.host:8001", {}, 1.0, network=False)
 
     assert (finding.severity, finding.found) == (Severity.NOTE, "no.such.host:8001 not asked (--offline)")

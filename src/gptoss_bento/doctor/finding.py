@@ -63,7 +63,7 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return WARNINGS_EXIT_CODE if any(finding.severity is Severity.WARNING for finding in findings) else 0
 
 
-_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)S?$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(KEYS?|TOKEN|SECRET|PASSWORD|CREDENTIALS?)$", re.IGNORECASE)
 _LEAST_SECRET = 8  # characters; anything shorter would black out plain words
 
 

@@ -32,7 +32,7 @@ from gptoss_bento.doctor.surroundings import (
     check_tool_server,
 )
 from gptoss_bento.environment import Settings
-from gptoss_bento.errors import GptOssBentoError
+from gptoss_bento.errors import GptOssBentoError, HardwareError
 from gptoss_bento.hardware import Hardware
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.profile import AUTOMATIC, Profile, automatic_profile, load_profile
@@ -65,6 +65,7 @@ class Machine:
     driver: Callable[[], hardware.Driver | None] = hardware.nvidia_driver
     gpu_use: Callable[[str | None], tuple[hardware.GpuUse, ...]] = hardware.gpu_use
     hub: Callable[[float], Hub] = HuggingFaceHub
+    probe_limit_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,21 @@ async def examine(request: Request, machine: Machine | None = None) -> list[Find
     """All findings, in the order in which a start would meet them."""
     machine = machine or Machine()
     variables = environment.extended({}) if machine.variables is None else machine.variables
-    case = await in_daemon_thread(open_case, request, machine, variables)
+    case = await _opened(request, machine, variables)
     checks = _checks(request, machine, variables, case)
     limit_s = request.timeout_s + _SPARE_S
     found = await asyncio.gather(*(examined(name, check, limit_s) for name, check in checks.items()))
     hidden = secrets(variables)
     return [without(hidden, finding) for findings in (case.findings, *found) for finding in findings]
+
+
+async def _opened(request: Request, machine: Machine, variables: Mapping[str, str]) -> Case:
+    try:
+        async with asyncio.timeout(machine.probe_limit_s):
+            return await in_daemon_thread(open_case, request, machine, variables)
+    except TimeoutError:
+        found = f"not known: the GPUs did not answer within {machine.probe_limit_s:g} s"
+        return Case(findings=(error("hardware", found, _REMEDIES["hardware"], HardwareError),))
 
 
 async def examined(name: str, check: Check, limit_s: float) -> list[Finding]:

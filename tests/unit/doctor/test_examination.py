@@ -251,6 +251,21 @@ async def test_a_check_that_hangs_is_left_behind(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
+async def test_gpus_that_never_answer_leave_the_checks_that_need_none(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def hang(_: str | None) -> Hardware:
+        release.wait()
+        return machine()
+
+    findings = await examine(Request(), replace(a_machine(tmp_path, machine()), probe=hang, probe_limit_s=0.1))
+    release.set()
+
+    assert "did not answer" in named(findings, "hardware")[0].found
+    assert named(findings, "port")
+    assert exit_code(findings) == 78
+
+
 async def test_a_check_that_answers_is_passed_on() -> None:
     assert await examined("some", nothing, 1.0) == [ok("some", "fine")]
 

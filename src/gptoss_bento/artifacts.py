@@ -27,7 +27,7 @@ _DOWNLOAD_TIMEOUT = httpx.Timeout(30.0, connect=5.0)  # s
 
 DEMO = "demo"
 # The hub folders original/ and metal/ of gpt-oss hold the same weights again in other formats.
-_IGNORED_FILES = ["original/**", "metal/**"]
+IGNORED_FILES = ["original/**", "metal/**"]
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,12 @@ def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
     Raises:
         ArtifactError: the operator's file is damaged, or no place has it.
     """
-    if explicit_dir is not None:
-        explicit = explicit_dir / VOCABULARY_FILE
-        if explicit.is_file():
-            return _verified(explicit)
+    found = present_vocabulary(cache, explicit_dir)
+    if explicit_dir is not None and (found is None or found.parent != explicit_dir):
         logger.warning("TIKTOKEN_ENCODINGS_BASE=%s has no %s; looking elsewhere", explicit_dir, VOCABULARY_FILE)
-    cached = cache / "vocabulary" / VOCABULARY_FILE
-    if _is_vocabulary(cached):
-        return cached
+    if found is not None:
+        return found
+    cached = _cached_vocabulary(cache)
     failures = []
     for name, source in (("download", _from_download), ("package quicktok-v1", _from_package)):
         try:
@@ -79,6 +77,22 @@ def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
         f"The Harmony vocabulary {VOCABULARY_FILE} cannot be had ({'; '.join(failures)}). Put the file into a folder "
         "and name the folder in TIKTOKEN_ENCODINGS_BASE, or install the package quicktok-v1."
     )
+
+
+def present_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path | None:
+    """The verified file where it lies already: in the folder the operator named, else in our cache. Fetches nothing.
+
+    Raises:
+        ArtifactError: the operator's file is damaged.
+    """
+    if explicit_dir is not None and (explicit := explicit_dir / VOCABULARY_FILE).is_file():
+        return _verified(explicit)
+    cached = _cached_vocabulary(cache)
+    return cached if _is_vocabulary(cached) else None
+
+
+def _cached_vocabulary(cache: Path) -> Path:
+    return cache / "vocabulary" / VOCABULARY_FILE
 
 
 def _is_vocabulary(path: Path) -> bool:
@@ -142,17 +156,22 @@ def _sha256(content: bytes) -> str:
 def _find_model(model: str, revision: str | None, cache: Path, vocabulary: Path) -> str:
     if model == DEMO:
         return str(_expand_demo(cache, vocabulary))
-    if _is_folder(model):
-        return str(_check_folder(Path(model).expanduser()))
+    if is_folder(model):
+        return str(check_folder(Path(model).expanduser()))
     return _fetch(model, revision)
 
 
 def _expand_demo(cache: Path, vocabulary: Path) -> Path:
-    target = cache / f"demo-{_demo_fingerprint()}"
+    target = demo_folder(cache)
     if not target.is_dir():
         logger.info("expanding the demo model into %s", target)
         checkpoint.expand(target, vocabulary)
     return target
+
+
+def demo_folder(cache: Path) -> Path:
+    """Where the demo model is, once it is expanded."""
+    return cache / f"demo-{_demo_fingerprint()}"
 
 
 def _demo_fingerprint() -> str:
@@ -160,12 +179,17 @@ def _demo_fingerprint() -> str:
     return _sha256(checkpoint.WEIGHTS.read_bytes() + Path(checkpoint.__file__).read_bytes())[:12]
 
 
-def _is_folder(model: str) -> bool:
+def is_folder(model: str) -> bool:
     """Anything that starts like a path is one, so that a mistyped path is not looked up on the hub."""
     return model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
 
 
-def _check_folder(folder: Path) -> Path:
+def check_folder(folder: Path) -> Path:
+    """The folder, if it looks like a model.
+
+    Raises:
+        ArtifactError: there is no such folder, or it holds no model.
+    """
     if not folder.is_dir():
         raise ArtifactError(f"MODEL_NAME is {str(folder)!r}, but there is no such folder.")
     if not (folder / "config.json").is_file():
@@ -181,7 +205,7 @@ def _fetch(model: str, revision: str | None) -> str:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        snapshot_download(model, revision=revision, ignore_patterns=_IGNORED_FILES)
+        snapshot_download(model, revision=revision, ignore_patterns=IGNORED_FILES)
     except HFValidationError as error:
         raise ArtifactError(f"MODEL_NAME {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
     except Exception as error:  # the hub's own errors, those of two HTTP libraries, and the disk's

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -38,7 +39,8 @@ ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, 
 def main() -> None:
     """Plans, prepares and measures gptoss-bento. The service itself is started with `bentoml serve`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2"):  # the hub's library has moved on to the second
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 @app.command()
@@ -69,6 +71,32 @@ def prepare(profile: ProfileOption = None) -> None:
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
     console.print(f"model       {found.model}\nvocabulary  {found.vocabulary_dir}", soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    profile: ProfileOption = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="The port to bind, if not PORT's or 3000.", min=1, max=65535, envvar="BENTOML_PORT"),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask neither the hub nor tool servers.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer from the network.", min=0.1)] = 1.0,
+    json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Checks all that would keep the service from starting or serving well, with a remedy for each finding.
+
+    Ends with 0 if nothing is wrong, 1 if there are warnings, else with the exit code the service would stop with.
+    """
+    from gptoss_bento.doctor import examination, finding, report
+
+    request = examination.Request(profile, port, not offline, timeout)
+    found = asyncio.run(examination.examine(request))
+    if json_output:
+        typer.echo(json.dumps(report.as_json(found), indent=2, ensure_ascii=False))
+    else:
+        console.print(report.as_table(found))
+    raise typer.Exit(finding.exit_code(found))
 
 
 @app.command()

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -233,3 +233,103 @@ def _read_or(path: Path, default: str) -> str:
         return path.read_text().strip() or default
     except OSError:
         return default
+
+
+# What changes while the machine runs: for `gptoss-bento doctor`, no part of a plan.
+
+
+@dataclass(frozen=True)
+class Driver:
+    """NVIDIA's driver. `cuda` is the newest CUDA version it serves, or a cuda-compat library in front of it."""
+
+    version: str
+    cuda: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that computes on a GPU; its name is empty where another container hides it."""
+
+    pid: int
+    name: str
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """What is free on a GPU now, and who has the rest. Of AMD's GPUs the processes are not known."""
+
+    free_bytes: int
+    processes: tuple[GpuProcess, ...] = ()
+
+
+def nvidia_driver() -> Driver | None:
+    """The driver, or None where there is none.
+
+    Raises:
+        HardwareError: a driver is installed, but does not answer; after an update, until the machine is restarted.
+    """
+    import pynvml
+
+    absent = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    try:
+        with _nvml():
+            version = str(pynvml.nvmlSystemGetDriverVersion())
+            cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())  # 13000 is 13.0
+    except pynvml.NVMLError as error:
+        if error.value in absent:
+            return None
+        raise HardwareError(f"The NVIDIA driver does not answer: {error}") from None
+    return Driver(version, (cuda // 1000, cuda % 1000 // 10))
+
+
+def gpu_use(visible_devices: str | None = None) -> tuple[GpuUse, ...]:
+    """The use of each GPU, in the order of `probe(visible_devices).gpus`."""
+    import pynvml
+
+    try:
+        with _nvml():
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            uuids = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+            return tuple(_nvidia_use(handles[index]) for index in visible_indexes(uuids, visible_devices))
+    except pynvml.NVMLError:
+        return _amd_use()
+
+
+@contextmanager
+def _nvml() -> Iterator[None]:
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _nvidia_use(handle: object) -> GpuUse:
+    import pynvml
+
+    processes: tuple[GpuProcess, ...] = ()
+    with suppress(pynvml.NVMLError):  # some virtual GPUs do not tell
+        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        processes = tuple(GpuProcess(item.pid, _process_name(item.pid), item.usedGpuMemory) for item in found)
+    return GpuUse(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free), processes)
+
+
+def _process_name(pid: int) -> str:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).name()
+    return ""
+
+
+def _amd_use(devices: Path = Path("/sys/class/drm")) -> tuple[GpuUse, ...]:
+    found = []
+    for card in sorted(devices.glob("card[0-9]*/device")):
+        with suppress(OSError, ValueError):
+            total = int((card / "mem_info_vram_total").read_text())
+            used = int((card / "mem_info_vram_used").read_text())
+            if (card / "vendor").read_text().strip() == _AMD_VENDOR_ID and total >= _LEAST_AMD_BYTES:
+                found.append(GpuUse(total - used))
+    return tuple(found)

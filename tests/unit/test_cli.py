@@ -19,7 +19,10 @@ from gptoss_bento.bench.compare import Shape
 from gptoss_bento.bench.load import Load
 from gptoss_bento.bench.report import Run
 from gptoss_bento.bench.servers import Memory
-from gptoss_bento.errors import ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
+from gptoss_bento.doctor import examination
+from gptoss_bento.doctor.examination import Request
+from gptoss_bento.doctor.finding import Finding, error, ok, warning
+from gptoss_bento.errors import AddressInUseError, ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
 from tests.fakes import H100, L4, Calls, machine
 from tests.server import REPOSITORY
 
@@ -241,6 +244,60 @@ def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytes
 
     assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"))]
     assert lines == [["model", "/models/m"], ["vocabulary", "/vocabulary"]]
+
+
+# doctor
+
+
+def examined(monkeypatch: pytest.MonkeyPatch, findings: list[Finding]) -> list[Request]:
+    asked: list[Request] = []
+
+    async def examine(request: Request) -> list[Finding]:
+        asked.append(request)
+        return findings
+
+    monkeypatch.setattr(examination, "examine", examine)
+    return asked
+
+
+def test_doctor_asks_for_what_the_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = examined(monkeypatch, [])
+
+    invoke("doctor", "--profile", "gpt-oss-20b", "--port", "8080", "--offline", "--timeout", "5")
+
+    assert asked == [Request("gpt-oss-20b", 8080, network=False, timeout_s=5.0)]
+
+
+def test_doctor_looks_at_the_port_that_bentoml_would_bind(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = examined(monkeypatch, [])
+
+    invoke("doctor")
+    os.environ["BENTOML_PORT"] = "4000"
+    invoke("doctor")
+
+    assert [request.port for request in asked] == [None, 4000]
+
+
+def test_doctor_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    examined(monkeypatch, [ok("port", "3000 is free")])
+
+    assert words(invoke("doctor"))[1] == ["port", "ok", "3000", "is", "free"]
+
+
+def test_doctor_prints_json_for_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    examined(monkeypatch, [warning("open files", "limit 1,024", "Raise it.")])
+
+    result = invoke("doctor", "--json")
+
+    row = {"name": "open files", "severity": "warning", "found": "limit 1,024", "remedy": "Raise it."}
+    assert json.loads(result.stdout) == {"exit_code": 1, "findings": [row]}
+    assert result.exit_code == 1
+
+
+def test_doctor_ends_with_the_exit_code_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    examined(monkeypatch, [error("port", "3000 is in use", "Choose another.", AddressInUseError)])
+
+    assert invoke("doctor").exit_code == 71
 
 
 # bench

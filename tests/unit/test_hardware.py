@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from gptoss_bento import hardware
 from gptoss_bento.cards import known_cards
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.hardware import GIB, Gpu, Hardware, hardware_named, visible_indexes
+from gptoss_bento.hardware import GIB, Driver, Gpu, GpuProcess, GpuUse, Hardware, hardware_named, visible_indexes
 from tests.fakes import H100, H200, L4, T4, machine
 
 UUIDS = ["GPU-aa11", "GPU-aa22", "GPU-bb33"]
@@ -347,3 +349,105 @@ def test_an_unknown_card_is_answered_with_the_nearest(text: str, message: str) -
 def test_a_gpu_knows_its_family() -> None:
     assert (H100.family, L4.family, T4.family) == ("hopper", "ada", "turing")
     assert Gpu("nvidia", "next", GIB, "sm_999").family == ""
+
+
+# What changes while the machine runs
+
+
+class FakeBusyNvml(FakeNvml):
+    """With a driver's version, free memory, and processes by the index of the GPU. `failure`: nothing answers."""
+
+    NVML_ERROR_DRIVER_NOT_LOADED = 9
+    NVML_ERROR_LIBRARY_NOT_FOUND = 12
+
+    class NVMLError(Exception):
+        def __init__(self, value: int) -> None:
+            super().__init__(f"code {value}")
+            self.value = value
+
+    def __init__(self, gpus: list[Gpu], cuda: int = 13000, failure: int | None = None) -> None:
+        super().__init__(gpus)
+        self._cuda = cuda
+        self._failure = failure
+        self.processes: dict[str, list[SimpleNamespace]] = {}
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if self._failure is not None:
+            raise self.NVMLError(self._failure)
+        self.is_open = True
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "580.65.06"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:  # noqa: N802
+        return self._cuda
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: Gpu) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(total=gpu.memory_bytes, free=gpu.memory_bytes - GIB)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, gpu: Gpu) -> list[SimpleNamespace]:  # noqa: N802
+        if gpu.name not in self.processes:
+            raise self.NVMLError(3)
+        return self.processes[gpu.name]
+
+
+def install_busy(monkeypatch: pytest.MonkeyPatch, nvml: FakeBusyNvml) -> FakeBusyNvml:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    return nvml
+
+
+@pytest.mark.parametrize(("number", "version"), [(13000, (13, 0)), (12080, (12, 8)), (13020, (13, 2))])
+def test_the_driver_says_its_version_and_that_of_cuda(
+    number: int, version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml = install_busy(monkeypatch, FakeBusyNvml([H100], cuda=number))
+
+    assert hardware.nvidia_driver() == Driver("580.65.06", version)
+    assert not nvml.is_open
+
+
+@pytest.mark.parametrize("failure", [9, 12])
+def test_no_driver_is_no_error(failure: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_busy(monkeypatch, FakeBusyNvml([], failure=failure))
+
+    assert hardware.nvidia_driver() is None
+
+
+def test_a_driver_that_was_updated_under_a_running_system_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_busy(monkeypatch, FakeBusyNvml([], failure=18))
+
+    with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: code 18$"):
+        hardware.nvidia_driver()
+
+
+def test_the_use_of_visible_gpus_comes_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = install_busy(monkeypatch, FakeBusyNvml([H100, L4]))
+    nvml.processes[L4.name] = [
+        SimpleNamespace(pid=os.getpid(), usedGpuMemory=GIB),
+        SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None),  # beyond Linux's largest
+    ]
+
+    l4, h100 = hardware.gpu_use("1,0")
+
+    assert l4.free_bytes == L4.memory_bytes - GIB
+    assert l4.processes == (
+        GpuProcess(os.getpid(), psutil.Process().name(), GIB),
+        GpuProcess(2**22 + 1, "", None),
+    )
+    assert h100.processes == ()  # this one does not tell
+    assert not nvml.is_open
+
+
+def test_the_use_of_amds_gpus_comes_from_sysfs(tmp_path: Path) -> None:
+    amd_card(tmp_path / "card0", "0x1002", str(192 * GIB), "MI300X")
+    (tmp_path / "card0" / "device" / "mem_info_vram_used").write_text(f"{2 * GIB}\n")
+    amd_card(tmp_path / "card1", "0x1002", str(192 * GIB), "tells no use")
+
+    assert hardware._amd_use(tmp_path) == (GpuUse(190 * GIB),)
+
+
+def test_without_gpu_there_is_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_busy(monkeypatch, FakeBusyNvml([], failure=12))
+    monkeypatch.setattr(hardware, "_amd_use", lambda: ())
+
+    assert hardware.gpu_use() == ()

@@ -1,0 +1,283 @@
+"""The whole examination: settings, machine, plan, then every check at once, none of which can hold up the others."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from gptoss_bento import environment, hardware
+from gptoss_bento.artifacts import DEMO
+from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
+from gptoss_bento.doctor.gpus import check_driver, check_gpu_memory, check_gpu_processes, check_gpus
+from gptoss_bento.doctor.hub import Hub, HuggingFaceHub
+from gptoss_bento.doctor.installation import (
+    check_engine,
+    check_packages,
+    check_python,
+    engine_builds,
+    find_lock,
+)
+from gptoss_bento.doctor.model import check_demo, check_model, check_vocabulary
+from gptoss_bento.doctor.surroundings import (
+    DEFAULT_PORT,
+    check_open_files,
+    check_port,
+    check_shared_memory,
+    check_tool_server,
+)
+from gptoss_bento.errors import GptOssBentoError, HardwareError
+from gptoss_bento.hardware import Hardware
+from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.profile import AUTOMATIC, Profile, automatic_profile, load_profile
+from gptoss_bento.settings import Settings
+
+T = TypeVar("T")
+
+DEFAULT_UTILIZATION = 0.92
+"""vLLM 0.32's own, where nothing is planned."""
+
+_SPARE_S = 1.0
+"""How much longer than the network a check may take; more means that it hangs, on a dead disk for example."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the operator asked for."""
+
+    profile: str | None = None
+    port: int | None = None
+    network: bool = True
+    timeout_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the facts come from; tests put others in their place. `variables` of None: those of this process."""
+
+    variables: Mapping[str, str] | None = None
+    probe: Callable[[str | None], Hardware] = hardware.probe
+    driver: Callable[[], hardware.Driver | None] = hardware.nvidia_driver
+    gpu_use: Callable[[str | None], tuple[hardware.GpuUse, ...]] = hardware.gpu_use
+    hub: Callable[[float], Hub] = HuggingFaceHub
+    probe_limit_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known before the checks. None: it could not be found out, and a finding says why."""
+
+    settings: Settings | None = None
+    hardware: Hardware | None = None
+    profile: Profile | None = None
+    plan: EnginePlan | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+Check = Callable[[], Awaitable[Iterable[Finding]]]
+
+
+async def examine(request: Request, machine: Machine | None = None) -> list[Finding]:
+    """All findings, in the order in which a start would meet them."""
+    machine = machine or Machine()
+    variables = environment.extended({}) if machine.variables is None else machine.variables
+    case = await _opened(request, machine, variables)
+    if case.settings and machine.variables is None:
+        environment.apply(
+            {name: value for name, (value, _) in case.settings.derived.items()}
+        )  # where the hub's cache is
+    checks = _checks(request, machine, variables, case)
+    limit_s = request.timeout_s + _SPARE_S
+    found = await asyncio.gather(*(examined(name, check, limit_s) for name, check in checks.items()))
+    hidden = secrets(variables)
+    return [without(hidden, finding) for findings in (case.findings, *found) for finding in findings]
+
+
+async def _opened(request: Request, machine: Machine, variables: Mapping[str, str]) -> Case:
+    try:
+        async with asyncio.timeout(machine.probe_limit_s):
+            return await in_daemon_thread(open_case, request, machine, variables)
+    except TimeoutError:
+        found = f"not known: the GPUs did not answer within {machine.probe_limit_s:g} s"
+        return Case(findings=(error("hardware", found, _REMEDIES["hardware"], HardwareError),))
+
+
+async def examined(name: str, check: Check, limit_s: float) -> list[Finding]:
+    """What one check finds; one that hangs or breaks is a finding itself."""
+    try:
+        async with asyncio.timeout(limit_s) as limit:
+            return list(await check())
+    except TimeoutError as late:
+        if not limit.expired():
+            return [_broken(name, late)]
+        return [warning(name, f"not known: no answer within {limit_s:g} s", "Something hangs: a disk, or the driver.")]
+    except GptOssBentoError as problem:
+        return [_problem(name, problem, str(problem))]
+    except Exception as problem:
+        return [_broken(name, problem)]
+
+
+def _broken(name: str, problem: Exception) -> Finding:
+    words = str(problem).strip().split("\n")[0]
+    found = f"not known, the check failed: {type(problem).__name__}{f': {words}' if words else ''}"
+    return warning(name, found, "This is a defect of the doctor, or of this machine; please report it.")
+
+
+def _problem(name: str, problem: GptOssBentoError, text: str) -> Finding:
+    return error(name, text, _REMEDIES.get(name, "The message says what is allowed."), type(problem))
+
+
+_REMEDIES = {
+    "settings": "Correct or unset the variable; docs/configuration.md has them all.",
+    "hardware": "`nvidia-smi` must work; after an update of the driver restart the machine.",
+    "driver": "`nvidia-smi` must work; after an update of the driver restart the machine.",
+    "profile": "Correct PROFILE or --profile, or the profile's file.",
+    "plan": "Change the setting that is named, or choose another PROFILE.",
+}
+
+
+class _Steps:
+    """Takes one step after the other; what fails becomes a finding for each line of its message."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def take(self, name: str, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except GptOssBentoError as problem:
+            self.findings += [_problem(name, problem, line) for line in str(problem).splitlines() if line.strip()]
+        except Exception as problem:
+            self.findings.append(_broken(name, problem))
+        return None
+
+
+def open_case(request: Request, machine: Machine, variables: Mapping[str, str]) -> Case:
+    """Settings, hardware, profile and plan, as far as each can be had without the one before it."""
+    steps = _Steps()
+    settings = steps.take("settings", lambda: environment.load_settings(variables))
+    found = steps.take("hardware", lambda: machine.probe(variables.get("CUDA_VISIBLE_DEVICES")))
+    name = request.profile or environment.server_settings(variables).profile or AUTOMATIC
+    profile = steps.take("profile", lambda: _profile(name, settings, found)) if found or name != AUTOMATIC else None
+    plan = steps.take("plan", lambda: make_plan(settings, profile, found)) if settings and profile and found else None
+    if settings:
+        told = [warning("settings", each, "Correct or unset the variable.") for each in settings.warnings]
+        steps.findings[:0] = [ok("settings", _said(settings)), *told]
+    if plan:
+        steps.findings.append(_planned(name, plan))
+    return Case(settings, found, profile, plan, tuple(steps.findings))
+
+
+def _profile(name: str, settings: Settings | None, found: Hardware | None) -> Profile:
+    if name == AUTOMATIC and found is not None:
+        name = automatic_profile(found, settings.model_name if settings else None)
+    return load_profile(name)
+
+
+def _said(settings: Settings) -> str:
+    return f"from {', '.join(sorted(set(settings.origins.values())))}" if settings.origins else "no variable is set"
+
+
+def _planned(name: str, plan: EnginePlan) -> Finding:
+    found = f"profile {plan.profile}, model {plan.model.value}"
+    if name == AUTOMATIC and plan.profile == DEMO and plan.hardware.gpus:
+        remedy = "PROFILE=gpt-oss-20b says what is missing."
+        return warning("plan", f"{found}, because the GPU found does not suit gpt-oss-20b", remedy)
+    return ok("plan", found)
+
+
+def _checks(request: Request, machine: Machine, variables: Mapping[str, str], case: Case) -> dict[str, Check]:
+    """By name, in the order of the table."""
+    checks = {"Python": _threaded(check_python), **_package_checks(case)}
+    if case.hardware is not None:
+        checks |= _gpu_checks(machine, variables, case, case.hardware)
+    checks |= _model_checks(request, machine, case)
+    checks |= _surrounding_checks(request, variables, case)
+    return checks
+
+
+def _threaded(check: Callable[..., Iterable[Finding]], *arguments: object) -> Check:
+    """A check that may block. It runs, and its generator to its end, in a thread that does not hold up the exit."""
+    return partial(in_daemon_thread, lambda: list(check(*arguments)))
+
+
+def _package_checks(case: Case) -> dict[str, Check]:
+    def compare() -> Iterable[Finding]:
+        builds = engine_builds()
+        build = builds[0] if builds else ("cuda" if case.hardware and case.hardware.gpus else "cpu")
+        return check_packages(find_lock(build), build)
+
+    return {"vLLM": _threaded(check_engine, case.hardware), "packages": _threaded(compare)}
+
+
+def _gpu_checks(machine: Machine, variables: Mapping[str, str], case: Case, found: Hardware) -> dict[str, Check]:
+    visible = variables.get("CUDA_VISIBLE_DEVICES")
+    checks = {"driver": _threaded(lambda: check_driver(machine.driver(), found))}
+    if case.profile is not None and _model(case) == case.profile.model.source:
+        checks["GPU"] = _threaded(check_gpus, found, case.profile.requires)
+    if found.gpus:
+        used = found.gpus[: _ranks(case.plan)]
+        share = _planned_value(case.plan, "gpu_memory_utilization", DEFAULT_UTILIZATION)
+        checks["GPU memory"] = _threaded(lambda: check_gpu_memory(used, machine.gpu_use(visible), share))
+        checks["GPU processes"] = _threaded(lambda: check_gpu_processes(machine.gpu_use(visible)[: len(used)]))
+    return checks
+
+
+def _model_checks(request: Request, machine: Machine, case: Case) -> dict[str, Check]:
+    settings, model = case.settings, _model(case)
+    if settings is None or model is None:
+        return {"model": _threaded(lambda: [note("model", "not looked for, because it is not known yet which one")])}
+    vocabulary = _threaded(check_vocabulary, settings.cache_dir, settings.vocabulary_dir)
+    if model == DEMO:
+        return {"model": _threaded(check_demo, settings.cache_dir), "vocabulary": vocabulary}
+
+    async def ask_hub() -> Iterable[Finding]:
+        hub = await in_daemon_thread(machine.hub, request.timeout_s)
+        return await check_model(model, _revision(case), hub, request.timeout_s, request.network)
+
+    return {"model": ask_hub, "vocabulary": vocabulary}
+
+
+def _surrounding_checks(request: Request, variables: Mapping[str, str], case: Case) -> dict[str, Check]:
+    has_gpus = bool(case.hardware and case.hardware.gpus)
+    return {
+        "port": _threaded(check_port, request.port or environment.server_settings(variables).port or DEFAULT_PORT),
+        "open files": _threaded(check_open_files, has_gpus),
+        "shared memory": _threaded(check_shared_memory, _ranks(case.plan)),
+        **{
+            f"tool server {server}": _threaded(check_tool_server, server, variables, request.timeout_s, request.network)
+            for server in _tool_servers(case)
+        },
+    }
+
+
+def _model(case: Case) -> str | None:
+    """What would be served, as far as it is known without a plan."""
+    if case.settings is None or case.profile is None:
+        return None
+    return case.settings.model_name or case.profile.model.source
+
+
+def _revision(case: Case) -> str | None:
+    explicit = case.settings.model_revision if case.settings else None
+    return explicit or (case.profile.model.revision if case.profile else None)
+
+
+def _ranks(plan: EnginePlan | None) -> int:
+    """GPUs that share the model."""
+    return math.prod(int(_planned_value(plan, name, 1)) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
+
+
+def _planned_value(plan: EnginePlan | None, name: str, default: float) -> float:
+    return float(plan.arguments[name].value) if plan and name in plan.arguments else default
+
+
+def _tool_servers(case: Case) -> list[str]:
+    if case.settings is None:
+        return []
+    named = case.settings.engine.get("tool_server") or ""
+    return [server.strip() for server in named.split(",") if server.strip()]

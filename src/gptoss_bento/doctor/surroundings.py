@@ -1,0 +1,125 @@
+"""What the operating system and the neighbours give: port, file and shared-memory limits, tool servers."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
+from gptoss_bento.errors import AddressInUseError, EngineStartError
+
+DEFAULT_PORT = 3000
+"""What `bentoml serve` binds unless told otherwise."""
+
+ENOUGH_FILES = 65535
+"""What vLLM's own server raises the limit to; under BentoML nobody does."""
+
+_MIB = 1024**2
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file
+_BROADCAST_MIB = 160  # vLLM 0.32's queue to its workers: 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 …
+_RESPONSE_MIB = 240  # … and the queue back from each: 10 chunks of 24
+
+
+def check_port(port: int, host: str = "") -> Iterator[Finding]:
+    """Whether the port can be bound, the way BentoML's supervisor binds it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((host, port))
+            candidate.listen(1)
+        except OSError as reason:
+            yield _no_port(port, reason)
+        else:
+            yield ok("port", f"{port} is free")
+
+
+def _no_port(port: int, reason: OSError) -> Finding:
+    if reason.errno == errno.EADDRINUSE:
+        found, remedy = f"{port} is in use by another process", f"Find it with: ss -ltnp 'sport = :{port}'."
+    else:
+        found, remedy = f"{port} cannot be bound: {reason.strerror}", "Ports below 1024 need privileges."
+    return error("port", found, f"{remedy} Or choose another one with --port.", AddressInUseError)
+
+
+def check_open_files(has_gpus: bool, limits: tuple[int, int] | None = None) -> Iterator[Finding]:
+    """Whether many clients can be connected at once: each connection is an open file.
+
+    Args:
+        has_gpus: whether many at once are to be expected.
+        limits: (soft, hard) numbers of open files, as `getrlimit` gives them; of this process, if not given.
+    """
+    soft, hard = limits or resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= ENOUGH_FILES:
+        yield ok("open files", "no limit" if soft == resource.RLIM_INFINITY else f"limit {soft:,}")
+        return
+    possible = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    own_way = f"Before the start: ulimit -n {possible}" if possible > soft else "The hard limit is as low: ask root"
+    remedy = f"{own_way}; with Docker: --ulimit nofile={ENOUGH_FILES}"
+    found = f"limit {soft:,}, and every connection takes one"
+    yield warning("open files", found, remedy) if has_gpus else note("open files", found, remedy)
+
+
+def check_shared_memory(ranks: int, free_bytes: int | None = None) -> Iterator[Finding]:
+    """Whether vLLM's processes can exchange messages; with one rank they need no shared memory.
+
+    Args:
+        ranks: GPUs that share the model.
+        free_bytes: of /dev/shm; asked for, if not given.
+    """
+    free = (_free_shared_memory() if free_bytes is None else free_bytes) // _MIB
+    needed = _BROADCAST_MIB + ranks * _RESPONSE_MIB
+    if ranks > 1 and free < needed:
+        found = f"{_SHARED_MEMORY} has {free:,} MiB free; {ranks} ranks need {needed:,} and NCCL some more"
+        remedy = "Docker: --ipc=host or --shm-size=8g; Kubernetes: an emptyDir of medium Memory at /dev/shm"
+        yield error("shared memory", found, remedy, EngineStartError)
+    else:
+        yield ok("shared memory", f"{_SHARED_MEMORY} has {free:,} MiB free")
+
+
+def _free_shared_memory() -> int:
+    return shutil.disk_usage(_SHARED_MEMORY).free
+
+
+def check_tool_server(
+    server: str, variables: Mapping[str, str], timeout_s: float, network: bool = True
+) -> Iterator[Finding]:
+    """One item of TOOL_SERVER: `demo`, or a server that vLLM connects to when it starts.
+
+    Args:
+        server: `demo` or host:port.
+        variables: those of the process, which the demo's tools read.
+        timeout_s: seconds for the connection.
+        network: whether to connect.
+    """
+    if server == "demo":
+        yield _demo_tools(variables)
+    elif network:
+        yield _tool_server(server, timeout_s)
+    else:
+        yield note("tool server", f"{server} not asked (--offline)")
+
+
+def _demo_tools(variables: Mapping[str, str]) -> Finding:
+    backend = variables.get("PYTHON_EXECUTION_BACKEND") or "docker"
+    place = "in a Docker container" if backend == "docker" else f"on this machine ({backend})"
+    return warning(
+        "tool server",
+        f"TOOL_SERVER=demo runs Python code that the model writes {place}",
+        "Only where every client is trusted. Else name your own tool servers as host:port.",
+    )
+
+
+def _tool_server(server: str, timeout_s: float) -> Finding:
+    host, _, port = server.partition("/")[0].rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        return error("tool server", f"{server!r} is not host:port", "For example: TOOL_SERVER=localhost:8001")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+    except OSError as reason:
+        found = f"{server} cannot be reached: {reason.strerror or reason}"
+        return error("tool server", found, "Start it, or correct TOOL_SERVER.", EngineStartError)
+    return ok("tool server", f"{server} answers")

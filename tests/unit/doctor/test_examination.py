@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gptoss_bento.bench.servers import free_port
+from gptoss_bento.doctor.examination import Machine, Request, examine, examined
+from gptoss_bento.doctor.finding import Finding, Severity, exit_code, ok
+from gptoss_bento.errors import HardwareError
+from gptoss_bento.hardware import GIB, Driver, GpuProcess, GpuUse, Hardware
+from tests.fakes import H100, L4, T4, machine
+from tests.server import REPOSITORY
+from tests.unit.doctor.fake_hub import FakeHub
+
+
+def a_machine(tmp_path: Path, found: Hardware, hub: FakeHub | None = None, **variables: str) -> Machine:
+    """One with these GPUs, all free, a new driver and a hub that knows every model."""
+    variables = {"HOME": str(tmp_path), "GPTOSS_BENTO_CACHE": str(tmp_path), **variables}
+    return Machine(
+        variables=variables,
+        probe=lambda _: found,
+        driver=lambda: Driver("580.95", (13, 0)) if found.gpus else None,
+        gpu_use=lambda _: tuple(GpuUse(gpu.memory_bytes) for gpu in found.gpus),
+        hub=lambda _: hub or FakeHub(tmp_path),
+    )
+
+
+def named(findings: list[Finding], name: str) -> list[Finding]:
+    return [finding for finding in findings if finding.name == name]
+
+
+def bad(findings: list[Finding]) -> dict[str, str]:
+    """What is wrong, less what this very machine and environment bring in."""
+    of_this_machine = {"vLLM", "packages", "port", "open files", "shared memory", "disk"}
+    return {
+        one.name: one.found
+        for one in findings
+        if one.severity in (Severity.WARNING, Severity.ERROR) and one.name not in of_this_machine
+    }
+
+
+# The whole
+
+
+async def test_every_check_has_its_row_in_the_order_of_a_start(tmp_path: Path) -> None:
+    findings = await examine(Request(), a_machine(tmp_path, machine(H100), TOOL_SERVER="demo"))
+
+    names = list(dict.fromkeys(finding.name for finding in findings))
+    assert names == [
+        "settings",
+        "plan",
+        "Python",
+        "vLLM",
+        "packages",
+        "driver",
+        "GPU",
+        "GPU memory",
+        "GPU processes",
+        "model",
+        "disk",
+        "vocabulary",
+        "port",
+        "open files",
+        "shared memory",
+        "tool server",
+    ]
+
+
+async def test_a_good_machine_has_nothing_wrong(tmp_path: Path) -> None:
+    assert bad(await examine(Request(), a_machine(tmp_path, machine(H100)))) == {}
+
+
+async def test_a_laptop_without_anything_serves_the_demo(tmp_path: Path) -> None:
+    hub = FakeHub(tmp_path, OSError("no network"))
+
+    findings = await examine(Request(), a_machine(tmp_path, machine(), hub))
+
+    assert bad(findings) == {}
+    assert named(findings, "plan")[0].found == "profile demo, model demo"
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("finding", ["warning", "error"])
+async def test_every_bad_finding_has_a_remedy(finding: str, tmp_path: Path) -> None:
+    hub = FakeHub(tmp_path, OSError("no network"))
+    sick = a_machine(tmp_path, machine(T4), hub, PROFILE="gpt-oss-120b", TOOL_SERVER="demo,x", MAX_MODEL_LEN="many")
+
+    found = await examine(Request(), sick)
+
+    assert all(one.remedy for one in found if one.severity == finding)
+
+
+# Settings, profile, plan
+
+
+async def test_all_wrong_settings_are_found_at_once_and_the_rest_is_checked(tmp_path: Path) -> None:
+    sick = a_machine(tmp_path, machine(H100), MAX_MODEL_LEN="many", ENFORCE_EAGER="perhaps", PROFILE="gpt-oss-20b")
+
+    findings = await examine(Request(), sick)
+
+    assert {finding.found.split(":")[0] for finding in named(findings, "settings")} == {
+        "MAX_MODEL_LEN",
+        "ENFORCE_EAGER",
+    }
+    assert exit_code(findings) == 78
+    assert named(findings, "GPU memory")[0].severity is Severity.OK
+    assert named(findings, "model")[0].severity is Severity.NOTE
+
+
+async def test_a_profile_that_does_not_exist_is_named_with_the_nearest(tmp_path: Path) -> None:
+    findings = await examine(Request(profile="dmeo"), a_machine(tmp_path, machine()))
+
+    assert "did you mean 'demo'" in named(findings, "profile")[0].found
+    assert exit_code(findings) == 78
+
+
+async def test_a_plan_that_is_refused_is_a_finding(tmp_path: Path) -> None:
+    findings = await examine(Request(), a_machine(tmp_path, machine(H100), TENSOR_PARALLEL_SIZE="2"))
+
+    assert "need 2 GPUs" in named(findings, "plan")[0].found
+    assert exit_code(findings) == 78
+
+
+async def test_gpus_below_the_profiles_needs_are_found_with_the_reason(tmp_path: Path) -> None:
+    findings = await examine(Request(profile="gpt-oss-20b"), a_machine(tmp_path, machine(T4)))
+
+    assert "compute capability 7.5" in named(findings, "GPU")[0].found
+    assert exit_code(findings) == 78
+
+
+async def test_a_gpu_that_only_the_demo_can_use_is_a_warning(tmp_path: Path) -> None:
+    (finding,) = named(await examine(Request(), a_machine(tmp_path, machine(T4))), "plan")
+
+    assert finding.severity is Severity.WARNING
+    assert "does not suit gpt-oss-20b" in finding.found
+
+
+async def test_another_model_is_not_held_against_the_profiles_needs(tmp_path: Path) -> None:
+    findings = await examine(Request(profile="demo"), a_machine(tmp_path, machine(L4), MODEL_NAME="someone/model"))
+
+    assert named(findings, "GPU") == []
+    assert named(findings, "model")[0].found == "someone/model is on the hub, 13.0 GB to download"
+
+
+async def test_the_revision_is_asked_for(tmp_path: Path) -> None:
+    hub = FakeHub(tmp_path)
+
+    await examine(Request(), a_machine(tmp_path, machine(H100), hub, MODEL_REVISION="v1"))
+
+    assert hub.asked == [("openai/gpt-oss-20b", "v1")]
+
+
+# The machine
+
+
+async def test_the_planned_share_of_a_busy_gpu_is_what_must_be_free(tmp_path: Path) -> None:
+    uses = (GpuUse(60 * GIB, (GpuProcess(42, "python", 19 * GIB),)),)
+    busy = replace(a_machine(tmp_path, machine(H100), GPU_MEMORY_UTILIZATION="0.8"), gpu_use=lambda _: uses)
+
+    findings = await examine(Request(), busy)
+
+    assert "GPU_MEMORY_UTILIZATION 0.8 claims 63.7" in named(findings, "GPU memory")[0].found
+    assert "python (pid 42" in named(findings, "GPU processes")[0].found
+
+
+async def test_a_driver_that_does_not_answer_is_a_finding(tmp_path: Path) -> None:
+    def mismatch(*_: object) -> Driver | None:
+        raise HardwareError("The NVIDIA driver does not answer: version mismatch")
+
+    findings = await examine(Request(), replace(a_machine(tmp_path, machine()), driver=mismatch))
+
+    (finding,) = named(findings, "driver")
+    assert finding.found == "The NVIDIA driver does not answer: version mismatch"
+    assert "nvidia-smi" in finding.remedy
+    assert exit_code(findings) == 78
+
+
+async def test_a_probe_that_fails_leaves_the_other_checks(tmp_path: Path) -> None:
+    def lost(_: str | None) -> Hardware:
+        raise HardwareError("GPU is lost")
+
+    findings = await examine(Request(), replace(a_machine(tmp_path, machine()), probe=lost))
+
+    assert named(findings, "hardware")[0].found == "GPU is lost"
+    assert named(findings, "port")
+
+
+async def test_tool_servers_may_be_named_among_the_extra_arguments(tmp_path: Path) -> None:
+    extra = a_machine(tmp_path, machine(), VLLM_EXTRA_ARGS="--tool-server=demo")
+
+    assert "the model writes" in named(await examine(Request(), extra), "tool server")[0].found
+
+
+async def test_each_tool_server_is_asked(tmp_path: Path) -> None:
+    sick = a_machine(tmp_path, machine(), TOOL_SERVER="nowhere, localhost:x")
+
+    findings = named(await examine(Request(), sick), "tool server")
+
+    assert [finding.found for finding in findings] == ["'nowhere' is not host:port", "'localhost:x' is not host:port"]
+
+
+# Checks that go wrong
+
+
+async def nothing() -> Iterable[Finding]:
+    return [ok("some", "fine")]
+
+
+async def test_a_check_that_breaks_is_a_finding() -> None:
+    async def broken() -> Iterable[Finding]:
+        raise ZeroDivisionError("by zero\nand more")
+
+    (finding,) = await examined("some", broken, 1.0)
+
+    assert (finding.severity, finding.found) == (
+        Severity.WARNING,
+        "not known, the check failed: ZeroDivisionError: by zero",
+    )
+
+
+async def test_a_check_whose_own_wait_ends_is_not_taken_for_one_that_hangs() -> None:
+    async def late() -> Iterable[Finding]:
+        raise TimeoutError
+
+    (finding,) = await examined("some", late, 1.0)
+
+    assert finding.found == "not known, the check failed: TimeoutError"
+
+
+async def test_a_check_that_hangs_is_left_behind(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def hang() -> Driver | None:
+        release.wait()
+        return None
+
+    began = time.monotonic()
+    findings = await examine(Request(timeout_s=0.1), replace(a_machine(tmp_path, machine()), driver=hang))
+    release.set()
+
+    assert "no answer within" in named(findings, "driver")[0].found
+    assert time.monotonic() - began < 10
+
+
+async def test_gpus_that_never_answer_leave_the_checks_that_need_none(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def hang(_: str | None) -> Hardware:
+        release.wait()
+        return machine()
+
+    findings = await examine(Request(), replace(a_machine(tmp_path, machine()), probe=hang, probe_limit_s=0.1))
+    release.set()
+
+    assert "did not answer" in named(findings, "hardware")[0].found
+    assert named(findings, "port")
+    assert exit_code(findings) == 78
+
+
+async def test_a_check_that_answers_is_passed_on() -> None:
+    assert await examined("some", nothing, 1.0) == [ok("some", "fine")]
+
+
+async def test_no_secret_reaches_a_finding(tmp_path: Path) -> None:
+    def quote(_: str | None) -> Hardware:
+        raise RuntimeError("Authorization: Bearer hf_very_secret")
+
+    sick = replace(a_machine(tmp_path, machine(), HF_TOKEN="hf_very_secret"), probe=quote)
+
+    findings = await examine(Request(), sick)
+
+    assert "hf_very_secret" not in str(findings)
+    assert "Bearer ***" in named(findings, "hardware")[0].found
+
+
+# The command itself, in a process of its own
+
+
+SCRIPT = """
+import atexit, json, sys
+from gptoss_bento import cli
+atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+cli.run()
+"""
+
+
+def doctor(tmp_path: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command on this machine, on the demo profile; the last line of stderr names the modules that it loads."""
+    environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    environment |= {"HOME": str(tmp_path), "PROFILE": "demo", "BENTOML_PORT": str(free_port()), **variables}
+    command = [sys.executable, "-c", SCRIPT, "doctor", *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+
+
+def test_the_command_answers_fast_without_loading_a_model_library(tmp_path: Path) -> None:
+    began = time.monotonic()
+    ended = doctor(tmp_path, "--json", "--offline")
+    took_s = time.monotonic() - began
+
+    report = json.loads(ended.stdout)
+    loaded = set(json.loads(ended.stderr.splitlines()[-1]))
+    assert {"vLLM", "packages", "model", "port"} <= {row["name"] for row in report["findings"]}
+    assert "gptoss_bento.doctor.examination" in loaded
+    assert not loaded & {"vllm", "torch", "transformers"}
+    assert ended.returncode == report["exit_code"]
+    assert took_s < 20  # promised are 2; the machines that run tests may be busy
+
+
+def test_the_command_prints_a_table_and_ends_with_the_code_of_the_service(tmp_path: Path) -> None:
+    ended = doctor(tmp_path, "--offline", MAX_MODEL_LEN="many", HF_TOKEN="hf_very_secret")
+
+    assert ended.returncode == 78
+    assert ended.stdout.split()[:3] == ["check", "found", "remedy"]
+    assert "MAX_MODEL_LEN" in ended.stdout
+    assert "hf_very_secret" not in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr

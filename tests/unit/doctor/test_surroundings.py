@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from gptoss_bento.doctor.finding import Severity, exit_code
+from gptoss_bento.doctor.surroundings import (
+    _no_port,
+    check_open_files,
+    check_port,
+    check_shared_memory,
+    check_tool_server,
+)
+
+_MIB = 1024**2
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+# Port
+
+
+def port_of(server: socket.socket) -> int:
+    return int(server.getsockname()[1])
+
+
+def test_a_port_that_is_taken_is_an_error_with_the_exit_code_of_the_service(listener: socket.socket) -> None:
+    (finding,) = check_port(port_of(listener))
+
+    assert finding.found == f"{port_of(listener)} is in use by another process"
+    assert "--port" in finding.remedy
+    assert exit_code([finding]) == 71
+
+
+def test_a_free_port_is_fine_and_stays_free(listener: socket.socket) -> None:
+    port = port_of(listener)
+    listener.close()
+
+    assert [finding.severity for finding in (*check_port(port), *check_port(port))] == [Severity.OK, Severity.OK]
+
+
+def test_a_port_that_needs_privileges_is_said_to_need_them() -> None:
+    finding = _no_port(80, PermissionError(errno.EACCES, "Permission denied"))
+
+    assert finding.found == "80 cannot be bound: Permission denied"
+    assert "privileges" in finding.remedy
+    assert exit_code([finding]) == 71
+
+
+# Open files
+
+
+@pytest.mark.parametrize("soft", [65535, 1_000_000, resource.RLIM_INFINITY])
+def test_many_open_files_are_fine(soft: int) -> None:
+    (finding,) = check_open_files(True, (soft, soft))
+
+    assert finding.severity is Severity.OK
+
+
+@pytest.mark.parametrize(("has_gpus", "severity"), [(True, Severity.WARNING), (False, Severity.NOTE)])
+def test_few_open_files_matter_where_many_clients_come(has_gpus: bool, severity: Severity) -> None:
+    (finding,) = check_open_files(has_gpus, (1024, 524288))
+
+    assert finding.severity is severity
+    assert finding.found == "limit 1,024, and every connection takes one"
+    assert "ulimit -n 65535" in finding.remedy
+
+
+def test_the_remedy_keeps_to_the_hard_limit() -> None:
+    assert "ulimit -n 4096;" in next(check_open_files(True, (1024, 4096))).remedy
+    assert "ulimit -n 65535;" in next(check_open_files(True, (1024, resource.RLIM_INFINITY))).remedy
+    assert "ask root" in next(check_open_files(True, (1024, 1024))).remedy
+
+
+def test_this_process_is_looked_at() -> None:
+    assert len(list(check_open_files(False))) == 1
+
+
+# Shared memory
+
+
+def test_little_shared_memory_stops_several_gpus() -> None:
+    (finding,) = check_shared_memory(2, 64 * _MIB)
+
+    assert finding.found.endswith(" has 64 MiB free; 2 ranks need 640 and NCCL some more")
+    assert "--ipc=host" in finding.remedy
+    assert exit_code([finding]) == 70
+
+
+@pytest.mark.parametrize(("ranks", "free"), [(1, 0), (2, 640 * _MIB), (8, 4096 * _MIB)])
+def test_enough_shared_memory_is_fine(ranks: int, free: int) -> None:
+    assert [finding.severity for finding in check_shared_memory(ranks, free)] == [Severity.OK]
+
+
+def test_this_machines_shared_memory_is_looked_at() -> None:
+    assert len(list(check_shared_memory(1))) == 1
+
+
+# Tool servers
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({}, "in a Docker container"),
+        ({"PYTHON_EXECUTION_BACKEND": "dangerously_use_uv"}, "on this machine (dangerously_use_uv)"),
+    ],
+)
+def test_the_demo_tools_are_warned_about(variables: dict[str, str], place: str) -> None:
+    (finding,) = check_tool_server("demo", variables, 1.0)
+
+    assert finding.severity is Severity.WARNING
+    assert finding.found == f"TOOL_SERVER=demo runs Python code that the model writes {place}"
+    assert finding.remedy
+
+
+def test_a_tool_server_that_answers_is_fine(listener: socket.socket) -> None:
+    (finding,) = check_tool_server(f"localhost:{port_of(listener)}", {}, 1.0)
+
+    assert finding.severity is Severity.OK
+
+
+def test_a_tool_server_that_does_not_answer_is_an_error(listener: socket.socket) -> None:
+    gone = port_of(listener)
+    listener.close()
+
+    (finding,) = check_tool_server(f"127.0.0.1:{gone}", {}, 1.0)
+
+    assert finding.found == f"127.0.0.1:{gone} cannot be reached: Connection refused"
+    assert exit_code([finding]) == 70
+
+
+@pytest.mark.parametrize("server", ["localhost", "localhost:", ":8001", "localhost:http", "localhost:99999"])
+def test_what_is_no_host_and_port_is_said_to_be_none(server: str) -> None:
+    (finding,) = check_tool_server(server, {}, 1.0)
+
+    assert finding.found == f"{server!r} is not host:port"
+    assert exit_code([finding]) == 78
+
+
+def test_without_network_no_tool_server_is_asked() -> None:
+    (finding,) = check_tool_server("no.such.host:8001", {}, 1.0, network=False)
+
+    assert (finding.severity, finding.found) == (Severity.NOTE, "no.such.host:8001 not asked (--offline)")

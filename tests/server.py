@@ -76,6 +76,16 @@ class ServedProcess:
         names = ("EngineCore", "multiprocessing.spawn")
         return next(p for p in self.worker().children() if any(name in " ".join(p.cmdline()) for name in names))
 
+    def wait_until_engine_loads(self, timeout_s: float = READY_TIMEOUT_S) -> psutil.Process:
+        """Waits until vLLM's engine process is there, which then loads for many seconds more."""
+        self.wait_until("engine: weights")
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with suppress(StopIteration, psutil.Error):
+                return self.engine()
+            time.sleep(0.1)
+        raise AssertionError(f"no engine process after {timeout_s} s:\n{self.output()[-3000:]}")
+
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 

@@ -71,9 +71,8 @@ def test_with_a_key_every_route_needs_it_from_the_first_moment(tmp_path: Path, v
 
 def test_sigterm_while_the_engine_process_loads_ends_everything(tmp_path: Path) -> None:
     with serve(tmp_path, DEMO) as served:
-        served.wait_until("engine: weights")
-        time.sleep(5)  # now the engine's own processes exist, which ignore SIGTERM while they load
-        assert served.engine()
+        served.wait_until_engine_loads()
+        time.sleep(2)  # it ignores SIGTERM while it loads
         with all_processes_end(served):
             served.terminate()
         assert served.process.returncode == 0
@@ -111,10 +110,10 @@ def test_dead_engine_ends_the_service_with_a_cause_and_a_code_that_invites_a_res
 
 def test_engine_that_dies_while_it_starts_ends_the_service(tmp_path: Path) -> None:
     with serve(tmp_path, DEMO) as served:
-        served.wait_until("engine: weights")
-        time.sleep(5)
+        engine = served.wait_until_engine_loads()
+        time.sleep(2)
         with all_processes_end(served):
-            served.engine().kill()
+            engine.kill()
         assert served.process.returncode == 70
         assert stopped_lines(served) != []
 

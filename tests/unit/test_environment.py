@@ -12,8 +12,11 @@ import pytest
 from gptoss_bento import environment
 from gptoss_bento.environment import load_settings
 from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.plan import Planned, make_plan
+from gptoss_bento.profile import load_profile
 from gptoss_bento.settings import Settings
 from gptoss_bento.variables import RESERVED
+from tests.fakes import machine
 
 
 def written(folder: Path, text: str) -> str:
@@ -369,6 +372,19 @@ def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, text: str, mess
 def test_a_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"VLLM_CONFIG_FILE.*No such file"):
         load_settings({"VLLM_CONFIG_FILE": "/nowhere.yaml"})
+
+
+def test_the_file_wins_over_profile_tier_and_the_defaults_for_gpt_oss(tmp_path: Path) -> None:
+    text = "tool-call-parser: hermes\nmax-model-len: 512\ndtype: bfloat16\n"  # a default, the demo's, its tier's
+    settings = load_settings({"VLLM_CONFIG_FILE": written(tmp_path, text)})
+
+    arguments = make_plan(settings, load_profile("demo"), machine()).arguments
+
+    assert {name: arguments[name] for name in ("tool_call_parser", "max_model_len", "dtype")} == {
+        "tool_call_parser": Planned("hermes", "VLLM_CONFIG_FILE"),
+        "max_model_len": Planned(512, "VLLM_CONFIG_FILE"),
+        "dtype": Planned("bfloat16", "VLLM_CONFIG_FILE"),
+    }
 
 
 @pytest.mark.parametrize("inverted", ["DISABLE_LOG_REQUESTS", "DISABLE_LOGGING_REQUEST"])

@@ -24,8 +24,8 @@ class Shape:
     """How much is asked of a server."""
 
     streams: tuple[int, ...] = (1, 8, 32)
-    requests_per_stream: int = 3
-    least_requests: int = 12
+    requests_per_stream: int = 5
+    least_requests: int = 24
     max_tokens: int = 64
 
     def requests(self, streams: int) -> int:

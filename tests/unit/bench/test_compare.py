@@ -27,7 +27,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-@pytest.mark.parametrize(("streams", "requests"), [(1, 12), (4, 12), (5, 15), (32, 96)])
+@pytest.mark.parametrize(("streams", "requests"), [(1, 24), (4, 24), (5, 25), (32, 160)])
 def test_more_streams_get_more_requests(streams: int, requests: int) -> None:
     assert Shape().requests(streams) == requests
 
@@ -38,8 +38,8 @@ def test_a_named_model_is_measured_after_a_warm_up(measured: Calls) -> None:
     assert run == Run("http://there/v1", None, (LOAD, LOAD), None)
     assert measured.made == [
         ("http://there/v1", "m", 4, 8, 16),
-        ("http://there/v1", "m", 1, 12, 9),
-        ("http://there/v1", "m", 8, 24, 9),
+        ("http://there/v1", "m", 1, 24, 9),
+        ("http://there/v1", "m", 8, 40, 9),
     ]
 
 

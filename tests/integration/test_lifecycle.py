@@ -57,14 +57,20 @@ def test_livez_answers_while_the_engine_starts_and_readyz_says_how_far_it_is(tmp
 
 @pytest.mark.parametrize("variable", ["API_KEY", "VLLM_API_KEY"])
 def test_with_a_key_every_route_needs_it_from_the_first_moment(tmp_path: Path, variable: str) -> None:
-    with serve(tmp_path, {**DEMO, variable: "first,second"}) as served:
+    site = "http://app.example"
+    environment = {variable: "first,second", "PUBLIC_ROUTES": "/livez,/readyz,/metrics", "CORS_ORIGINS": site}
+    with serve(tmp_path, {**DEMO, **environment}) as served:
         served.wait_until("engine: import")
         with httpx.Client(base_url=served.url, verify=NO_TLS) as client:
-            for path in ("/metrics", "/docs.json", "/schema.json", "/", "/v1/models", "/openai/v1/models", "/nothing"):
+            for path in ("/ping", "/docs.json", "/schema.json", "/", "/v1/models", "/openai/v1/models", "/nothing"):
                 assert client.get(path).status_code == 401, path
                 assert client.get(path, headers={"Authorization": "wrong"}).status_code == 401, path
                 assert client.get(path, headers={"Authorization": "Bearer second"}).status_code != 401, path
             assert client.get("/livez").status_code == 200
+            assert client.get("/metrics").status_code == 200  # because PUBLIC_ROUTES says so
+            asked = {"Origin": site, "Access-Control-Request-Method": "POST"}
+            preflight = client.options("/v1/chat/completions", headers=asked)  # a browser sends no key with it
+            assert preflight.headers["access-control-allow-origin"] == site
         assert "first" not in served.output()
         assert "second" not in served.output().replace("seconds", "")
 

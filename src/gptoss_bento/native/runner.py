@@ -107,6 +107,7 @@ class Runner:
         self._runs: dict[str, _Run] = {}
         self._gone_while_claiming: set[str] | None = None
         self._to_claim = asyncio.Event()
+        self._to_deliver = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -241,12 +242,12 @@ class Runner:
         if recovered:
             logger.info("%d interrupted jobs taken up", len(recovered))
         self._spawn(self._claim_loop())
+        self._spawn(self._webhook_loop())
         for interval_s, work in (
             (_LOOK_S, self._look_around),
             (_BEAT_S, self._beat),
             (_EXPIRE_S, self._expire),
             (_CLEAN_S, self._clean),
-            (_WEBHOOK_S, self._deliver_due),
         ):
             self._spawn(self._every(interval_s, work))
 
@@ -254,6 +255,7 @@ class Runner:
         """Gives back what runs, so that another process or the next one runs it, and ends."""
         self._stopping.set()
         self._to_claim.set()
+        self._to_deliver.set()
         self.changes.notify(self.changes.watched)
         for run in list(self._runs.values()):
             run.abort(_Stop.SHUTDOWN)
@@ -346,6 +348,7 @@ class Runner:
             logger.exception("job %s", run.claim.id)
             await until_available(lambda: self.store.finish(run.claim, Status.FAILED, error=_FAULT))
         self.changes.notify([run.claim.id])
+        self._to_deliver.set()
 
     # what time brings
 
@@ -376,6 +379,7 @@ class Runner:
         if self._gone_while_claiming is not None:
             self._gone_while_claiming.update(job_ids)
         self.changes.notify(job_ids)
+        self._to_deliver.set()
 
     async def _beat(self) -> None:
         await self.store.beat(self._place)
@@ -389,6 +393,14 @@ class Runner:
     async def _clean(self) -> None:
         while not self._stopping.is_set() and await self.store.clean():
             pass
+
+    async def _webhook_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._to_deliver.clear()
+            with _logged("webhooks"):
+                await self._deliver_due()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._to_deliver.wait(), _WEBHOOK_S)
 
     async def _deliver_due(self) -> None:
         lease_ms = int(3 * ATTEMPT_TIMEOUT_S * 1000)

@@ -151,12 +151,15 @@ class Runner:
     async def ended(self, job_id: str, wait_s: float) -> tuple[Job | None, list[str]]:
         """A job with its output, once it has ended or the time is over."""
 
+        found: tuple[Job | None, list[str]] = (None, [])
+
         async def has_ended() -> bool:
-            job = await self.store.get(job_id)
-            return job is None or job.status.is_terminal
+            nonlocal found
+            found = await self.store.output(job_id)
+            return found[0] is None or found[0].status.is_terminal
 
         await self._wait(job_id, wait_s, has_ended)
-        return await self.store.output(job_id)
+        return found
 
     async def stream(
         self, job_id: str, wait_s: float, is_left: Callable[[], Awaitable[bool]]
@@ -184,7 +187,7 @@ class Runner:
             while not await reached() and not self._stopping.is_set():
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    return
+                    return  # what was just seen is the answer
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), left)
                 changed.clear()
@@ -297,7 +300,6 @@ class Runner:
 
     def _begin(self, claim: Claim) -> None:
         run = self._runs[claim.id] = _Run(claim)
-        self.changes.notify([claim.id])
         run.task = self._spawn(self._run(run))
         run.task.add_done_callback(lambda _: self._forget(run))  # also of a task that is cancelled before it begins
 

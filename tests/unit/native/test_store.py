@@ -438,12 +438,13 @@ async def test_sqlite_waits_for_other_processes(tmp_path: Path, clock: Clock) ->
 async def test_a_full_disk_is_a_clear_error_and_passes(tmp_path: Path, clock: Clock) -> None:
     async with open_store(None, tmp_path / "jobs.sqlite3", clock) as store:
         await submit(store, "a")
-        async with store._engine.connect() as connection:
-            pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
-        sa.event.listen(store._engine.sync_engine, "checkout", lambda c, *_: _limit_pages(c, pages))
+        engine = store._database.engine  # type: ignore[attr-defined]
+        with engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        sa.event.listen(engine, "checkout", lambda c, *_: _limit_pages(c, pages))
         with pytest.raises(StoreUnavailableError, match="full"):
             await submit(store, "b", input="x" * 100_000)
-        sa.event.listen(store._engine.sync_engine, "checkout", lambda c, *_: _limit_pages(c, 10**6))
+        sa.event.listen(engine, "checkout", lambda c, *_: _limit_pages(c, 10**6))
         await submit(store, "b", input="x" * 100_000)
         assert await store.get("a")
 

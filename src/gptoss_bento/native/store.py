@@ -174,6 +174,7 @@ class _Sqlite:
     """
 
     def __init__(self, url: sa.URL) -> None:
+        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
         self.engine = sa.create_engine(
             url.set(drivername="sqlite"), connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=_READERS + 1
         )
@@ -578,7 +579,6 @@ async def open_store(url: str | None, file: Path, clock: Clock = now_ms) -> Asyn
 
 
 def _file_url(file: Path) -> sa.URL:
-    file.parent.mkdir(parents=True, exist_ok=True)
     return sa.URL.create("sqlite+aiosqlite", database=str(file))
 
 

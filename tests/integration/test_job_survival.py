@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from gptoss_bento.bench.servers import free_port
-from tests.postgres import binaries, postgres
+from tests.postgres import binaries, postgres_server
 from tests.server import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -32,11 +32,8 @@ def store_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if request.param == "sqlite":
         yield f"sqlite:///{folder / 'jobs.sqlite3'}"
         return
-    programs = binaries()
-    if programs is None:
-        pytest.skip("no PostgreSQL programs on this machine (Debian: postgresql)")
-    with postgres(folder, programs) as url:
-        yield url
+    with postgres_server(folder, binaries()) as server:
+        yield server.url
 
 
 @contextmanager
@@ -108,6 +105,27 @@ def test_another_worker_takes_over(store_url: str) -> None:
     assert len(accepted) == 60
     assert {state["status"] for state in states} == {"COMPLETED"}
     assert any(state.get("retries") == 1 for state in states)
+
+
+def test_a_database_that_is_away_for_a_while_loses_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    accepted: set[str] = set()
+    with (
+        postgres_server(tmp_path_factory.mktemp("away"), binaries()) as database,
+        job_server(database.url) as (_, client),
+    ):
+        submit(client, accepted, 20)
+        database.stop()
+        for request in (client.build_request("POST", "/run", json=JOB), client.build_request("GET", "/health")):
+            response = client.send(request)
+            assert response.status_code == 503, response.text
+            assert response.json() == {"error": "The job store cannot be used now. Try again."}
+            assert int(response.headers["retry-after"]) > 0
+        time.sleep(2)
+        database.start()
+        states = [client.get(f"/status-sync/{job_id}?wait=60000").json() for job_id in accepted]
+    assert len(accepted) == 20
+    assert {state["status"] for state in states} == {"COMPLETED"}
+    assert not any("retries" in state for state in states), "what was generated meanwhile was not thrown away"
 
 
 def test_the_folder_of_a_store_need_not_exist(tmp_path: Path) -> None:

@@ -119,7 +119,10 @@ def _whole_choice(request: EngineRequest, choice: dict[str, Any]) -> dict[str, A
     if not request.show_reasoning:
         message["reasoning"] = None
     named = {name: message[name] for name in ("reasoning", "tool_calls") if message.get(name)}
-    return {"tokens": [message["content"] or ""], **named, "message": message, **common}
+    answer = message["content"] or ""
+    if "tool_calls" in named and answer:  # a turn that calls a tool has no final channel, but perhaps a preamble
+        answer, named["commentary"] = "", answer
+    return {"tokens": [answer], **named, "message": message, **common}
 
 
 def _before_stop(request: EngineRequest, choice: dict[str, Any], content: str | None) -> str | None:

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from gptoss_bento.native.store import JobStore, open_store
-from tests.postgres import binaries, postgres
+from tests.postgres import binaries, postgres_server
 
 
 @dataclass
@@ -31,11 +31,8 @@ def clock() -> Clock:
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of the session."""
-    programs = binaries()
-    if programs is None:
-        pytest.skip("no PostgreSQL programs on this machine (Debian: postgresql)")
-    with postgres(tmp_path_factory.mktemp("postgres"), programs) as url:
-        yield url
+    with postgres_server(tmp_path_factory.mktemp("postgres"), binaries()) as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -299,6 +299,13 @@ def test_a_whole_chat_has_reasoning_and_tool_calls_apart() -> None:
     }
 
 
+def test_the_preamble_of_a_whole_tool_call_is_not_the_answer() -> None:
+    message = {"content": "Let me look.", "tool_calls": [{"id": "c"}]}
+    (choice,) = whole(CHAT, {"choices": [{"index": 0, "message": message}]})["choices"]
+
+    assert (choice["tokens"], choice["commentary"]) == ([""], "Let me look.")
+
+
 def test_a_whole_chat_ends_before_its_stop_string() -> None:
     choice = {"index": 0, "message": {"content": "one two thr"}, "stop_reason": " t", "finish_reason": "stop"}
 

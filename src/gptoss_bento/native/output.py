@@ -14,7 +14,7 @@ from gptoss_bento.native.batching import ITEM_BYTES, Counter
 from gptoss_bento.native.harmony import ChannelTracker
 from gptoss_bento.native.json_text import dumps, shown
 from gptoss_bento.native.payload import COMPLETIONS, EngineRequest, OutputFormat
-from gptoss_bento.native.token_text import TextSplitter
+from gptoss_bento.native.token_text import StopFilter, TextSplitter
 
 Item = Any  # whatever JSON can hold
 TokenBytes = Callable[[Sequence[int]], list[bytes] | None]
@@ -230,7 +230,7 @@ class TokenReader:
         self._frames = Frames()
         self._counter = Counter(request.schedule)
         n = (request.body or {}).get("n") or 1
-        self._sequences = [_Sequence(request.echo) for _ in range(n)]
+        self._sequences = [_Sequence(request.echo, _stops(request)) for _ in range(n)]
         self._input = 0
         self._output = 0
         self._reported = 0
@@ -248,8 +248,7 @@ class TokenReader:
         if not self._ended:
             raise EngineError("The engine's answer broke off.")
         for sequence in self._sequences:
-            if rest := sequence.splitter.rest():
-                sequence.tokens.append(rest)
+            sequence.end()
         if self._output != self._reported or any(sequence.holds_anything for sequence in self._sequences):
             yield self._close(last=True)
 
@@ -287,6 +286,7 @@ class TokenReader:
                 yield from self._take_entry(sequence, next(parts))
 
     def _take_entry(self, sequence: _Sequence, part: str) -> Iterator[Item]:
+        part = sequence.stop.passed(part)
         size = len(dumps(part)) + 1
         if not self._counter.has_room(size):
             self._output -= 1  # the item that closes now is from before this token
@@ -309,11 +309,24 @@ class TokenReader:
         return {"choices": choices, "usage": {"input": self._input, "output": self._output}}
 
 
+def _stops(request: EngineRequest) -> list[str]:
+    """The stop strings that vLLM's Harmony parser, which reads token ids, lets through.
+
+    With `min_tokens` an early one is no end, and only the engine knows which is.
+    """
+    body = request.body or {}
+    if not request.is_chat or body.get("include_stop_str_in_output") or body.get("min_tokens"):
+        return []
+    stop = body.get("stop") or []
+    return [stop] if isinstance(stop, str) else list(stop)
+
+
 class _Sequence:
     """One of the `n` sequences: how it is read, and what of it waits for the next item."""
 
-    def __init__(self, echo: str) -> None:
+    def __init__(self, echo: str, stops: Sequence[str]) -> None:
         self.tracker = ChannelTracker()
+        self.stop = StopFilter(stops)
         self.splitter = TextSplitter()
         self.splitter.split(echo, 0, None)
         self.tokens: list[str] = []
@@ -330,6 +343,11 @@ class _Sequence:
             function = delta.get("function") or {}
             for name in ("name", "arguments"):
                 call["function"][name] += function.get(name) or ""
+
+    def end(self) -> None:
+        """Text that was held back until the end joins the last entry."""
+        if rest := self.stop.passed(self.splitter.rest()) + self.stop.rest():
+            self.tokens = [*self.tokens[:-1], "".join(self.tokens[-1:]) + rest]
 
     @property
     def holds_anything(self) -> bool:

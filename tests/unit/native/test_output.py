@@ -169,6 +169,19 @@ def test_hidden_reasoning_still_counts() -> None:
     ]
 
 
+def test_a_streamed_chat_ends_before_its_stop_string() -> None:
+    body = chat_event([*HEAD, *TURN])
+    for token, text in enumerate(["one", " t", "wo", " th", "re"]):
+        body += chat_event([token], content=text)
+    items = read(tokens_request(CHAT, stop=" thr"), body + DONE)
+
+    assert [item["choices"][0]["tokens"] for item in items] == [["one"], ["", " two", ""], [""]]
+    kept = read(tokens_request(CHAT, stop=[" thr"], include_stop_str_in_output=True), body + DONE)
+    assert joined(kept) == "one two thre"
+    held = read(tokens_request(CHAT, stop="rex"), body + DONE)
+    assert joined(held) == "one two thre"
+
+
 def test_tool_calls_come_whole_in_the_last_item() -> None:
     body = chat_event([CHANNEL, 12606, MESSAGE], tool_calls=[{"index": 0, "id": "c", "function": {"name": "f"}}])
     body += chat_event([1], tool_calls=[{"index": 0, "function": {"arguments": '{"a":'}}])

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.native.token_text import TextSplitter
+from gptoss_bento.native.token_text import StopFilter, TextSplitter
 
 
 def test_each_token_has_its_own_text() -> None:
@@ -62,3 +62,30 @@ def test_joined_the_parts_are_the_text_however_it_is_cut(text: str, data: st.Dat
         parts += got
 
     assert "".join(parts) + splitter.rest() == text
+
+
+def test_a_text_ends_before_its_first_stop_string() -> None:
+    stop = StopFilter(["STOP", "END"])
+
+    assert [stop.passed(part) for part in ["a S", "T", "x E", "N", "D b", "c"]] == ["a ", "", "STx ", "", "", ""]
+    assert stop.rest() == ""
+
+
+def test_what_only_began_like_a_stop_string_comes_in_the_end() -> None:
+    stop = StopFilter(["STOP"])
+
+    assert stop.passed("a STO") == "a "
+    assert stop.rest() == "STO"
+
+
+@given(st.lists(st.text("abc", max_size=3), max_size=20), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
+def test_the_filter_gives_the_text_before_the_first_stop_string(parts: list[str], stops: list[str]) -> None:
+    stop, text = StopFilter(stops), "".join(parts)
+    given_ = "".join(stop.passed(part) for part in parts) + stop.rest()
+
+    if not any(one in text for one in stops):
+        assert given_ == text
+    else:
+        assert text.startswith(given_)
+        assert not any(one in given_ for one in stops)
+        assert any(one in text[: len(given_) + len(one)] for one in stops)

@@ -190,23 +190,22 @@ async def test_a_ttl_shortens_the_life_of_a_result(client: httpx.AsyncClient) ->
 # what the SDKs send
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"null", b"nonsense"])
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "nonsense", None])
-async def test_routes_without_input_take_any_body(
-    client: httpx.AsyncClient, content: bytes | None, kind: str | None
-) -> None:
+async def test_routes_without_input_take_any_body(client: httpx.AsyncClient, kind: str | None) -> None:
     job_id = await completed(client)
     headers = {"X-Request-ID": job_id} | ({"Content-Type": kind} if kind else {})
-    for method, path in [
-        ("POST", f"/status/{job_id}"),
-        ("GET", f"/status/{job_id}"),
-        ("POST", f"/status-sync/{job_id}"),
-        ("POST", f"/stream/{job_id}"),
-        ("POST", f"/cancel/{job_id}"),
-        ("POST", "/purge-queue"),
-        ("GET", "/health"),
-    ]:
-        assert (await client.request(method, path, content=content, headers=headers)).status_code == 200, path
+    for content in (None, b"", b"{}", b"null", b"nonsense"):
+        for method, path in [
+            ("POST", f"/status/{job_id}"),
+            ("GET", f"/status/{job_id}"),
+            ("POST", f"/status-sync/{job_id}"),
+            ("POST", f"/stream/{job_id}?wait=0"),
+            ("POST", f"/cancel/{job_id}"),
+            ("POST", "/purge-queue"),
+            ("GET", "/health"),
+        ]:
+            response = await client.request(method, path, content=content, headers=headers)
+            assert response.status_code == 200, (path, content)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", None])
@@ -270,10 +269,10 @@ async def test_an_unknown_route_is_not_found(client: httpx.AsyncClient, path: st
     assert_error(await client.post(path, json=PROMPT) if not path.endswith("status") else await client.get(path), 404)
 
 
-@pytest.mark.parametrize("job_id", ["unknown", "%00", "a%00b", "é", "%ff", "a" * 200, "a%20b", "'--", "%F0%9F%98%80"])
 @pytest.mark.parametrize("route", ["status", "status-sync", "stream", "cancel", "retry"])
-async def test_an_unknown_job_is_not_found(client: httpx.AsyncClient, route: str, job_id: str) -> None:
-    assert_error(await client.post(f"/{route}/{job_id}"), 404, "There is no job")
+async def test_an_unknown_job_is_not_found(client: httpx.AsyncClient, route: str) -> None:
+    for job_id in ["unknown", "%00", "a%00b", "é", "%ff", "a" * 200, "a%20b", "'--", "%F0%9F%98%80"]:
+        assert_error(await client.post(f"/{route}/{job_id}"), 404, "There is no job")
 
 
 async def test_only_named_endpoints_answer_where_some_are_named(jobs: Runner) -> None:

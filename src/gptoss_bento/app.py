@@ -13,9 +13,14 @@ from starlette.applications import Starlette
 from gptoss_bento import artifacts, engine, environment, hardware, supervision
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine import Engine
-from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError
+from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError
 from gptoss_bento.hardware import Hardware
+from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai import OpenAIRoutes
+from gptoss_bento.native.inference import AsgiEngine
+from gptoss_bento.native.routes import NativeRoutes
+from gptoss_bento.native.runner import Runner, running_jobs
+from gptoss_bento.native.store import StoreUnavailableError
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.process_log import ProcessLog
 from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
@@ -33,6 +38,7 @@ class Worker:
     def __init__(self, profile: str = AUTOMATIC) -> None:
         self.startup = Startup()
         self.engine: Engine | None = None
+        self.jobs: Runner | None = None
         self._profile = profile
         self._stopping = asyncio.Event()
         self._log = ProcessLog()
@@ -66,12 +72,30 @@ class Worker:
 
     async def _run_engine(self) -> None:
         settings = self._load_settings()
-        argv = await self._prepare(settings)
-        async with engine.running(argv, self.startup, settings.server.vllm_startup_timeout) as running:
-            self.engine = running
-            self._log.release()
-            self.startup.ready()
-            await self._watch(running)
+        async with self._job_runner(settings) as jobs:  # jobs are accepted while the engine loads
+            argv = await self._prepare(settings)
+            async with engine.running(argv, self.startup, settings.server.vllm_startup_timeout) as running:
+                self.engine = running
+                self._log.release()
+                jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
+                self.startup.ready()
+                try:
+                    await self._watch(running)
+                finally:
+                    jobs.detach()
+                    await jobs.stop()  # while the engine can still be told to abort
+
+    @asynccontextmanager
+    async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
+        try:
+            async with running_jobs(settings.server, settings.cache_dir / "jobs.sqlite3") as jobs:
+                self.jobs = jobs
+                try:
+                    yield jobs
+                finally:
+                    self.jobs = None
+        except StoreUnavailableError as error:
+            raise JobStoreError(str(error)) from error
 
     def _load_settings(self) -> Settings:
         with self.startup.timed("settings"):
@@ -122,8 +146,10 @@ class Worker:
 
 def build_app(worker: Worker, server: ServerSettings) -> Starlette:
     """The application that BentoML mounts at /."""
-    openai = OpenAIRoutes(lambda: worker.engine.app if worker.engine else None, frozenset(server.endpoint_ids))
-    return Starlette(routes=[openai], lifespan=worker.lifespan)
+    endpoint_ids = frozenset(server.endpoint_ids)
+    openai = OpenAIRoutes(lambda: worker.engine.app if worker.engine else None, endpoint_ids)
+    native = NativeRoutes(lambda: worker.jobs, endpoint_ids)
+    return Starlette(routes=[native, openai], lifespan=worker.lifespan, exception_handlers={404: not_found})
 
 
 def _print_plan(plan: EnginePlan) -> None:

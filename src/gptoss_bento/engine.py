@@ -15,6 +15,7 @@ from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -55,6 +56,32 @@ class Engine:
     def dead(self) -> bool:
         """Whether vLLM has given up; it never comes back by itself."""
         return bool(self.client.errored)
+
+    def token_bytes(self, token_ids: Sequence[int]) -> list[bytes] | None:
+        """What each token stands for, or None where the tokenizer does not work on bytes. Special tokens are empty."""
+        return _token_bytes(self.client.get_tokenizer(), token_ids)
+
+
+def _token_bytes(tokenizer: Any, token_ids: Sequence[int]) -> list[bytes] | None:
+    alphabet = _byte_alphabet()
+    special = set(tokenizer.all_special_ids)
+    pieces = []
+    for token, text in zip(token_ids, tokenizer.convert_ids_to_tokens(list(token_ids)), strict=True):
+        if token in special:
+            pieces.append(b"")
+        elif text is None or not alphabet.keys() >= set(text):
+            return None
+        else:
+            pieces.append(bytes(alphabet[character] for character in text))
+    return pieces
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """The characters by which byte-level vocabularies write bytes: GPT-2's convention, which gpt-oss keeps."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 @asynccontextmanager

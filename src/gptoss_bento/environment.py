@@ -31,7 +31,7 @@ from gptoss_bento.vllm_options import Option, known_options, parse_bool
 # Options that have a place of their own in Settings and in the plan.
 _APART = ("model", "revision", "tokenizer", "served_model_name")
 
-_MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS", "API_KEY", "VLLM_API_KEY"})
+_MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS", "API_KEY", "VLLM_API_KEY", "JOB_STORE_URL"})
 _UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
 _OLD_COUNTS = re.compile(r"\w+=\d+(,\w+=\d+)*")  # image=1,video=2
 _VOLUME = Path("/runpod-volume")  # where RunPod mounts a network volume; BASE_PATH's default in worker-vllm

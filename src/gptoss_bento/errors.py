@@ -5,6 +5,7 @@
     │   └── HardwareError      78  this machine cannot serve what was asked
     ├── ArtifactError          69  weights, tokenizer or vocabulary cannot be had
     ├── AddressInUseError      71  the port is taken
+    ├── JobStoreError          75  the database of the jobs does not answer
     ├── EngineStartError       70  vLLM refused to start
     └── EngineDiedError        75  vLLM was serving and died, or a start took too long
 
@@ -51,5 +52,11 @@ class EngineStartError(GptOssBentoError):
 
 class EngineDiedError(GptOssBentoError):
     """vLLM stopped while it was serving, or was not ready in time; a new start may help."""
+
+    exit_code = 75
+
+
+class JobStoreError(GptOssBentoError):
+    """The database that keeps the jobs could not be opened; a new start may help."""
 
     exit_code = 75

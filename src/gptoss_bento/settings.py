@@ -74,6 +74,10 @@ class ServerSettings(BaseModel):
     rate_limit: Switch = Field(False, description="Enforce RunPod's published request limits.")
 
     # Native jobs
+    job_store_url: Secret = Field(
+        None,
+        description="Database of jobs, such as postgresql+asyncpg://…, which replicas may share. Default: SQLite.",
+    )
     native_output_format: Literal["tokens", "openai"] = Field(
         "tokens", description="Shape of the output of prompt and messages jobs."
     )

@@ -68,9 +68,11 @@ def test_only_environment_touches_the_environment_variables() -> None:
     assert {module for module in MODULES if names & set(touched_of_os(module))} == {"environment.py"}
 
 
-@pytest.mark.parametrize(
-    "module", ["plan.py", "estimate.py", "goal.py", "redaction.py", "http/paths.py", "bench/report.py"]
-)
+PURE = ["plan.py", "estimate.py", "goal.py", "redaction.py", "http/paths.py", "bench/report.py"]
+PURE_JOBS = ["batching", "harmony", "job", "json_text", "output", "payload", "sampling", "token_text"]
+
+
+@pytest.mark.parametrize("module", [*PURE, *(f"native/{name}.py" for name in PURE_JOBS)])
 def test_a_pure_module_imports_nothing_that_reaches_outside(module: str) -> None:
     outside = {"os", "sys", "time", "socket", "subprocess", "threading", "asyncio", "httpx", "psutil", "yaml"}
 

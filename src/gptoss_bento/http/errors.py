@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 
@@ -20,6 +21,11 @@ def openai_error(
     """An error as OpenAI's SDKs parse it; vLLM's own errors have the same fields."""
     error = {"message": message, "type": status.phrase, "param": param, "code": status.value}
     return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+def not_found(request: Request, _: Exception) -> JSONResponse:
+    """A path that nothing serves: the plain body of the job API."""
+    return JSONResponse({"error": f"There is no route {request.url.path}."}, HTTPStatus.NOT_FOUND)
 
 
 # "n must be at least 1, got 0." and the like

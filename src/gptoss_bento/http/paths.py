@@ -32,7 +32,7 @@ _COMPILED = [(re.compile(pattern), methods) for pattern, methods in _ROUTES.item
 _ALSO_UNDER_V1 = {"/v1/tokenize": "/tokenize", "/v1/detokenize": "/detokenize"}
 
 
-_OWN_PREFIXES = ("/v1/", "/v2/", "/openai/")
+_OWN_PREFIX = re.compile(r"(/v2/[^/]*)?/openai(/|$)|/v1/")
 
 
 @dataclass(frozen=True)
@@ -63,5 +63,8 @@ def destination(path: str, endpoint_ids: Collection[str] = ()) -> Destination | 
 
 
 def is_openai_path(path: str) -> bool:
-    """Whether errors on this path are OpenAI-shaped: everything below the prefixes, known or not."""
-    return path.startswith(_OWN_PREFIXES) or destination(path) is not None
+    """Whether errors on this path are OpenAI-shaped: everything below the prefixes, known or not.
+
+    What else lies below /v2/ is the job API, whose errors are shaped otherwise.
+    """
+    return _OWN_PREFIX.match(path) is not None or destination(path) is not None

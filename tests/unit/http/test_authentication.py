@@ -66,7 +66,8 @@ async def test_anthropics_header_counts_on_anthropics_routes(path: str) -> None:
 
 async def test_the_refusal_has_the_shape_of_the_api_called() -> None:
     assert (await ask(("first",), "/openai/v1/models", {})).json()["error"]["code"] == 401
-    assert isinstance((await ask(("first",), "/metrics", {})).json()["error"], str)
+    for path in ("/metrics", "/v2/local/run", "/run"):
+        assert isinstance((await ask(("first",), path, {})).json()["error"], str)
 
 
 async def test_the_operator_decides_what_is_public() -> None:

@@ -126,7 +126,10 @@ def test_named_endpoint_ids_do_not_close_the_other_prefixes(prefix: str) -> None
     ("path", "ours"),
     [
         ("/v1/unknown", True),
-        ("/v2/a/unknown", True),
+        ("/v2/a/openai/unknown", True),
+        ("/v2/a/openai", True),
+        ("/v2/a/unknown", False),  # the job API's
+        ("/v2/a/run", False),
         ("/openai/unknown", True),
         ("/version", True),
         ("/tokenize", True),

@@ -1,0 +1,132 @@
+"""One run of one job: from its input, through the engine, to items."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TypeVar
+
+from gptoss_bento.native import json_text
+from gptoss_bento.native.inference import Engine
+from gptoss_bento.native.job import Claim, Status
+from gptoss_bento.native.output import EngineError, error_text, reader
+from gptoss_bento.native.payload import MODELS, EngineRequest, Models, engine_request
+from gptoss_bento.native.store import JobStore, StoreUnavailableError
+from gptoss_bento.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+_MODELS_KEPT_S = 5.0
+_LONGEST_PAUSE_S = 2.0
+
+
+class LostError(Exception):
+    """The job was cancelled or taken over meanwhile: nothing more is written."""
+
+
+class ModelList:
+    """What the engine serves, asked again after some seconds: adapters come and go."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: tuple[float, Models] | None = None
+
+    async def get(self) -> Models:
+        now = time.monotonic()
+        if self._known is None or now - self._known[0] > _MODELS_KEPT_S:
+            self._known = (now, await self._ask())
+        return self._known[1]
+
+    async def _ask(self) -> Models:
+        async with self._engine.call(EngineRequest("GET", MODELS)) as reply:
+            body = await reply.read()
+        if reply.status != 200:
+            raise EngineError(f"The engine does not tell its models; it answered {reply.status}.")
+        rows = json_text.loads(body)["data"]
+        adapters = frozenset(row["id"] for row in rows if row.get("parent"))
+        return Models(tuple(row["id"] for row in rows if row["id"] not in adapters), adapters)
+
+
+async def items_of(
+    claim: Claim, engine: Engine, models: ModelList, settings: ServerSettings
+) -> AsyncGenerator[tuple[str, bool], None]:
+    """Runs a job and yields the JSON texts of its output as they come, each with whether the answer is over.
+
+    Closing it aborts the generation.
+
+    Raises:
+        InputError: the input is wrong.
+        EngineError: the engine refused or failed.
+    """
+    request = engine_request(json_text.loads(claim.input), settings, await models.get())
+    async with engine.call(request, claim.id) as reply:
+        if not 200 <= reply.status < 300:
+            raise EngineError(error_text(request, reply.status, await reply.read()))
+        read = reader(request, engine.token_bytes, event_stream=reply.is_event_stream)
+        async for piece in reply.pieces:
+            for item in read.feed(piece):
+                yield json_text.dumps(item), False
+        for item in read.finish():
+            yield json_text.dumps(item), True
+
+
+async def until_available(operation: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Repeats a write until the store takes it: what was generated is not lost because a disk was full."""
+    delay_s = 0.1
+    while True:
+        try:
+            return await operation()
+        except StoreUnavailableError as error:
+            logger.warning("%s Trying again.", error)
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+
+
+class ItemWriter:
+    """Writes the items of one run as they come; those that come during a write go together in the next."""
+
+    def __init__(self, store: JobStore, claim: Claim, written: Callable[[], None]) -> None:
+        self._store = store
+        self._claim = claim
+        self._written = written
+        self._waiting: list[str] = []
+        self._first = 0  # the place of the first that waits
+        self._writing: asyncio.Task[None] | None = None
+        self._lost = False
+
+    def add(self, item: str, *, last: bool) -> None:
+        """Takes an item without waiting for its write; the last ones are written together with the end.
+
+        Raises:
+            LostError: the job is not this run's any more.
+        """
+        if self._lost:
+            raise LostError
+        self._waiting.append(item)
+        if not last and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        while self._waiting and not self._lost:
+            first, items = self._first, self._waiting
+            self._first, self._waiting = first + len(items), []
+            self._lost = not await until_available(lambda: self._store.append(self._claim, first, items))  # noqa: B023
+            self._written()
+
+    async def end(self, status: Status, error: str | None = None) -> None:
+        """Writes the end of the run together with what waits."""
+        if self._writing:
+            await self._writing
+        if not self._lost:
+            await until_available(lambda: self._store.finish(self._claim, status, self._first, self._waiting, error))
+        self._written()
+
+    async def settle(self) -> None:
+        """Waits for a write under way; what comes after it is dropped."""
+        self._waiting = []
+        if self._writing:
+            await self._writing

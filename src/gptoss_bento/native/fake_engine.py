@@ -1,0 +1,213 @@
+"""A stand-in for vLLM's HTTP API where the real engine is too heavy: it tells back what it is asked, token by token.
+
+It speaks the part of vLLM 0.32's wire format that jobs rest on: completions and chat with Harmony's tokens, whole and
+streamed, token ids, usage, errors, and the end of a generation when its client leaves. A word is a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from gptoss_bento.native.harmony import CHANNEL, END, FINAL, MESSAGE, RETURN, START
+from gptoss_bento.native.inference import AsgiEngine
+
+MODEL = "fake-model"
+ADAPTER = "fake-adapter"
+
+_ANALYSIS, _ASSISTANT = 35644, 173781
+_FIRST_WORD = 1000
+
+
+@dataclass(frozen=True)
+class _Token:
+    id: int
+    piece: bytes = b""
+    channel: str = ""  # "content", "reasoning" or none
+
+
+@dataclass
+class FakeEngine:
+    """The engine and the knobs of a test.
+
+    Attributes:
+        answer: the tokens of every answer; None repeats the prompt's words until `max_tokens`.
+        reasoning: the tokens of the analysis channel before a chat's answer.
+        per_event: how many tokens an event of a stream holds.
+        delay_s: the time one event takes.
+        gate: closed, an answer stops before its first token until the gate opens.
+        break_after: the number of events after which a stream ends in an error.
+    """
+
+    answer: Sequence[bytes] | None = None
+    reasoning: Sequence[bytes] = (b"I", b" think")
+    per_event: int = 1
+    delay_s: float = 0.0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    break_after: int | None = None
+    dead: bool = False
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    request_ids: list[str] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    aborted: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+        self._vocabulary: dict[bytes, int] = {}
+        self._pieces: dict[int, bytes] = {}
+
+    def engine(self) -> AsgiEngine:
+        """This engine as the runner calls it."""
+        return AsgiEngine(self.app(), lambda: self.dead, self.token_bytes)
+
+    def token_bytes(self, token_ids: Sequence[int]) -> list[bytes]:
+        return [self._pieces.get(token, b"") for token in token_ids]
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/models", self._models),
+                Route("/v1/completions", self._generate, methods=["POST"]),
+                Route("/v1/chat/completions", self._generate, methods=["POST"]),
+            ]
+        )
+
+    async def _models(self, _: Request) -> Response:
+        rows = [{"id": MODEL, "object": "model", "parent": None}, {"id": ADAPTER, "object": "model", "parent": MODEL}]
+        return JSONResponse({"object": "list", "data": rows})
+
+    async def _generate(self, request: Request) -> Response:
+        body = await request.json()
+        self.requests.append(body)
+        self.request_ids.append(request.headers.get("x-request-id", ""))
+        if (model := body.get("model") or MODEL) not in (MODEL, ADAPTER):
+            return _refusal(404, f"The model `{model}` does not exist.", "model")
+        if body.get("max_tokens", 16) > 4096:
+            return _refusal(400, "This model's maximum context length is 4096 tokens.", "input_tokens")
+        if body.get("stream"):
+            return StreamingResponse(self._stream(body), media_type="text/event-stream")
+        listening = asyncio.create_task(_client_left(request))
+        work = asyncio.create_task(self._whole(body))
+        await asyncio.wait([listening, work], return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        work.cancel()
+        return JSONResponse(await work) if work.done() else Response(status_code=499)
+
+    async def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
+        tokens = self._tokens(body)
+        async for _ in self._events(tokens):
+            pass
+        chat, n = "messages" in body, body.get("n", 1)
+        text = _joined(tokens, "content")
+        if chat:
+            message = {"role": "assistant", "content": text, "reasoning": _joined(tokens, "reasoning")}
+            choice: dict[str, Any] = {"message": message}
+        else:
+            choice = {"text": text}
+        counts = _usage(len(_prompt(body)), n * len(tokens))
+        choices = [{"index": i, "finish_reason": "stop", "stop_reason": None, **choice} for i in range(n)]
+        return {"object": "chat.completion" if chat else "text_completion", "choices": choices, "usage": counts}
+
+    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
+        tokens, events = self._tokens(body), 0
+        prompt = list(range(len(_prompt(body))))
+        async for start, end in self._events(tokens):
+            if self.break_after is not None and events == self.break_after:
+                yield _frame({"error": {"message": "the engine stumbled", "type": "InternalServerError", "code": 500}})
+                break
+            events += 1
+            for i in range(body.get("n", 1)):
+                yield _frame(_chunk(body, i, tokens, start, end, prompt if start == 0 else None))
+        yield "data: [DONE]\n\n"
+
+    async def _events(self, tokens: Sequence[_Token]) -> AsyncIterator[tuple[int, int]]:
+        """The borders of the events; counts an abort where its client leaves before the last."""
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await self.gate.wait()
+            for start in range(0, len(tokens), self.per_event):
+                await asyncio.sleep(self.delay_s)
+                yield start, min(start + self.per_event, len(tokens))
+        except (asyncio.CancelledError, GeneratorExit):
+            self.aborted += 1
+            raise
+        finally:
+            self.running -= 1
+
+    def _tokens(self, body: dict[str, Any]) -> list[_Token]:
+        limit = body.get("max_tokens", 16)
+        words = list(self.answer) if self.answer is not None else [b" " + word for word in _repeated(body, limit)]
+        if "messages" not in body:
+            return [self._token(word, "content") for word in words][:limit]
+        analysis = [_Token(CHANNEL), _Token(_ANALYSIS), _Token(MESSAGE)]
+        analysis += [self._token(piece, "reasoning") for piece in self.reasoning]
+        header = [_Token(END), _Token(START), _Token(_ASSISTANT), _Token(CHANNEL), _Token(FINAL), _Token(MESSAGE)]
+        return [*analysis, *header, *(self._token(word, "content") for word in words), _Token(RETURN)][:limit]
+
+    def _token(self, piece: bytes, channel: str) -> _Token:
+        token = self._vocabulary.setdefault(piece, _FIRST_WORD + len(self._vocabulary))
+        self._pieces[token] = piece
+        return _Token(token, piece, channel)
+
+
+async def _client_left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _prompt(body: dict[str, Any]) -> list[str]:
+    text = body["prompt"] if "prompt" in body else str(body["messages"][-1].get("content"))
+    return str(text).split()
+
+
+def _repeated(body: dict[str, Any], limit: int) -> Iterator[bytes]:
+    words = _prompt(body) or ["nothing"]
+    return (words[i % len(words)].encode("utf-8", "replace") for i in range(limit))
+
+
+def _joined(tokens: Sequence[_Token], channel: str, start: int = 0, end: int | None = None) -> str:
+    """The text that tokens `start` to `end` add to a channel; a character comes with its last byte."""
+
+    def text(upto: int | None) -> str:
+        return b"".join(token.piece for token in tokens[:upto] if token.channel == channel).decode("utf-8", "ignore")
+
+    return text(end)[len(text(start)) :]
+
+
+def _chunk(
+    body: dict[str, Any], index: int, tokens: Sequence[_Token], start: int, end: int, prompt: list[int] | None
+) -> dict[str, Any]:
+    choice: dict[str, Any] = {"index": index, "finish_reason": "stop" if end == len(tokens) else None}
+    if body.get("return_token_ids"):
+        choice["token_ids"] = [token.id for token in tokens[start:end]]
+    text = _joined(tokens, "content", start, end)
+    chunk: dict[str, Any] = {"id": "fake", "model": MODEL, "choices": [choice]}
+    if "messages" not in body:
+        choice |= {"text": text} | ({"prompt_token_ids": prompt} if prompt is not None else {})
+        return chunk
+    delta = {"content": text, "reasoning": _joined(tokens, "reasoning", start, end)}
+    choice["delta"] = {name: value for name, value in delta.items() if value}
+    return chunk | ({"prompt_token_ids": prompt} if prompt is not None else {})
+
+
+def _usage(prompt: int, output: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+
+def _frame(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value)}\n\n"
+
+
+def _refusal(status: int, message: str, param: str) -> Response:
+    error = {"message": message, "type": "BadRequestError", "param": param, "code": status}
+    return JSONResponse({"error": error}, status)

@@ -1,0 +1,47 @@
+"""Which generated tokens are the answer: gpt-oss writes reasoning, tool calls and answer as messages of channels. Pure.
+
+    <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
+
+Source: OpenAI's Harmony format; the ids are those of the o200k_harmony vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+RETURN, CHANNEL, START, END, MESSAGE, CALL = 200002, 200005, 200006, 200007, 200008, 200012
+FINAL = 17196
+"""The token `final`, which names the channel of the answer."""
+
+_ENDS = frozenset({RETURN, END, CALL})
+_CONTROL = _ENDS | {CHANNEL, START, MESSAGE}
+
+
+class ChannelTracker:
+    """Follows one sequence, token by token, across events of any size."""
+
+    def __init__(self) -> None:
+        # Until a Harmony token comes, everything is answer: so it is for a model that speaks no Harmony.
+        self._in_message = True
+        self._final = True
+        self._names_channel = False
+
+    def answers(self, token_ids: Sequence[int]) -> list[bool]:
+        """For each token whether it belongs to the final channel's text.
+
+        The token that ends the final message belongs to it as well, with no text of its own, just as the end of a
+        sequence does in a completion.
+        """
+        return [self._is_answer(token) for token in token_ids]
+
+    def _is_answer(self, token: int) -> bool:
+        if token not in _CONTROL:
+            if self._names_channel:
+                self._final, self._names_channel = token == FINAL, False
+            return self._in_message and self._final
+        ends_answer = self._in_message and self._final and token in _ENDS
+        self._in_message = token == MESSAGE
+        self._names_channel = token == CHANNEL
+        if token != MESSAGE:
+            self._final = False
+        return ends_answer

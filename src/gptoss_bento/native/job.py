@@ -1,0 +1,108 @@
+"""A job: its states, which state may follow which, and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from gptoss_bento.native import json_text
+
+
+class Status(StrEnum):
+    """The states RunPod's SDKs know. They write CANCELLED, and never RUNNING."""
+
+    IN_QUEUE = "IN_QUEUE"  # accepted, waits for a free place
+    IN_PROGRESS = "IN_PROGRESS"  # a worker runs it
+    COMPLETED = "COMPLETED"  # ended with its whole output
+    FAILED = "FAILED"  # its input was wrong, or the engine could not answer
+    CANCELLED = "CANCELLED"  # the client cancelled it, or purged the queue
+    TIMED_OUT = "TIMED_OUT"  # its time to run or to live was over
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended; only a retry leads out of such a state."""
+        return self not in (Status.IN_QUEUE, Status.IN_PROGRESS)
+
+
+_FOLLOWS: dict[Status, frozenset[Status]] = {
+    # IN_PROGRESS → IN_QUEUE: the process that ran it is gone; the job runs again.
+    Status.IN_QUEUE: frozenset({Status.FAILED, Status.TIMED_OUT, Status.IN_PROGRESS}),
+    Status.IN_PROGRESS: frozenset({Status.IN_QUEUE}),
+    Status.COMPLETED: frozenset({Status.IN_PROGRESS}),
+    Status.FAILED: frozenset({Status.IN_PROGRESS}),
+    Status.CANCELLED: frozenset({Status.IN_QUEUE, Status.IN_PROGRESS}),
+    Status.TIMED_OUT: frozenset({Status.IN_QUEUE, Status.IN_PROGRESS}),
+}
+
+RETRYABLE = frozenset({Status.FAILED, Status.TIMED_OUT})
+"""From which `/retry` leads back into the queue."""
+
+
+def before(status: Status) -> frozenset[Status]:
+    """The states from which a job may enter `status`. Every change of state in the store asks this."""
+    return _FOLLOWS[status]
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job as it is accepted. Durations in milliseconds."""
+
+    id: str
+    input: str  # JSON text
+    webhook: str | None
+    low_priority: bool
+    execution_timeout_ms: int
+    ttl_ms: int
+    result_ttl_ms: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the store knows of a job, but for its input and output. Times are milliseconds since 1970."""
+
+    id: str
+    status: Status
+    queued_at: int
+    started_at: int | None
+    ended_at: int | None
+    expires_at: int
+    worker_id: str | None
+    attempt: int
+    retries: int
+    error: str | None
+    item_count: int
+    delivered: int
+
+    def body(self, items: Sequence[str] = ()) -> str:
+        """The job object of `/status`, one line of JSON. `items` are the JSON texts of the output."""
+        text = json_text.dumps(self._fields())
+        if self.status is Status.COMPLETED:
+            text = f'{text[:-1]},"output":[{",".join(items)}]}}'
+        return text
+
+    def _fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"id": self.id, "status": self.status.value}
+        if self.started_at is not None:
+            fields["delayTime"] = max(0, self.started_at - self.queued_at)
+            if self.ended_at is not None:
+                fields["executionTime"] = max(0, self.ended_at - self.started_at)
+            fields["workerId"] = self.worker_id
+        if self.status in RETRYABLE:
+            fields["error"] = self.error or "The job failed."
+        if self.retries:
+            fields["retries"] = self.retries
+        return fields
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that this worker runs. `attempt` tells this run from every other: only its writes count."""
+
+    id: str
+    attempt: int
+    worker_id: str
+    input: str  # JSON text
+    execution_timeout_ms: int
+    expires_at: int

@@ -1,0 +1,46 @@
+"""JSON as it travels and is stored: one line, valid UTF-8 whatever the strings hold, and only what JSON knows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+def dumps(value: Any) -> str:
+    """One line of JSON that can be encoded as UTF-8; lone surrogates, which JSON can carry, are escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if encodable(text) else json.dumps(value, separators=(",", ":"))
+
+
+def loads(text: str | bytes) -> Any:
+    """Parses strict JSON.
+
+    Raises:
+        ValueError: it is not JSON: wrong syntax or encoding, `NaN`, `Infinity`, or nested too deeply to be handled.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def shown(value: Any, limit: int = 100) -> str:
+    """A value as an error message shows it: JSON, cut to `limit` characters, always encodable."""
+    try:
+        text = dumps(value)
+    except RecursionError:
+        return "a deeply nested value"
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def encodable(text: str) -> bool:
+    """Whether the text is valid Unicode, without lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,480 @@
+"""The life of jobs: accepted, run, ended, whatever happens in between. The routes only ask."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, until_available
+from gptoss_bento.native.inference import Engine
+from gptoss_bento.native.job import Claim, Job, NewJob, Status
+from gptoss_bento.native.json_text import dumps, shown
+from gptoss_bento.native.output import EngineError
+from gptoss_bento.native.payload import Envelope, EnvelopeError, InputError
+from gptoss_bento.native.place import is_gone, own_place
+from gptoss_bento.native.store import (
+    Clock,
+    JobStore,
+    Place,
+    StoreUnavailableError,
+    Webhook,
+    now_ms,
+    open_store,
+)
+from gptoss_bento.native.waiting import Changes
+from gptoss_bento.native.webhook import (
+    ATTEMPT_TIMEOUT_S,
+    ForbiddenAddressError,
+    WebhookSender,
+    refuse_private,
+    webhook_sender,
+)
+from gptoss_bento.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+LEASE_MS = 15_000
+"""Unseen for so long, a worker counts as dead and its jobs go to others."""
+
+LONGEST_WAIT_MS = 300_000
+_LOOK_S = 0.5  # how soon is noticed what another process did
+_BEAT_S = 3.0
+_EXPIRE_S = 1.0
+_CLEAN_S = 5.0
+_WEBHOOK_S = 1.0
+_DELIVERIES = 20
+_STOP_S = 3.0  # the service has 8 s between SIGTERM and its forced end
+
+
+_FAULT = "The server could not run the job; its log says why."
+
+
+class _Stop(Enum):
+    """Why a run is to end early."""
+
+    NOT_NEEDED = auto()  # cancelled, or another worker has it: nothing is written
+    SHUTDOWN = auto()  # this worker ends: the job goes back to the queue
+
+
+@dataclass(eq=False)
+class _Run:
+    claim: Claim
+    task: asyncio.Task[None] | None = None
+    stop: _Stop | None = None
+    ending: bool = False  # its end is being written; nothing may interrupt that
+
+    def abort(self, why: _Stop) -> None:
+        if self.task and not self.ending and self.stop is None:
+            self.stop = why
+            self.task.cancel()
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    status: Status | None  # None: nothing is to be written
+    error: str | None = None
+    interrupted: bool = False
+
+
+class Runner:
+    """Runs the jobs of a store on an engine, once there is one. One for each worker process."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        settings: ServerSettings,
+        sender: WebhookSender,
+        place: Place,
+        clock: Clock = now_ms,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.changes = Changes()
+        self._sender = sender
+        self._place = place
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._engine_lost = False
+        self._models: ModelList | None = None
+        self._runs: dict[str, _Run] = {}
+        self._gone_while_claiming: set[str] | None = None
+        self._to_claim = asyncio.Event()
+        self._to_deliver = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # the engine
+
+    def attach(self, engine: Engine) -> None:
+        """The engine answers: jobs run from now on."""
+        self._engine, self._models, self._engine_lost = engine, ModelList(engine), False
+        self._to_claim.set()
+
+    def detach(self) -> None:
+        """The engine does not answer any more, and will not."""
+        self._engine, self._engine_lost = None, True
+
+    # what clients ask for
+
+    async def submit(self, envelope: Envelope, *, sync: bool, wait_ms: int | None = None) -> Job:
+        """Accepts a job. The result of a `sync` one is kept for a minute, or as long as its client waits.
+
+        Raises:
+            EnvelopeError: the webhook leads to an address that is not public.
+            QueueFullError: too many wait.
+        """
+        if envelope.webhook and not self.settings.webhook_allow_private:
+            await _refuse_private(envelope.webhook)
+        settings, policy = self.settings, envelope.policy
+        kept = max(settings.sync_result_ttl_ms, wait_ms or 0) if sync else settings.async_result_ttl_ms
+        new = NewJob(
+            id=f"{'sync-' if sync else ''}{uuid.uuid4()}-u1",
+            input=dumps(envelope.input),
+            webhook=envelope.webhook,
+            low_priority=policy.low_priority,
+            execution_timeout_ms=policy.execution_timeout_ms,
+            ttl_ms=policy.ttl_ms,
+            result_ttl_ms=kept,
+        )
+        job = await self.store.submit(new, settings.max_queue_size)
+        self._to_claim.set()
+        return job
+
+    async def ended(self, job_id: str, wait_s: float) -> tuple[Job | None, list[str]]:
+        """A job with its output, once it has ended or the time is over."""
+
+        found: tuple[Job | None, list[str]] = (None, [])
+
+        async def has_ended() -> bool:
+            nonlocal found
+            found = await self.store.output(job_id)
+            return found[0] is None or found[0].status.is_terminal
+
+        await self._wait(job_id, wait_s, has_ended)
+        return found
+
+    async def stream(
+        self, job_id: str, wait_s: float, is_left: Callable[[], Awaitable[bool]]
+    ) -> tuple[Job | None, list[str]]:
+        """Takes the new items of a job, waiting for them if there are none. Each is given out once.
+
+        Args:
+            job_id: the job.
+            wait_s: how long to wait at most.
+            is_left: whether the client is gone, to whom nothing must be given out.
+        """
+
+        async def has_news() -> bool:
+            job = await self.store.get(job_id)
+            return job is None or job.status.is_terminal or job.item_count > job.delivered
+
+        await self._wait(job_id, wait_s, has_news)
+        if await is_left():
+            return await self.store.get(job_id), []
+        return await self.store.take(job_id)
+
+    async def _wait(self, job_id: str, wait_s: float, reached: Callable[[], Awaitable[bool]]) -> None:
+        deadline = time.monotonic() + wait_s
+        with self.changes.of(job_id) as changed:
+            while not await reached() and not self._stopping.is_set():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return  # what was just seen is the answer
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), left)
+                changed.clear()
+
+    async def cancel(self, job_id: str) -> Job | None:
+        """Cancels a job that has not ended, and its generation at once. Returns what it is now."""
+        job = await self.store.cancel(job_id)
+        self._abort([job_id])
+        return job
+
+    async def purge(self) -> int:
+        """Cancels all that wait; what runs goes on. Returns how many."""
+        purged = await self.store.purge()
+        self._ended_from_outside(purged)
+        return len(purged)
+
+    async def retry(self, job_id: str) -> tuple[Job | None, bool]:
+        """Queues a FAILED or TIMED_OUT job again. Returns it, and whether it was such a one.
+
+        Raises:
+            QueueFullError: too many wait.
+        """
+        job, again = await self.store.retry(job_id, self.settings.max_queue_size)
+        self._to_claim.set()
+        return job, again
+
+    async def health(self) -> dict[str, Any]:
+        """The body of `/health`: one process is one worker (contract, D33)."""
+        counts = await self.store.counts()
+        ready, running = self._engine is not None, bool(self._runs)
+        return {
+            "jobs": {
+                "completed": counts.completed,
+                "failed": counts.failed,
+                "inProgress": counts.in_progress,
+                "inQueue": counts.in_queue,
+                "retried": counts.retried,
+            },
+            "workers": {
+                "idle": int(ready and not running),
+                "initializing": int(not ready and not self._engine_lost),
+                "ready": int(ready),
+                "running": int(ready and running),
+                "throttled": 0,
+                "unhealthy": int(self._engine_lost),
+            },
+        }
+
+    # the work
+
+    async def start(self) -> None:
+        """Takes up what a former process left, and begins to work."""
+        await self.store.beat(self._place)
+        recovered = await self.store.recover(LEASE_MS, is_gone)
+        if recovered:
+            logger.info("%d interrupted jobs taken up", len(recovered))
+        self._spawn(self._claim_loop())
+        self._spawn(self._webhook_loop())
+        for interval_s, work in (
+            (_LOOK_S, self._look_around),
+            (_BEAT_S, self._beat),
+            (_EXPIRE_S, self._expire),
+            (_CLEAN_S, self._clean),
+        ):
+            self._spawn(self._every(interval_s, work))
+
+    async def stop(self) -> None:
+        """Gives back what runs, so that another process or the next one runs it, and ends."""
+        self._stopping.set()
+        self._to_claim.set()
+        self._to_deliver.set()
+        self.changes.notify(self.changes.watched)
+        for run in list(self._runs.values()):
+            run.abort(_Stop.SHUTDOWN)
+        if self._tasks:
+            _, running = await asyncio.wait(self._tasks, timeout=_STOP_S)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        with suppress(StoreUnavailableError):
+            await self.store.leave(self._place.worker_id)
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _claim_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._to_claim.clear()
+            with _logged("claiming jobs"):
+                await self._claim()
+            await self._to_claim.wait()
+
+    async def _claim(self) -> None:
+        free = self.settings.max_concurrency - len(self._runs)
+        if self._engine is None or self._engine.dead or free <= 0:
+            return
+        self._gone_while_claiming = set()
+        try:
+            claims = await self.store.claim(self._place.worker_id, free)
+            for claim in claims:
+                # A job cancelled between its claim and now has no run that could be aborted. After a stop, the job is
+                # this worker's until it leaves, and then interrupted like any other.
+                if claim.id not in self._gone_while_claiming and not self._stopping.is_set():
+                    self._begin(claim)
+        finally:
+            self._gone_while_claiming = None
+
+    def _begin(self, claim: Claim) -> None:
+        run = self._runs[claim.id] = _Run(claim)
+        run.task = self._spawn(self._run(run))
+        run.task.add_done_callback(lambda _: self._forget(run))  # also of a task that is cancelled before it begins
+
+    def _forget(self, run: _Run) -> None:
+        del self._runs[run.claim.id]
+        self._to_claim.set()
+
+    async def _run(self, run: _Run) -> None:
+        writer = ItemWriter(self.store, run.claim, lambda: self.changes.notify([run.claim.id]))
+        outcome = await self._generate(run, writer)
+        run.ending = True
+        await asyncio.shield(self._spawn(self._end(run, writer, outcome)))
+
+    async def _generate(self, run: _Run, writer: ItemWriter) -> _Outcome:
+        """Runs the engine until the end, whichever it is."""
+        engine, models = self._engine, self._models
+        if engine is None or models is None:
+            return _Outcome(None, interrupted=True)
+        to_live_ms = run.claim.expires_at - self._clock()
+        limit_ms = min(run.claim.execution_timeout_ms, to_live_ms)
+        try:
+            async with asyncio.timeout(max(0, limit_ms) / 1000):
+                async with aclosing(items_of(run.claim, engine, models, self.settings)) as items:
+                    async for item, last in items:
+                        writer.add(item, last=last)
+            return _Outcome(Status.COMPLETED)
+        except asyncio.CancelledError:
+            return _Outcome(None, interrupted=run.stop is not _Stop.NOT_NEEDED)
+        except LostError:
+            return _Outcome(None)
+        except TimeoutError:
+            return _Outcome(Status.TIMED_OUT, _over_time(run.claim, limit_ms < run.claim.execution_timeout_ms))
+        except (InputError, EngineError, ConnectionError) as error:
+            return _Outcome(None if engine.dead else Status.FAILED, str(error), interrupted=engine.dead)
+        except Exception:
+            logger.exception("job %s", run.claim.id)
+            return _Outcome(Status.FAILED, _FAULT)
+
+    async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
+        try:
+            if outcome.status is not None:
+                await writer.end(outcome.status, outcome.error)
+            else:
+                await writer.settle()
+            if outcome.interrupted:
+                await until_available(lambda: self.store.interrupt(run.claim))
+        except Exception:  # of the database, and not for lack of it: the job must end all the same
+            logger.exception("job %s", run.claim.id)
+            await until_available(lambda: self.store.finish(run.claim, Status.FAILED, error=_FAULT))
+        self.changes.notify([run.claim.id])
+        self._to_deliver.set()
+
+    # what time brings
+
+    async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        while not self._stopping.is_set():
+            with _logged(work.__name__.strip("_")):
+                await work()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), interval_s)
+
+    async def _look_around(self) -> None:
+        """What other processes did: new jobs, ended ones, cancelled ones."""
+        if watched := self.changes.watched:
+            self.changes.compare(await self.store.progress(watched))
+        if claims := [run.claim for run in self._runs.values() if not run.ending]:
+            owned = await self.store.owned(claims)
+            self._abort([claim.id for claim in claims if claim.id not in owned])
+        if self._engine and len(self._runs) < self.settings.max_concurrency and await self.store.waiting():
+            self._to_claim.set()
+
+    def _abort(self, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            if run := self._runs.get(job_id):
+                run.abort(_Stop.NOT_NEEDED)
+        self._ended_from_outside(job_ids)
+
+    def _ended_from_outside(self, job_ids: list[str]) -> None:
+        if self._gone_while_claiming is not None:
+            self._gone_while_claiming.update(job_ids)
+        self.changes.notify(job_ids)
+        self._to_deliver.set()
+
+    async def _beat(self) -> None:
+        await self.store.beat(self._place)
+        recovered = await self.store.recover(LEASE_MS, is_gone)
+        self.changes.notify(recovered)
+
+    async def _expire(self) -> None:
+        if expired := await self.store.expire():
+            self._abort(expired)
+
+    async def _clean(self) -> None:
+        while not self._stopping.is_set() and await self.store.clean():
+            pass
+
+    async def _webhook_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._to_deliver.clear()
+            with _logged("webhooks"):
+                await self._deliver_due()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._to_deliver.wait(), _WEBHOOK_S)
+
+    async def _deliver_due(self) -> None:
+        lease_ms = int(3 * ATTEMPT_TIMEOUT_S * 1000)
+        for webhook in await self.store.due_webhooks(_DELIVERIES, lease_ms):
+            self._spawn(self._deliver(webhook))
+
+    async def _deliver(self, webhook: Webhook) -> None:
+        with _logged("a webhook"):
+            job, items = await self.store.snapshot(webhook.job_id)
+            if job is None or not job.status.is_terminal:
+                return
+            problem = await self._sender.send(webhook.url, job.body(items).encode())
+            again = problem is not None and webhook.attempt <= self.settings.webhook_retries
+            if problem:
+                logger.warning(
+                    "webhook of job %s, attempt %d: %s%s",
+                    job.id,
+                    webhook.attempt,
+                    problem,
+                    "" if again else "; given up",
+                )
+            await self.store.settle(webhook, self.settings.webhook_retry_delay_ms if again else None)
+
+
+async def _refuse_private(webhook: str) -> None:
+    try:
+        await refuse_private(webhook)
+    except ForbiddenAddressError as error:
+        raise EnvelopeError(f"webhook must lead to a public address, got {shown(webhook)}: {error}") from None
+
+
+def _over_time(claim: Claim, to_live: bool) -> str:
+    if to_live:
+        return "The job's time to live (policy.ttl) was over before it ended."
+    return f"The job ran longer than policy.executionTimeout, {claim.execution_timeout_ms} ms."
+
+
+class _logged(suppress):  # noqa: N801  # reads as a statement
+    """What goes wrong in the background is logged, and tried again with the next round."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(Exception)
+        self._what = what
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if isinstance(error, StoreUnavailableError):
+            logger.warning("%s: %s", self._what, error)
+        elif isinstance(error, Exception):
+            logger.error("%s failed", self._what, exc_info=error)
+        return bool(super().__exit__(kind, error, trace))
+
+
+@asynccontextmanager
+async def running_jobs(settings: ServerSettings, file: Path) -> AsyncIterator[Runner]:
+    """Opens the store and starts the runner; on leaving, running jobs go back to the queue.
+
+    Args:
+        settings: what the operator said.
+        file: where SQLite keeps the jobs if no other store was named.
+
+    Raises:
+        ConfigurationError: the store's URL or schema is wrong.
+        StoreUnavailableError: the store does not answer.
+    """
+    url = settings.job_store_url.get_secret_value() if settings.job_store_url else None
+    async with (
+        open_store(url, file) as store,
+        webhook_sender(allow_private=settings.webhook_allow_private) as sender,
+    ):
+        runner = Runner(store, settings, sender, own_place())
+        await runner.start()
+        try:
+            yield runner
+        finally:
+            await runner.stop()

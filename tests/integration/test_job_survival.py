@@ -1,0 +1,133 @@
+"""Jobs survive `kill -9` at any moment, on both databases, and a worker that takes over from a dead one loses none."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gptoss_bento.bench.servers import free_port
+from tests.postgres import binaries, postgres_server
+from tests.server import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+KILLS = 8
+JOB = {"input": {"prompt": "a b c", "stream": True, "sampling_params": {"max_tokens": 30}}}
+ENDS = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("store")
+    if request.param == "sqlite":
+        yield f"sqlite:///{folder / 'jobs.sqlite3'}"
+        return
+    with postgres_server(folder, binaries()) as server:
+        yield server.url
+
+
+@contextmanager
+def job_server(store_url: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "tests.job_server", str(port), store_url], cwd=REPOSITORY)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            wait_until_ready(process, client)
+            yield process, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], client: httpx.Client) -> None:
+    while process.poll() is None:
+        try:
+            client.get("/health")
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the server ended")
+
+
+def submit(client: httpx.Client, accepted: set[str], jobs: int) -> None:
+    """Submits until the server is killed."""
+    for _ in range(jobs):
+        try:
+            response = client.post("/run", json=JOB)
+        except httpx.TransportError:
+            return
+        assert response.status_code == 200, response.text
+        accepted.add(response.json()["id"])
+
+
+def test_no_accepted_job_is_lost(store_url: str) -> None:
+    accepted: set[str] = set()
+    for _ in range(KILLS):
+        with job_server(store_url) as (process, client), ThreadPoolExecutor(10) as clients:
+            for _ in range(10):
+                clients.submit(submit, client, accepted, 10)
+            threading.Timer(random.uniform(0, 1.5), process.kill).start()  # noqa: S311  # any moment will do
+            process.wait()
+
+    assert accepted
+    with job_server(store_url) as (_, client):
+        states = {job_id: client.get(f"/status-sync/{job_id}?wait=60000").json() for job_id in accepted}
+        counts = client.get("/health").json()["jobs"]
+    assert {state["status"] for state in states.values()} <= ENDS
+    for state in states.values():
+        if state["status"] == "COMPLETED":
+            assert sum(len(item["choices"][0]["tokens"]) for item in state["output"]) == 30
+        else:
+            assert "stopped twice" in state["error"]
+    # The store may hold jobs whose answer was cut off by the kill; each of all has one end.
+    assert counts["completed"] + counts["failed"] >= len(accepted)
+    assert counts["inQueue"] == counts["inProgress"] == 0
+
+
+def test_another_worker_takes_over(store_url: str) -> None:
+    accepted: set[str] = set()
+    with job_server(store_url) as (first, client), job_server(store_url) as (_, other):
+        submit(client, accepted, 60)
+        first.kill()
+        first.wait()
+        states = [other.get(f"/status-sync/{job_id}?wait=60000").json() for job_id in accepted]
+    assert len(accepted) == 60
+    assert {state["status"] for state in states} == {"COMPLETED"}
+    assert any(state.get("retries") == 1 for state in states)
+
+
+def test_a_database_that_is_away_for_a_while_loses_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    accepted: set[str] = set()
+    with (
+        postgres_server(tmp_path_factory.mktemp("away"), binaries()) as database,
+        job_server(database.url) as (_, client),
+    ):
+        submit(client, accepted, 20)
+        database.stop()
+        for request in (client.build_request("POST", "/run", json=JOB), client.build_request("GET", "/health")):
+            response = client.send(request)
+            assert response.status_code == 503, response.text
+            assert response.json() == {"error": "The job store cannot be used now. Try again."}
+            assert int(response.headers["retry-after"]) > 0
+        time.sleep(2)
+        database.start()
+        states = [client.get(f"/status-sync/{job_id}?wait=60000").json() for job_id in accepted]
+    assert len(accepted) == 20
+    assert {state["status"] for state in states} == {"COMPLETED"}
+    assert not any("retries" in state for state in states), "what was generated meanwhile was not thrown away"
+
+
+def test_the_folder_of_a_store_need_not_exist(tmp_path: Path) -> None:
+    with job_server(f"sqlite:///{tmp_path / 'new' / 'jobs.sqlite3'}") as (_, client):
+        assert client.get("/health").status_code == 200

@@ -1,0 +1,39 @@
+"""Which tokens are the answer."""
+
+from __future__ import annotations
+
+from gptoss_bento.native.harmony import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START, ChannelTracker
+
+ANALYSIS, COMMENTARY, ASSISTANT = 35644, 12606, 173781
+ANALYSIS_MESSAGE = [CHANNEL, ANALYSIS, MESSAGE, 1, 2, END]
+FINAL_MESSAGE = [START, ASSISTANT, CHANNEL, FINAL, MESSAGE, 3, 4, RETURN]
+WHOLE = [*ANALYSIS_MESSAGE, *FINAL_MESSAGE]
+
+
+def test_the_answer_is_the_final_channel_with_its_end() -> None:
+    assert [token for token, answer in zip(WHOLE, ChannelTracker().answers(WHOLE), strict=True) if answer] == [
+        3,
+        4,
+        RETURN,
+    ]
+
+
+def test_it_does_not_matter_how_tokens_come() -> None:
+    tracker = ChannelTracker()
+    one_by_one = [answer for token in WHOLE for answer in tracker.answers([token])]
+
+    assert one_by_one == ChannelTracker().answers(WHOLE)
+
+
+def test_a_tool_call_is_no_answer() -> None:
+    call = [START, ASSISTANT, CHANNEL, COMMENTARY, 7, MESSAGE, 8, CALL]
+
+    assert not any(ChannelTracker().answers([*ANALYSIS_MESSAGE, *call]))
+
+
+def test_the_word_final_inside_a_message_is_a_word() -> None:
+    assert ChannelTracker().answers([CHANNEL, ANALYSIS, MESSAGE, FINAL, 1]) == [False] * 5
+
+
+def test_without_harmony_everything_is_answer() -> None:
+    assert ChannelTracker().answers([5, 6, RETURN]) == [True, True, True]

@@ -1,0 +1,382 @@
+"""The envelope, and the shapes of `input`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptoss_bento.native.batching import Schedule
+from gptoss_bento.native.payload import (
+    CHAT,
+    COMPLETIONS,
+    WEEK_MS,
+    EngineRequest,
+    EnvelopeError,
+    InputError,
+    Models,
+    OutputFormat,
+    Policy,
+    engine_request,
+    read_envelope,
+)
+from gptoss_bento.settings import ServerSettings
+
+SETTINGS = ServerSettings()
+MODELS = Models(("gpt-oss", "alias"), frozenset({"adapter"}))
+USER = [{"role": "user", "content": "Hi"}]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def envelope(**fields: Any) -> Any:
+    return read_envelope(json.dumps({"input": {}, **fields}).encode(), SETTINGS)
+
+
+def envelope_error(body: Any) -> str:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(EnvelopeError) as caught:
+        read_envelope(raw, SETTINGS)
+    return str(caught.value)
+
+
+def request(fields: dict[str, Any], **settings: Any) -> EngineRequest:
+    return engine_request(fields, SETTINGS.model_copy(update=settings), MODELS)
+
+
+def input_error(fields: dict[str, Any]) -> str:
+    with pytest.raises(InputError) as caught:
+        request(fields)
+    return str(caught.value)
+
+
+# the envelope
+
+
+def test_the_least_envelope_has_the_defaults() -> None:
+    assert envelope().policy == Policy(600_000, 86_400_000, low_priority=False)
+    assert envelope().webhook is None
+
+
+def test_what_the_platform_ignores_is_ignored() -> None:
+    fields = {"s3Config": {"accessSecret": "hidden"}, "other": 1, "policy": None, "webhook": None}
+
+    assert envelope(**fields) == envelope()
+
+
+@pytest.mark.parametrize("body", [{}, {"prompt": "Hi"}, {"input": None}])
+def test_a_missing_input_is_named(body: Any) -> None:
+    assert envelope_error(body) == "'input' is required and must be a JSON object"
+
+
+@pytest.mark.parametrize("value", ["Hi", [], 1, True])
+def test_an_input_of_another_type_is_shown(value: Any) -> None:
+    assert envelope_error({"input": value}) == f"'input' is required and must be a JSON object, got {json.dumps(value)}"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"nonsense", b'{"input": NaN}', b"[" * 10_000])
+def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+    assert envelope_error(body).startswith("The body must be a JSON object; it is not JSON: ")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"null"])
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    assert envelope_error(body) == f"The body must be a JSON object, got {body.decode()}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"policy": 1}, "policy must be an object, got 1"),
+        ({"policy": {"ttl": "1"}}, 'policy.ttl must be a number of milliseconds, got "1"'),
+        (
+            {"policy": {"executionTimeout": True}},
+            "policy.executionTimeout must be a number of milliseconds, got true",
+        ),
+        ({"policy": {"lowPriority": 1}}, "policy.lowPriority must be true or false, got 1"),
+        ({"webhook": 5}, "webhook must be a URL, got 5"),
+        ({"webhook": "ftp://x.org"}, 'webhook must be an http or https URL, got "ftp://x.org"'),
+        ({"webhook": "http://"}, 'webhook must be an http or https URL, got "http://"'),
+        ({"webhook": "http://x:y/"}, 'webhook must be an http or https URL, got "http://x:y/"'),
+        ({"webhook": "http://a b/"}, 'webhook must be an http or https URL, got "http://a b/"'),
+        ({"webhookV2": "x"}, 'webhookV2 must be an http or https URL, got "x"'),
+        ({"s3Config": "secret"}, "s3Config must be an object"),
+    ],
+)
+def test_a_wrong_field_of_the_envelope_is_named(fields: dict[str, Any], words: str) -> None:
+    assert envelope_error({"input": {}, **fields}) == words
+
+
+def test_all_problems_of_the_envelope_come_at_once() -> None:
+    assert envelope_error({"webhook": 1, "policy": {"ttl": []}}).count(";") == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({"executionTimeout": 3000}, Policy(5000, 86_400_000)),
+        ({"executionTimeout": 10**30}, Policy(WEEK_MS, 86_400_000)),
+        ({"ttl": 1}, Policy(600_000, 10_000)),
+        ({"ttl": 20_000.7, "lowPriority": True}, Policy(600_000, 20_000, low_priority=True)),
+    ],
+)
+def test_a_policy_out_of_range_is_moved_to_its_bound(policy: dict[str, Any], expected: Policy) -> None:
+    assert envelope(policy=policy).policy == expected
+
+
+def test_webhook_v2_is_used_where_there_is_no_webhook() -> None:
+    assert envelope(webhook="https://a.org/x", webhookV2="https://b.org").webhook == "https://a.org/x"
+    assert envelope(webhook="", webhookV2="https://b.org").webhook == "https://b.org"
+
+
+@given(st.dictionaries(st.sampled_from(["input", "webhook", "webhookV2", "policy", "s3Config"]) | st.text(), JSON))
+def test_no_envelope_fails_otherwise(body: dict[str, Any]) -> None:
+    raw = json.dumps(body).encode()
+    with suppress(EnvelopeError):
+        read_envelope(raw, SETTINGS)
+
+
+# shapes of input
+
+
+def test_openai_input_is_sent_to_its_route() -> None:
+    found = request({"openai_route": "/v1/responses", "openai_input": {"input": "Hi", "model": "alias"}})
+
+    assert (found.method, found.path) == ("POST", "/v1/responses")
+    assert found.body == {"input": "Hi", "model": "alias"}
+    assert found.format is OutputFormat.FRAMES
+    assert not found.stream
+
+
+def test_openai_input_without_a_route_is_a_chat_with_the_first_model() -> None:
+    found = request({"openai_input": {"messages": USER, "stream": True}, "messages": [], "prompt": "x"})
+
+    assert found.path == CHAT
+    assert found.body == {"messages": USER, "stream": True, "model": "gpt-oss"}
+    assert found.stream
+
+
+def test_without_raw_output_frames_are_parsed() -> None:
+    assert request({"openai_input": {"a": 1}}, raw_openai_output=False).format is OutputFormat.CHUNKS
+
+
+@pytest.mark.parametrize("fields", [{}, {"openai_input": {}}, {"openai_input": None}])
+def test_a_route_alone_is_got(fields: dict[str, Any]) -> None:
+    found = request({"openai_route": "/v1/models", **fields})
+
+    assert (found.method, found.path, found.body) == ("GET", "/v1/models", None)
+
+
+def test_the_models_may_be_posted_to() -> None:
+    assert request({"openai_route": "/v1/models", "openai_input": {"x": 1}}).method == "GET"
+
+
+@pytest.mark.parametrize(
+    ("fields", "method", "body"),
+    [
+        ({}, "GET", None),
+        ({"body": {}}, "POST", {}),
+        ({"body": {"prompt": "x"}}, "POST", {"prompt": "x"}),
+        ({"body": {"prompt": "x"}, "method": "get"}, "GET", None),
+        ({"method": "post"}, "POST", None),
+    ],
+)
+def test_a_generic_route_has_its_method(fields: dict[str, Any], method: str, body: Any) -> None:
+    found = request({"route": "/tokenize", **fields})
+
+    assert (found.method, found.path, found.body) == (method, "/tokenize", body)
+
+
+def test_the_prefix_of_worker_vllm_is_dropped_and_a_query_kept() -> None:
+    found = request({"route": "/openai/v1/responses/r1?stream=true"})
+
+    assert (found.path, found.query) == ("/v1/responses/r1", "stream=true")
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "v1/models",
+        "@host/v1/models",
+        "http://host/v1/models",
+        "//host/v1/models",
+        "/v1/../metrics",
+        "/v1/%2e%2e/metrics",
+        "/v1/%252e%252e/metrics",
+        "/v1/a%2f%2fb",
+        "/v1/x%5cy",
+        "/v1/x\\y",
+        "/v1/x\ny",
+        "/v1/x%00",
+        "/v1/x%0a",
+        "/v1/@x",
+        "/v1/%40x",
+        "/v1/x#y",
+        "/v1/%ff",
+        "/v1/\ud800",
+        "/scale_elastic_ep",
+        "/metrics",
+        "/openai/openai/v1/models",
+        "/v1",
+        "",
+        5,
+        [],
+    ],
+)
+def test_any_other_route_is_invalid(route: Any) -> None:
+    assert input_error({"route": route}).startswith("Invalid route: route must be ")
+
+
+@pytest.mark.parametrize("method", ["DELETE", "", 5])
+def test_any_other_method_is_invalid(method: Any) -> None:
+    assert input_error({"route": "/v1/models", "method": method}) == (
+        f"Invalid route: method must be GET or POST, got {json.dumps(method)}."
+    )
+
+
+def test_an_operator_may_allow_more_or_less() -> None:
+    assert request({"route": "/metrics"}, route_allowlist=("/metrics",)).path == "/metrics"
+    with pytest.raises(InputError, match="must be one of /metrics"):
+        request({"route": "/v1/models"}, route_allowlist=("/metrics",))
+
+
+def test_a_prompt_is_a_completion_in_tokens() -> None:
+    found = request({"prompt": "Hello", "sampling_params": {"max_tokens": 2}, "model": "other", "unknown": 1})
+
+    assert (found.method, found.path) == ("POST", COMPLETIONS)
+    assert found.body == {"prompt": "Hello", "max_tokens": 2}
+    assert found.format is OutputFormat.TOKENS
+
+
+def test_messages_win_over_a_prompt() -> None:
+    found = request({"prompt": "Hello", "messages": USER, "sampling_params": None})
+
+    assert found.is_chat
+    assert found.body == {"messages": USER, "max_tokens": 100}
+
+
+def test_null_messages_leave_the_prompt() -> None:
+    assert request({"prompt": "Hello", "messages": None}).path == COMPLETIONS
+
+
+def test_a_string_in_place_of_messages_is_a_prompt() -> None:
+    assert (request({"messages": "Hello"}).body or {})["prompt"] == "Hello"
+
+
+def test_a_template_makes_a_chat_of_a_prompt() -> None:
+    assert (request({"prompt": "Hi", "apply_chat_template": True}).body or {})["messages"] == USER
+
+
+def test_a_stream_of_tokens_asks_for_their_ids() -> None:
+    found = request({"prompt": "Hi", "stream": True, "sampling_params": {"stream_options": {"include_usage": True}}})
+
+    assert found.body == {"prompt": "Hi", "max_tokens": 100, "stream": True, "return_token_ids": True}
+    assert found.stream
+
+
+def test_what_the_engine_would_leave_out_with_token_ids_is_added_afterwards() -> None:
+    echo = request({"prompt": "Hi", "sampling_params": {"echo": True}})
+    hidden = request({"messages": USER, "sampling_params": {"include_reasoning": False}})
+
+    assert echo.echo == "Hi"
+    assert "echo" not in (echo.body or {})
+    assert not hidden.show_reasoning
+    assert "include_reasoning" not in (hidden.body or {})
+
+
+def test_the_openai_format_is_the_engines_own() -> None:
+    found = request({"prompt": "Hi", "stream": True, "max_batch_size": 7}, native_output_format="openai")
+
+    assert found.format is OutputFormat.FRAMES
+    assert found.body == {"prompt": "Hi", "max_tokens": 100, "stream": True}
+    assert found.schedule == Schedule(50, 1, 3)
+
+
+def test_the_model_counts_only_where_it_names_an_adapter() -> None:
+    assert (request({"prompt": "Hi", "model": "adapter"}).body or {})["model"] == "adapter"
+    assert "model" not in (request({"prompt": "Hi", "model": ["adapter"]}).body or {})
+    assert (request({"prompt": "Hi", "sampling_params": {"model": "other"}}).body or {})["model"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "Got no fields."),
+        ({"input": {}}, 'Got ["input"].'),
+        ({"openai_input": {}}, 'Got ["openai_input"].'),
+        ({"openai_input": "x"}, 'openai_input must be an object, got "x".'),
+        ({"route": "/v1/models", "body": []}, "body must be an object, got []."),
+        ({"prompt": ""}, 'prompt must be a non-empty string, got "".'),
+        ({"prompt": 5}, "prompt must be a non-empty string, got 5."),
+        ({"messages": ""}, 'messages must be a non-empty list of messages, got "".'),
+        ({"messages": []}, "messages must be a non-empty list, got []."),
+        ({"messages": {}}, "messages must be a non-empty list of messages, got {}."),
+        ({"messages": [1]}, "messages[0] must be an object with role and content, got 1."),
+        (
+            {"messages": [{"role": "boss", "content": "x"}]},
+            'messages[0].role must be one of system, developer, user, assistant, tool, got "boss".',
+        ),
+        (
+            {"messages": [*USER, {"role": "user"}]},
+            "messages[1].content must be a string or a list of parts, got null.",
+        ),
+        ({"prompt": "x", "stream": "yes"}, 'stream must be true or false, got "yes".'),
+        ({"prompt": "x", "apply_chat_template": 1}, "apply_chat_template must be true or false, got 1."),
+        ({"prompt": "x", "sampling_params": []}, "sampling_params must be an object, got []."),
+        ({"prompt": "x", "sampling_params": {"n": 0}}, "n must be an integer of at least 1, got 0."),
+        ({"prompt": "x", "max_batch_size": -1}, "max_batch_size must be a number of at least 0, got -1."),
+        ({"prompt": "x", "min_batch_size": "a"}, 'min_batch_size must be a number of at least 0, got "a".'),
+        (
+            {"prompt": "x", "batch_size_growth_factor": "nan"},
+            'batch_size_growth_factor must be a number of at least 0, got "nan".',
+        ),
+        ({"prompt": "x", "max_batch_size": True}, "max_batch_size must be a number of at least 0, got true."),
+    ],
+)
+def test_a_wrong_input_is_named(fields: dict[str, Any], words: str) -> None:
+    assert words in input_error(fields)
+
+
+def test_an_input_without_a_shape_is_told_the_shapes() -> None:
+    text = input_error({"input": {}})
+
+    for name in ("prompt", "messages", "openai_route", "openai_input", "route", "body"):
+        assert name in text
+
+
+def test_an_assistant_that_called_a_tool_needs_no_content() -> None:
+    messages = [*USER, {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "5"}]
+
+    assert (request({"messages": messages}).body or {})["messages"] == messages
+
+
+@pytest.mark.parametrize("falsy", [None, 0, "", 0.0, "0", False])
+def test_a_falsy_batch_field_is_the_default_of_the_server(falsy: Any) -> None:
+    fields = {"prompt": "x", "max_batch_size": falsy, "min_batch_size": falsy, "batch_size_growth_factor": falsy}
+
+    assert request(fields, default_batch_size=9, default_min_batch_size=2).schedule == Schedule(9, 2, 3.0)
+
+
+def test_batch_fields_may_be_texts_and_fractions() -> None:
+    fields = {"prompt": "x", "max_batch_size": "10", "min_batch_size": 1.5, "batch_size_growth_factor": "1.5"}
+
+    assert request(fields).schedule == Schedule(10, 1.5, 1.5)
+
+
+SHAPES = ["prompt", "messages", "openai_input", "openai_route", "route", "body", "method", "sampling_params", "model"]
+FIELDS = ["stream", "max_batch_size", "min_batch_size", "batch_size_growth_factor", "apply_chat_template"]
+NAMES = st.sampled_from([*SHAPES, *FIELDS])
+PARAMETERS = st.dictionaries(st.sampled_from(["n", "stop", "seed", "logit_bias", "best_of", "min_tokens"]), JSON)
+
+
+@given(st.dictionaries(NAMES, JSON | PARAMETERS))
+def test_no_input_fails_otherwise(fields: dict[str, Any]) -> None:
+    with suppress(InputError):
+        json.dumps(request(fields).body)

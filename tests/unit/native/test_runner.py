@@ -1,0 +1,500 @@
+"""The life of jobs on a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptoss_bento.native import runner as runner_module
+from gptoss_bento.native.fake_engine import ADAPTER, FakeEngine
+from gptoss_bento.native.job import Job, Status
+from gptoss_bento.native.payload import Envelope, EnvelopeError, Policy
+from gptoss_bento.native.runner import Runner, running_jobs
+from gptoss_bento.native.store import StoreUnavailableError
+from gptoss_bento.settings import ServerSettings
+from tests.unit.native.receiver import Receiver
+
+POLICY = Policy(600_000, 86_400_000)
+PROMPT = {"prompt": "one two three", "sampling_params": {"max_tokens": 3}}
+STREAM = {**PROMPT, "stream": True, "sampling_params": {"max_tokens": 60}}
+
+
+@pytest.fixture
+def fake() -> FakeEngine:
+    return FakeEngine()
+
+
+@asynccontextmanager
+async def jobs_on(fake: FakeEngine | None, url: str, **settings: Any) -> AsyncIterator[Runner]:
+    async with running_jobs(ServerSettings(job_store_url=url, **settings), Path("unused")) as runner:
+        if fake:
+            runner.attach(fake.engine())
+        yield runner
+
+
+@pytest.fixture
+async def jobs(fake: FakeEngine, store_url: str) -> AsyncIterator[Runner]:
+    async with jobs_on(fake, store_url) as runner:
+        yield runner
+
+
+async def submit(runner: Runner, given: dict[str, Any], policy: Policy = POLICY, webhook: str | None = None) -> str:
+    return (await runner.submit(Envelope(given, policy, webhook), sync=False)).id
+
+
+async def ended(runner: Runner, job_id: str, wait_s: float = 10) -> tuple[Job, list[Any]]:
+    job, items = await runner.ended(job_id, wait_s)
+    assert job is not None
+    return job, [json.loads(item) for item in items]
+
+
+async def until(condition: Callable[[], Any], limit_s: float = 5) -> None:
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110  # any condition
+            await asyncio.sleep(0.005)
+
+
+async def stays() -> bool:
+    return False
+
+
+async def take(runner: Runner, job_id: str, wait_s: float = 5) -> tuple[Status, list[Any]]:
+    job, items = await runner.stream(job_id, wait_s, stays)
+    assert job is not None
+    return job.status, [json.loads(item) for item in items]
+
+
+# running
+
+
+async def test_a_job_runs_to_its_end(jobs: Runner, fake: FakeEngine) -> None:
+    job_id = await submit(jobs, PROMPT)
+    job, items = await ended(jobs, job_id)
+
+    assert job.status is Status.COMPLETED
+    assert job.worker_id
+    assert items[0]["choices"][0]["tokens"] == [" one two three"]
+    assert (items[0]["usage"]["input"], items[0]["usage"]["output"]) == (3, 3)
+    assert fake.requests == [{"prompt": "one two three", "max_tokens": 3}]
+    assert fake.request_ids == [job_id], "the engine's log names the job"
+
+
+@pytest.mark.parametrize("per_event", [1, 7, 60])
+async def test_a_stream_has_the_schedule_whatever_the_engine_sends(
+    jobs: Runner, fake: FakeEngine, per_event: int
+) -> None:
+    fake.per_event = per_event
+    _, items = await ended(jobs, await submit(jobs, STREAM))
+
+    assert [len(item["choices"][0]["tokens"]) for item in items] == [1, 3, 9, 27, 20]
+    assert [item["usage"]["output"] for item in items] == [1, 4, 13, 40, 60]
+    assert {item["usage"]["input"] for item in items} == {3}
+    assert items[0]["choices"][0]["tokens"] + items[1]["choices"][0]["tokens"] == [" one", " two", " three", " one"]
+
+
+@pytest.mark.parametrize("per_event", [1, 4, 99])
+async def test_a_chat_streams_its_final_channel_alone(jobs: Runner, fake: FakeEngine, per_event: int) -> None:
+    fake.answer, fake.per_event = [b"Gr", b"\xc3", b"\xbc", b"ezi"], per_event
+    given = {"messages": [{"role": "user", "content": "x"}], "stream": True, "batch_size_growth_factor": 1}
+    _, items = await ended(jobs, await submit(jobs, {**given, "max_batch_size": 2}))
+
+    assert [item["choices"][0]["tokens"] for item in items] == [["Gr", ""], ["ü", "ezi"], [""]]
+    assert items[0]["choices"][0]["reasoning"] == "I think"
+    assert [item["usage"]["output"] for item in items] == [13, 15, 16]
+
+
+async def test_the_openai_format_joins_to_the_engines_body(fake: FakeEngine, store_url: str) -> None:
+    async with jobs_on(fake, store_url, native_output_format="openai") as jobs:
+        _, items = await ended(jobs, await submit(jobs, STREAM))
+
+    assert "".join(items).endswith("data: [DONE]\n\n")
+    assert "".join(items).count("\n\n") == 61
+
+
+async def test_an_adapter_can_be_chosen(jobs: Runner, fake: FakeEngine) -> None:
+    await ended(jobs, await submit(jobs, {**PROMPT, "model": ADAPTER}))
+    await ended(jobs, await submit(jobs, {**PROMPT, "model": "nonsense"}))
+
+    assert [request.get("model") for request in fake.requests] == [ADAPTER, None]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"input": {}}, "prompt, messages"),
+        ({"prompt": "x", "sampling_params": {"temperature": -1}}, "temperature"),
+        ({"openai_input": {"model": "nope", "messages": []}}, "The model `nope` does not exist."),
+        ({"prompt": "x", "sampling_params": {"max_tokens": 5000}}, "max_tokens (5000)"),
+        ({"route": "/v1/nothing"}, "Not Found"),
+    ],
+)
+async def test_a_wrong_input_is_a_failed_job(jobs: Runner, given: dict[str, Any], words: str) -> None:
+    job, items = await ended(jobs, await submit(jobs, given))
+
+    assert (job.status, items) == (Status.FAILED, [])
+    assert words in str(job.error)
+
+
+async def test_a_failure_in_the_midst_keeps_what_was_streamed(jobs: Runner, fake: FakeEngine) -> None:
+    fake.break_after = 5
+    job_id = await submit(jobs, STREAM)
+    job, _ = await ended(jobs, job_id)
+
+    assert (job.status, job.error) == (Status.FAILED, "the engine stumbled")
+    status, items = await take(jobs, job_id)
+    assert status is Status.FAILED
+    assert [len(item["choices"][0]["tokens"]) for item in items] == [1, 3]
+
+
+async def test_a_fault_of_ours_is_no_stack_trace(jobs: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> AsyncIterator[tuple[str, bool]]:
+        yield str(1 // 0), True
+
+    monkeypatch.setattr(runner_module, "items_of", broken)
+    job, _ = await ended(jobs, await submit(jobs, PROMPT))
+
+    assert (job.status, job.error) == (Status.FAILED, "The server could not run the job; its log says why.")
+
+
+async def test_no_more_run_at_once_than_may(fake: FakeEngine, store_url: str) -> None:
+    fake.gate.clear()
+    async with jobs_on(fake, store_url, max_concurrency=3) as jobs:
+        ids = [await submit(jobs, PROMPT) for _ in range(9)]
+        await until(lambda: fake.running == 3)
+        fake.gate.set()
+        for job_id in ids:
+            assert (await ended(jobs, job_id))[0].status is Status.COMPLETED
+    assert fake.most_running == 3
+
+
+async def test_low_priority_waits_for_the_others(fake: FakeEngine, store_url: str) -> None:
+    async with jobs_on(None, store_url, max_concurrency=1) as jobs:
+        low = await submit(jobs, {"prompt": "low"}, Policy(600_000, 86_400_000, low_priority=True))
+        await submit(jobs, {"prompt": "first"})
+        await submit(jobs, {"prompt": "second"})
+        jobs.attach(fake.engine())
+        await ended(jobs, low)
+    assert [request["prompt"] for request in fake.requests] == ["first", "second", "low"]
+
+
+async def test_jobs_wait_for_the_engine(fake: FakeEngine, store_url: str) -> None:
+    async with jobs_on(None, store_url) as jobs:
+        job_id = await submit(jobs, PROMPT)
+        assert (await ended(jobs, job_id, 0.05))[0].status is Status.IN_QUEUE
+        assert (await jobs.health())["workers"]["initializing"] == 1
+        jobs.attach(fake.engine())
+        assert (await ended(jobs, job_id))[0].status is Status.COMPLETED
+
+
+# streaming out
+
+
+async def test_items_are_handed_out_once_as_they_come(jobs: Runner, fake: FakeEngine) -> None:
+    fake.delay_s = 0.002
+    job_id = await submit(jobs, STREAM)
+    status, items, polls = Status.IN_QUEUE, [], 0
+    while not status.is_terminal:
+        status, new = await take(jobs, job_id)
+        items += new
+        polls += 1
+
+    assert polls > 1
+    assert sum(len(item["choices"][0]["tokens"]) for item in items) == 60
+    assert await take(jobs, job_id) == (Status.COMPLETED, [])
+    assert (await ended(jobs, job_id))[1] == items
+
+
+async def test_a_client_that_left_takes_nothing(jobs: Runner) -> None:
+    async def left() -> bool:
+        return True
+
+    job_id = await submit(jobs, PROMPT)
+    await ended(jobs, job_id)
+    assert (await jobs.stream(job_id, 0, left))[1] == []
+    assert len((await take(jobs, job_id))[1]) == 1
+
+
+async def test_a_poll_is_held_no_longer_than_asked(jobs: Runner, fake: FakeEngine) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, STREAM)
+    await until(lambda: fake.running)
+
+    assert await take(jobs, job_id, 0.02) == (Status.IN_PROGRESS, [])
+    fake.gate.set()
+
+
+# cancelling
+
+
+@pytest.mark.parametrize("given", [PROMPT, STREAM])
+async def test_cancelling_aborts_the_generation_at_once(jobs: Runner, fake: FakeEngine, given: dict[str, Any]) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, given)
+    await until(lambda: fake.running)
+    job = await jobs.cancel(job_id)
+
+    assert job is not None
+    assert job.status is Status.CANCELLED
+    await until(lambda: fake.aborted == 1 and not jobs._runs, 1)
+    assert (await ended(jobs, job_id))[0].status is Status.CANCELLED
+
+
+async def test_a_job_cancelled_in_the_instant_it_was_accepted_stays_so(jobs: Runner, fake: FakeEngine) -> None:
+    fake.delay_s = 0.001
+    ids = []
+    for i in range(30):
+        job_id = await submit(jobs, STREAM)
+        for _ in range(i % 6):
+            await asyncio.sleep(0)
+        ids.append(job_id)
+        await jobs.cancel(job_id)
+    await until(lambda: not jobs._runs and not fake.running)
+
+    assert {(await ended(jobs, job_id))[0].status for job_id in ids} == {Status.CANCELLED}
+
+
+async def test_a_waiter_hears_of_a_cancel(jobs: Runner, fake: FakeEngine) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, PROMPT)
+    waiter = asyncio.create_task(jobs.ended(job_id, 10))
+    await asyncio.sleep(0.05)
+    await jobs.cancel(job_id)
+    async with asyncio.timeout(0.4):
+        job, _ = await waiter
+    assert job is not None
+    assert job.status is Status.CANCELLED
+
+
+async def test_purging_leaves_what_runs(fake: FakeEngine, store_url: str) -> None:
+    fake.gate.clear()
+    async with jobs_on(fake, store_url, max_concurrency=1) as jobs:
+        first, *others = [await submit(jobs, PROMPT) for _ in range(4)]
+        await until(lambda: fake.running)
+        assert await jobs.purge() == 3
+        fake.gate.set()
+        assert (await ended(jobs, first))[0].status is Status.COMPLETED
+        assert {(await ended(jobs, job_id))[0].status for job_id in others} == {Status.CANCELLED}
+
+
+# time
+
+
+async def test_a_run_over_its_time_is_timed_out_and_can_be_run_again(jobs: Runner, fake: FakeEngine) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, PROMPT, Policy(50, 86_400_000))
+    job, _ = await ended(jobs, job_id)
+
+    assert job.status is Status.TIMED_OUT
+    assert job.error == "The job ran longer than policy.executionTimeout, 50 ms."
+    assert fake.aborted == 1
+    fake.gate.set()
+    job_, again = await jobs.retry(job_id)
+    assert again
+    assert job_ is not None
+    assert job_.retries == 1
+    assert (await ended(jobs, job_id))[0].status is Status.COMPLETED
+
+
+async def test_a_job_over_its_time_to_live_is_stopped_and_forgotten(jobs: Runner, fake: FakeEngine) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, PROMPT, Policy(600_000, 500))
+    await until(lambda: fake.running)
+
+    assert await jobs.ended(job_id, 5) == (None, [])
+    await until(lambda: fake.aborted == 1)
+
+
+# death and recovery
+
+
+async def test_a_stopped_runner_gives_its_job_back(fake: FakeEngine, store_url: str) -> None:
+    fake.gate.clear()
+    async with jobs_on(fake, store_url) as jobs:
+        job_id = await submit(jobs, STREAM)
+        await until(lambda: fake.running)
+    assert fake.aborted == 1
+    fake.gate.set()
+    async with jobs_on(fake, store_url) as jobs:
+        job, items = await ended(jobs, job_id)
+    assert (job.status, job.retries, len(items)) == (Status.COMPLETED, 1, 5)
+
+
+async def _die(stack: AsyncExitStack, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left after kill -9: a store in which the worker runs its jobs and says nothing any more."""
+
+    async def nothing(*_: Any) -> None:
+        return None
+
+    for name in ("interrupt", "leave", "finish", "append"):
+        monkeypatch.setattr(runner.store, name, nothing)
+    await stack.aclose()
+    monkeypatch.setattr(runner_module, "is_gone", lambda one: one.worker_id == runner._place.worker_id)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_after_a_kill_jobs_run_again_unless_somebody_saw_their_output(
+    fake: FakeEngine, store_url: str, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    fake.delay_s = 0.01
+    stack = AsyncExitStack()
+    first = await stack.enter_async_context(jobs_on(fake, store_url, max_concurrency=1))
+    running, waiting = await submit(first, STREAM), await submit(first, PROMPT)
+    await until(lambda: fake.running)
+    if streamed:
+        assert (await take(first, running))[1]
+    await _die(stack, first, monkeypatch)
+
+    fake.delay_s = 0
+    async with jobs_on(fake, store_url) as second:
+        job, items = await ended(second, running)
+        assert (await ended(second, waiting))[0].status is Status.COMPLETED
+    if streamed:
+        assert job.status is Status.FAILED
+        assert "streamed" in str(job.error)
+    else:
+        assert (job.status, job.retries) == (Status.COMPLETED, 1)
+        assert sum(len(item["choices"][0]["tokens"]) for item in items) == 60
+
+
+async def test_an_engine_that_dies_takes_no_job_with_it(fake: FakeEngine, store_url: str) -> None:
+    fake.break_after = 0
+    fake.gate.clear()
+    async with jobs_on(fake, store_url) as jobs:
+        job_id = await submit(jobs, STREAM)
+        await until(lambda: fake.running)
+        fake.dead = True
+        fake.gate.set()
+        await until(lambda: not jobs._runs)
+        jobs.detach()
+        job, _ = await ended(jobs, job_id, 0)
+        assert (job.status, job.retries) == (Status.IN_QUEUE, 1)
+        assert (await jobs.health())["workers"]["unhealthy"] == 1
+
+
+async def test_two_runners_share_a_store(store_url: str) -> None:
+    one, other = FakeEngine(delay_s=0.1), FakeEngine(delay_s=0.1)
+    async with (
+        jobs_on(one, store_url, max_concurrency=2) as first,
+        jobs_on(other, store_url, max_concurrency=2) as second,
+    ):
+        ids = [await submit(first, PROMPT) for _ in range(20)]
+        for job_id in ids:
+            assert (await ended(second, job_id))[0].status is Status.COMPLETED
+    assert one.requests
+    assert other.requests
+    assert len(one.requests) + len(other.requests) == 20, "none ran twice"
+
+
+async def test_a_cancel_in_one_process_aborts_in_the_other(fake: FakeEngine, store_url: str) -> None:
+    fake.gate.clear()
+    async with jobs_on(fake, store_url) as busy, jobs_on(None, store_url) as idle:
+        job_id = await submit(idle, STREAM)
+        await until(lambda: fake.running)
+        await idle.cancel(job_id)
+        await until(lambda: fake.aborted == 1 and not busy._runs, 2)
+        assert (await ended(busy, job_id))[0].status is Status.CANCELLED
+
+
+async def test_output_survives_a_store_that_is_away_for_a_while(jobs: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+    finish, append = jobs.store.finish, jobs.store.append
+
+    def failing_twice(method: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        async def attempt(*args: Any) -> bool:
+            nonlocal tries
+            tries += 1
+            if tries % 3:
+                raise StoreUnavailableError("disk full")
+            return await method(*args)
+
+        return attempt
+
+    monkeypatch.setattr(jobs.store, "finish", failing_twice(finish))
+    monkeypatch.setattr(jobs.store, "append", failing_twice(append))
+    job, items = await ended(jobs, await submit(jobs, STREAM))
+
+    assert job.status is Status.COMPLETED
+    assert [len(item["choices"][0]["tokens"]) for item in items] == [1, 3, 9, 27, 20]
+
+
+async def test_the_background_survives_a_store_that_is_away(
+    fake: FakeEngine, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with jobs_on(fake, store_url) as jobs:
+        claim = jobs.store.claim
+
+        async def unavailable(*_: Any) -> Any:
+            raise StoreUnavailableError("gone")
+
+        monkeypatch.setattr(jobs.store, "claim", unavailable)
+        job_id = await submit(jobs, PROMPT)
+        await asyncio.sleep(0.05)
+        monkeypatch.setattr(jobs.store, "claim", claim)
+        assert (await ended(jobs, job_id))[0].status is Status.COMPLETED
+
+
+# webhooks and health
+
+
+@pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+async def test_the_client_hears_of_the_end(fake: FakeEngine, store_url: str, end: Status) -> None:
+    given = {"prompt": ""} if end is Status.FAILED else PROMPT
+    if end is Status.CANCELLED:
+        fake.gate.clear()
+    settings = {"webhook_allow_private": True, "webhook_retry_delay_ms": 1}
+    async with Receiver([500, 200]).listening() as receiver, jobs_on(fake, store_url, **settings) as jobs:
+        job_id = await submit(jobs, given, webhook=receiver.url)
+        if end is Status.CANCELLED:
+            await jobs.cancel(job_id)
+        job, items = await ended(jobs, job_id)
+        await until(lambda: len(receiver.bodies) == 2)
+    assert job.status is end
+    expected = json.loads(job.body([json.dumps(item) for item in items]))
+    assert receiver.bodies == [expected, expected]
+
+
+async def test_a_deaf_client_is_given_up(fake: FakeEngine, store_url: str) -> None:
+    settings = {"webhook_allow_private": True, "webhook_retry_delay_ms": 1, "webhook_retries": 1}
+    async with Receiver([500]).listening() as receiver, jobs_on(fake, store_url, **settings) as jobs:
+        await submit(jobs, PROMPT, webhook=receiver.url)
+        await until(lambda: len(receiver.bodies) == 2)
+        await asyncio.sleep(1.2)
+    assert len(receiver.bodies) == 2
+
+
+async def test_a_private_webhook_is_refused(jobs: Runner) -> None:
+    with pytest.raises(EnvelopeError, match="webhook must lead to a public address"):
+        await submit(jobs, PROMPT, webhook="http://127.0.0.1/x")
+
+
+async def test_health_counts(jobs: Runner, fake: FakeEngine) -> None:
+    idle = {"idle": 1, "initializing": 0, "ready": 1, "running": 0, "throttled": 0, "unhealthy": 0}
+    await ended(jobs, await submit(jobs, PROMPT))
+    await ended(jobs, await submit(jobs, {}))
+    await until(lambda: not jobs._runs)
+    assert await jobs.health() == {
+        "jobs": {"completed": 1, "failed": 1, "inProgress": 0, "inQueue": 0, "retried": 0},
+        "workers": idle,
+    }
+    fake.gate.clear()
+    await submit(jobs, PROMPT)
+    await until(lambda: fake.running)
+    assert (await jobs.health())["workers"] == {**idle, "idle": 0, "running": 1}
+    fake.gate.set()
+
+
+async def test_the_result_of_runsync_is_kept_as_long_as_its_client_waits(jobs: Runner) -> None:
+    envelope = Envelope(PROMPT, POLICY)
+    lives = []
+    for sync, wait_ms in [(False, None), (True, None), (True, 300_000), (True, 1000)]:
+        job = await jobs.submit(envelope, sync=sync, wait_ms=wait_ms)
+        done, _ = await ended(jobs, job.id)
+        lives.append(done.expires_at - (done.ended_at or 0))
+        assert done.id.startswith("sync-") is sync
+    assert lives == [1_800_000, 60_000, 300_000, 60_000]

@@ -1,0 +1,91 @@
+"""Text divided among tokens."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptoss_bento.native.token_text import StopFilter, TextSplitter
+
+
+def test_each_token_has_its_own_text() -> None:
+    assert TextSplitter().split("Hello world", 2, [b"Hello", b" world"]) == ["Hello", " world"]
+
+
+def test_an_unfinished_character_stands_with_its_last_byte() -> None:
+    assert TextSplitter().split("aé€", 4, [b"a\xc3", b"\xa9\xe2", b"\x82", b"\xac"]) == ["a", "é", "", "€"]
+
+
+def test_a_character_may_be_finished_by_the_next_event() -> None:
+    splitter = TextSplitter()
+
+    assert splitter.split("", 1, [b"\xe2\x82"]) == [""]
+    assert splitter.split("€!x", 3, [b"\xac", b"!", b"x"]) == ["€", "!", "x"]
+
+
+def test_a_token_left_out_of_the_text_has_no_part() -> None:
+    assert TextSplitter().split("ab", 3, [b"a", b"<|end|>", b"b"]) == ["a", "", "b"]
+
+
+def test_without_pieces_the_last_token_has_the_text() -> None:
+    assert TextSplitter().split("abc", 3, None) == ["", "", "abc"]
+
+
+def test_text_without_a_token_waits_for_the_next() -> None:
+    splitter = TextSplitter()
+
+    assert splitter.split("echo ", 0, None) == []
+    assert splitter.split("a", 1, [b"a"]) == ["echo a"]
+    assert splitter.rest() == ""
+
+
+def test_text_that_no_token_follows_is_the_rest() -> None:
+    splitter = TextSplitter()
+    splitter.split("tail", 0, [])
+
+    assert splitter.rest() == "tail"
+
+
+@given(st.text(max_size=30), st.data())
+def test_joined_the_parts_are_the_text_however_it_is_cut(text: str, data: st.DataObject) -> None:
+    raw, splitter, parts, upto = text.encode(), TextSplitter(), [], 0
+    borders = sorted(data.draw(st.sets(st.integers(0, len(raw)))) | {0, len(raw)})
+    pieces = [raw[a:b] for a, b in pairwise(borders)]
+    while pieces:
+        event = [pieces.pop(0) for _ in range(data.draw(st.integers(1, len(pieces))))]
+        before, upto = upto, upto + sum(map(len, event))
+        seen, now = (raw[:end].decode(errors="ignore") for end in (before, upto))
+        got = splitter.split(now[len(seen) :], len(event), data.draw(st.sampled_from([event, None])))
+        assert len(got) == len(event)
+        parts += got
+
+    assert "".join(parts) + splitter.rest() == text
+
+
+def test_a_text_ends_before_its_first_stop_string() -> None:
+    stop = StopFilter(["STOP", "END"])
+
+    assert [stop.passed(part) for part in ["a S", "T", "x E", "N", "D b", "c"]] == ["a ", "", "STx ", "", "", ""]
+    assert stop.rest() == ""
+
+
+def test_what_only_began_like_a_stop_string_comes_in_the_end() -> None:
+    stop = StopFilter(["STOP"])
+
+    assert stop.passed("a STO") == "a "
+    assert stop.rest() == "STO"
+
+
+@given(st.lists(st.text("abc", max_size=3), max_size=20), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
+def test_the_filter_gives_the_text_before_the_first_stop_string(parts: list[str], stops: list[str]) -> None:
+    stop, text = StopFilter(stops), "".join(parts)
+    given_ = "".join(stop.passed(part) for part in parts) + stop.rest()
+
+    if not any(one in text for one in stops):
+        assert given_ == text
+    else:
+        assert text.startswith(given_)
+        assert not any(one in given_ for one in stops)
+        assert any(one in text[: len(given_) + len(one)] for one in stops)

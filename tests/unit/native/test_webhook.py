@@ -1,0 +1,127 @@
+"""Webhooks: what is sent, and where nothing is sent."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+
+import pytest
+
+from gptoss_bento.bench.servers import free_port
+from gptoss_bento.native import webhook
+from gptoss_bento.native.webhook import ForbiddenAddressError, is_public, refuse_private, webhook_sender
+from tests.unit.native.receiver import Receiver
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.255.0.9",
+        "0.0.0.0",  # noqa: S104
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "fc00::1",
+        "fd00:ec2::254",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "2002:7f00:1::",
+        "2001:0:7f00:1::",
+    ],
+)
+def test_an_address_that_is_not_of_the_open_internet_is_not_public(address: str) -> None:
+    assert not is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
+def test_others_are(address: str) -> None:
+    assert is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "127.1", "2130706433", "0x7f000001", "0", "169.254.169.254"]
+)
+async def test_a_private_target_is_refused_however_it_is_written(host: str) -> None:
+    with pytest.raises(ForbiddenAddressError, match="not a public address"):
+        await refuse_private(f"http://{host}:8080/x")
+
+
+@pytest.mark.parametrize("url", ["https://8.8.8.8/", "http://name.invalid/"])
+async def test_a_public_or_unknown_target_passes(url: str) -> None:
+    await refuse_private(url)
+
+
+async def test_a_job_is_posted_as_json_without_credentials() -> None:
+    async with Receiver().listening() as receiver, webhook_sender(allow_private=True) as sender:
+        assert await sender.send(receiver.url, b'{"id":"a"}') is None
+
+    head = receiver.heads[0].lower()
+    assert receiver.bodies == [{"id": "a"}]
+    assert head.startswith("post /hook?x=1 http/1.1\r\n")
+    assert "content-type: application/json" in head
+    assert "authorization" not in head
+
+
+@pytest.mark.parametrize("code", [201, 202, 204, 302, 307, 404, 500])
+async def test_only_200_counts_and_redirects_are_not_followed(code: int) -> None:
+    async with Receiver([code]).listening() as receiver, webhook_sender(allow_private=True) as sender:
+        assert await sender.send(receiver.url, b"{}") == f"it answered {code}"
+    assert len(receiver.bodies) == 1
+
+
+async def test_a_slow_target_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "ATTEMPT_TIMEOUT_S", 0.1)
+    async with Receiver([0]).listening() as receiver, webhook_sender(allow_private=True) as sender:
+        assert await sender.send(receiver.url, b"{}") == "it did not answer within 0.1 s"
+
+
+async def test_a_target_that_does_not_listen_is_a_problem_not_an_error() -> None:
+    async with webhook_sender(allow_private=True) as sender:
+        problem = await sender.send(f"http://127.0.0.1:{free_port()}/", b"{}")
+    assert problem is not None
+    assert problem.startswith("ConnectError")
+
+
+async def test_a_private_address_is_not_connected_to() -> None:
+    async with Receiver().listening() as receiver, webhook_sender(allow_private=False) as sender:
+        problem = await sender.send(receiver.url, b"{}")
+    assert problem == "127.0.0.1 leads to 127.0.0.1, which is not a public address"
+    assert receiver.bodies == []
+
+
+async def test_a_name_that_points_elsewhere_the_second_time_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["8.8.8.8", "127.0.0.1"])
+
+    async def rebinding(host: str, _: int) -> list[Any]:
+        return [ipaddress.ip_address(next(answers))] if host == "rebind.test" else []
+
+    monkeypatch.setattr(webhook, "_addresses", rebinding)
+    async with Receiver().listening() as receiver, webhook_sender(allow_private=False) as sender:
+        url = receiver.url.replace("127.0.0.1", "rebind.test")
+        await refuse_private(url)
+        problem = await sender.send(url, b"{}")
+    assert problem == "rebind.test leads to 127.0.0.1, which is not a public address"
+    assert receiver.bodies == []
+
+
+async def test_a_name_that_cannot_be_looked_up_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: Any) -> list[Any]:
+        raise socket.gaierror
+
+    monkeypatch.setattr(webhook, "_addresses", unknown)
+    async with webhook_sender(allow_private=False) as sender:
+        assert await sender.send("http://name.invalid/", b"{}") == "ConnectError: name.invalid cannot be looked up"

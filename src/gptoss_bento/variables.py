@@ -131,10 +131,12 @@ _LIKENESS = 0.86
 def typos(names: Iterable[str]) -> dict[str, str]:
     """The unknown names among these that look like known ones, and the one that each was probably meant to be."""
     suspects = set(names) - known_names() - set(catalogue().foreign)
+    # vLLM also reads variables of other programs, such as LD_LIBRARY_PATH, and LIBRARY_PATH is another of theirs.
+    meant = {name for name in known_names() if name.startswith("VLLM_") or name not in vllm_variables()}
     found: dict[str, str] = {}
     for name in sorted(suspects):
         if len(name) >= _SHORTEST_TYPO and name.isupper() and not _KUBERNETES.match(name):
-            found.update((name, close) for close in nearest(name, known_names(), _LIKENESS))
+            found.update((name, close) for close in nearest(name, meant, _LIKENESS))
     return found
 
 

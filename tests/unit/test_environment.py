@@ -521,7 +521,16 @@ def test_a_typo_is_met_with_the_nearest_name(typo: str, meant: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["SSL_CERT_FILE", "HOSTNAME", "PATH", "LANG", "VLLM_SERVICE_HOST", "VLLM_PORT_8000_TCP_ADDR", "PYTHONPATH"],
+    [
+        "SSL_CERT_FILE",
+        "HOSTNAME",
+        "PATH",
+        "LANG",
+        "VLLM_SERVICE_HOST",
+        "VLLM_PORT_8000_TCP_ADDR",
+        "PYTHONPATH",
+        "LIBRARY_PATH",
+    ],
 )
 def test_names_of_other_programs_are_no_typos(name: str) -> None:
     assert load_settings({name: "x"}).warnings == ()

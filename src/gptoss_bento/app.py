@@ -112,7 +112,12 @@ class Worker:
         _print_plan(plan)
         with self.startup.timed("artifacts"):
             found = await in_daemon_thread(
-                artifacts.prepare, plan.model.value, plan.revision.value, settings.cache_dir, settings.vocabulary_dir
+                artifacts.prepare,
+                plan.model.value,
+                plan.revision.value,
+                settings.cache_dir,
+                settings.vocabulary_dir,
+                plan.draft,
             )
         environment.apply(plan.variables(found.vocabulary_dir))
         return plan.argv(found.model)

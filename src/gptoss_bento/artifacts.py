@@ -38,18 +38,23 @@ class Artifacts:
     vocabulary_dir: Path
 
 
-def prepare(model: str, revision: str | None, cache: Path, vocabulary_dir: Path | None) -> Artifacts:
+def prepare(
+    model: str, revision: str | None, cache: Path, vocabulary_dir: Path | None, draft: str | None = None
+) -> Artifacts:
     """Makes everything available, fetching what is missing.
 
     Args:
         model: a hub id, a folder, or "demo".
         cache: where vocabulary and demo model are kept.
         vocabulary_dir: the folder that TIKTOKEN_ENCODINGS_BASE names, if any.
+        draft: the model that speculates, a hub id or a folder; vLLM would fetch it itself, silently and late.
 
     Raises:
         ArtifactError: something cannot be had; the message says what would help.
     """
     vocabulary = find_vocabulary(cache, vocabulary_dir)
+    if draft and not is_folder(draft):
+        _fetch(draft, None, "SPECULATIVE_MODEL")
     return Artifacts(_find_model(model, revision, cache, vocabulary), vocabulary.parent)
 
 
@@ -199,7 +204,7 @@ def check_folder(folder: Path) -> Path:
     return folder
 
 
-def _fetch(model: str, revision: str | None) -> str:
+def _fetch(model: str, revision: str | None, variable: str = "MODEL_NAME") -> str:
     """Downloads (or finds in the hub's cache) everything vLLM needs; progress bars are the hub library's own."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -207,11 +212,11 @@ def _fetch(model: str, revision: str | None) -> str:
     try:
         snapshot_download(model, revision=revision, ignore_patterns=IGNORED_FILES)
     except HFValidationError as error:
-        raise ArtifactError(f"MODEL_NAME {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
+        raise ArtifactError(f"{variable} {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
     except Exception as error:  # the hub's own errors, those of two HTTP libraries, and the disk's
         raise ArtifactError(
             f"The model {model!r} cannot be fetched from the hub ({_sentence(error)}). Check the name, HF_TOKEN and "
-            "the network, or set MODEL_NAME to a folder that holds it."
+            f"the network, or set {variable} to a folder that holds it."
         ) from None
     return model
 

@@ -181,7 +181,9 @@ def _figure(value: float | None, digits: int) -> str:
 def _prepare(settings: Settings, planned: EnginePlan) -> Artifacts:
     from gptoss_bento import artifacts
 
-    return artifacts.prepare(planned.model.value, planned.revision.value, settings.cache_dir, settings.vocabulary_dir)
+    return artifacts.prepare(
+        planned.model.value, planned.revision.value, settings.cache_dir, settings.vocabulary_dir, planned.draft
+    )
 
 
 def _chosen(profile: str | None, settings: Settings) -> str:

@@ -75,6 +75,13 @@ class EnginePlan:
             words += options[name].argv(planned.value)
         return [*words, *self.extra_arguments]
 
+    @property
+    def draft(self) -> str | None:
+        """The model that speculates, if one does."""
+        speculation = self.arguments.get("speculative_config")
+        named = speculation.value.get("model") if speculation and isinstance(speculation.value, dict) else None
+        return str(named) if named else None
+
     def variables(self, vocabulary_dir: Path) -> dict[str, str]:
         """What the engine's processes need in their environment; openai_harmony looks for its vocabulary there."""
         planned = {name: str(planned.value) for name, planned in self.environment.items()}

@@ -329,6 +329,18 @@ def test_a_folder_below_the_current_one_is_not_looked_up_on_the_hub(
     assert prepare("model", cache).model == "model"
 
 
+def test_the_model_that_speculates_is_fetched_too(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(cache / "vocabulary")
+    fetched: list[str] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: fetched.append(repo))
+    folder = str(model_folder(tmp_path / "model"))
+
+    for draft in ("a/draft", folder, None):
+        artifacts.prepare(folder, None, cache, None, draft)
+
+    assert fetched == ["a/draft"]
+
+
 @pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "../missing", "~/missing"])
 def test_a_mistyped_path_is_not_looked_up_on_the_hub(
     path: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

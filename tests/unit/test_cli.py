@@ -242,7 +242,7 @@ def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytes
 
     lines = words(invoke("prepare"))
 
-    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"))]
+    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None)]
     assert lines == [["model", "/models/m"], ["vocabulary", "/vocabulary"]]
 
 

@@ -460,6 +460,22 @@ def test_rows_show_no_secrets() -> None:
     assert "s3cret" not in str(list(planned(environ).rows()))
 
 
+# Speculation
+
+
+@pytest.mark.parametrize(
+    ("environ", "draft"),
+    [
+        ({}, None),
+        ({"SPECULATIVE_CONFIG": '{"method": "ngram", "num_speculative_tokens": 2}'}, None),
+        ({"SPECULATIVE_MODEL": "a/draft", "NUM_SPECULATIVE_TOKENS": "3"}, "a/draft"),
+        ({"GOAL": "latency"}, "RedHatAI/gpt-oss-20b-speculator.eagle3"),
+    ],
+)
+def test_the_plan_names_the_model_that_speculates(environ: dict[str, str], draft: str | None) -> None:
+    assert planned(environ, load_profile("gpt-oss-20b")).draft == draft
+
+
 # Architectures
 
 

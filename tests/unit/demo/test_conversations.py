@@ -32,7 +32,9 @@ def test_every_topic_can_be_answered_in_every_style() -> None:
 
 
 def test_no_question_has_two_answers() -> None:
-    asks = Counter(ask for topic in knowledge()["topics"] for ask in set(topic["asks"]))  # twice there means: more often
+    asks = Counter(
+        ask for topic in knowledge()["topics"] for ask in set(topic["asks"])
+    )  # twice there means: more often
 
     assert [ask for ask, count in asks.items() if count > 1] == []
 

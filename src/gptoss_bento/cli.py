@@ -40,9 +40,7 @@ app.add_typer(bench_app, name="bench")
 console = Console()
 
 ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, or the path of a .yaml file.")]
-ModelOption = Annotated[
-    str | None, typer.Option(help="The model's name at --url; the first one, if not given.")
-]
+ModelOption = Annotated[str | None, typer.Option(help="The model's name at --url; the first one, if not given.")]
 
 
 @app.callback()
@@ -251,9 +249,7 @@ def _started(profile: str | None) -> Iterator[str]:
             yield running.base_url
 
 
-def _server_variables(
-    profile: str | None, settings: Settings, planned: EnginePlan, found: Artifacts
-) -> dict[str, str]:
+def _server_variables(profile: str | None, settings: Settings, planned: EnginePlan, found: Artifacts) -> dict[str, str]:
     """What a server to be measured gets beside this process's variables. It listens on loopback and wants no key."""
     chosen = planned.profile if _chosen(profile, settings) == AUTOMATIC else _chosen(profile, settings)
     return {"PROFILE": chosen, "API_KEY": "", "VLLM_API_KEY": "", **planned.variables(found.vocabulary_dir)}

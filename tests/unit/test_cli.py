@@ -457,7 +457,7 @@ def test_options_of_bench_before_jobs_are_not_ignored(measure: Calls) -> None:
     result = invoke("bench", "--max-tokens", "9", "--url", "http://there/v1", "jobs")
 
     assert result.exit_code == 2
-    assert "--url, --max-tokens must come after 'jobs'" in " ".join(result.output.replace("│", " ").split())
+    assert "--max-tokens, --url must come after 'jobs'" in " ".join(result.output.replace("│", " ").split())
     assert measure.made == []
 
 

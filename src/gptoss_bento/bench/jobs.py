@@ -285,7 +285,7 @@ async def _queueing(server: _Server, shape: Shape) -> tuple[list[str], _Times]:
 
 
 async def _queued(server: _Server, ids: list[str], rounds: int) -> _Times:
-    """One client asks for jobs from the oldest, which have ended, to the youngest, which wait, and adds further ones."""
+    """One client adds jobs, and asks for those from the oldest, which have ended, to the youngest, which wait."""
     times: _Times = defaultdict(list)
     jobs = len(ids)
     for number in range(rounds):
@@ -334,10 +334,8 @@ def rows(found: Measured) -> list[Row]:
 def notes(found: Measured) -> list[str]:
     """What must be known to read the table."""
     queue = found.queue
-    told = [
-        f"Of {queue.jobs:,} jobs, {queue.completed:,} had ended, {queue.running:,} ran and {queue.waiting:,} waited "
-        f"at the end; {queue.purged:,} were purged."
-    ]
+    ended = f"{queue.completed:,} had ended, {queue.running:,} ran and {queue.waiting:,} waited at the end"
+    told = [f"Of {queue.jobs:,} jobs, {ended}; {queue.purged:,} were purged."]
     if not queue.waiting:
-        told.append("warning: no job waited any more, so part of this was measured on an empty queue. Ask for more jobs.")
+        told.append("warning: no job waited any more; part of this is of an empty queue. Ask for more jobs.")
     return told

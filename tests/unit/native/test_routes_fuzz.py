@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from gptoss_bento.settings import ServerSettings
 DOCUMENTED = {200, 400, 404, 405, 413, 429}
 FAULT = "The server could not run the job; its log says why."
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,8 @@ async def answer(routes: NativeRoutes, method: str, path: str, query: bytes, kin
         "query_string": query,
         "headers": [(b"content-type", kind)],
     }
-    received = iter([{"type": "http.request", "body": body[:7], "more_body": True}, {"type": "http.request", "body": body[7:]}])
+    pieces = [(body[:7], True), (body[7:], False)]
+    received = iter([{"type": "http.request", "body": piece, "more_body": more} for piece, more in pieces])
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -67,9 +67,12 @@ async def answer(routes: NativeRoutes, method: str, path: str, query: bytes, kin
 ACTIONS = ["run", "runsync", "status", "status-sync", "stream", "cancel", "retry", "purge-queue", "health"]
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "get", "X"])
 SEGMENTS = st.sampled_from([*ACTIONS, "v2", "local", "", "..", "openai"]) | st.text(max_size=8)
-PATHS = st.lists(SEGMENTS, max_size=5).map(lambda parts: "/" + "/".join(parts))
+PATHS = st.lists(SEGMENTS, max_size=5).map(lambda parts: "/" + "/".join(parts)) | st.tuples(
+    st.sampled_from(["/", "/v2/local/"]), st.sampled_from(ACTIONS), st.sampled_from(["", "/", "/JOB", "/unknown"])
+).map("".join)  # JOB stands for one that has ended
 QUERIES = st.binary(max_size=20) | st.tuples(
-    st.sampled_from(["wait", "ttl"]), st.integers(0, 20).map(str) | st.sampled_from(["-1", "1e2", "nan", "x", "%FF", ""])
+    st.sampled_from(["wait", "ttl"]),
+    st.integers(0, 20).map(str) | st.sampled_from(["-1", "1e2", "nan", "x", "%FF", ""]),
 ).map(lambda pair: "=".join(pair).encode())
 
 
@@ -79,11 +82,17 @@ QUERIES = st.binary(max_size=20) | st.tuples(
 async def test_any_request_gets_a_documented_answer(
     routes: NativeRoutes, method: str, path: str, query: bytes, kind: bytes, body: bytes
 ) -> None:
+    if path.endswith("/JOB"):
+        done = await answer(routes, "POST", "/runsync", b"", b"", b'{"input":{"prompt":"a","stream":true}}')
+        path = path.replace("JOB", done["id"])
     await answer(routes, method, path, query, kind, body)
 
 
 @FUZZ
-@given(st.sampled_from(["/run", "/runsync", "/v2/local/run"]), st.binary(max_size=200) | st.binary(min_size=2001, max_size=2100))
+@given(
+    st.sampled_from(["/run", "/runsync", "/v2/local/run"]),
+    BODIES,
+)
 @example("/run", b"[" * 1900)
 @example("/run", b'{"input":' * 200)
 @example("/run", b'{"input":{"prompt":"\\ud800"}}')
@@ -101,14 +110,16 @@ SCALARS = (
     | st.sampled_from([10**400, -1, 2**63, "http://127.0.0.1/", "/v1/models", "/v1/chat/completions"])
 )
 NAMES = st.sampled_from(
-    ["prompt", "messages", "stream", "sampling_params", "openai_input", "openai_route", "route", "body", "method", "model"]
-    + ["role", "content", "n", "stop", "max_tokens", "temperature", "logit_bias", "max_batch_size", "apply_chat_template"]
+    "prompt messages stream sampling_params openai_input openai_route route body method model role content n stop "
+    "max_tokens temperature logit_bias max_batch_size apply_chat_template".split()
 )
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(NAMES | st.text(max_size=4), inner, max_size=4)
-    | st.fixed_dictionaries({"role": st.just("user"), "content": inner}).map(lambda message: [message]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(NAMES | st.text(max_size=4), inner, max_size=4)
+        | st.fixed_dictionaries({"role": st.just("user"), "content": inner}).map(lambda message: [message])
+    ),
     max_leaves=8,
 )
 ENVELOPES = st.dictionaries(

@@ -88,11 +88,11 @@ async def test_any_request_gets_a_documented_answer(
     await answer(routes, method, path, query, kind, body)
 
 
+BODIES = st.binary(max_size=200) | st.binary(min_size=2001, max_size=2100)
+
+
 @FUZZ
-@given(
-    st.sampled_from(["/run", "/runsync", "/v2/local/run"]),
-    BODIES,
-)
+@given(st.sampled_from(["/run", "/runsync", "/v2/local/run"]), BODIES)
 @example("/run", b"[" * 1900)
 @example("/run", b'{"input":' * 200)
 @example("/run", b'{"input":{"prompt":"\\ud800"}}')
@@ -109,10 +109,9 @@ SCALARS = (
     | st.text(st.characters(codec=None), max_size=8)
     | st.sampled_from([10**400, -1, 2**63, "http://127.0.0.1/", "/v1/models", "/v1/chat/completions"])
 )
-NAMES = st.sampled_from(
-    "prompt messages stream sampling_params openai_input openai_route route body method model role content n stop "
-    "max_tokens temperature logit_bias max_batch_size apply_chat_template".split()
-)
+INPUTS = ["prompt", "messages", "stream", "openai_input", "openai_route", "route", "body", "method", "model"]
+PARAMETERS = ["sampling_params", "n", "stop", "max_tokens", "temperature", "logit_bias", "max_batch_size"]
+NAMES = st.sampled_from([*INPUTS, *PARAMETERS, "apply_chat_template", "role", "content"])
 VALUES = st.recursive(
     SCALARS,
     lambda inner: (

@@ -16,18 +16,23 @@ from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
 
 
-def main() -> None:
-    port, url = int(sys.argv[1]), sys.argv[2]
+def job_app(fake: FakeEngine, settings: ServerSettings) -> Starlette:
+    """The job API beside the fake engine's own routes, as the service has it beside vLLM's."""
     runners: list[Runner] = []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with running_jobs(ServerSettings(job_store_url=url), Path("unused")) as runner:
-            runner.attach(FakeEngine(delay_s=0.02).engine())
+        async with running_jobs(settings, Path("unused")) as runner:
+            runner.attach(fake.engine())
             runners.append(runner)
             yield
 
-    app = Starlette(routes=[NativeRoutes(lambda: runners[0])], lifespan=lifespan)
+    return Starlette(routes=[NativeRoutes(lambda: runners[0]), *fake.app().routes], lifespan=lifespan)
+
+
+def main() -> None:
+    port, url = int(sys.argv[1]), sys.argv[2]
+    app = job_app(FakeEngine(delay_s=0.02), ServerSettings(job_store_url=url))
     uvicorn.run(app, port=port, log_level="error")
 
 

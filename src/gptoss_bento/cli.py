@@ -9,7 +9,10 @@ import asyncio
 import json
 import logging
 import sys
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,12 +30,17 @@ from gptoss_bento.settings import Settings
 if TYPE_CHECKING:
     from gptoss_bento.artifacts import Artifacts
     from gptoss_bento.bench.compare import Shape
+    from gptoss_bento.bench.jobs import Measured
+    from gptoss_bento.bench.jobs import Shape as JobShape
     from gptoss_bento.bench.report import Run
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+bench_app = typer.Typer(invoke_without_command=True)
+app.add_typer(bench_app, name="bench")
 console = Console()
 
 ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, or the path of a .yaml file.")]
+ModelOption = Annotated[str | None, typer.Option(help="The model's name at --url; the first one, if not given.")]
 
 
 @app.callback()
@@ -99,19 +107,23 @@ def doctor(
     raise typer.Exit(finding.exit_code(found))
 
 
-@app.command()
+@bench_app.callback()
 def bench(
+    context: typer.Context,
     profile: ProfileOption = None,
     url: Annotated[
         str | None, typer.Option(help="A server that runs already, ending in /v1. Without: start both.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model's name at --url; the first one, if not given.")] = None,
+    model: ModelOption = None,
     streams: Annotated[str, typer.Option(help="Numbers of simultaneous requests.")] = "1,8,32",
     runs: Annotated[int, typer.Option(help="How often each server is started; the medians are compared.")] = 3,
     max_tokens: Annotated[int, typer.Option(help="Tokens of every answer.")] = 64,
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench.json"),
 ) -> None:
     """Measures this service against bare vLLM on the same arguments, in turn in one run, and prints the ratios."""
+    if context.invoked_subcommand:
+        _refuse_options_before(context)
+        return
     from gptoss_bento.bench.compare import Shape, measure_running
     from gptoss_bento.bench.report import as_json, rows
 
@@ -122,6 +134,34 @@ def bench(
     for row in rows(ours, bare):
         table.add_row(row.figure, _figure(row.ours, 1), _figure(row.bare, 1), _figure(row.ratio, 3))
     console.print(table)
+
+
+@bench_app.command("jobs")
+def bench_jobs(
+    profile: ProfileOption = None,
+    url: Annotated[
+        str | None, typer.Option(help="A server that runs already, ending in /v1, without jobs. Without: start it.")
+    ] = None,
+    model: ModelOption = None,
+    pairs: Annotated[int, typer.Option(help="Chat requests, and as many jobs of the same content.", min=1)] = 50,
+    jobs: Annotated[int, typer.Option(help="Jobs in the queue.", min=1)] = 1000,
+    clients: Annotated[int, typer.Option(help="How many put them there at once.", min=1)] = 8,
+    output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench-jobs.json"),
+) -> None:
+    """Measures what a job costs beside the same chat request, and how fast the job API answers with a full queue.
+
+    Purges the queue of the server, so it must be empty. The first key of API_KEY is sent to --url, if that is set.
+    """
+    from gptoss_bento.bench.jobs import Shape, notes, rows
+
+    found = _measure_jobs(profile, url, model, Shape(pairs, jobs, clients))
+    output.write_text(json.dumps(asdict(found), indent=2) + "\n")
+    table = Table("figure", "median ms", "p99 ms", box=None)
+    for row in rows(found):
+        table.add_row(row.figure, _figure(row.median_ms, 1), _figure(row.p99_ms, 1))
+    console.print(table)
+    for note in notes(found):
+        console.print(note, soft_wrap=True)
 
 
 @app.command()
@@ -163,15 +203,56 @@ def _numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def _refuse_options_before(context: typer.Context) -> None:
+    """An option of `bench` before the name of another benchmark would have no effect."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(f"{', '.join(given)} must come after {context.invoked_subcommand!r}.")
+
+
 def _compare(profile: str | None, runs: int, shape: Shape) -> tuple[list[Run], list[Run]]:
     from gptoss_bento.bench.compare import compare
 
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
     name = planned.served_names.value[0]
-    chosen = planned.profile if _chosen(profile, settings) == AUTOMATIC else _chosen(profile, settings)
-    variables = {"PROFILE": chosen, **planned.variables(found.vocabulary_dir)}
+    variables = _server_variables(profile, settings, planned, found)
     return compare(planned.argv(found.model), variables, name, runs, shape, console.print)
+
+
+def _measure_jobs(profile: str | None, url: str | None, model: str | None, shape: JobShape) -> Measured:
+    from gptoss_bento.bench.jobs import measure
+
+    if url:
+        key = next(iter(environment.take_api_keys()), None)
+        return measure(url, model, shape, key, console.print)
+    with _started(profile) as base_url:
+        return measure(base_url, model, shape, None, console.print)
+
+
+@contextmanager
+def _started(profile: str | None) -> Iterator[str]:
+    """This service, with jobs of its own unless the operator named their store. Gives its base URL."""
+    from gptoss_bento.bench import servers
+
+    settings, planned = _plan(profile)
+    variables = _server_variables(profile, settings, planned, _prepare(settings, planned))
+    with tempfile.TemporaryDirectory() as folder:
+        if settings.server.job_store_url is None:  # its default is where other servers of this machine keep theirs
+            variables["JOB_STORE_URL"] = f"sqlite:///{folder}/jobs.sqlite3"
+        console.print(f"starting the service on the profile {variables['PROFILE']}")
+        with servers.started(servers.ours, variables) as running:
+            yield running.base_url
+
+
+def _server_variables(profile: str | None, settings: Settings, planned: EnginePlan, found: Artifacts) -> dict[str, str]:
+    """What a server to be measured gets beside this process's variables. It listens on loopback and wants no key."""
+    chosen = planned.profile if _chosen(profile, settings) == AUTOMATIC else _chosen(profile, settings)
+    return {"PROFILE": chosen, "API_KEY": "", "VLLM_API_KEY": "", **planned.variables(found.vocabulary_dir)}
 
 
 def _figure(value: float | None, digits: int) -> str:

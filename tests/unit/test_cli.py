@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -15,6 +17,8 @@ from typer.testing import CliRunner, Result
 from gptoss_bento import artifacts, cli, hardware
 from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.bench import compare as comparison
+from gptoss_bento.bench import jobs as job_bench
+from gptoss_bento.bench import servers
 from gptoss_bento.bench.compare import Shape
 from gptoss_bento.bench.load import Load
 from gptoss_bento.bench.report import Run
@@ -367,6 +371,94 @@ def test_bench_compares_with_bare_vllm_on_the_same_arguments(monkeypatch: pytest
     assert ["output", "tokens/s,", "8", "streams", "99.0", "100.0", "0.990"] in words(result)
     rows = {row["figure"]: row["ratio"] for row in json.loads(output.read_text())["rows"]}
     assert rows["output tokens/s, 8 streams"] == 0.99
+
+
+# bench jobs
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Stands for the measurement of the jobs."""
+    overhead = job_bench.Overhead(50, 100.0, 109.0, 8.5)
+    latency = job_bench.Latency("/run", job_bench.QUEUED, 300, 4.0, 9.25)
+    queue = job_bench.Queue(jobs=1300, completed=270, running=30, waiting=1000, purged=1000)
+    calls = Calls(job_bench.Measured("http://there/v1", overhead, (latency,), queue))
+    monkeypatch.setattr(job_bench, "measure", calls)
+    return calls
+
+
+def test_bench_jobs_measures_a_server_that_runs_already(measure: Calls, tmp_path: Path) -> None:
+    os.environ["PROFILE"] = "no-such-profile"  # nothing is planned here
+    output = tmp_path / "jobs.json"
+    numbers = ("--pairs", "5", "--jobs", "20", "--clients", "3")
+
+    result = invoke("bench", "jobs", "--url", "http://there/v1", "--model", "m", *numbers, "--output", str(output))
+
+    lines = words(result)
+    assert [made[:4] for made in measure.made] == [("http://there/v1", "m", job_bench.Shape(5, 20, 3), None)]
+    assert ["job", "−", "chat", "request", "8.5"] in lines
+    assert ["/run", "with", "the", "queue", "full", "4.0", "9.2"] in lines
+    assert lines[-1][:3] == ["Of", "1,300", "jobs,"]
+    assert json.loads(output.read_text())["overhead"]["difference_median_ms"] == 8.5
+
+
+@pytest.mark.parametrize("variable", ["API_KEY", "VLLM_API_KEY"])
+def test_bench_jobs_presents_the_first_key(variable: str, measure: Calls, tmp_path: Path) -> None:
+    os.environ[variable] = "s3cret,second"
+
+    result = invoke("bench", "jobs", "--url", "http://there/v1", "--output", str(tmp_path / "jobs.json"))
+
+    assert measure.made[0][3] == "s3cret"
+    assert "s3cret" not in result.output
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Stands for the service that is started."""
+    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    running = servers.RunningServer("http://127.0.0.1:1/v1", 40.0, psutil.Process())
+    calls = Calls(compute=lambda *_: nullcontext(running))
+    monkeypatch.setattr(servers, "started", calls)
+    return calls
+
+
+def test_bench_jobs_starts_the_service_with_jobs_of_its_own_and_no_key(
+    measure: Calls, started: Calls, tmp_path: Path
+) -> None:
+    os.environ["API_KEY"] = "s3cret"
+
+    words(invoke("bench", "jobs", "--profile", "demo", "--output", str(tmp_path / "jobs.json")))
+
+    ((command, variables),) = started.made
+    assert command is servers.ours
+    assert (variables["PROFILE"], variables["TIKTOKEN_ENCODINGS_BASE"]) == ("demo", "/vocabulary")
+    assert (variables["API_KEY"], variables["VLLM_API_KEY"]) == ("", "")
+    assert variables["JOB_STORE_URL"].startswith("sqlite:////")
+    assert not Path(variables["JOB_STORE_URL"].removeprefix("sqlite:///")).parent.exists()
+    assert measure.made[0][:4] == ("http://127.0.0.1:1/v1", None, job_bench.Shape(), None)
+
+
+def test_bench_jobs_uses_the_store_that_the_operator_named(measure: Calls, started: Calls, tmp_path: Path) -> None:
+    os.environ["JOB_STORE_URL"] = "postgresql+asyncpg://there/jobs"
+
+    words(invoke("bench", "jobs", "--output", str(tmp_path / "jobs.json")))
+
+    assert "JOB_STORE_URL" not in started.made[0][1]  # it inherits it
+    assert len(measure.made) == 1
+
+
+@pytest.mark.parametrize("option", ["--pairs", "--jobs", "--clients"])
+def test_bench_jobs_wants_at_least_one_of_each(option: str, measure: Calls) -> None:
+    assert invoke("bench", "jobs", "--url", "http://there/v1", option, "0").exit_code == 2
+    assert measure.made == []
+
+
+def test_options_of_bench_before_jobs_are_not_ignored(measure: Calls) -> None:
+    result = invoke("bench", "--max-tokens", "9", "--url", "http://there/v1", "jobs")
+
+    assert result.exit_code == 2
+    assert "--max-tokens, --url must come after 'jobs'" in " ".join(result.output.replace("│", " ").split())
+    assert measure.made == []
 
 
 # The console script

@@ -1,1 +1,1 @@
-"""`gptoss-bento bench`: this service and bare vLLM on the same arguments, measured in turn in one run."""
+"""`gptoss-bento bench`: this service and bare vLLM on the same arguments in turn; `bench jobs`: what jobs cost."""

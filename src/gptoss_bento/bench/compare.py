@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import httpx
 
-from gptoss_bento import environment
 from gptoss_bento.bench import load, servers
 from gptoss_bento.bench.report import Run
 
-# service.py lies at the top of the repository, and in the src folder's parent in a Bento.
-_SERVICE_DIR = Path(__file__).parents[3]
 OURS, BARE = "gptoss-bento", "vLLM"
 
 
@@ -63,14 +59,10 @@ def compare(
 
 
 def _run(server: str, argv: Sequence[str], variables: dict[str, str], model: str, shape: Shape) -> Run:
-    port = servers.free_port()
-    command = servers.ours(port) if server == OURS else servers.bare_vllm(port, argv)
-    log = Path(tempfile.gettempdir()) / f"gptoss-bento-bench-{port}.log"
-    with servers.running(command, port, environment.extended(variables), _SERVICE_DIR, log) as running:
+    command: Callable[[int], Sequence[str]] = servers.ours if server == OURS else partial(servers.bare_vllm, argv=argv)
+    with servers.started(command, variables) as running:
         loads = _loads(running.base_url, model, shape)
-        result = Run(server, running.ready_s, loads, running.memory())
-    log.unlink()
-    return result
+        return Run(server, running.ready_s, loads, running.memory())
 
 
 def _loads(url: str, model: str, shape: Shape) -> tuple[load.Load, ...]:

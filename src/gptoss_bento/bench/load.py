@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
@@ -66,12 +67,15 @@ async def measure(base_url: str, model: str, streams: int, requests: int, max_to
     return summarize(streams, samples, seconds)
 
 
+def prompt(number: int) -> str:
+    """Each begins differently, so that no request finds another one's prefix in the cache."""
+    return f"{number} " + "word " * PROMPT_WORDS
+
+
 async def _one(client: httpx.AsyncClient, model: str, max_tokens: int) -> Sample:
-    # Each prompt begins differently, so that no request finds another one's prefix in the cache.
-    prompt = f"{next(_numbers)} " + "word " * PROMPT_WORDS
     body = {
         "model": model,
-        "prompt": prompt,
+        "prompt": prompt(next(_numbers)),
         "max_tokens": max_tokens,
         "ignore_eos": True,
         "temperature": 0,
@@ -100,6 +104,11 @@ def summarize(streams: int, samples: list[Sample], seconds: float) -> Load:
         requests=len(samples),
         tokens_per_s=sum(sample.tokens for sample in samples) / seconds,
         first_token_median_ms=1000 * median(first),
-        first_token_p99_ms=1000 * (quantiles(first, n=100, method="inclusive")[98] if len(first) > 1 else first[0]),
+        first_token_p99_ms=1000 * p99(first),
         per_token_median_ms=1000 * median(sample.per_token_s for sample in samples),
     )
+
+
+def p99(values: Sequence[float]) -> float:
+    """The 99th percentile; a single value is its own."""
+    return quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]

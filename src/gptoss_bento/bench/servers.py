@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,11 @@ from pathlib import Path
 import httpx
 import psutil
 
+from gptoss_bento import environment
 from gptoss_bento.errors import EngineStartError
 
+# service.py lies at the top of the repository, and in the src folder's parent in a Bento.
+_SERVICE_DIR = Path(__file__).parents[3]
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 30.0
 
@@ -62,8 +66,26 @@ def free_port() -> int:
 
 
 @contextmanager
+def started(command: Callable[[int], Sequence[str]], variables: Mapping[str, str]) -> Iterator[RunningServer]:
+    """Runs a server until the end of the block, on a free port; its output stays in a file if something fails.
+
+    Args:
+        command: gives the command for a port.
+        variables: what it gets beside this process's own variables.
+
+    Raises:
+        EngineStartError: it ended, or did not answer in time.
+    """
+    port = free_port()
+    log = Path(tempfile.gettempdir()) / f"gptoss-bento-bench-{port}.log"
+    with running(command(port), port, environment.extended(variables), _SERVICE_DIR, log) as server:
+        yield server
+    log.unlink()
+
+
+@contextmanager
 def running(
-    command: Sequence[str], port: int, environment: Mapping[str, str], folder: Path, log: Path, timeout_s: float = 1200
+    command: Sequence[str], port: int, variables: Mapping[str, str], folder: Path, log: Path, timeout_s: float = 1200
 ) -> Iterator[RunningServer]:
     """Runs a server until the end of the block; its output goes to `log`.
 
@@ -72,7 +94,7 @@ def running(
     """
     started = time.perf_counter()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+        process = subprocess.Popen(command, cwd=folder, env=variables, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
     try:
         base_url = f"http://127.0.0.1:{port}/v1"
         _wait_until_answering(base_url, process, log, started + timeout_s)

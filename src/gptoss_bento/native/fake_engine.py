@@ -25,6 +25,7 @@ ADAPTER = "fake-adapter"
 
 _ANALYSIS, _ASSISTANT = 35644, 173781
 _FIRST_WORD = 1000
+_MOST_CHOICES = 64  # vLLM has such a limit too, a higher one
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class FakeEngine:
             return _refusal(404, f"The model `{model}` does not exist.", "model")
         if body.get("max_tokens", 16) > 4096:
             return _refusal(400, "This model's maximum context length is 4096 tokens.", "input_tokens")
+        if body.get("n", 1) > _MOST_CHOICES:
+            return _refusal(400, f"n must be at most {_MOST_CHOICES}.", "n")
         if body.get("stream"):
             return StreamingResponse(self._stream(body), media_type="text/event-stream")
         listening = asyncio.create_task(_client_left(request))

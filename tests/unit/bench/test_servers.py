@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -76,6 +77,33 @@ def test_a_server_gets_its_folder_and_variables(port: int, log: Path, tmp_path: 
 
     with servers.running(command(port, script=script), port, {"NAME": "value"}, tmp_path, log, timeout_s=20):
         assert log.read_text().splitlines()[0] == f"{tmp_path.resolve()} value"
+
+
+def test_a_started_server_gets_a_port_and_variables_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("INHERITED", "yes")
+    script = f"import os; print(os.environ['NAME'], os.environ['INHERITED'], flush=True)\n{SERVER}"
+
+    with servers.started(lambda port: command(port, script=script), {"NAME": "value"}) as server:
+        (log,) = tmp_path.iterdir()
+        assert log.read_text().splitlines()[0] == "value yes"
+
+    assert not server.process.is_running()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_output_of_a_started_server_stays_if_it_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    failing = [sys.executable, "-c", "print('why'); raise SystemExit(3)"]
+
+    with pytest.raises(EngineStartError) as caught, servers.started(lambda _: failing, {}):
+        pytest.fail("it never answered")
+
+    (log,) = tmp_path.iterdir()
+    assert str(log) in str(caught.value)
+    assert log.read_text() == "why\n"
 
 
 def test_a_server_that_ends_is_not_waited_for(port: int, log: Path, tmp_path: Path) -> None:

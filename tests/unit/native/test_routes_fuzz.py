@@ -1,0 +1,140 @@
+"""Whatever bytes come in, the routes answer as documented: no fault of ours (500), nothing undocumented (422)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from starlette.types import Message, Scope
+
+from gptoss_bento.native.fake_engine import FakeEngine
+from gptoss_bento.native.routes import NativeRoutes
+from gptoss_bento.native.runner import Runner, running_jobs
+from gptoss_bento.settings import ServerSettings
+
+DOCUMENTED = {200, 400, 404, 405, 413, 429}
+FAULT = "The server could not run the job; its log says why."
+
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+async def routes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NativeRoutes]:
+    """One server for all examples. Its limits are small, so that they are met; nothing is waited for long."""
+    limits = ServerSettings(max_run_body_bytes=2000, max_runsync_body_bytes=2000, runsync_wait_ms=1000)
+    async with running_jobs(limits, tmp_path_factory.mktemp("jobs") / "jobs.sqlite3") as runner:
+        runner.attach(FakeEngine().engine())
+        yield NativeRoutes(_given(runner))
+
+
+def _given(runner: Runner) -> Any:
+    return lambda: runner
+
+
+async def answer(routes: NativeRoutes, method: str, path: str, query: bytes, kind: bytes, body: bytes) -> Any:
+    """What the routes answer, called as an ASGI server calls them, so that no client tidies up first."""
+    scope: Scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "headers": [(b"content-type", kind)],
+    }
+    pieces = [(body[:7], True), (body[7:], False)]
+    received = iter([{"type": "http.request", "body": piece, "more_body": more} for piece, more in pieces])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(received, {"type": "http.disconnect"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await routes.handle(scope, receive, send)
+    status, text = sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+    assert status in DOCUMENTED, text
+    assert b"\n" not in text
+    content = json.loads(text)
+    assert content.get("error") != FAULT
+    assert (status == 200) or isinstance(content["error"], str)
+    return content
+
+
+ACTIONS = ["run", "runsync", "status", "status-sync", "stream", "cancel", "retry", "purge-queue", "health"]
+METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "get", "X"])
+SEGMENTS = st.sampled_from([*ACTIONS, "v2", "local", "", "..", "openai"]) | st.text(max_size=8)
+PATHS = st.lists(SEGMENTS, max_size=5).map(lambda parts: "/" + "/".join(parts)) | st.tuples(
+    st.sampled_from(["/", "/v2/local/"]), st.sampled_from(ACTIONS), st.sampled_from(["", "/", "/JOB", "/unknown"])
+).map("".join)  # JOB stands for one that has ended
+QUERIES = st.binary(max_size=20) | st.tuples(
+    st.sampled_from(["wait", "ttl"]),
+    st.integers(0, 20).map(str) | st.sampled_from(["-1", "1e2", "nan", "x", "%FF", ""]),
+).map(lambda pair: "=".join(pair).encode())
+
+
+@FUZZ
+@given(METHODS, PATHS, QUERIES, st.binary(max_size=20), st.binary(max_size=60))
+@example("POST", "/status/\x00", b"", b"", b"")
+async def test_any_request_gets_a_documented_answer(
+    routes: NativeRoutes, method: str, path: str, query: bytes, kind: bytes, body: bytes
+) -> None:
+    if path.endswith("/JOB"):
+        done = await answer(routes, "POST", "/runsync", b"", b"", b'{"input":{"prompt":"a","stream":true}}')
+        path = path.replace("JOB", done["id"])
+    await answer(routes, method, path, query, kind, body)
+
+
+BODIES = st.binary(max_size=200) | st.binary(min_size=2001, max_size=2100)
+
+
+@FUZZ
+@given(st.sampled_from(["/run", "/runsync", "/v2/local/run"]), BODIES)
+@example("/run", b"[" * 1900)
+@example("/run", b'{"input":' * 200)
+@example("/run", b'{"input":{"prompt":"\\ud800"}}')
+@example("/run", '{"input":{}}'.encode("utf-16"))
+async def test_any_bytes_are_a_job_or_a_bad_request(routes: NativeRoutes, path: str, body: bytes) -> None:
+    await answer(routes, "POST", path, b"", b"application/json", body)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()  # with NaN and Infinity, which json.dumps writes though JSON has neither
+    | st.text(st.characters(codec=None), max_size=8)
+    | st.sampled_from([10**400, -1, 2**63, "http://127.0.0.1/", "/v1/models", "/v1/chat/completions"])
+)
+INPUTS = ["prompt", "messages", "stream", "openai_input", "openai_route", "route", "body", "method", "model"]
+PARAMETERS = ["sampling_params", "n", "stop", "max_tokens", "temperature", "logit_bias", "max_batch_size"]
+NAMES = st.sampled_from([*INPUTS, *PARAMETERS, "apply_chat_template", "role", "content"])
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(NAMES | st.text(max_size=4), inner, max_size=4)
+        | st.fixed_dictionaries({"role": st.just("user"), "content": inner}).map(lambda message: [message])
+    ),
+    max_leaves=8,
+)
+ENVELOPES = st.dictionaries(
+    st.sampled_from(["input", "policy", "webhook", "s3Config"]) | st.text(max_size=4), VALUES, max_size=4
+) | st.fixed_dictionaries(
+    {"input": st.dictionaries(NAMES, VALUES, max_size=4)},
+    optional={
+        "policy": st.dictionaries(st.sampled_from(["executionTimeout", "ttl", "lowPriority"]), SCALARS),
+        "webhook": SCALARS,
+    },
+)
+
+
+@FUZZ
+@given(ENVELOPES | VALUES)
+async def test_any_json_is_a_job_that_ends_or_a_bad_request(routes: NativeRoutes, body: Any) -> None:
+    content = await answer(routes, "POST", "/runsync", b"", b"application/json", json.dumps(body).encode())
+
+    assert "error" in content or content["status"] == "COMPLETED"

@@ -6,15 +6,19 @@ import importlib.metadata
 import inspect
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import bentoml
 import pytest
-from _bentoml_impl.server.mount import PassiveMount
 from starlette.applications import Starlette
 
-from gptoss_bento.native.generate import GenerateApi
 from tests.server import REPOSITORY
+
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
+
+    from gptoss_bento.native.generate import GenerateApi
 
 # Their own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]

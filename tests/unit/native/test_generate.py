@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,13 +23,15 @@ from starlette.applications import Starlette
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.generate import GenerateApi, Generation, _failure, read_input
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.payload import EnvelopeError
 from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
 from tests.server import NO_TLS
+
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BentoML's, when it is imported
+    from gptoss_bento.native.generate import GenerateApi, Generation, _failure, read_input
 
 # BentoML's own use of pydantic is not ours to fix.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -57,8 +60,14 @@ def test_input_keeps_what_was_given() -> None:
         ('{"messages": [{"role": "king", "content": "x"}]}', ["messages[0].role must be one of", '"king"']),
         ('{"prompt": "x", "sampling_params": {"n": 0}}', ["n must be an integer of at least 1, got 0"]),
         ('{"prompt": "x", "sampling_params": {"temprature": 0}}', ["temprature", "Did you mean temperature?"]),
-        ('{"prompt": "x", "promt": 1, "stream": true}', ["promt is no field", "mean prompt?", "stream must be left out"]),
-        ('{"prompt": "", "zzz": 1}', ["prompt must be", "zzz is no field of generate, got 1. It takes prompt, messages"]),
+        (
+            '{"prompt": "x", "promt": 1, "stream": true}',
+            ["promt is no field", "mean prompt?", "stream must be left out"],
+        ),
+        (
+            '{"prompt": "", "zzz": 1}',
+            ["prompt must be", "zzz is no field of generate, got 1. It takes prompt, messages"],
+        ),
         ('{"prompt": "x", "sampling_params": {"top_p": NaN}}', ["NaN is not JSON"]),
     ],
 )
@@ -151,10 +160,18 @@ def running(service: Any, port: int) -> Iterator[None]:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
+        itself = bentoml.get_current_service()
         yield
+        drop_folder(itself.to_sync)
+        drop_folder(itself.to_async)
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+def drop_folder(client: Any) -> None:
+    """BentoML's clients leave their folders to the garbage collector, which warns."""
+    client._temp_dir.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +187,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def client(served: Served) -> Iterator[bentoml.SyncHTTPClient]:
     with bentoml.SyncHTTPClient(served.url, token=KEY) as opened:
         yield opened
+    drop_folder(opened)
 
 
 def test_bentoml_client_generates_from_a_prompt(client: Any) -> None:

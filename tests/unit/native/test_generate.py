@@ -34,7 +34,7 @@ with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # B
     from gptoss_bento.native.generate import GenerateApi, Generation, _failure, read_input
 
 # BentoML's own use of pydantic is not ours to fix.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 KEY = "sk-example"
 SHORT = {"max_tokens": 2}
@@ -160,18 +160,10 @@ def running(service: Any, port: int) -> Iterator[None]:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        itself = bentoml.get_current_service()
         yield
-        drop_folder(itself.to_sync)
-        drop_folder(itself.to_async)
     finally:
         server.should_exit = True
         thread.join(20)
-
-
-def drop_folder(client: Any) -> None:
-    """BentoML's clients leave their folders to the garbage collector, which warns."""
-    client._temp_dir.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +179,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def client(served: Served) -> Iterator[bentoml.SyncHTTPClient]:
     with bentoml.SyncHTTPClient(served.url, token=KEY) as opened:
         yield opened
-    drop_folder(opened)
+    opened._temp_dir.cleanup()  # else the garbage collector does, and warns
 
 
 def test_bentoml_client_generates_from_a_prompt(client: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -18,20 +19,27 @@ import httpx
 import pytest
 import uvicorn
 from bentoml.exceptions import BentoMLException, InvalidArgument
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.payload import EnvelopeError
-from gptoss_bento.native.routes import NativeRoutes
+from gptoss_bento.native.routes import NativeRoutes, answer
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
+from tests.fakes import asgi_client
 from tests.server import NO_TLS
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BentoML's, when it is imported
-    from gptoss_bento.native.generate import GenerateApi, Generation, _failure, read_input
+    from bentoml._internal.server.http.traffic import TimeoutMiddleware
+
+    from gptoss_bento.native.generate import GenerateApi, GenerateInput, Generation, _failure, read_input
 
 # BentoML's own use of pydantic is not ours to fix.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -77,6 +85,19 @@ def test_all_that_is_wrong_is_named(body: str, words: list[str]) -> None:
 
     for word in words:
         assert word in str(refused.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*GenerateInput.model_fields, "stream", "zzz"]), JSON, max_size=4) | JSON)
+def test_any_json_is_read_or_refused(value: Any) -> None:
+    with suppress(EnvelopeError):
+        assert set(read_input(json.dumps(value).encode(), SETTINGS)) <= set(GenerateInput.model_fields)
 
 
 # what becomes of it
@@ -127,12 +148,12 @@ class Served:
             return dict(http.get("/health").json()["jobs"])
 
 
-def bento_service(served: Served, settings: ServerSettings, file: Path) -> Any:
+def bento_service(served: Served, file: Path) -> Any:
     """service.py in small: the same base class, mount and middleware."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with running_jobs(settings, file) as runner:
+        async with running_jobs(SETTINGS, file) as runner:
             runner.attach(served.fake.engine())
             served.runners.append(runner)
             yield
@@ -171,7 +192,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     port = free_port()
     served = Served(FakeEngine(delay_s=0.001), f"http://127.0.0.1:{port}")
     file = tmp_path_factory.mktemp("jobs") / "jobs.sqlite3"
-    with running(bento_service(served, SETTINGS, file), port):
+    with running(bento_service(served, file), port):
         yield served
 
 
@@ -253,15 +274,62 @@ def test_a_wrong_input_makes_no_job(served: Served) -> None:
     assert served.counts() == before
 
 
+LONG = {"prompt": "x", "sampling_params": {"max_tokens": 4000}}
+
+
+def assert_aborted(served: Served, times: int) -> None:
+    deadline = time.monotonic() + 10
+    while served.fake.aborted != times or served.counts()["inProgress"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_client_that_leaves_ends_its_job(served: Served) -> None:
     aborted = served.fake.aborted
     with served.http() as http, pytest.raises(httpx.ReadTimeout):
-        http.post("/generate", json={"prompt": "x", "sampling_params": {"max_tokens": 4000}}, timeout=0.5)
+        http.post("/generate", json=LONG, timeout=0.3)
 
+    assert_aborted(served, aborted + 1)
+
+
+def test_a_job_cancelled_meanwhile_is_a_conflict(served: Served) -> None:
+    answers: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: answers.append(httpx.post(f"{served.url}/generate", **authorized(LONG))))
+    waiting.start()
     deadline = time.monotonic() + 10
-    while served.fake.aborted == aborted or served.counts()["inProgress"]:
+    while not served.counts()["inProgress"]:
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
+    job_id = served.fake.request_ids[-1]
+    with served.http() as http:
+        assert http.post(f"/cancel/{job_id}").json()["status"] == "CANCELLED"
+    waiting.join(10)
+
+    assert answers[0].status_code == 409
+    assert job_id in answers[0].json()["error"]
+
+
+def authorized(body: dict[str, Any]) -> dict[str, Any]:
+    return {"json": body, "headers": {"Authorization": f"Bearer {KEY}"}, "verify": NO_TLS}
+
+
+async def test_the_time_limit_of_the_service_ends_the_job(tmp_path: Path) -> None:
+    fake = FakeEngine(delay_s=0.01)
+    async with running_jobs(SETTINGS, tmp_path / "jobs.sqlite3") as runner:
+        runner.attach(fake.engine())
+        api = GenerateApi(lambda: runner)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await answer(Request(scope, receive), api._complete)
+            await response(scope, receive, send)
+
+        async with asgi_client(TimeoutMiddleware(app, 0.3)) as client:
+            assert (await client.post("/", json=LONG)).status_code == 504
+        async with asyncio.timeout(10):
+            while fake.running or (await runner.health())["jobs"]["inProgress"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    assert fake.aborted == 1
 
 
 @pytest.mark.parametrize("path", ["/generate", "/schema.json", "/docs.json"])

@@ -23,6 +23,7 @@ from gptoss_bento.app import Worker, build_app
 from gptoss_bento.environment import server_settings, take_api_keys, tls_settings
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.probes import Probes
+from gptoss_bento.native.generate import GenerateApi
 
 
 class Arguments(BaseModel, extra="forbid"):
@@ -39,8 +40,11 @@ worker = Worker(chosen.profile)
 
 @bentoml.service(name="gptoss-bento", **chosen.options)
 @bentoml.asgi_app(build_app(worker, settings), path="/")
-class GptOss:
-    """GPT-OSS on vLLM: the OpenAI API at /v1, /openai/v1 and /v2/{endpoint_id}/openai/v1."""
+class GptOss(GenerateApi):
+    """GPT-OSS on vLLM: the OpenAI API at /v1, /openai/v1 and /v2/{endpoint_id}/openai/v1, and the job API."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: worker.jobs)
 
 
 # The first is the outermost. mypy takes a decorated class for the class itself; it is a bentoml.Service.

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import bentoml
 import pytest
+from starlette.applications import Starlette
 
 from tests.server import REPOSITORY
+
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
+
+    from gptoss_bento.native.generate import GenerateApi
 
 # Their own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -21,8 +29,23 @@ def test_the_installed_bentoml_is_the_one_this_was_written_against() -> None:
 
 
 def test_service_decorator_and_mounting_are_public() -> None:
-    for symbol in ("service", "asgi_app", "use_arguments", "images"):
+    for symbol in ("service", "asgi_app", "use_arguments", "images", "api", "Context", "IODescriptor"):
         assert hasattr(bentoml, symbol)
+
+
+def test_the_input_of_an_api_reads_its_own_request() -> None:
+    assert list(inspect.signature(bentoml.IODescriptor.from_http_request).parameters) == ["request", "serde"]
+
+
+def test_an_api_comes_before_an_application_mounted_at_the_root() -> None:
+    @bentoml.service(name="order")
+    @bentoml.asgi_app(Starlette(), path="/")
+    class Service(GenerateApi):
+        pass
+
+    routes = Service.to_asgi().routes  # type: ignore[attr-defined]
+    names = [type(route).__name__ if isinstance(route, PassiveMount) else route.name for route in routes]
+    assert names.index("generate") < names.index("PassiveMount") < names.index("openapi-spec")
 
 
 @pytest.mark.parametrize("profile", ["demo", "gpt-oss-20b", "gpt-oss-120b"])

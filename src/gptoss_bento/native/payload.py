@@ -101,7 +101,7 @@ def read_envelope(body: bytes, settings: ServerSettings) -> Envelope:
     Raises:
         EnvelopeError: the body is no JSON object, `input` is missing or no object, or a field has the wrong type.
     """
-    fields = _json_object(body)
+    fields = json_object(body)
     problems: list[str] = []
     if not isinstance(fields.get("input"), dict):
         got = f", got {shown(fields['input'])}" if fields.get("input") is not None else ""
@@ -115,7 +115,12 @@ def read_envelope(body: bytes, settings: ServerSettings) -> Envelope:
     return Envelope(fields["input"], policy, webhook)
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a request's body is.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
     try:
         fields = json_text.loads(body)
     except ValueError as error:

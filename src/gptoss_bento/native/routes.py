@@ -40,7 +40,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 
 
-class _HttpError(Exception):
+class HttpError(Exception):
     """An answer that is no success."""
 
     def __init__(self, status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> None:
@@ -84,41 +84,19 @@ class NativeRoutes(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._answer(Request(scope, receive))
+            response = await answer(Request(scope, receive), self._act)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
-        try:
-            return _json(await self._act(request))
-        except _HttpError as error:
-            return error_response(error.status, str(error), error.headers)
-        except EnvelopeError as error:
-            return error_response(HTTPStatus.BAD_REQUEST, str(error))
-        except QueueFullError as error:
-            return error_response(HTTPStatus.TOO_MANY_REQUESTS, str(error), _RETRY)
-        except StoreUnavailableError as error:
-            logger.warning("%s", error)
-            return error_response(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The job store cannot be used now. Try again.", _RETRY
-            )
-        except ClientDisconnect:
-            raise
-        except Exception:
-            logger.exception("%s %s", request.method, request.url.path)
-            return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
 
     async def _act(self, request: Request) -> str:
         route, job_id = self._route(request.scope["path"])
         if request.method not in route.methods:
             allowed = ", ".join(route.methods)
             message = f"{request.scope['path']} takes {allowed}, not {request.method}."
-            raise _HttpError(HTTPStatus.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
-        runner = self._runner()
-        if runner is None:
-            raise _HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "The job store is not open yet. Try again.", _RETRY)
-        body = await _read(request, route.body_limit(runner))
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
+        runner = opened(self._runner())
+        body = await read_body(request, route.body_limit(runner))
         return await route.action(_Call(runner, request, job_id, body))
 
     def _route(self, path: str) -> tuple[_Route, str]:
@@ -126,7 +104,7 @@ class NativeRoutes(BaseRoute):
         endpoint = match["endpoint"] if match else None
         route = _ROUTES.get((match["action"], match["job"] is not None)) if match else None
         if match is None or route is None or (endpoint is not None and not self._is_endpoint(endpoint)):
-            raise _HttpError(HTTPStatus.NOT_FOUND, f"There is no route {shown(path)[1:-1]}.")
+            raise HttpError(HTTPStatus.NOT_FOUND, f"There is no route {shown(path)[1:-1]}.")
         job_id = match["job"] or ""
         if job_id and not _JOB_ID.fullmatch(job_id):  # nothing else reaches the store
             _found(None, job_id)
@@ -145,6 +123,37 @@ def is_native_path(path: str) -> bool:
     return any(action == first for action, _ in _ROUTES) or (path.startswith("/v2/") and not is_openai_path(path))
 
 
+async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> Response:
+    """What `act` says, a JSON text, or the error that it raises.
+
+    Raises:
+        ClientDisconnect: nobody is there to be answered.
+    """
+    try:
+        return _json(await act(request))
+    except HttpError as error:
+        return error_response(error.status, str(error), error.headers)
+    except EnvelopeError as error:
+        return error_response(HTTPStatus.BAD_REQUEST, str(error))
+    except QueueFullError as error:
+        return error_response(HTTPStatus.TOO_MANY_REQUESTS, str(error), RETRY)
+    except StoreUnavailableError as error:
+        logger.warning("%s", error)
+        return error_response(HTTPStatus.SERVICE_UNAVAILABLE, "The job store cannot be used now. Try again.", RETRY)
+    except ClientDisconnect:
+        raise
+    except Exception:
+        logger.exception("%s %s", request.method, request.url.path)
+        return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
+
+
+def opened(runner: Runner | None) -> Runner:
+    """The runner, or the answer 503 while there is none."""
+    if runner is None:
+        raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "The job store is not open yet. Try again.", RETRY)
+    return runner
+
+
 def error_response(status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> Response:
     """An error as RunPod's SDKs read it: `error` is a text."""
     return _json(dumps({"error": message}), status, headers)
@@ -154,7 +163,7 @@ def _json(text: str, status: int = 200, headers: dict[str, str] | None = None) -
     return Response(text.encode(), status, headers, media_type="application/json")
 
 
-_RETRY = {"Retry-After": str(RETRY_AFTER_S)}
+RETRY = {"Retry-After": str(RETRY_AFTER_S)}
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -232,7 +241,7 @@ def _state(job_id: str, status: Status) -> str:
 
 def _found(job: Job | None, job_id: str) -> Job:
     if job is None:
-        raise _HttpError(HTTPStatus.NOT_FOUND, f"There is no job {shown(job_id)[1:-1]}, or its time is over.")
+        raise HttpError(HTTPStatus.NOT_FOUND, f"There is no job {shown(job_id)[1:-1]}, or its time is over.")
     return job
 
 
@@ -253,7 +262,7 @@ def _milliseconds(call: _Call, name: str) -> float | None:
 _FAR_FUTURE_MS = 10**12
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """The body, whatever its type says. One that is too large is read on for a while, so that the client hears why."""
     body = bytearray()
     size = 0
@@ -264,7 +273,7 @@ async def _read(request: Request, limit: int) -> bytes:
         elif size > _DISCARDED_BYTES:
             break
     if size > limit:
-        raise _HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body must have at most {limit} bytes.")
+        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body must have at most {limit} bytes.")
     return bytes(body)
 
 

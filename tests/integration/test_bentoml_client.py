@@ -1,0 +1,49 @@
+"""`generate`, BentoML's face of the job API, against the real server."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server import NO_TLS, ServedProcess
+
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BentoML's, when it is imported
+    import bentoml
+    from bentoml import SyncHTTPClient
+
+pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+CHAT = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def sdk(server: ServedProcess) -> Iterator[Any]:
+    with SyncHTTPClient(server.url, timeout=120) as client:
+        yield client
+    client._temp_dir.cleanup()  # else the garbage collector does, and warns
+
+
+def test_a_chat_is_answered(sdk: Any) -> None:
+    job = sdk.generate(messages=CHAT, sampling_params={"max_tokens": 60, "temperature": 0})
+
+    choice = job["output"][0]["choices"][0]
+    assert job["status"] == "COMPLETED"
+    assert choice["tokens"] == [choice["message"]["content"]]
+    assert job["output"][0]["usage"]["output"] > 0
+
+
+def test_what_the_engine_refuses_is_told(sdk: Any) -> None:
+    with pytest.raises(bentoml.exceptions.BentoMLException, match="context") as refused:
+        sdk.generate(prompt="x", sampling_params={"max_tokens": 1_000_000})
+
+    assert refused.value.error_code == 424
+
+
+def test_bentoml_documents_it(server: ServedProcess) -> None:
+    paths = httpx.get(f"{server.url}/docs.json", verify=NO_TLS).json()["paths"]
+
+    assert "requestBody" in paths["/generate"]["post"]

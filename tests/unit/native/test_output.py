@@ -199,6 +199,12 @@ def test_a_preamble_to_a_tool_call_is_not_the_answer() -> None:
     assert read(tokens_request(CHAT), body)[0]["choices"] == [{"tokens": [], "commentary": "Let me look."}]
 
 
+def test_a_header_that_was_cut_off_is_no_text() -> None:
+    body = chat_event([CHANNEL]) + chat_event([12606], content="<|channel|>commentary") + DONE
+
+    assert read(tokens_request(CHAT), body)[-1] == {"choices": [{"tokens": []}], "usage": {"input": 0, "output": 2}}
+
+
 def test_no_streamed_item_is_larger_than_a_megabyte() -> None:
     words = ["\u0001" * 20_000] * 40  # six bytes of JSON for each character
     items = read(tokens_request(schedule=Schedule(1000, 1, 1)), "".join(completion_events(words)) + DONE)
@@ -317,6 +323,25 @@ def test_the_preamble_of_a_whole_tool_call_is_not_the_answer() -> None:
     (choice,) = whole(CHAT, {"choices": [{"index": 0, "message": message}]})["choices"]
 
     assert (choice["tokens"], choice["commentary"]) == ([""], "Let me look.")
+
+
+@pytest.mark.parametrize(
+    ("ids", "content", "tokens", "commentary"),
+    [
+        ([CHANNEL, 12606, MESSAGE, 1], "Let me look.", "", "Let me look."),
+        ([CHANNEL, 12606], "<|channel|>commentary", "", None),
+        ([CHANNEL, FINAL, MESSAGE, 1], "<|start|> is a token.", "<|start|> is a token.", None),
+    ],
+)
+def test_only_the_final_channel_of_a_whole_chat_is_the_answer(
+    ids: list[int], content: str, tokens: str, commentary: str | None
+) -> None:
+    given = {"index": 0, "message": {"content": content}, "token_ids": ids}
+    (choice,) = whole(CHAT, {"choices": [given]})["choices"]
+
+    assert choice["tokens"] == [tokens]
+    assert choice.get("commentary") == commentary
+    assert "token_ids" not in choice
 
 
 def test_a_whole_chat_ends_before_its_stop_string() -> None:

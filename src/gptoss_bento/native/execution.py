@@ -94,7 +94,7 @@ async def _refuse_too_long(request: EngineRequest, engine: Engine, context_lengt
         answer = await reply.read()
     if reply.status == 200 and (tokens := json_text.loads(answer)["count"]) + wanted > context_length:
         raise InputError(
-            f"max_tokens must leave room for the prompt: it has {tokens} of the {context_length} tokens of the context, "
+            f"max_tokens must leave room for the prompt: it has {tokens} of the context's {context_length} tokens, "
             f"got {wanted}."
         )
 

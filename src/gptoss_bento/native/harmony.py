@@ -19,7 +19,7 @@ _CONTROL = _ENDS | {CHANNEL, START, MESSAGE}
 
 
 def is_unfinished_header(text: str) -> bool:
-    """Whether a text is the header of a message that was cut off: vLLM's parser passes it on as if it were an answer."""
+    """Whether a text is a message's header that was cut off: vLLM's parser passes it on as if it were an answer."""
     return text.startswith(_HEADER_STARTS)
 
 

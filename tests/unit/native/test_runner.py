@@ -149,7 +149,7 @@ async def test_max_tokens_must_fit_beside_the_prompt(jobs: Runner, fake: FakeEng
 
     assert fits.status is Status.COMPLETED
     assert job.status is Status.FAILED
-    assert "1000 of the 4096 tokens" in str(job.error)
+    assert "1000 of the context's 4096 tokens" in str(job.error)
     assert "got 3097" in str(job.error)
 
 

@@ -3,15 +3,15 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-const { resolve } = createRequire(pathToFileURL(`${process.cwd()}/`));
-const { default: runpodSdk } = await import(pathToFileURL(resolve("runpod-sdk")));
-
 const progress = [];
 console.log = (line) => progress.push(line); // the SDK prints how a job that it waits for goes on
 
+const { resolve } = createRequire(pathToFileURL(`${process.cwd()}/`));
+const { default: runpodSdk } = await import(pathToFileURL(resolve("runpod-sdk")));
+
 const endpoint = runpodSdk("none", { baseUrl: process.argv[2] }).endpoint("local");
 const prompt = { prompt: "The capital of France is", sampling_params: { max_tokens: 10, temperature: 0 } };
-const story = { prompt: "Once upon a time", sampling_params: { max_tokens: 200, temperature: 0, ignore_eos: true } };
+const story = { prompt: "Once upon a time", sampling_params: { max_tokens: 40, temperature: 0, ignore_eos: true } };
 // Eight sequences, so that it takes longer than the 5 s after which executionTimeout ends it.
 const endless = { prompt: "Once upon a time", sampling_params: { n: 8, max_tokens: 4000, ignore_eos: true } };
 

@@ -56,7 +56,9 @@ def reader(request: EngineRequest, token_bytes: TokenBytes, *, event_stream: boo
 def error_text(request: EngineRequest, status: int, body: bytes) -> str:
     """One sentence from the body of an engine's error, naming the field."""
     message, param = _message(_parsed(body))
-    message = message or f"The engine answered {status}."
+    message = " ".join(message.split()) or f"The engine answered {status}."
+    if message.startswith("Grammar error") and "structured_outputs" in (request.body or {}):
+        param = "structured_outputs"
     if request.path == COMPLETIONS and "maximum context length" in message:
         asked = (request.body or {}).get("max_tokens")
         return f"prompt and max_tokens ({asked}) do not fit into the context: {message}"

@@ -388,6 +388,13 @@ def test_the_engines_error_is_one_sentence(body: Any, words: str) -> None:
     assert error_text(EngineRequest("POST", CHAT), 400, raw) == words
 
 
+def test_a_wrong_grammar_names_structured_outputs() -> None:
+    request = EngineRequest("POST", COMPLETIONS, body={"structured_outputs": {"regex": "("}})
+    body = json.dumps({"error": {"message": "Grammar error: invalid regex\n  (\n  ^"}}).encode()
+
+    assert error_text(request, 400, body) == "structured_outputs: Grammar error: invalid regex ( ^"
+
+
 def test_too_many_tokens_name_max_tokens() -> None:
     request = EngineRequest("POST", COMPLETIONS, body={"max_tokens": 5000})
     body = json.dumps({"error": {"message": "This model's maximum context length is 4096 tokens."}}).encode()

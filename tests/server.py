@@ -101,7 +101,8 @@ def serve(
     port = port or free_port()
     log = folder / f"serve-{port}.log"
     command = [sys.executable, "-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", str(port), *arguments]
-    environment = {**os.environ, **variables}
+    store = f"sqlite:///{folder / 'jobs.sqlite3'}"  # its own: the cache folder's is shared with whatever else runs here
+    environment = {**os.environ, "JOB_STORE_URL": store, **variables}
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output)
     served = ServedProcess(process, port, log)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from starlette.applications import Starlette
 
@@ -88,7 +90,7 @@ class Worker:
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
         try:
-            async with running_jobs(settings.server, settings.cache_dir / "jobs.sqlite3") as jobs:
+            async with running_jobs(settings.server, settings.cache_dir / "jobs" / self._job_file(settings)) as jobs:
                 self.jobs = jobs
                 try:
                     yield jobs
@@ -96,6 +98,11 @@ class Worker:
                     self.jobs = None
         except StoreUnavailableError as error:
             raise JobStoreError(str(error)) from error
+
+    def _job_file(self, settings: Settings) -> str:
+        """One for each model, because a service takes up the jobs that it finds: those of another model are not its own."""
+        names = [Path(self._profile).stem, *([settings.model_name] if settings.model_name else [])]
+        return re.sub(r"[^\w.-]+", "-", "-".join(names)) + ".sqlite3"
 
     def _load_settings(self) -> Settings:
         with self.startup.timed("settings"):

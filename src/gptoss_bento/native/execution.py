@@ -12,7 +12,7 @@ from gptoss_bento.native import json_text
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Status
 from gptoss_bento.native.output import EngineError, error_text, reader
-from gptoss_bento.native.payload import MODELS, EngineRequest, Models, engine_request
+from gptoss_bento.native.payload import MODELS, TOKENIZE, EngineRequest, InputError, Models, engine_request
 from gptoss_bento.native.store import JobStore, StoreUnavailableError
 from gptoss_bento.settings import ServerSettings
 
@@ -22,6 +22,7 @@ _Result = TypeVar("_Result")
 
 _MODELS_KEPT_S = 5.0
 _LONGEST_PAUSE_S = 2.0
+_SPECIAL_TOKENS = 8  # what a tokenizer may put around a prompt
 
 
 class LostError(Exception):
@@ -48,7 +49,9 @@ class ModelList:
             raise EngineError(f"The engine does not tell its models; it answered {reply.status}.")
         rows = json_text.loads(body)["data"]
         adapters = frozenset(row["id"] for row in rows if row.get("parent"))
-        return Models(tuple(row["id"] for row in rows if row["id"] not in adapters), adapters)
+        names = tuple(row["id"] for row in rows if row["id"] not in adapters)
+        lengths = [row["max_model_len"] for row in rows if row.get("max_model_len")]
+        return Models(names, adapters, min(lengths, default=None))
 
 
 async def items_of(
@@ -62,7 +65,10 @@ async def items_of(
         InputError: the input is wrong.
         EngineError: the engine refused or failed.
     """
-    request = engine_request(json_text.loads(claim.input), settings, await models.get())
+    known = await models.get()
+    request = engine_request(json_text.loads(claim.input), settings, known)
+    if request.must_fit and known.context_length:
+        await _refuse_too_long(request, engine, known.context_length)
     async with engine.call(request, claim.id) as reply:
         if not 200 <= reply.status < 300:
             raise EngineError(error_text(request, reply.status, await reply.read()))
@@ -72,6 +78,25 @@ async def items_of(
                 yield json_text.dumps(item), False
         for item in read.finish():
             yield json_text.dumps(item), True
+
+
+async def _refuse_too_long(request: EngineRequest, engine: Engine, context_length: int) -> None:
+    """A prompt job whose `max_tokens` do not fit beside the prompt fails (contract, D13).
+
+    The prompt is counted only where that can matter: no token has less than a byte.
+    """
+    body = request.body or {}
+    prompt, wanted = body["prompt"], body["max_tokens"]
+    if len(prompt.encode(errors="replace")) + _SPECIAL_TOKENS + wanted <= context_length:
+        return
+    asked = {name: body[name] for name in ("model", "prompt", "add_special_tokens") if name in body}
+    async with engine.call(EngineRequest("POST", TOKENIZE, body=asked)) as reply:
+        answer = await reply.read()
+    if reply.status == 200 and (tokens := json_text.loads(answer)["count"]) + wanted > context_length:
+        raise InputError(
+            f"max_tokens must leave room for the prompt: it has {tokens} of the context's {context_length} tokens, "
+            f"got {wanted}."
+        )
 
 
 async def until_available(operation: Callable[[], Awaitable[_Result]]) -> _Result:

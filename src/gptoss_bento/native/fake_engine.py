@@ -22,6 +22,7 @@ from gptoss_bento.native.inference import AsgiEngine
 
 MODEL = "fake-model"
 ADAPTER = "fake-adapter"
+CONTEXT_LENGTH = 4096
 
 _ANALYSIS, _ASSISTANT = 35644, 173781
 _FIRST_WORD = 1000
@@ -77,14 +78,19 @@ class FakeEngine:
         return Starlette(
             routes=[
                 Route("/v1/models", self._models),
+                Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/v1/completions", self._generate, methods=["POST"]),
                 Route("/v1/chat/completions", self._generate, methods=["POST"]),
             ]
         )
 
     async def _models(self, _: Request) -> Response:
-        rows = [{"id": MODEL, "object": "model", "parent": None}, {"id": ADAPTER, "object": "model", "parent": MODEL}]
+        model = {"id": MODEL, "object": "model", "parent": None, "max_model_len": CONTEXT_LENGTH}
+        rows = [model, {"id": ADAPTER, "object": "model", "parent": MODEL}]
         return JSONResponse({"object": "list", "data": rows})
+
+    async def _tokenize(self, request: Request) -> Response:
+        return JSONResponse({"count": len(_prompt(await request.json()))})
 
     async def _generate(self, request: Request) -> Response:
         body = await request.json()
@@ -92,10 +98,11 @@ class FakeEngine:
         self.request_ids.append(request.headers.get("x-request-id", ""))
         if (model := body.get("model") or MODEL) not in (MODEL, ADAPTER):
             return _refusal(404, f"The model `{model}` does not exist.", "model")
-        if body.get("max_tokens", 16) > 4096:
-            return _refusal(400, "This model's maximum context length is 4096 tokens.", "input_tokens")
         if body.get("n", 1) > _MOST_CHOICES:
             return _refusal(400, f"n must be at most {_MOST_CHOICES}.", "n")
+        if (wanted := body.get("max_tokens", 16)) > CONTEXT_LENGTH:
+            message = f"max_tokens={wanted} cannot be greater than max_model_len={CONTEXT_LENGTH}."
+            return _refusal(400, message, "max_tokens")
         if body.get("stream"):
             return StreamingResponse(self._stream(body), media_type="text/event-stream")
         listening = asyncio.create_task(_client_left(request))
@@ -116,6 +123,8 @@ class FakeEngine:
             choice: dict[str, Any] = {"message": message}
         else:
             choice = {"text": text}
+        if body.get("return_token_ids"):
+            choice["token_ids"] = [token.id for token in tokens]
         counts = _usage(len(_prompt(body)), n * len(tokens))
         choices = [{"index": i, "finish_reason": "stop", "stop_reason": None, **choice} for i in range(n)]
         return {"object": "chat.completion" if chat else "text_completion", "choices": choices, "usage": counts}

@@ -14,7 +14,13 @@ FINAL = 17196
 """The token `final`, which names the channel of the answer."""
 
 _ENDS = frozenset({RETURN, END, CALL})
+_HEADER_STARTS = ("<|channel|>", "<|start|>")
 _CONTROL = _ENDS | {CHANNEL, START, MESSAGE}
+
+
+def is_unfinished_header(text: str) -> bool:
+    """Whether a text is a message's header that was cut off: vLLM's parser passes it on as if it were an answer."""
+    return text.startswith(_HEADER_STARTS)
 
 
 class ChannelTracker:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from gptoss_bento.native.batching import ITEM_BYTES, Counter
-from gptoss_bento.native.harmony import ChannelTracker
+from gptoss_bento.native.harmony import ChannelTracker, is_unfinished_header
 from gptoss_bento.native.json_text import dumps, shown
 from gptoss_bento.native.payload import COMPLETIONS, EngineRequest, OutputFormat
 from gptoss_bento.native.token_text import StopFilter, TextSplitter
@@ -56,7 +56,9 @@ def reader(request: EngineRequest, token_bytes: TokenBytes, *, event_stream: boo
 def error_text(request: EngineRequest, status: int, body: bytes) -> str:
     """One sentence from the body of an engine's error, naming the field."""
     message, param = _message(_parsed(body))
-    message = message or f"The engine answered {status}."
+    message = " ".join(message.split()) or f"The engine answered {status}."
+    if message.startswith("Grammar error") and "structured_outputs" in (request.body or {}):
+        param = "structured_outputs"
     if request.path == COMPLETIONS and "maximum context length" in message:
         asked = (request.body or {}).get("max_tokens")
         return f"prompt and max_tokens ({asked}) do not fit into the context: {message}"
@@ -116,13 +118,21 @@ def _whole_choice(request: EngineRequest, choice: dict[str, Any]) -> dict[str, A
         return {"tokens": [text], "text": text, **common}
     message = dict(choice["message"])
     message["content"] = _before_stop(request, choice, message.get("content"))
+    is_answer = _has_answer(choice)
+    if not is_answer and is_unfinished_header(message["content"] or ""):
+        message["content"] = None
     if not request.show_reasoning:
         message["reasoning"] = None
     named = {name: message[name] for name in ("reasoning", "tool_calls") if message.get(name)}
     answer = message["content"] or ""
-    if "tool_calls" in named and answer:  # a turn that calls a tool has no final channel, but perhaps a preamble
+    if answer and ("tool_calls" in named or not is_answer):  # a preamble, of a turn without a final channel
         answer, named["commentary"] = "", answer
     return {"tokens": [answer], **named, "message": message, **common}
+
+
+def _has_answer(choice: dict[str, Any]) -> bool:
+    ids = choice.get("token_ids")
+    return ids is None or any(ChannelTracker().answers(ids))
 
 
 def _before_stop(request: EngineRequest, choice: dict[str, Any], content: str | None) -> str | None:
@@ -277,7 +287,7 @@ class TokenReader:
         count = sum(answers)
         answer_ids = [token for token, answer in zip(ids, answers, strict=True) if answer]
         if ids and not count:  # a preamble to a tool call: shown to people, but not the answer
-            sequence.commentary += text
+            sequence.commentary += "" if is_unfinished_header(text) else text
             text = ""
         parts = iter(sequence.splitter.split(text, count, self._token_bytes(answer_ids)))
         for answer in answers:

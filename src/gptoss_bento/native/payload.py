@@ -23,6 +23,7 @@ from gptoss_bento.settings import ServerSettings
 WEEK_MS = 7 * 24 * 3600 * 1000
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+TOKENIZE = "/tokenize"
 MODELS = "/v1/models"
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -71,6 +72,7 @@ class Models:
 
     names: tuple[str, ...] = ()
     adapters: frozenset[str] = frozenset()
+    context_length: int | None = None  # tokens of prompt and answer together, if known
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class EngineRequest:
     schedule: Schedule = field(default_factory=Schedule)
     echo: str = ""  # the prompt, where it was asked to stand before the answer
     show_reasoning: bool = True
+    must_fit: bool = False  # vLLM silently shortens an answer for which the context has no room; here it is an error
 
     @property
     def is_chat(self) -> bool:
@@ -288,7 +291,9 @@ def _native_request(given: Mapping[str, Any], settings: ServerSettings, models: 
         raise InputError(" ".join(problems))
     body = {**_model(given, models), **parameters}
     body |= {"messages": messages} if messages is not None else {"prompt": prompt}
-    request = EngineRequest("POST", CHAT if messages is not None else COMPLETIONS, "", body, stream, schedule=schedule)
+    path = CHAT if messages is not None else COMPLETIONS
+    must_fit = messages is None and "truncate_prompt_tokens" not in body
+    request = EngineRequest("POST", path, "", body, stream, schedule=schedule, must_fit=must_fit)
     if settings.native_output_format == "openai":
         return replace(request, body=_with_stream(body, stream), schedule=_default_schedule(settings))
     return _in_tokens(request, prompt or "")
@@ -302,7 +307,9 @@ def _in_tokens(request: EngineRequest, prompt: str) -> EngineRequest:
     show_reasoning = body.pop("include_reasoning", True)
     if request.stream:
         body.pop("stream_options", None)
-        body |= {"stream": True, "return_token_ids": True}
+        body["stream"] = True
+    if request.stream or request.is_chat:  # a chat's token ids say which channel its text is from
+        body["return_token_ids"] = True
     return replace(request, body=body, format=OutputFormat.TOKENS, echo=echo, show_reasoning=show_reasoning)
 
 

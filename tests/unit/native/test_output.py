@@ -199,6 +199,12 @@ def test_a_preamble_to_a_tool_call_is_not_the_answer() -> None:
     assert read(tokens_request(CHAT), body)[0]["choices"] == [{"tokens": [], "commentary": "Let me look."}]
 
 
+def test_a_header_that_was_cut_off_is_no_text() -> None:
+    body = chat_event([CHANNEL]) + chat_event([12606], content="<|channel|>commentary") + DONE
+
+    assert read(tokens_request(CHAT), body)[-1] == {"choices": [{"tokens": []}], "usage": {"input": 0, "output": 2}}
+
+
 def test_no_streamed_item_is_larger_than_a_megabyte() -> None:
     words = ["\u0001" * 20_000] * 40  # six bytes of JSON for each character
     items = read(tokens_request(schedule=Schedule(1000, 1, 1)), "".join(completion_events(words)) + DONE)
@@ -319,6 +325,25 @@ def test_the_preamble_of_a_whole_tool_call_is_not_the_answer() -> None:
     assert (choice["tokens"], choice["commentary"]) == ([""], "Let me look.")
 
 
+@pytest.mark.parametrize(
+    ("ids", "content", "tokens", "commentary"),
+    [
+        ([CHANNEL, 12606, MESSAGE, 1], "Let me look.", "", "Let me look."),
+        ([CHANNEL, 12606], "<|channel|>commentary", "", None),
+        ([CHANNEL, FINAL, MESSAGE, 1], "<|start|> is a token.", "<|start|> is a token.", None),
+    ],
+)
+def test_only_the_final_channel_of_a_whole_chat_is_the_answer(
+    ids: list[int], content: str, tokens: str, commentary: str | None
+) -> None:
+    given = {"index": 0, "message": {"content": content}, "token_ids": ids}
+    (choice,) = whole(CHAT, {"choices": [given]})["choices"]
+
+    assert choice["tokens"] == [tokens]
+    assert choice.get("commentary") == commentary
+    assert "token_ids" not in choice
+
+
 def test_a_whole_chat_ends_before_its_stop_string() -> None:
     choice = {"index": 0, "message": {"content": "one two thr"}, "stop_reason": " t", "finish_reason": "stop"}
 
@@ -361,6 +386,13 @@ def test_the_engines_error_is_one_sentence(body: Any, words: str) -> None:
     raw = json.dumps(body).encode() if body else b""
 
     assert error_text(EngineRequest("POST", CHAT), 400, raw) == words
+
+
+def test_a_wrong_grammar_names_structured_outputs() -> None:
+    request = EngineRequest("POST", COMPLETIONS, body={"structured_outputs": {"regex": "("}})
+    body = json.dumps({"error": {"message": "Grammar error: invalid regex\n  (\n  ^"}}).encode()
+
+    assert error_text(request, 400, body) == "structured_outputs: Grammar error: invalid regex ( ^"
 
 
 def test_too_many_tokens_name_max_tokens() -> None:

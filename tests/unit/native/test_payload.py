@@ -259,7 +259,7 @@ def test_messages_win_over_a_prompt() -> None:
     found = request({"prompt": "Hello", "messages": USER, "sampling_params": None})
 
     assert found.is_chat
-    assert found.body == {"messages": USER, "max_tokens": 100}
+    assert found.body == {"messages": USER, "max_tokens": 100, "return_token_ids": True}
 
 
 def test_null_messages_leave_the_prompt() -> None:

@@ -130,7 +130,7 @@ async def test_an_adapter_can_be_chosen(jobs: Runner, fake: FakeEngine) -> None:
         ({"input": {}}, "prompt, messages"),
         ({"prompt": "x", "sampling_params": {"temperature": -1}}, "temperature"),
         ({"openai_input": {"model": "nope", "messages": []}}, "The model `nope` does not exist."),
-        ({"prompt": "x", "sampling_params": {"max_tokens": 5000}}, "max_tokens (5000)"),
+        ({"prompt": "x", "sampling_params": {"max_tokens": 5000}}, "max_tokens must leave room for the prompt"),
         ({"route": "/v1/nothing"}, "Not Found"),
     ],
 )
@@ -139,6 +139,18 @@ async def test_a_wrong_input_is_a_failed_job(jobs: Runner, given: dict[str, Any]
 
     assert (job.status, items) == (Status.FAILED, [])
     assert words in str(job.error)
+
+
+async def test_max_tokens_must_fit_beside_the_prompt(jobs: Runner, fake: FakeEngine) -> None:
+    fake.answer = [b"done"]
+    prompt = "word " * 1000  # its bytes alone leave it open; counted, it has 1000 tokens
+    fits, _ = await ended(jobs, await submit(jobs, {"prompt": prompt, "sampling_params": {"max_tokens": 3096}}))
+    job, _ = await ended(jobs, await submit(jobs, {"prompt": prompt, "sampling_params": {"max_tokens": 3097}}))
+
+    assert fits.status is Status.COMPLETED
+    assert job.status is Status.FAILED
+    assert "1000 of the context's 4096 tokens" in str(job.error)
+    assert "got 3097" in str(job.error)
 
 
 async def test_a_failure_in_the_midst_keeps_what_was_streamed(jobs: Runner, fake: FakeEngine) -> None:

@@ -100,7 +100,7 @@ class Worker:
             raise JobStoreError(str(error)) from error
 
     def _job_file(self, settings: Settings) -> str:
-        """One for each model, because a service takes up the jobs that it finds: those of another model are not its own."""
+        """One for each model, because a service takes up the jobs that it finds."""
         names = [Path(self._profile).stem, *([settings.model_name] if settings.model_name else [])]
         return re.sub(r"[^\w.-]+", "-", "-".join(names)) + ".sqlite3"
 

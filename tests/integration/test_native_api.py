@@ -20,8 +20,8 @@ runpod = pytest.importorskip("runpod", reason="RunPod's Python SDK (runpod) is n
 
 pytestmark = pytest.mark.engine
 
-PROMPT = {"prompt": "The capital of France is", "sampling_params": {"max_tokens": 10, "temperature": 0}}
-CHAT = {
+PROMPT: dict[str, Any] = {"prompt": "The capital of France is", "sampling_params": {"max_tokens": 10, "temperature": 0}}
+CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "sampling_params": {"max_tokens": 200, "temperature": 0},
 }
@@ -30,7 +30,7 @@ STORY = {
     "stream": True,
     "sampling_params": {"max_tokens": 100, "temperature": 0, "ignore_eos": True},
 }
-ENDLESS = {"prompt": "Once upon a time", "sampling_params": {"max_tokens": 4000, "ignore_eos": True}}
+ENDLESS: dict[str, Any] = {"prompt": "Once upon a time", "sampling_params": {"max_tokens": 4000, "ignore_eos": True}}
 GET_WEATHER = {
     "type": "function",
     "function": {
@@ -392,7 +392,8 @@ def test_streamed_openai_responses_and_messages(http: httpx.Client, route: str) 
 
 
 def test_the_models_whatever_the_method(http: httpx.Client) -> None:
-    for extra in ({}, {"openai_input": {}}, {"openai_input": None}):
+    extras: list[dict[str, Any]] = [{}, {"openai_input": {}}, {"openai_input": None}]
+    for extra in extras:
         [models] = output_of(http, {"openai_route": "/v1/models", **extra})
         assert [model["id"] for model in models["data"]] == [MODEL]
         assert models["data"][0]["root"] == MODEL, "not the path of the weights"

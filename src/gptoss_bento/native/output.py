@@ -56,7 +56,11 @@ def reader(request: EngineRequest, token_bytes: TokenBytes, *, event_stream: boo
 def error_text(request: EngineRequest, status: int, body: bytes) -> str:
     """One sentence from the body of an engine's error, naming the field."""
     message, param = _message(_parsed(body))
-    message = " ".join(message.split()) or f"The engine answered {status}."
+    return _sentence(request, message or f"The engine answered {status}.", param)
+
+
+def _sentence(request: EngineRequest, message: str, param: str) -> str:
+    message = " ".join(message.split())
     if message.startswith("Grammar error") and "structured_outputs" in (request.body or {}):
         param = "structured_outputs"
     if request.path == COMPLETIONS and "maximum context length" in message:
@@ -99,7 +103,7 @@ class WholeReader:
     def finish(self) -> Iterator[Item]:
         body = _parsed(bytes(self._body))
         if isinstance(body, dict):
-            _refuse_aborted(body)
+            _refuse_aborted(self._request, body)
         yield whole_item(self._request, body) if self._request.format is OutputFormat.TOKENS else body
 
 
@@ -144,12 +148,12 @@ def _before_stop(request: EngineRequest, choice: dict[str, Any], content: str | 
     return head if found else content
 
 
-def _refuse_aborted(body: dict[str, Any]) -> None:
+def _refuse_aborted(request: EngineRequest, body: dict[str, Any]) -> None:
     """The error that an event carries, or that an end of `abort` stands for."""
     if body.get("type") in ("response.failed", "error"):
-        raise EngineError(_message(body.get("response") or body)[0])
+        raise EngineError(_sentence(request, *_message(body.get("response") or body)))
     if body.get("error"):
-        raise EngineError(_message(body)[0])
+        raise EngineError(_sentence(request, *_message(body)))
     if any(isinstance(choice, dict) and choice.get("finish_reason") == "abort" for choice in _choices(body)):
         raise EngineError("The engine aborted the generation.")
 
@@ -188,6 +192,7 @@ class FrameReader:
     """Items of whole frames: strings that joined are the body, or lists of the parsed frames without `[DONE]`."""
 
     def __init__(self, request: EngineRequest) -> None:
+        self._request = request
         self._parse = request.format is OutputFormat.CHUNKS
         self._frames = Frames()
         self._counter = Counter(request.schedule)
@@ -214,7 +219,7 @@ class FrameReader:
             if self._counter.add(size):
                 yield from self._close()
         if isinstance(chunk, dict):
-            _refuse_aborted(chunk)
+            _refuse_aborted(self._request, chunk)
 
     def _parts(self, frame: str, chunk: Any) -> list[Any]:
         if self._parse:
@@ -263,7 +268,7 @@ class TokenReader:
             yield self._close(last=True)
 
     def _take(self, chunk: dict[str, Any]) -> Iterator[Item]:
-        _refuse_aborted(chunk)
+        _refuse_aborted(self._request, chunk)
         if ids := chunk.get("prompt_token_ids"):
             self._input = len(ids)
         for choice in chunk["choices"]:

@@ -236,7 +236,7 @@ def test_bentoml_client_hears_what_is_wrong_with_its_input(client: Any) -> None:
 
 
 def test_bentoml_client_hears_why_a_job_failed(client: Any) -> None:
-    with pytest.raises(BentoMLException, match="maximum context length") as failed:
+    with pytest.raises(BentoMLException, match="max_tokens must leave room for the prompt") as failed:
         client.generate(prompt="one", sampling_params={"max_tokens": 5000})
 
     assert failed.value.error_code == HTTPStatus.FAILED_DEPENDENCY

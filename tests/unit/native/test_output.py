@@ -390,9 +390,13 @@ def test_the_engines_error_is_one_sentence(body: Any, words: str) -> None:
 
 def test_a_wrong_grammar_names_structured_outputs() -> None:
     request = EngineRequest("POST", COMPLETIONS, body={"structured_outputs": {"regex": "("}})
-    body = json.dumps({"error": {"message": "Grammar error: invalid regex\n  (\n  ^"}}).encode()
+    error = {"error": {"message": "Grammar error: invalid regex\n  (\n  ^"}}
+    words = "structured_outputs: Grammar error: invalid regex ( ^"
 
-    assert error_text(request, 400, body) == "structured_outputs: Grammar error: invalid regex ( ^"
+    assert error_text(request, 400, json.dumps(error).encode()) == words
+    with pytest.raises(EngineError) as raised:  # streamed, it comes as an event
+        read(tokens_request(structured_outputs={"regex": "("}), frame(error))
+    assert str(raised.value) == words
 
 
 def test_too_many_tokens_name_max_tokens() -> None:

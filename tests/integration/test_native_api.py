@@ -12,11 +12,10 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+import runpod
 
 from tests.integration.test_disconnect import wait_for_running
 from tests.server import MODEL, NO_TLS, ServedProcess
-
-runpod = pytest.importorskip("runpod", reason="RunPod's Python SDK (runpod) is not installed")
 
 pytestmark = pytest.mark.engine
 
@@ -25,7 +24,7 @@ CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "sampling_params": {"max_tokens": 200, "temperature": 0},
 }
-STORY = {
+STORY: dict[str, Any] = {
     "prompt": "Once upon a time",
     "stream": True,
     "sampling_params": {"max_tokens": 100, "temperature": 0, "ignore_eos": True},

@@ -104,7 +104,10 @@ class _Reader:
         if "HOST" not in texts and not _unset(self._environ.get("HOST", "")):
             self._warnings.append("HOST is not an IP address or localhost; it is not used.")
         try:
-            return ServerSettings.model_validate(texts)
+            server = ServerSettings.model_validate(texts)
+            if server.rate_limit:
+                self._warnings.append("RATE_LIMIT: the limits are not enforced yet.")
+            return server
         except ValidationError as error:
             for each in error.errors():
                 name = str(each["loc"][0])

@@ -71,7 +71,9 @@ class ServerSettings(BaseModel):
     endpoint_ids: Names = Field((), description="The only ids accepted in /v2/{id}/, comma list. Default: any.")
     default_endpoint_id: str = Field("local", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Endpoint id in documents.")
     request_timeout: float = Field(3600, gt=0, description="Seconds that one request may take.")
-    rate_limit: Switch = Field(False, description="Enforce RunPod's published request limits.")
+    rate_limit: Switch = Field(
+        False, description="Enforce RunPod's published request limits. Not done yet; a warning says so."
+    )
 
     # Native jobs
     job_store_url: Secret = Field(
@@ -113,9 +115,7 @@ class ServerSettings(BaseModel):
     async_result_ttl_ms: int = Field(1_800_000, ge=1000, description="Milliseconds that results of /run stay.")
     sync_result_ttl_ms: int = Field(60_000, ge=1000, description="Milliseconds that results of /runsync stay.")
     max_run_body_bytes: int = Field(10_485_760, ge=1, description="Largest body of /run.")
-    max_runsync_body_bytes: int = Field(
-        20_971_520, ge=1, description="Largest body of /runsync and of the OpenAI routes."
-    )
+    max_runsync_body_bytes: int = Field(20_971_520, ge=1, description="Largest body of /runsync.")
     webhook_allow_private: Switch = Field(False, description="Webhooks may go to loopback and private addresses.")
     webhook_retries: int = Field(2, ge=0, description="Further attempts after a webhook failed.")
     webhook_retry_delay_ms: int = Field(10_000, ge=0, description="Milliseconds between these attempts.")

@@ -489,6 +489,10 @@ def test_an_address_that_is_none_is_not_used_because_shells_set_such() -> None:
     assert "HOST is not an IP address" in settings.warnings[0]
 
 
+def test_a_switch_that_does_nothing_yet_says_so() -> None:
+    assert load_settings({"RATE_LIMIT": "1"}).warnings == ("RATE_LIMIT: the limits are not enforced yet.",)
+
+
 # Where models are kept
 
 

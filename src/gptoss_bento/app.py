@@ -107,7 +107,7 @@ class Worker:
     def _load_settings(self) -> Settings:
         with self.startup.timed("settings"):
             settings = environment.load_settings()
-        environment.apply({name: value for name, (value, _) in settings.derived.items()})
+        environment.apply_derived(settings)
         return settings
 
     async def _prepare(self, settings: Settings) -> list[str]:

@@ -25,7 +25,8 @@ from pydantic import ValidationError
 from gptoss_bento import extra_arguments
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.settings import ServerSettings, Settings, comma_list
-from gptoss_bento.variables import RESERVED, Alias, Catalogue, Limits, catalogue, nearest, own_variables, typos
+from gptoss_bento.spelling import nearest
+from gptoss_bento.variables import RESERVED, Catalogue, Limits, catalogue, own_variables, typos
 from gptoss_bento.vllm_options import Option, known_options, parse_bool
 
 # Options that have a place of their own in Settings and in the plan.
@@ -149,7 +150,7 @@ class _Reader:
         option = known_options().get(name)
         if option is None:
             close = nearest(name, known_options())
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = f"; did you mean {close}?" if close else ""
             self._problems.append(f"{where}: vLLM has no such option{hint}")
         return option
 
@@ -188,15 +189,12 @@ class _Reader:
             value = self._parse(option.parse, name, text)
             if value not in (None, "", [], ()):
                 found[alias.option] = _Said(not value if alias.inverted else value, name)
-                self._warn_of_alias(name, alias)
+                if alias.warning:
+                    self._warnings.append(f"{name}: {alias.warning}.")
         return found | self._speculation()
 
     def _is_said(self, option: Option) -> bool:
         return not self._is_unset(option, self._environ.get(option.variable, ""))
-
-    def _warn_of_alias(self, name: str, alias: Alias) -> None:
-        if alias.warning:
-            self._warnings.append(f"{name}: {alias.warning}.")
 
     def _speculation(self) -> dict[str, _Said]:
         """One structured option out of several variables; the whole option, if set, wins over them."""
@@ -411,6 +409,11 @@ def apply(variables: Mapping[str, str]) -> None:
     """
     os.environ.update(variables)
     os.environ.pop("VLLM_PORT", None)
+
+
+def apply_derived(settings: Settings) -> None:
+    """Puts what follows from the settings into this process, before the hub's library reads HF_HOME at its import."""
+    apply({name: value for name, (value, _) in settings.derived.items()})
 
 
 def _unset(text: str) -> bool:

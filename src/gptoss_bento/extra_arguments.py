@@ -7,10 +7,11 @@ The plan can then show them and check them. Words that set one entry of a struct
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from gptoss_bento.variables import nearest
+from gptoss_bento.spelling import nearest
 from gptoss_bento.vllm_options import Option, known_options
 
 _FLAG = re.compile(r"-{1,2}[A-Za-z]")
@@ -64,21 +65,26 @@ def _groups(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def _option(flag: str, reserved: Collection[str]) -> tuple[Option, bool]:
     """The option of a flag, and whether the flag says no. Underscores and unique beginnings will do, as to vLLM."""
     flag = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
-    flags = {each: (option, False) for option in known_options().values() for each in option.flags}
-    flags |= {
-        "--no-" + each[2:]: (option, True)
-        for option in known_options().values()
-        for each in option.flags
-        if option.kind == "switch" and each.startswith("--")
-    }
+    flags = _flags()
     matches = {id(option): (option, negated) for each, (option, negated) in flags.items() if each.startswith(flag)}
     found = flags.get(flag) or (next(iter(matches.values())) if len(matches) == 1 and flag.startswith("--") else None)
     if found is None:
         close = nearest(flag, flags)
-        raise ValueError(f"options of vLLM; {flag} is none" + (f", did you mean {close[0]}?" if close else ""))
+        raise ValueError(f"options of vLLM; {flag} is none" + (f", did you mean {close}?" if close else ""))
     if found[0].name in reserved:
         raise ValueError(f"vLLM options without {flag}, which this server decides")
     return found
+
+
+@cache
+def _flags() -> Mapping[str, tuple[Option, bool]]:
+    """All flags with their options, and whether they say no."""
+    options = known_options().values()
+    yes = {each: (option, False) for option in options for each in option.flags}
+    switches = [option for option in options if option.kind == "switch"]
+    return yes | {
+        f"--no-{each[2:]}": (option, True) for option in switches for each in option.flags if each.startswith("--")
+    }
 
 
 def _value(option: Option, negated: bool, given: list[str]) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from enum import StrEnum
+
+from gptoss_bento.spelling import nearest
 
 
 class Goal(StrEnum):
@@ -20,5 +21,5 @@ def parse_goal(text: str) -> Goal:
     word = text.strip().lower()
     if word in list(Goal):
         return Goal(word)
-    close = difflib.get_close_matches(word, list(Goal), n=1)
-    raise ValueError(f"{', '.join(Goal)}" + (f"; did you mean {str(close[0])!r}?" if close else ""))
+    close = nearest(word, Goal)
+    raise ValueError(f"{', '.join(Goal)}" + (f"; did you mean {str(close)!r}?" if close else ""))

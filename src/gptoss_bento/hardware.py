@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -16,6 +15,7 @@ import psutil
 
 from gptoss_bento.cards import family_of, known_cards, recognised
 from gptoss_bento.errors import ConfigurationError, HardwareError
+from gptoss_bento.spelling import nearest
 
 GIB = 1024**3
 _MIB = 1024**2
@@ -102,8 +102,8 @@ def hardware_named(text: str) -> Hardware:
 
 
 def _no_such_card(key: str) -> str:
-    close = difflib.get_close_matches(key, known_cards(), n=1, cutoff=0.4)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    close = nearest(key, known_cards(), 0.4)
+    hint = f"; did you mean {close!r}?" if close else "."
     return f"There is no card {key!r}{hint} Known: {', '.join(known_cards())}; two of them are written like h100x2."
 
 

@@ -5,7 +5,6 @@ A profile may `include` files that begin with an underscore: tiers, goals and li
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from gptoss_bento.cards import families
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.goal import Goal
 from gptoss_bento.hardware import Gpu, Hardware
+from gptoss_bento.spelling import nearest
 from gptoss_bento.variables import RESERVED
 from gptoss_bento.vllm_options import known_options
 
@@ -329,6 +329,6 @@ def largest_group(gpus: int) -> int:
 
 def _no_such_profile(name: str) -> str:
     names = profile_names()
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    close = nearest(name, names)
+    hint = f"; did you mean {close!r}?" if close else "."
     return f"There is no profile {name!r}{hint} Known: {', '.join(names)}, or the path of a .yaml file."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from gptoss_bento.settings import ServerSettings
+from gptoss_bento.spelling import nearest
 from gptoss_bento.vllm_options import known_options
 
 # vLLM options that are none here: BentoML or this server decides them, or they are keys, which belong in no command
@@ -136,10 +136,6 @@ def typos(names: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in sorted(suspects):
         if len(name) >= _SHORTEST_TYPO and name.isupper() and not _KUBERNETES.match(name):
-            found.update((name, close) for close in nearest(name, meant, _LIKENESS))
+            close = nearest(name, meant, _LIKENESS)
+            found |= {name: close} if close else {}
     return found
-
-
-def nearest(name: str, names: Iterable[str], likeness: float = 0.6) -> list[str]:
-    """The most similar name, in a list, or an empty list."""
-    return difflib.get_close_matches(name, list(names), n=1, cutoff=likeness)

@@ -685,3 +685,11 @@ def test_keys_are_taken_from_either_variable_and_hidden_from_vllm(
     assert environment.take_api_keys() == keys
     assert "VLLM_API_KEY" not in os.environ
     assert environment.take_api_keys() == keys  # a worker reads what its supervisor left
+
+
+def test_what_follows_from_the_settings_reaches_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"BASE_PATH": "/data"})
+
+    environment.apply_derived(load_settings())
+
+    assert os.environ["HF_HOME"] == "/data/huggingface-cache/hub"

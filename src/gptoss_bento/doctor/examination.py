@@ -87,9 +87,7 @@ async def examine(request: Request, machine: Machine | None = None) -> list[Find
     variables = environment.extended({}) if machine.variables is None else machine.variables
     case = await _opened(request, machine, variables)
     if case.settings and machine.variables is None:
-        environment.apply(
-            {name: value for name, (value, _) in case.settings.derived.items()}
-        )  # where the hub's cache is
+        environment.apply_derived(case.settings)  # where the hub's cache is
     checks = _checks(request, machine, variables, case)
     limit_s = request.timeout_s + _SPARE_S
     found = await asyncio.gather(*(examined(name, check, limit_s) for name, check in checks.items()))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -32,6 +31,7 @@ from gptoss_bento.native.routes import RETRY, HttpError, answer, opened, read_bo
 from gptoss_bento.native.runner import Runner
 from gptoss_bento.native.store import StoreUnavailableError
 from gptoss_bento.settings import ServerSettings
+from gptoss_bento.spelling import nearest
 
 _CLIENT_LEFT = 499  # nginx's; nobody hears it but the log
 
@@ -140,9 +140,9 @@ def _input_problems(fields: Mapping[str, Any], settings: ServerSettings) -> list
 def _unknown(name: str, value: Any) -> str:
     if name == "stream":
         return f"stream must be left out, got {shown(value)}: generate answers when all is there, jobs of /run stream."
-    near = get_close_matches(name, GenerateInput.model_fields, 1)
+    near = nearest(name, GenerateInput.model_fields)
     names = ", ".join(GenerateInput.model_fields)
-    hint = f"Did you mean {near[0]}?" if near else f"It takes {names}."
+    hint = f"Did you mean {near}?" if near else f"It takes {names}."
     return f"{shown(name)[1:-1]} is no field of generate, got {shown(value)}. {hint}"
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from gptoss_bento.native.json_text import shown
+from gptoss_bento.spelling import nearest
 
 Check = Callable[[Any], bool]
 
@@ -182,8 +182,8 @@ def _single_problems(values: Mapping[str, Any], chat: bool) -> list[str]:
 def _unknown(name: str, value: Any, chat: bool) -> str:
     if name in (_COMPLETION if chat else _CHAT):
         return f"{name} is for {'prompt' if chat else 'messages'} jobs only, got {shown(value)}."
-    near = get_close_matches(name, _rules(chat), 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    near = nearest(name, _rules(chat))
+    hint = f" Did you mean {near}?" if near else ""
     return f"{shown(name)[1:-1]} is not a sampling parameter, got {shown(value)}.{hint}"
 
 

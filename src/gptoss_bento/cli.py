@@ -262,6 +262,7 @@ def _figure(value: float | None, digits: int) -> str:
 def _prepare(settings: Settings, planned: EnginePlan) -> Artifacts:
     from gptoss_bento import artifacts
 
+    environment.apply_derived(settings)  # as the service does: the model goes where the service will look for it
     return artifacts.prepare(
         planned.model.value, planned.revision.value, settings.cache_dir, settings.vocabulary_dir, planned.draft
     )

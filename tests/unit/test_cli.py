@@ -239,6 +239,15 @@ print(json.dumps(sorted(sys.modules)))
 # prepare
 
 
+def test_prepare_puts_the_model_where_the_service_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    os.environ["BASE_PATH"] = "/data"
+
+    assert invoke("prepare").exit_code == 0
+
+    assert os.environ["HF_HOME"] == "/data/huggingface-cache/hub"
+
+
 def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = Calls(Artifacts("/models/m", Path("/vocabulary")))
     monkeypatch.setattr(artifacts, "prepare", prepare)

@@ -89,12 +89,22 @@ def running(
 ) -> Iterator[RunningServer]:
     """Runs a server until the end of the block; its output goes to `log`.
 
+    Every server gets a session of its own, as BentoML's workers have anyway: Linux shares the cores out by session
+    (autogroup), and on few cores a client can wait a second for its turn beside a session that keeps them busy.
+
     Raises:
         EngineStartError: it ended, or did not answer within `timeout_s` seconds.
     """
     started = time.perf_counter()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, env=variables, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            cwd=folder,
+            env=variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         base_url = f"http://127.0.0.1:{port}/v1"
         _wait_until_answering(base_url, process, log, started + timeout_s)

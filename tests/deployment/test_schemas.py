@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import kubernetes_validate
 import promql_parser
 import pytest
 import yaml
-from _bentoml_sdk.service.config import validate
-from bentoml._internal.cloud.schemas.modelschemas import DeploymentStrategy
-from bentoml._internal.cloud.schemas.schemasv2 import CreateDeploymentSchema
-from bentoml._internal.utils.cattr import bentoml_cattr
 
 from tests.deployment.files import GPU_PROFILES, OVERLAYS, compose, document, manifests, metric_names, queries
+
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BentoML's, when it is imported
+    from _bentoml_sdk.service.config import validate  # type: ignore[import-untyped]
+    from bentoml._internal.cloud.schemas.modelschemas import DeploymentStrategy
+    from bentoml._internal.cloud.schemas.schemasv2 import CreateDeploymentSchema
+    from bentoml._internal.utils.cattr import bentoml_cattr
 
 SCHEMAS = Path(__file__).parent / "schemas"
 RUNPOD = yaml.safe_load((SCHEMAS / "runpod.yaml").read_text())
@@ -66,6 +69,13 @@ def test_bentocloud_takes_its_files(profile: str) -> None:
     for service in given["services"].values():
         validate(service["config_overrides"])
         assert DeploymentStrategy(service["deployment_strategy"])
+
+
+def test_a_field_that_bentoml_would_drop_would_be_noticed() -> None:
+    given = document("bentocloud/gpt-oss-20b.yaml")
+    given["services"]["gptoss-bento"]["scaling"]["maximum"] = 3
+
+    assert not _same(bentoml_cattr.structure(given, CreateDeploymentSchema), given)
 
 
 def _same(read: Any, given: Any) -> bool:

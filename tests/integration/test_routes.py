@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from tests.deployment.files import metric_names
 from tests.server import MODEL, ServedProcess
 
 pytestmark = pytest.mark.engine
@@ -108,11 +110,12 @@ def test_probes_tell_alive_and_ready_with_the_phases(http: httpx.Client) -> None
     ]
 
 
-def test_metrics_hold_those_of_vllm_and_of_bentoml(http: httpx.Client) -> None:
+def test_metrics_hold_those_of_vllm_and_of_bentoml_and_all_that_deployments_ask_for(http: httpx.Client) -> None:
     http.post("/v1/chat/completions", json=CHAT).raise_for_status()
     text = http.get("/metrics").text
     assert "vllm:request_success_total" in text
     assert "bentoml_service_request_total" in text
+    assert not {name for name in metric_names() if not re.search(rf"^{name}\b", text, re.MULTILINE)}
 
 
 def test_the_plan_in_the_log_names_the_origin_of_every_value(server: ServedProcess) -> None:

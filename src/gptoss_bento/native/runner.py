@@ -17,6 +17,7 @@ from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, item
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Job, NewJob, Status
 from gptoss_bento.native.json_text import dumps, shown
+from gptoss_bento.native.metrics import job_gauges
 from gptoss_bento.native.output import EngineError
 from gptoss_bento.native.payload import Envelope, EnvelopeError, InputError
 from gptoss_bento.native.place import is_gone, own_place
@@ -49,6 +50,7 @@ _LOOK_S = 0.5  # how soon is noticed what another process did
 _BEAT_S = 3.0
 _EXPIRE_S = 1.0
 _CLEAN_S = 5.0
+_COUNT_S = 5.0  # Prometheus asks every 15 s or so
 _WEBHOOK_S = 1.0
 _DELIVERIES = 20
 _STOP_S = 3.0  # the service has 8 s between SIGTERM and its forced end
@@ -251,6 +253,7 @@ class Runner:
             (_BEAT_S, self._beat),
             (_EXPIRE_S, self._expire),
             (_CLEAN_S, self._clean),
+            (_COUNT_S, self._count),
         ):
             self._spawn(self._every(interval_s, work))
 
@@ -395,6 +398,11 @@ class Runner:
     async def _clean(self) -> None:
         while not self._stopping.is_set() and await self.store.clean():
             pass
+
+    async def _count(self) -> None:
+        gauges = job_gauges()
+        gauges.in_progress.set(len(self._runs))
+        gauges.in_queue.set(await self.store.queue_length())
 
     async def _webhook_loop(self) -> None:
         while not self._stopping.is_set():

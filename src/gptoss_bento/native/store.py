@@ -365,6 +365,11 @@ class JobStore:
         waiting = (_jobs.c.status == Status.IN_QUEUE) & (_jobs.c.expires_at > self._now())
         return (connection.execute(sa.select(_jobs.c.seq).where(waiting).limit(1))).first() is not None
 
+    @_reads
+    def queue_length(self, connection: sa.Connection) -> int:
+        """How many wait, whoever will run them."""
+        return _queue_length(connection)
+
     @_writes
     def append(self, connection: sa.Connection, claim: Claim, first: int, items: Sequence[str]) -> bool:
         """Adds output to a running job; `first` is the place of the first item, so that a repetition adds nothing.
@@ -740,9 +745,13 @@ def _append(connection: sa.Connection, claim: Claim, first: int, items: Sequence
     return True
 
 
-def _refuse_overflow(connection: sa.Connection, max_queue_size: int) -> None:
+def _queue_length(connection: sa.Connection) -> int:
     waiting = sa.select(sa.func.count()).select_from(_jobs).where(_jobs.c.status == Status.IN_QUEUE)
-    if (connection.execute(waiting)).scalar_one() >= max_queue_size:
+    return int(connection.execute(waiting).scalar_one())
+
+
+def _refuse_overflow(connection: sa.Connection, max_queue_size: int) -> None:
+    if _queue_length(connection) >= max_queue_size:
         raise QueueFullError(f"{max_queue_size} jobs wait already.")
 
 

@@ -1,0 +1,56 @@
+"""The gauges, as a runner sets them. That /metrics has them is tested on the real server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from gptoss_bento.native import runner as runner_module
+from gptoss_bento.native.fake_engine import FakeEngine
+from gptoss_bento.native.metrics import job_gauges
+from gptoss_bento.native.payload import Envelope, Policy
+from gptoss_bento.native.runner import Runner, running_jobs
+from gptoss_bento.settings import ServerSettings
+
+POLICY = Policy(600_000, 86_400_000)
+
+
+def counted() -> tuple[float | None, float | None]:
+    """(waiting, running), as Prometheus would read them."""
+    names = ("gptoss_bento_jobs_in_queue", "gptoss_bento_jobs_in_progress")
+    return REGISTRY.get_sample_value(names[0]), REGISTRY.get_sample_value(names[1])
+
+
+async def until_counted(waiting: int, running: int) -> None:
+    async with asyncio.timeout(5):
+        while counted() != (waiting, running):  # noqa: ASYNC110  # Prometheus would look again, too
+            await asyncio.sleep(0.005)
+
+
+async def submit(runner: Runner, count: int) -> None:
+    given = {"prompt": "x", "sampling_params": {"max_tokens": 5}}
+    for _ in range(count):
+        await runner.submit(Envelope(given, POLICY, None), sync=False)
+
+
+async def test_they_count_what_waits_and_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runner_module, "_COUNT_S", 0.01)
+    fake = FakeEngine()
+    fake.gate.clear()
+    settings = ServerSettings(job_store_url=f"sqlite:///{tmp_path / 'jobs.sqlite3'}", max_concurrency=2)
+    async with running_jobs(settings, Path("unused")) as runner:
+        await submit(runner, 5)
+        await until_counted(5, 0)
+
+        runner.attach(fake.engine())
+        await until_counted(3, 2)
+
+        fake.gate.set()
+        await until_counted(0, 0)
+
+
+def test_there_is_one_set_of_gauges_in_a_process() -> None:
+    assert job_gauges() is job_gauges()

@@ -42,7 +42,7 @@ def test_what_the_engine_refuses_is_told(sdk: Any) -> None:
     ) as refused:
         sdk.generate(prompt="x", sampling_params={"max_tokens": 1_000_000})
 
-    assert refused.value.error_code == 424
+    assert refused.value.error_code == 400
 
 
 def test_bentoml_documents_it(server: ServedProcess) -> None:

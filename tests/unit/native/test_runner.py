@@ -138,6 +138,7 @@ async def test_a_wrong_input_is_a_failed_job(jobs: Runner, given: dict[str, Any]
     job, items = await ended(jobs, await submit(jobs, given))
 
     assert (job.status, items) == (Status.FAILED, [])
+    assert job.refused
     assert words in str(job.error)
 
 
@@ -158,7 +159,7 @@ async def test_a_failure_in_the_midst_keeps_what_was_streamed(jobs: Runner, fake
     job_id = await submit(jobs, STREAM)
     job, _ = await ended(jobs, job_id)
 
-    assert (job.status, job.error) == (Status.FAILED, "the engine stumbled")
+    assert (job.status, job.error, job.refused) == (Status.FAILED, "the engine stumbled", False)
     status, items = await take(jobs, job_id)
     assert status is Status.FAILED
     assert [len(item["choices"][0]["tokens"]) for item in items] == [1, 3]
@@ -172,6 +173,7 @@ async def test_a_fault_of_ours_is_no_stack_trace(jobs: Runner, monkeypatch: pyte
     job, _ = await ended(jobs, await submit(jobs, PROMPT))
 
     assert (job.status, job.error) == (Status.FAILED, "The server could not run the job; its log says why.")
+    assert not job.refused
 
 
 async def test_no_more_run_at_once_than_may(fake: FakeEngine, store_url: str) -> None:
@@ -340,7 +342,7 @@ async def test_a_stopped_runner_gives_its_job_back(fake: FakeEngine, store_url: 
 async def _die(stack: AsyncExitStack, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left after kill -9: a store in which the worker runs its jobs and says nothing any more."""
 
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any, **__: Any) -> None:
         return None
 
     for name in ("interrupt", "leave", "finish", "append"):
@@ -418,12 +420,12 @@ async def test_output_survives_a_store_that_is_away_for_a_while(jobs: Runner, mo
     finish, append = jobs.store.finish, jobs.store.append
 
     def failing_twice(method: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
-        async def attempt(*args: Any) -> bool:
+        async def attempt(*args: Any, **options: Any) -> bool:
             nonlocal tries
             tries += 1
             if tries % 3:
                 raise StoreUnavailableError("disk full")
-            return await method(*args)
+            return await method(*args, **options)
 
         return attempt
 

@@ -17,7 +17,10 @@ from tests.server import REPOSITORY
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml.serving import ensure_prometheus_dir
 
+    from gptoss_bento.bundle import keep_metrics_in
     from gptoss_bento.native.generate import GenerateApi
 
 # Their own warnings at import are not ours to fix.
@@ -70,3 +73,11 @@ def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) 
     top = {path.name for path in source.iterdir()}
     assert {"service.py", "configs", "src"} <= top
     assert not top & {"tests", "docs", ".venv", ".git", ".ci"}
+
+
+def test_each_service_can_have_a_folder_for_metrics_of_its_own(tmp_path: Path) -> None:
+    try:
+        keep_metrics_in(tmp_path / "metrics")
+        assert ensure_prometheus_dir() == str(tmp_path / "metrics")  # what `bentoml serve` calls
+    finally:
+        BentoMLContainer.prometheus_multiproc_dir.reset()

@@ -52,7 +52,7 @@ def test_no_accepted_job_is_lost(store_url: str) -> None:
             jobs = client.get("/health").json()["jobs"]
             missing = JOBS_AT_ONCE - jobs["inQueue"] - jobs["inProgress"]
             runs = [clients.submit(submit, client, accepted, missing // CLIENTS) for _ in range(CLIENTS)]
-            time.sleep(random.uniform(0, 0.6))  # noqa: S311  # any moment will do
+            time.sleep(random.uniform(0, 0.4))  # noqa: S311  # any moment will do
             process.kill()
             for run in runs:
                 run.result()

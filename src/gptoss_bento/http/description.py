@@ -136,7 +136,13 @@ def _reachable(path: str, item: Mapping[str, Any]) -> Object | None:
     methods = [method.lower() for method in to.methods if method.lower() in item] if to else []
     if not methods:
         return None
-    return {"servers": _SERVERS, **{method: {**item[method], "tags": [_OPENAI_TAG["name"]]} for method in methods}}
+    return {"servers": _SERVERS, **{method: _as_served(item[method]) for method in methods}}
+
+
+def _as_served(operation: Object) -> Object:
+    """FastAPI describes a 422 of its own, where vLLM answers 400."""
+    responses = {status: answer for status, answer in operation.get("responses", {}).items() if status != "422"}
+    return {**operation, "tags": [_OPENAI_TAG["name"]], "responses": responses}
 
 
 _REFERENCE = re.compile(r"#/components/schemas/([^\"'/]+)")

@@ -49,6 +49,7 @@ def test_an_api_comes_before_an_application_mounted_at_the_root() -> None:
     routes = Service.to_asgi().routes  # type: ignore[attr-defined]
     names = [type(route).__name__ if isinstance(route, PassiveMount) else route.name for route in routes]
     assert names.index("generate") < names.index("PassiveMount") < names.index("openapi-spec")
+    assert "/generate" in Service.openapi_spec.asdict()["paths"]  # type: ignore[attr-defined]  # what /docs.json is made of
 
 
 @pytest.mark.parametrize("profile", ["demo", "gpt-oss-20b", "gpt-oss-120b"])

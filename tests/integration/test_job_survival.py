@@ -18,7 +18,7 @@ from tests.postgres import binaries, postgres_server
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("KILLS", "50"))
+KILLS = int(os.environ.get("KILLS", "30"))
 JOBS_AT_ONCE = 100
 CLIENTS = 10
 JOB = {"input": {"prompt": "a b c", "stream": True, "sampling_params": {"max_tokens": 30}}}

@@ -22,6 +22,7 @@ from gptoss_bento import bundle, supervision
 from gptoss_bento.app import Worker, build_app
 from gptoss_bento.environment import server_settings, take_api_keys, tls_settings
 from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.description import Description
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.native.generate import GenerateApi
 
@@ -32,7 +33,7 @@ class Arguments(BaseModel, extra="forbid"):
     profile: str | None = None
 
 
-supervision.supervise()
+supervision.supervise(bundle.keep_metrics_in)
 settings = server_settings()
 chosen = bundle.describe(bentoml.use_arguments(Arguments).profile or settings.profile, settings, tls_settings())
 worker = Worker(chosen.profile)
@@ -51,5 +52,12 @@ class GptOss(GenerateApi):
 if settings.cors_origins:
     allowed = {"allow_origins": settings.cors_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
     GptOss.add_asgi_middleware(CORSMiddleware, **allowed)  # type: ignore[attr-defined]
-GptOss.add_asgi_middleware(Authentication, keys=take_api_keys(), public=settings.public_routes)  # type: ignore[attr-defined]
+keys = take_api_keys()
+GptOss.add_asgi_middleware(Authentication, keys=keys, public=settings.public_routes)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(Probes, startup=worker.startup)  # type: ignore[attr-defined]
+GptOss.add_asgi_middleware(  # type: ignore[attr-defined]
+    Description,
+    bentoml=lambda: GptOss.openapi_spec.asdict(),  # type: ignore[attr-defined]
+    engine_app=lambda: worker.engine.app if worker.engine else None,
+    locked=bool(keys),
+)

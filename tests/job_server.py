@@ -1,19 +1,28 @@
-"""The job API on the fake engine as a process of its own, to be killed: `python -m tests.job_server PORT STORE_URL`."""
+"""The job API on the fake engine, in this process or as one of its own, to be killed."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import multiprocessing
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import httpx
 import uvicorn
 from starlette.applications import Starlette
 
+from gptoss_bento.bench.servers import free_port
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
+from tests.server import NO_TLS
+
+# The imports take two seconds; a fork of a process that has done them starts in a moment.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["pytest", "tests.job_server"])
 
 
 def job_app(fake: FakeEngine, settings: ServerSettings) -> Starlette:
@@ -30,11 +39,32 @@ def job_app(fake: FakeEngine, settings: ServerSettings) -> Starlette:
     return Starlette(routes=[NativeRoutes(lambda: runners[0]), *fake.app().routes], lifespan=lifespan)
 
 
-def main() -> None:
-    port, url = int(sys.argv[1]), sys.argv[2]
-    app = job_app(FakeEngine(delay_s=0.02), ServerSettings(job_store_url=url))
+@contextmanager
+def job_server(store_url: str, token_s: float = 0.02) -> Iterator[tuple[BaseProcess, httpx.Client]]:
+    """A process with the job API, and a client of it. A token takes `token_s`."""
+    port = free_port()
+    process = _PROCESSES.Process(target=_serve, args=(port, store_url, token_s))
+    process.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, verify=NO_TLS) as client:
+            _wait_until_ready(process, client)
+            yield process, client
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(port: int, store_url: str, token_s: float) -> None:
+    app = job_app(FakeEngine(delay_s=token_s), ServerSettings(job_store_url=store_url))
     uvicorn.run(app, port=port, log_level="error")
 
 
-if __name__ == "__main__":
-    main()
+def _wait_until_ready(process: BaseProcess, client: httpx.Client) -> None:
+    while process.is_alive():
+        try:
+            client.get("/health")
+        except httpx.TransportError:
+            time.sleep(0.01)
+        else:
+            return
+    raise AssertionError("the server ended")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
 
 from gptoss_bento.profile import AUTOMATIC, Profile, load_profile
 from gptoss_bento.settings import ServerSettings
@@ -67,6 +69,14 @@ def _options(name: str, profile: Profile) -> dict[str, Any]:
         "labels": {"profile": profile.name, "model": profile.model.source},
         "image": _image("cuda" if profile.requires.gpus else "cpu"),
     }
+
+
+def keep_metrics_in(folder: Path) -> None:
+    """Tells BentoML where the processes of this service keep their metrics; it makes and empties the folder.
+
+    Its own choice is one folder for all services of a user, where each start takes the others' metrics away.
+    """
+    BentoMLContainer.prometheus_multiproc_dir.set(str(folder))
 
 
 def _image(platform: str) -> bentoml.images.Image:

@@ -381,6 +381,25 @@ def take_api_keys() -> tuple[str, ...]:
     return () if _unset(text) else comma_list(text)
 
 
+def metrics_folder(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Where the operator wants the metrics of the service's processes, `PROMETHEUS_MULTIPROC_DIR`. None: not said.
+
+    Raises:
+        ConfigurationError: the folder holds something else, which BentoML would delete.
+    """
+    text = (os.environ if environ is None else environ).get("PROMETHEUS_MULTIPROC_DIR", "")
+    if _unset(text):
+        return None
+    folder = Path(text).expanduser()
+    other = next((path for path in folder.iterdir() if path.suffix != ".db"), None) if folder.is_dir() else None
+    if other or (folder.exists() and not folder.is_dir()):
+        holds = f"which holds {other.name}" if other else "which is a file"
+        raise ConfigurationError(
+            f"PROMETHEUS_MULTIPROC_DIR must be a folder for metrics alone, each start empties it, got {text}, {holds}."
+        )
+    return folder
+
+
 _EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
 
 

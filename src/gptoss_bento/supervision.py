@@ -14,6 +14,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -39,6 +40,11 @@ class ExitNote:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def metrics(self) -> Path:
+        """The folder for metrics of the service whose note this is."""
+        return self._path.with_suffix(".metrics")
+
     def write(self, error: GptOssBentoError) -> None:
         """The first cause stays; what follows from it is not written over it."""
         if not self._path.exists():
@@ -56,17 +62,27 @@ class ExitNote:
         return note["exit_code"], note["cause"]
 
 
-def supervise() -> None:
-    """Called when service.py is imported. In the supervisor it installs the exit hook; in a worker it does nothing."""
+def supervise(keep_metrics_in: Callable[[Path], None] = lambda _: None) -> None:
+    """Called when service.py is imported. In the supervisor it installs the exit hook; in a worker it does nothing.
+
+    Args:
+        keep_metrics_in: is told where the processes of this service keep their metrics: where the operator wants them,
+            or in a folder that goes with the service.
+
+    Raises:
+        ConfigurationError: the operator's folder cannot be used.
+    """
     if environment.exit_note_path() is not None:
         return
     note = ExitNote(environment.set_exit_note_path())
+    keep_metrics_in(environment.metrics_folder() or note.metrics)
     atexit.register(_exit_as_noted, note)
     sys.excepthook = _explain(sys.excepthook)
 
 
 def _exit_as_noted(note: ExitNote) -> None:
     leave_worker()
+    shutil.rmtree(note.metrics, ignore_errors=True)
     if (taken := note.take()) is None:
         return
     exit_code, cause = taken

@@ -17,7 +17,10 @@ from tests.server import REPOSITORY
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml.serving import ensure_prometheus_dir
 
+    from gptoss_bento.bundle import keep_metrics_in
     from gptoss_bento.native.generate import GenerateApi
 
 # Their own warnings at import are not ours to fix.
@@ -46,6 +49,7 @@ def test_an_api_comes_before_an_application_mounted_at_the_root() -> None:
     routes = Service.to_asgi().routes  # type: ignore[attr-defined]
     names = [type(route).__name__ if isinstance(route, PassiveMount) else route.name for route in routes]
     assert names.index("generate") < names.index("PassiveMount") < names.index("openapi-spec")
+    assert "/generate" in Service.openapi_spec.asdict()["paths"]  # type: ignore[attr-defined]  # what /docs.json is made of
 
 
 @pytest.mark.parametrize("profile", ["demo", "gpt-oss-20b", "gpt-oss-120b"])
@@ -70,3 +74,11 @@ def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) 
     top = {path.name for path in source.iterdir()}
     assert {"service.py", "configs", "src"} <= top
     assert not top & {"tests", "docs", ".venv", ".git", ".ci"}
+
+
+def test_each_service_can_have_a_folder_for_metrics_of_its_own(tmp_path: Path) -> None:
+    try:
+        keep_metrics_in(tmp_path / "metrics")
+        assert ensure_prometheus_dir() == str(tmp_path / "metrics")  # what `bentoml serve` calls
+    finally:
+        BentoMLContainer.prometheus_multiproc_dir.reset()

@@ -1,18 +1,28 @@
-"""Starting and ending the real service: phases, signals, crashes. Each test starts a service of its own."""
+"""Starting and ending the real service: phases, signals, crashes, and what becomes of jobs meanwhile.
+
+Each test starts a service of its own; so what needs other settings is tested here too.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from gptoss_bento.native.fake_engine import FakeEngine
+from gptoss_bento.native.job import Job, Status
+from gptoss_bento.native.runner import running_jobs
+from gptoss_bento.settings import ServerSettings
 from tests.server import MODEL, NO_TLS, ServedProcess, serve
 
 pytestmark = pytest.mark.slow
@@ -95,8 +105,9 @@ def test_signal_while_idle_ends_everything(tmp_path: Path, number: signal.Signal
 
 
 def test_sigterm_under_load_ends_everything(tmp_path: Path) -> None:
-    with serve(tmp_path, DEMO) as served:
+    with serve(tmp_path, {**DEMO, "NATIVE_OUTPUT_FORMAT": "openai", "RAW_OPENAI_OUTPUT": "0"}) as served:
         served.wait_until_ready()
+        assert_outputs_as_openai_has_them(served)
         clients = start_endless_streams(served, 8)
         with all_processes_end(served):
             served.terminate()
@@ -108,10 +119,12 @@ def test_sigterm_under_load_ends_everything(tmp_path: Path) -> None:
 def test_dead_engine_ends_the_service_with_a_cause_and_a_code_that_invites_a_restart(tmp_path: Path) -> None:
     with serve(tmp_path, DEMO) as served:
         served.wait_until_ready()
+        jobs = submit_jobs(served, 100)
         with all_processes_end(served):
             served.engine().kill()
         assert served.process.returncode == 75
         assert "engine process died" in served.output()
+    assert_all_complete(jobs, tmp_path)
 
 
 def test_engine_that_dies_while_it_starts_ends_the_service(tmp_path: Path) -> None:
@@ -137,8 +150,54 @@ def test_killed_worker_is_not_started_again_for_ever(tmp_path: Path) -> None:
 def test_killed_supervisor_takes_the_worker_and_the_engine_with_it(tmp_path: Path) -> None:
     with serve(tmp_path, DEMO) as served:
         served.wait_until_ready()
+        jobs = submit_jobs(served, 100)
         with all_processes_end(served):
             served.process.kill()
+    assert_all_complete(jobs, tmp_path)
+
+
+def assert_outputs_as_openai_has_them(served: ServedProcess) -> None:
+    """The other format: NATIVE_OUTPUT_FORMAT=openai and RAW_OPENAI_OUTPUT=0."""
+    chat = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 60}
+    short = {"sampling_params": {"max_tokens": 5}}
+
+    (whole,) = output_of(served, {"messages": chat["messages"], **short})
+    assert whole["object"] == "chat.completion"
+    (text,) = output_of(served, {"prompt": "Hello", **short})
+    assert text["object"] == "text_completion"
+    frames = "".join(output_of(served, {"prompt": "Hello", "stream": True, **short})).split("\n\n")
+    assert frames[-2:] == ["data: [DONE]", ""]
+    assert json.loads(frames[0].removeprefix("data: "))["object"] == "text_completion"
+    chunks = output_of(served, {"openai_input": {**chat, "stream": True}})
+    assert len(chunks) > 1
+    assert {chunk["object"] for item in chunks for chunk in item} == {"chat.completion.chunk"}
+
+
+def output_of(served: ServedProcess, given: dict[str, Any]) -> list[Any]:
+    job = httpx.post(f"{served.url}/runsync", json={"input": given}, timeout=60, verify=NO_TLS).json()
+    assert job["status"] == "COMPLETED", job
+    return list(job["output"])
+
+
+def submit_jobs(served: ServedProcess, count: int) -> list[str]:
+    """Accepted, some of them running."""
+    job = {"input": {"prompt": "Hello", "stream": True, "sampling_params": {"max_tokens": 100, "ignore_eos": True}}}
+    with httpx.Client(base_url=served.url, verify=NO_TLS) as client:
+        return [client.post("/run", json=job).json()["id"] for _ in range(count)]
+
+
+def assert_all_complete(jobs: Sequence[str], folder: Path) -> None:
+    """Whatever the service left undone is done by the next on its store, here one with the fake engine."""
+
+    async def finish() -> list[Job | None]:
+        settings = ServerSettings(job_store_url=f"sqlite:///{folder / 'jobs.sqlite3'}")
+        async with running_jobs(settings, folder) as runner:
+            runner.attach(FakeEngine().engine())
+            return [(await runner.ended(job_id, 60))[0] for job_id in jobs]
+
+    ended = asyncio.run(finish())
+    assert {job and job.status for job in ended} == {Status.COMPLETED}
+    assert any(job and job.retries for job in ended), "some were running"
 
 
 def stopped_lines(served: ServedProcess) -> Sequence[str]:

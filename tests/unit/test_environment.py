@@ -693,3 +693,19 @@ def test_what_follows_from_the_settings_reaches_the_libraries(monkeypatch: pytes
     environment.apply_derived(load_settings())
 
     assert os.environ["HF_HOME"] == "/data/huggingface-cache/hub"
+
+
+def test_the_folder_for_metrics_is_the_operators_or_none(tmp_path: Path) -> None:
+    (tmp_path / "gauge_livesum_1.db").touch()
+
+    assert environment.metrics_folder({}) is None
+    assert environment.metrics_folder({"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}) == tmp_path
+    assert environment.metrics_folder({"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "new")}) == tmp_path / "new"
+
+
+@pytest.mark.parametrize("name", ["", "thesis.txt"])
+def test_a_folder_that_holds_anything_else_is_not_emptied(tmp_path: Path, name: str) -> None:
+    (tmp_path / "thesis.txt").touch()
+    folder = tmp_path if name == "" else tmp_path / name
+    with pytest.raises(ConfigurationError, match=r"PROMETHEUS_MULTIPROC_DIR must be .*, got .*(thesis.txt|a file)"):
+        environment.metrics_folder({"PROMETHEUS_MULTIPROC_DIR": str(folder)})

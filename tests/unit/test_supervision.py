@@ -118,6 +118,18 @@ def test_a_supervisor_without_a_note_exits_as_it_would(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "bye\n", "")
 
 
+def test_the_folder_for_metrics_goes_with_the_supervisor(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    script = "supervision.supervise(lambda folder: (folder.mkdir(exist_ok=True), print(folder)))"
+    clean = "import os; os.environ.pop('GPTOSS_BENTO_EXIT_NOTE');"
+    own = run(f"{clean} {script}", tmp_path)
+    said = run(f"{clean} os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(tmp_path / 'mine')!r}; {script}", tmp_path)
+
+    assert Path(own.stdout.strip()).parent == tmp_path
+    assert said.stdout.strip() == str(tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"], "what the operator chose stays"
+
+
 def test_a_port_in_use_is_one_line_and_its_own_exit_code(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -71,7 +71,7 @@ async def items_of(
         await _refuse_too_long(request, engine, known.context_length)
     async with engine.call(request, claim.id) as reply:
         if not 200 <= reply.status < 300:
-            raise EngineError(error_text(request, reply.status, await reply.read()))
+            raise EngineError(error_text(request, reply.status, await reply.read()), reply.status)
         read = reader(request, engine.token_bytes, event_stream=reply.is_event_stream)
         async for piece in reply.pieces:
             for item in read.feed(piece):
@@ -142,12 +142,14 @@ class ItemWriter:
             self._lost = not await until_available(lambda: self._store.append(self._claim, first, items))  # noqa: B023
             self._written()
 
-    async def end(self, status: Status, error: str | None = None) -> None:
+    async def end(self, status: Status, error: str | None = None, *, refused: bool = False) -> None:
         """Writes the end of the run together with what waits."""
         if self._writing:
             await self._writing
         if not self._lost:
-            await until_available(lambda: self._store.finish(self._claim, status, self._first, self._waiting, error))
+            await until_available(
+                lambda: self._store.finish(self._claim, status, self._first, self._waiting, error, refused=refused)
+            )
         self._written()
 
     async def settle(self) -> None:

@@ -46,7 +46,7 @@ class FakeEngine:
         per_event: how many tokens an event of a stream holds.
         delay_s: the time one event takes.
         gate: closed, an answer stops before its first token until the gate opens.
-        break_after: the number of events after which a stream ends in an error.
+        break_after: the number of events after which a stream ends in an error; whole answers are errors at once.
     """
 
     answer: Sequence[bytes] | None = None
@@ -105,6 +105,8 @@ class FakeEngine:
             return _refusal(400, message, "max_tokens")
         if body.get("stream"):
             return StreamingResponse(self._stream(body), media_type="text/event-stream")
+        if self.break_after is not None:
+            return _refusal(500, "the engine stumbled")
         listening = asyncio.create_task(_client_left(request))
         work = asyncio.create_task(self._whole(body))
         await asyncio.wait([listening, work], return_when=asyncio.FIRST_COMPLETED)
@@ -220,6 +222,6 @@ def _frame(value: dict[str, Any]) -> str:
     return f"data: {json.dumps(value)}\n\n"
 
 
-def _refusal(status: int, message: str, param: str) -> Response:
+def _refusal(status: int, message: str, param: str | None = None) -> Response:
     error = {"message": message, "type": "BadRequestError", "param": param, "code": status}
     return JSONResponse({"error": error}, status)

@@ -176,8 +176,8 @@ def _failure(job: Job | None) -> HttpError:
     if job is None:
         return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "The job's time to live was over before it ended.")
     if job.status is Status.FAILED:
-        # The engine's refusal or its fault: a job does not keep which. TGI and SageMaker answer the same.
-        return HttpError(HTTPStatus.FAILED_DEPENDENCY, job.error or "The job failed.")
+        status = HTTPStatus.BAD_REQUEST if job.refused else HTTPStatus.INTERNAL_SERVER_ERROR
+        return HttpError(status, job.error or "The job failed.")
     if job.status is Status.TIMED_OUT:
         return HttpError(HTTPStatus.GATEWAY_TIMEOUT, job.error or "The job ran too long.")
     if job.status is Status.CANCELLED:

@@ -74,6 +74,7 @@ class Job:
     error: str | None
     item_count: int
     delivered: int
+    refused: bool = False  # FAILED because of its input: the same input fails again
 
     def body(self, items: Sequence[str] = ()) -> str:
         """The job object of `/status`, one line of JSON. `items` are the JSON texts of the output."""

@@ -23,7 +23,15 @@ _DONE = "[DONE]"
 
 
 class EngineError(Exception):
-    """The engine could not answer, or stopped. The message is what the job's `error` says."""
+    """The engine could not answer, or stopped. The message is what the job's `error` says.
+
+    Attributes:
+        refused: whether the request is to blame, so that the engine would refuse it again.
+    """
+
+    def __init__(self, message: str, status: object = None) -> None:
+        super().__init__(message)
+        self.refused = isinstance(status, int) and 400 <= status < 500
 
 
 class Reader(Protocol):
@@ -153,9 +161,13 @@ def _refuse_aborted(request: EngineRequest, body: dict[str, Any]) -> None:
     if body.get("type") in ("response.failed", "error"):
         raise EngineError(_sentence(request, *_message(body.get("response") or body)))
     if body.get("error"):
-        raise EngineError(_sentence(request, *_message(body)))
+        raise EngineError(_sentence(request, *_message(body)), _code(body["error"]))
     if any(isinstance(choice, dict) and choice.get("finish_reason") == "abort" for choice in _choices(body)):
         raise EngineError("The engine aborted the generation.")
+
+
+def _code(error: Any) -> Any:
+    return error.get("code") if isinstance(error, dict) else None
 
 
 def _choices(body: dict[str, Any]) -> list[Any]:

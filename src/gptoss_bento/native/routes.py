@@ -123,6 +123,11 @@ def is_native_path(path: str) -> bool:
     return any(action == first for action, _ in _ROUTES) or (path.startswith("/v2/") and not is_openai_path(path))
 
 
+def paths() -> dict[str, tuple[str, ...]]:
+    """The paths at the root, as templates, and the methods they take."""
+    return {f"/{action}{'/{id}' if of_job else ''}": route.methods for (action, of_job), route in _ROUTES.items()}
+
+
 async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> Response:
     """What `act` says, a JSON text, or the error that it raises.
 

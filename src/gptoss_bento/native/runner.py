@@ -84,6 +84,7 @@ class _Outcome:
     status: Status | None  # None: nothing is to be written
     error: str | None = None
     interrupted: bool = False
+    refused: bool = False
 
 
 class Runner:
@@ -336,7 +337,7 @@ class Runner:
         except TimeoutError:
             return _Outcome(Status.TIMED_OUT, _over_time(run.claim, limit_ms < run.claim.execution_timeout_ms))
         except (InputError, EngineError, ConnectionError) as error:
-            return _Outcome(None if engine.dead else Status.FAILED, str(error), interrupted=engine.dead)
+            return _Outcome(None, interrupted=True) if engine.dead else _failed(error)
         except Exception:
             logger.exception("job %s", run.claim.id)
             return _Outcome(Status.FAILED, _FAULT)
@@ -344,7 +345,7 @@ class Runner:
     async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
         try:
             if outcome.status is not None:
-                await writer.end(outcome.status, outcome.error)
+                await writer.end(outcome.status, outcome.error, refused=outcome.refused)
             else:
                 await writer.settle()
             if outcome.interrupted:
@@ -440,6 +441,11 @@ async def _refuse_private(webhook: str) -> None:
         await refuse_private(webhook)
     except ForbiddenAddressError as error:
         raise EnvelopeError(f"webhook must lead to a public address, got {shown(webhook)}: {error}") from None
+
+
+def _failed(error: Exception) -> _Outcome:
+    refused = isinstance(error, InputError) or (isinstance(error, EngineError) and error.refused)
+    return _Outcome(Status.FAILED, str(error), refused=refused)
 
 
 def _over_time(claim: Claim, to_live: bool) -> str:

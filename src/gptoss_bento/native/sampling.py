@@ -150,6 +150,15 @@ FORWARDED = {"completion": frozenset(_COMMON | _COMPLETION), "chat": frozenset(_
 """The names that reach the engine as they are, by kind of request."""
 
 
+def documented() -> dict[str, str]:
+    """Every name that `sampling_params` may hold, and what its value must be, in words."""
+    of_chats = {name: f"{rule.wanted}; for messages" for name, rule in _CHAT.items()}
+    of_prompts = {name: f"{rule.wanted}; for prompt" for name, rule in _COMPLETION.items()}
+    both = {"logprobs": _COMPLETION["logprobs"].wanted}
+    named = {name: rule.wanted for name, rule in (_COMMON | _OWN).items() if rule.wanted}
+    return named | of_prompts | of_chats | both
+
+
 def engine_parameters(given: Mapping[str, Any], *, chat: bool, stream: bool, default_max_tokens: int) -> dict[str, Any]:
     """The fields of the engine's request that `sampling_params` stand for. A null means: not given.
 

@@ -97,6 +97,7 @@ _jobs = sa.Table(
     sa.Column("retries", sa.Integer, nullable=False),
     sa.Column("recoveries", sa.Integer, nullable=False),  # of these, runs after the death of a worker
     sa.Column("error", sa.Text),
+    sa.Column("refused", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("item_count", sa.Integer, nullable=False),
     sa.Column("delivered", sa.Integer, nullable=False),  # items that /stream has handed out
     sa.Column("webhook", sa.Text),
@@ -146,8 +147,18 @@ def _first_schema(connection: sa.Connection) -> None:
     _metadata.create_all(connection)
 
 
-MIGRATIONS: list[Migration] = [_first_schema]
-"""The n-th leads from version n to n + 1. What was released is never changed; a new one is added."""
+def _add_refused(connection: sa.Connection) -> None:
+    known = {column["name"] for column in sa.inspect(connection).get_columns(_jobs.name)}
+    if "refused" not in known:  # in a new database the first step has made it
+        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN refused BOOLEAN NOT NULL DEFAULT FALSE"))
+
+
+MIGRATIONS: list[Migration] = [_first_schema, _add_refused]
+"""The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
+
+A worker of an older version may still be at work on a database that a newer one has migrated, so a new column needs a
+default. The first step makes the tables as they are now; the others find their work done.
+"""
 
 _JOB_COLUMNS = [_jobs.c[name] for name in Job.__dataclass_fields__]
 
@@ -387,12 +398,14 @@ class JobStore:
         first: int = 0,
         items: Sequence[str] = (),
         error: str | None = None,
+        *,
+        refused: bool = False,
     ) -> bool:
         """Ends a running job with its last items. False: it was ended or taken over before, and stays as it is."""
         now = self._now()
         if items and not _append(connection, claim, first, items):
             return False
-        ended = _change(status, _is_run(claim)).values(_ended(now, error))
+        ended = _change(status, _is_run(claim)).values(_ended(now, error) | {"refused": refused})
         return bool((connection.execute(ended)).rowcount)
 
     async def owned(self, claims: Collection[Claim]) -> set[str]:
@@ -696,7 +709,8 @@ def _new_row(job: NewJob, now: int) -> dict[str, Any]:
 
 def _queued_again() -> dict[str, Any]:
     nothing = dict.fromkeys(("started_at", "ended_at", "worker_id", "error", "webhook_due_at"))
-    return {**nothing, "item_count": 0, "delivered": 0, "webhook_attempts": 0, "retries": _jobs.c.retries + 1}
+    counts = {"item_count": 0, "delivered": 0, "webhook_attempts": 0, "retries": _jobs.c.retries + 1}
+    return {**nothing, **counts, "refused": False}
 
 
 def _ended(now: int, error: str | None = None) -> dict[str, Any]:

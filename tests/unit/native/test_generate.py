@@ -109,7 +109,8 @@ JOB = Job("id-u1", Status.IN_QUEUE, 0, None, None, 9, None, 0, 0, None, 0, 0)
     ("job", "status", "text"),
     [
         (None, HTTPStatus.GATEWAY_TIMEOUT, "time to live"),
-        (replace(JOB, status=Status.FAILED, error="too long"), HTTPStatus.FAILED_DEPENDENCY, "too long"),
+        (replace(JOB, status=Status.FAILED, error="too long", refused=True), HTTPStatus.BAD_REQUEST, "too long"),
+        (replace(JOB, status=Status.FAILED, error="broken"), HTTPStatus.INTERNAL_SERVER_ERROR, "broken"),
         (replace(JOB, status=Status.TIMED_OUT, error="slow"), HTTPStatus.GATEWAY_TIMEOUT, "slow"),
         (replace(JOB, status=Status.CANCELLED), HTTPStatus.CONFLICT, "id-u1 was cancelled"),
         (JOB, HTTPStatus.SERVICE_UNAVAILABLE, "Try again"),
@@ -235,11 +236,20 @@ def test_bentoml_client_hears_what_is_wrong_with_its_input(client: Any) -> None:
     assert refused.value.error_code == HTTPStatus.BAD_REQUEST
 
 
-def test_bentoml_client_hears_why_a_job_failed(client: Any) -> None:
-    with pytest.raises(BentoMLException, match="max_tokens must leave room for the prompt") as failed:
+def test_bentoml_client_hears_why_a_job_was_refused(client: Any) -> None:
+    with pytest.raises(InvalidArgument, match="max_tokens must leave room for the prompt"):
         client.generate(prompt="one", sampling_params={"max_tokens": 5000})
 
-    assert failed.value.error_code == HTTPStatus.FAILED_DEPENDENCY
+
+def test_bentoml_client_hears_that_the_engine_broke(client: Any, served: Served) -> None:
+    served.fake.break_after = 1
+    try:
+        with pytest.raises(BentoMLException, match="the engine stumbled") as failed:
+            client.generate(prompt="one", sampling_params=SHORT)
+    finally:
+        served.fake.break_after = None
+
+    assert failed.value.error_code == HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -378,25 +376,3 @@ async def test_a_path_that_nothing_serves_has_the_plain_body() -> None:
     app = Starlette(routes=[Route("/x", lambda _: None)], exception_handlers={404: not_found})
     async with asgi_client(app) as client:
         assert_error(await client.get("/nothing"), 404, "/nothing")
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-INPUTS = st.dictionaries(
-    st.sampled_from(["prompt", "messages", "stream", "sampling_params", "openai_input", "openai_route", "route", "n"])
-    | st.text(st.characters(codec=None)),
-    JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(("n", "stop", "seed", "max_tokens", "�"), JSON)),
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(INPUTS | JSON, st.sampled_from(["/run", "/runsync?wait=1000"]))
-async def test_no_body_is_a_fault_of_ours(client: httpx.AsyncClient, body: Any, path: str) -> None:
-    response = await client.post(path, content=json.dumps({"input": body}))
-
-    assert response.status_code in (200, 400, 413, 429), response.text
-    assert response.json().get("error") != "The server could not run the job; its log says why."
-    await client.post("/purge-queue")

@@ -1,31 +1,47 @@
-"""Whatever bytes come in, the routes answer as documented: no fault of ours (500), nothing undocumented (422)."""
+"""Whatever comes in, bytes, JSON or what the OpenAPI description permits and forbids, the routes answer as documented:
+no fault of ours (500), nothing undocumented (422). `FUZZ_EXAMPLES` says how many of each are tried.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import requests
+import schemathesis
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from starlette.applications import Starlette
 from starlette.types import Message, Scope
 
+from gptoss_bento.native.description import job_api
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
+from tests.fakes import asgi_client
 
 DOCUMENTED = {200, 400, 404, 405, 413, 429}
 FAULT = "The server could not run the job; its log says why."
 
-FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
 async def routes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NativeRoutes]:
     """One server for all examples. Its limits are small, so that they are met; nothing is waited for long."""
-    limits = ServerSettings(max_run_body_bytes=2000, max_runsync_body_bytes=2000, runsync_wait_ms=1000)
+    limits = ServerSettings(
+        max_run_body_bytes=2000,
+        max_runsync_body_bytes=2000,
+        runsync_wait_ms=1000,
+        webhook_allow_private=True,
+        webhook_retries=0,
+    )
     async with running_jobs(limits, tmp_path_factory.mktemp("jobs") / "jobs.sqlite3") as runner:
         runner.attach(FakeEngine().engine())
         yield NativeRoutes(_given(runner))
@@ -138,3 +154,38 @@ async def test_any_json_is_a_job_that_ends_or_a_bad_request(routes: NativeRoutes
     content = await answer(routes, "POST", "/runsync", b"", b"application/json", json.dumps(body).encode())
 
     assert "error" in content or content["status"] == "COMPLETED"
+
+
+# What the description permits and forbids.
+
+URLS = st.sampled_from(["http://127.0.0.1:9/", "https://[::1]:9/x?y=1"])
+
+
+def described_calls() -> st.SearchStrategy[Any]:
+    """Calls of every operation, as it is described and, where there is anything to be wrong, otherwise."""
+    schemathesis.openapi.format("uri", URLS)
+    document = {"openapi": "3.1.0", "info": {"title": "jobs", "version": "1"}, **job_api()}
+    schema = schemathesis.openapi.from_dict(document)
+    operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
+    right = [operation.as_strategy() for operation in operations]
+    open_to_errors = [operation for operation in operations if operation.body or operation.query]
+    wrong = [each.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE) for each in open_to_errors]
+    return st.one_of(*right, *wrong)
+
+
+@settings(FUZZ, max_examples=EXAMPLES // 2)  # each takes ten times as long to make
+@given(st.deferred(described_calls), st.booleans())
+async def test_every_answer_is_as_described(routes: NativeRoutes, case: Any, of_a_job: bool) -> None:
+    async with asgi_client(Starlette(routes=[routes])) as client:
+        if of_a_job and "id" in case.path_parameters:
+            job = {"input": {"prompt": "a b", "stream": True, "openai_input": case.query}}  # with a query: FAILED
+            case.path_parameters["id"] = (await client.post("/runsync", json=job)).json()["id"]
+        call: Any = requests.Request(**case.as_transport_kwargs(base_url="http://test")).prepare()
+        response = await client.request(
+            str(call.method), str(call.url), content=call.body or b"", headers=dict(call.headers)
+        )
+    # What is wrong inside `input` is a job that fails, no error of HTTP. Not every job or size is right.
+    refusable = case.path == "/retry/{id}" or response.status_code == 413
+    unfit = [negative_data_rejection, *([positive_data_acceptance] if refusable else [])]
+    case.validate_response(response, excluded_checks=unfit)
+    assert response.json().get("error") != FAULT

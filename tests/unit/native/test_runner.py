@@ -25,6 +25,13 @@ PROMPT = {"prompt": "one two three", "sampling_params": {"max_tokens": 3}}
 STREAM = {**PROMPT, "stream": True, "sampling_params": {"max_tokens": 60}}
 
 
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the background does every second it does often here, so that no test has to wait for it."""
+    for name in ("_LOOK_S", "_EXPIRE_S", "_WEBHOOK_S"):
+        monkeypatch.setattr(runner_module, name, 0.05)
+
+
 @pytest.fixture
 def fake() -> FakeEngine:
     return FakeEngine()
@@ -138,6 +145,7 @@ async def test_a_wrong_input_is_a_failed_job(jobs: Runner, given: dict[str, Any]
     job, items = await ended(jobs, await submit(jobs, given))
 
     assert (job.status, items) == (Status.FAILED, [])
+    assert job.refused
     assert words in str(job.error)
 
 
@@ -158,7 +166,7 @@ async def test_a_failure_in_the_midst_keeps_what_was_streamed(jobs: Runner, fake
     job_id = await submit(jobs, STREAM)
     job, _ = await ended(jobs, job_id)
 
-    assert (job.status, job.error) == (Status.FAILED, "the engine stumbled")
+    assert (job.status, job.error, job.refused) == (Status.FAILED, "the engine stumbled", False)
     status, items = await take(jobs, job_id)
     assert status is Status.FAILED
     assert [len(item["choices"][0]["tokens"]) for item in items] == [1, 3]
@@ -172,6 +180,7 @@ async def test_a_fault_of_ours_is_no_stack_trace(jobs: Runner, monkeypatch: pyte
     job, _ = await ended(jobs, await submit(jobs, PROMPT))
 
     assert (job.status, job.error) == (Status.FAILED, "The server could not run the job; its log says why.")
+    assert not job.refused
 
 
 async def test_no_more_run_at_once_than_may(fake: FakeEngine, store_url: str) -> None:
@@ -340,7 +349,7 @@ async def test_a_stopped_runner_gives_its_job_back(fake: FakeEngine, store_url: 
 async def _die(stack: AsyncExitStack, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left after kill -9: a store in which the worker runs its jobs and says nothing any more."""
 
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any, **__: Any) -> None:
         return None
 
     for name in ("interrupt", "leave", "finish", "append"):
@@ -418,12 +427,12 @@ async def test_output_survives_a_store_that_is_away_for_a_while(jobs: Runner, mo
     finish, append = jobs.store.finish, jobs.store.append
 
     def failing_twice(method: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
-        async def attempt(*args: Any) -> bool:
+        async def attempt(*args: Any, **options: Any) -> bool:
             nonlocal tries
             tries += 1
             if tries % 3:
                 raise StoreUnavailableError("disk full")
-            return await method(*args)
+            return await method(*args, **options)
 
         return attempt
 
@@ -476,7 +485,7 @@ async def test_a_deaf_client_is_given_up(fake: FakeEngine, store_url: str) -> No
     async with Receiver([500]).listening() as receiver, jobs_on(fake, store_url, **settings) as jobs:
         await submit(jobs, PROMPT, webhook=receiver.url)
         await until(lambda: len(receiver.bodies) == 2)
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(0.2)
     assert len(receiver.bodies) == 2
 
 

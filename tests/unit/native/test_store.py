@@ -402,8 +402,27 @@ async def test_migrations_run_once_and_in_order(store: JobStore) -> None:
     await store.migrate(steps)
 
     assert ran == ["second", "third"]
-    with pytest.raises(ConfigurationError, match=r"schema version 3, made by a newer .* knows 1"):
+    with pytest.raises(ConfigurationError, match=r"schema version 4, made by a newer .* knows 2"):
         await store.migrate()
+
+
+async def test_an_old_store_becomes_as_a_new_one(store: JobStore) -> None:
+    def columns(connection: sa.Connection) -> list[tuple[str, str, bool]]:
+        found = sa.inspect(connection).get_columns("jobs")
+        return sorted((column["name"], str(column["type"]), column["nullable"]) for column in found)
+
+    def as_it_was(connection: sa.Connection) -> None:
+        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN refused"))
+        connection.execute(sa.text("UPDATE schema_version SET version = 1"))
+
+    new = await store._database.run(columns, writes=False)
+    await submit(store, "a")
+    await store._database.run(as_it_was, writes=True)
+    await store.migrate()
+
+    assert await store._database.run(columns, writes=False) == new
+    assert (job := await store.get("a"))
+    assert job.refused is False
 
 
 async def test_a_failed_migration_changes_nothing(store: JobStore) -> None:

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -17,17 +18,19 @@ from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine import Engine
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError
 from gptoss_bento.hardware import Hardware
+from gptoss_bento.http import accepting
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai import OpenAIRoutes
 from gptoss_bento.native.inference import AsgiEngine
 from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.native.store import StoreUnavailableError
-from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.plan import EnginePlan, Planned, make_plan
 from gptoss_bento.process_log import ProcessLog
 from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
 from gptoss_bento.settings import ServerSettings, Settings
 from gptoss_bento.startup import Startup, State
+from gptoss_bento.team import Stage, Team
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +40,9 @@ _WATCH_INTERVAL_S = 0.5
 class Worker:
     """One worker of the service. BentoML enters `lifespan`; the engine comes up in a task while probes answer."""
 
-    def __init__(self, profile: str = AUTOMATIC) -> None:
-        self.startup = Startup()
+    def __init__(self, profile: str = AUTOMATIC, team: Team | None = None) -> None:
+        self.team = team or Team()
+        self.startup = Startup(others_ready=lambda: self.team.all_ready)
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
         self._profile = profile
@@ -48,24 +52,24 @@ class Worker:
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Starts on entering, without waiting for the engine; ends everything on leaving."""
-        _log_to_stderr()
+        _log_to_stderr(self.team)
         self._log.tap()
-        supervision.limit_shutdown(self.startup.stop)
+        supervision.limit_shutdown(self.startup.stop, self.team)
         task = asyncio.create_task(self._serve())
         yield
         self.startup.stop()
         self._stopping.set()
         if self.engine is None and not task.done():  # still loading, in threads that nothing can interrupt
             self._log.untap()
-            supervision.force_exit()
+            supervision.force_exit(self.team)
         await task
-        supervision.leave_worker()
+        supervision.leave_worker(self.team)
         self._log.untap()
 
     async def _serve(self) -> None:
         try:
-            supervision.enter_worker()
-            await self._run_engine()
+            supervision.enter_worker(self.team)
+            await self.team.together(self._run_engine())
         except GptOssBentoError as error:
             self._fail(error)
         except Exception as error:
@@ -76,21 +80,25 @@ class Worker:
         settings = self._load_settings()
         async with self._job_runner(settings) as jobs:  # jobs are accepted while the engine loads
             argv = await self._prepare(settings)
-            async with engine.running(argv, self.startup, settings.server.vllm_startup_timeout) as running:
+            timeout_s = settings.server.vllm_startup_timeout
+            async with engine.running(argv, self.startup, timeout_s, self.team) as running:
                 self.engine = running
                 self._log.release()
                 jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
+                self.team.reach(Stage.READY)
                 self.startup.ready()
                 try:
                     await self._watch(running)
                 finally:
                     jobs.detach()
                     await jobs.stop()  # while the engine can still be told to abort
+                    running.fail_requests()
 
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
         try:
-            async with running_jobs(settings.server, settings.cache_dir / "jobs" / self._job_file(settings)) as jobs:
+            file = settings.cache_dir / "jobs" / self._job_file(settings)
+            async with running_jobs(settings.server, file, self.team) as jobs:
                 self.jobs = jobs
                 try:
                     yield jobs
@@ -114,10 +122,14 @@ class Worker:
         """Everything before vLLM: the plan, printed with its origins, and the artifacts. Returns vLLM's arguments."""
         with self.startup.timed("hardware"):
             machine = hardware.probe(settings.visible_devices)
-        profile = load_profile(self._profile_name(settings, machine))
-        plan = make_plan(settings, profile, machine)
-        _print_plan(plan)
+        plan = _plan(self._profile, settings, machine)
+        if plan.api_workers.value != self.team.count:  # the supervisor sees all GPUs, a worker perhaps some
+            plan = replace(plan, api_workers=Planned(self.team.count, "planned before the GPUs were assigned"))
+        if self.team.is_first:
+            _print_plan(plan)
         with self.startup.timed("artifacts"):
+            if not self.team.is_first:
+                await self.team.prepared()
             found = await in_daemon_thread(
                 artifacts.prepare,
                 plan.model.value,
@@ -126,11 +138,9 @@ class Worker:
                 settings.vocabulary_dir,
                 plan.draft,
             )
+        self.team.reach(Stage.PREPARED)
         environment.apply(plan.variables(found.vocabulary_dir))
         return plan.argv(found.model)
-
-    def _profile_name(self, settings: Settings, machine: Hardware) -> str:
-        return automatic_profile(machine, settings.model_name) if self._profile == AUTOMATIC else self._profile
 
     async def _watch(self, running: Engine) -> None:
         """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first."""
@@ -152,8 +162,39 @@ class Worker:
         if isinstance(error, (EngineStartError, EngineDiedError)) and (cause := self._log.cause()):
             error = type(error)(f"{error}. Cause: {cause}")
         self.engine = None
+        self.team.reach(Stage.FAILED)
         self.startup.fail(error)
         supervision.stop_service(error)
+
+
+def find_team(profile: str | None, worker_number: int | None) -> Team:
+    """The workers of this service. The supervisor decides how many there are, before it starts them.
+
+    Args:
+        profile: as the operator named it.
+        worker_number: from 1, as BentoML counts; None: this process is no worker.
+    """
+    if worker_number is not None:
+        team = supervision.own_team(worker_number)
+        if not team.is_alone:
+            accepting.install(team)
+        return team
+    count = _planned_workers(profile or AUTOMATIC) if supervision.is_serving() else 1
+    supervision.gather_team(count)
+    return Team(count=count)
+
+
+def _planned_workers(profile: str) -> int:
+    try:
+        settings = environment.load_settings()
+        return int(_plan(profile, settings, hardware.probe(settings.visible_devices)).api_workers.value)
+    except GptOssBentoError:
+        return 1  # that one says what is wrong
+
+
+def _plan(profile: str, settings: Settings, machine: Hardware) -> EnginePlan:
+    name = automatic_profile(machine, settings.model_name) if profile == AUTOMATIC else profile
+    return make_plan(settings, load_profile(name), machine)
 
 
 def build_app(worker: Worker, server: ServerSettings) -> Starlette:
@@ -171,11 +212,12 @@ def _print_plan(plan: EnginePlan) -> None:
     logger.info("plan:\n%s", "\n".join(lines))
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(team: Team) -> None:
     package = logging.getLogger("gptoss_bento")
     if not package.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s gptoss-bento %(message)s"))
+        name = "gptoss-bento" if team.is_alone else f"gptoss-bento worker {team.index + 1}:"
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
         package.addHandler(handler)
         package.setLevel(logging.INFO)
         package.propagate = False

@@ -397,6 +397,19 @@ def set_exit_note_path() -> Path:
     return path
 
 
+_TEAM = "GPTOSS_BENTO_TEAM"
+
+
+def team_size() -> int:
+    """How many worker processes the supervisor of this one starts."""
+    return int(os.environ.get(_TEAM, "1"))
+
+
+def set_team_size(count: int) -> None:
+    """Tells it to the workers that this process will start."""
+    os.environ[_TEAM] = str(count)
+
+
 def extended(variables: Mapping[str, str]) -> dict[str, str]:
     """This process's variables and these, for a process that it starts."""
     return {**os.environ, **variables}

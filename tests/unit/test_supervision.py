@@ -27,6 +27,7 @@ from gptoss_bento.errors import (
     HardwareError,
 )
 from gptoss_bento.supervision import ExitNote
+from gptoss_bento.team import Team
 from tests.fakes import Calls
 
 # Exit note
@@ -188,42 +189,42 @@ def prctl(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_ends_with_its_supervisor(prctl: Calls) -> None:
-    supervision.enter_worker()
+    supervision.enter_worker(Team())
 
     assert prctl.made == [(1, signal.SIGTERM)]  # PR_SET_PDEATHSIG
 
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_that_was_killed_is_not_started_again() -> None:
-    supervision.enter_worker()
+    supervision.enter_worker(Team())
 
     with pytest.raises(EngineDiedError, match="died without a word"):
-        supervision.enter_worker()
+        supervision.enter_worker(Team())
 
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_that_ended_as_it_should_may_start_again(tmp_path: Path) -> None:
-    supervision.enter_worker()
-    supervision.leave_worker()
+    supervision.enter_worker(Team())
+    supervision.leave_worker(Team())
     assert list(tmp_path.iterdir()) == []
 
-    supervision.enter_worker()
+    supervision.enter_worker(Team())
 
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.usefixtures("note_path")
 def test_leaving_twice_is_no_error(tmp_path: Path) -> None:
-    supervision.leave_worker()
+    supervision.leave_worker(Team())
 
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("no_supervisor")
 def test_without_a_supervisor_a_worker_may_start_as_often_as_it_likes(prctl: Calls) -> None:
-    supervision.enter_worker()
-    supervision.enter_worker()
-    supervision.leave_worker()
+    supervision.enter_worker(Team())
+    supervision.enter_worker(Team())
+    supervision.leave_worker(Team())
 
     assert len(prctl.made) == 2
 
@@ -286,10 +287,10 @@ def test_a_signal_starts_the_countdown_tells_us_and_reaches_the_handler_behind(
     monkeypatch.setattr(supervision, "_count_down", count_down)
     signal.signal(number, behind)
 
-    supervision.limit_shutdown(on_stop)
+    supervision.limit_shutdown(on_stop, Team())
     signal.raise_signal(number)
 
-    assert (count_down.made, on_stop.made) == ([()], [()])
+    assert (len(count_down.made), on_stop.made) == (1, [()])
     assert [seen for seen, _ in behind.made] == [number]
 
 
@@ -302,7 +303,7 @@ def test_a_signal_without_a_handler_behind_is_no_error(
     monkeypatch.setattr(supervision, "_count_down", Calls())
     signal.signal(signal.SIGTERM, behind)
 
-    supervision.limit_shutdown(on_stop)
+    supervision.limit_shutdown(on_stop, Team())
     signal.raise_signal(signal.SIGTERM)
 
     assert on_stop.made == [()]
@@ -312,10 +313,11 @@ def test_a_signal_without_a_handler_behind_is_no_error(
 HANGING = """
 import signal, subprocess, sys, time
 from gptoss_bento import supervision
+from gptoss_bento.team import Team
 supervision.SHUTDOWN_LIMIT_S = 0.1
 child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], stdout=subprocess.PIPE)
 child.stdout.readline()
-supervision.limit_shutdown(lambda: None)
+supervision.limit_shutdown(lambda: None, Team())
 print(child.pid, flush=True)
 signal.raise_signal(signal.SIGTERM)
 time.sleep(60)

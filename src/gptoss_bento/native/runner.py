@@ -38,6 +38,7 @@ from gptoss_bento.native.webhook import (
     webhook_sender,
 )
 from gptoss_bento.settings import ServerSettings
+from gptoss_bento.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Runner:
         sender: WebhookSender,
         place: Place,
         clock: Clock = now_ms,
+        team: Team | None = None,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -101,6 +103,8 @@ class Runner:
         self._sender = sender
         self._place = place
         self._clock = clock
+        self._team = team or Team()
+        self._concurrency = self._team.share(settings.max_concurrency)
         self._engine: Engine | None = None
         self._engine_lost = False
         self._models: ModelList | None = None
@@ -215,9 +219,9 @@ class Runner:
         return job, again
 
     async def health(self) -> dict[str, Any]:
-        """The body of `/health`: one process is one worker (contract, D33)."""
+        """The body of `/health`: one engine is one worker (contract, D33)."""
         counts = await self.store.counts()
-        ready, running = self._engine is not None, bool(self._runs)
+        ready, running = self._engine is not None, bool(self._team.jobs)
         return {
             "jobs": {
                 "completed": counts.completed,
@@ -241,7 +245,7 @@ class Runner:
     async def start(self) -> None:
         """Takes up what a former process left, and begins to work."""
         await self.store.beat(self._place)
-        recovered = await self.store.recover(LEASE_MS, is_gone)
+        recovered = await self.store.recover(LEASE_MS, self._is_gone)
         if recovered:
             logger.info("%d interrupted jobs taken up", len(recovered))
         self._spawn(self._claim_loop())
@@ -284,7 +288,7 @@ class Runner:
             await self._to_claim.wait()
 
     async def _claim(self) -> None:
-        free = self.settings.max_concurrency - len(self._runs)
+        free = self._concurrency - len(self._runs)
         if self._engine is None or self._engine.dead or free <= 0:
             return
         self._gone_while_claiming = set()
@@ -300,11 +304,13 @@ class Runner:
 
     def _begin(self, claim: Claim) -> None:
         run = self._runs[claim.id] = _Run(claim)
+        self._team.tell_jobs(len(self._runs))
         run.task = self._spawn(self._run(run))
         run.task.add_done_callback(lambda _: self._forget(run))  # also of a task that is cancelled before it begins
 
     def _forget(self, run: _Run) -> None:
         del self._runs[run.claim.id]
+        self._team.tell_jobs(len(self._runs))
         self._to_claim.set()
 
     async def _run(self, run: _Run) -> None:
@@ -368,7 +374,7 @@ class Runner:
         if claims := [run.claim for run in self._runs.values() if not run.ending]:
             owned = await self.store.owned(claims)
             self._abort([claim.id for claim in claims if claim.id not in owned])
-        if self._engine and len(self._runs) < self.settings.max_concurrency and await self.store.waiting():
+        if self._engine and len(self._runs) < self._concurrency and await self.store.waiting():
             self._to_claim.set()
 
     def _abort(self, job_ids: list[str]) -> None:
@@ -385,8 +391,12 @@ class Runner:
 
     async def _beat(self) -> None:
         await self.store.beat(self._place)
-        recovered = await self.store.recover(LEASE_MS, is_gone)
+        recovered = await self.store.recover(LEASE_MS, self._is_gone)
         self.changes.notify(recovered)
+
+    def _is_gone(self, place: Place) -> bool:
+        """A worker beside this one that was killed takes all with it; the next start takes up its jobs."""
+        return is_gone(place) and not self._team.has(place.pid)
 
     async def _expire(self) -> None:
         if expired := await self.store.expire():
@@ -456,12 +466,13 @@ class _logged(suppress):  # noqa: N801  # reads as a statement
 
 
 @asynccontextmanager
-async def running_jobs(settings: ServerSettings, file: Path) -> AsyncIterator[Runner]:
+async def running_jobs(settings: ServerSettings, file: Path, team: Team | None = None) -> AsyncIterator[Runner]:
     """Opens the store and starts the runner; on leaving, running jobs go back to the queue.
 
     Args:
         settings: what the operator said.
         file: where SQLite keeps the jobs if no other store was named.
+        team: the workers that together run as many jobs as the settings say.
 
     Raises:
         ConfigurationError: the store's URL or schema is wrong.
@@ -472,7 +483,7 @@ async def running_jobs(settings: ServerSettings, file: Path) -> AsyncIterator[Ru
         open_store(url, file) as store,
         webhook_sender(allow_private=settings.webhook_allow_private) as sender,
     ):
-        runner = Runner(store, settings, sender, own_place())
+        runner = Runner(store, settings, sender, own_place(), team=team)
         await runner.start()
         try:
             yield runner

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from gptoss_bento import artifacts, engine, environment, hardware, supervision
 from gptoss_bento.daemon_thread import in_daemon_thread
@@ -21,6 +22,7 @@ from gptoss_bento.hardware import Hardware
 from gptoss_bento.http import accepting
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai import OpenAIRoutes
+from gptoss_bento.http.stored_responses import StoredResponses
 from gptoss_bento.native.inference import AsgiEngine
 from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
@@ -49,15 +51,23 @@ class Worker:
         self._stopping = asyncio.Event()
         self._log = ProcessLog()
 
+    @property
+    def openai_app(self) -> ASGIApp | None:
+        """What answers the OpenAI API, once there is an engine."""
+        running = self.engine
+        if running is None or self.team.is_alone:
+            return running and running.app
+        return StoredResponses(running.app, running.holds_response, self.team.other_sockets)
+
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Starts on entering, without waiting for the engine; ends everything on leaving."""
         _log_to_stderr(self.team)
         self._log.tap()
-        supervision.limit_shutdown(self.startup.stop, self.team)
+        supervision.limit_shutdown(self._stop, self.team)
         task = asyncio.create_task(self._serve())
         yield
-        self.startup.stop()
+        self._stop()
         self._stopping.set()
         if self.engine is None and not task.done():  # still loading, in threads that nothing can interrupt
             self._log.untap()
@@ -65,6 +75,10 @@ class Worker:
         await task
         supervision.leave_worker(self.team)
         self._log.untap()
+
+    def _stop(self) -> None:
+        self.team.reach(Stage.STOPPING)
+        self.startup.stop()
 
     async def _serve(self) -> None:
         try:
@@ -90,6 +104,7 @@ class Worker:
                 try:
                     await self._watch(running)
                 finally:
+                    self.team.reach(Stage.STOPPING)
                     jobs.detach()
                     await jobs.stop()  # while the engine can still be told to abort
                     running.fail_requests()
@@ -200,7 +215,7 @@ def _plan(profile: str, settings: Settings, machine: Hardware) -> EnginePlan:
 def build_app(worker: Worker, server: ServerSettings) -> Starlette:
     """The application that BentoML mounts at /."""
     endpoint_ids = frozenset(server.endpoint_ids)
-    openai = OpenAIRoutes(lambda: worker.engine.app if worker.engine else None, endpoint_ids)
+    openai = OpenAIRoutes(lambda: worker.openai_app, endpoint_ids)
     native = NativeRoutes(lambda: worker.jobs, endpoint_ids)
     return Starlette(routes=[native, openai], lifespan=worker.lifespan, exception_handlers={404: not_found})
 

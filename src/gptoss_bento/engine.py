@@ -59,6 +59,10 @@ class Engine:
         """Whether vLLM has given up; it never comes back by itself."""
         return bool(self.client.errored)
 
+    def holds_response(self, response_id: str) -> bool:
+        """Whether this process has that stored response of `/v1/responses`."""
+        return response_id in self.app.state.openai_serving_responses.response_store
+
     def fail_requests(self) -> None:
         """Ends what still runs with the error that vLLM gives when its engine has died."""
         from vllm.v1.engine.exceptions import EngineDeadError

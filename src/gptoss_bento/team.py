@@ -33,8 +33,9 @@ class Stage(IntEnum):
     STARTING = 1
     PREPARED = 2  # weights and vocabulary lie where the engine looks for them
     READY = 3  # attached to the engine
-    FAILED = 4  # has noted why the service ends
-    LEFT = 5  # ended as it should
+    STOPPING = 4  # takes nothing new
+    FAILED = 5  # has noted why the service ends
+    LEFT = 6  # ended as it should
 
 
 class Team:
@@ -69,16 +70,27 @@ class Team:
         """ZMQ's addresses for each worker's traffic with the engine, `input` or `output`: sockets in the folder."""
         return [f"ipc://{self._folder}/{kind}-{index}" for index in range(self.count)]
 
+    @property
+    def own_socket(self) -> Path | None:
+        """Where the others reach this worker by HTTP."""
+        return self._folder and _http_socket(self._folder, self.index)
+
+    @property
+    def other_sockets(self) -> list[Path]:
+        """Where this worker reaches each of the others by HTTP."""
+        folder = self._folder
+        return [_http_socket(folder, i) for i in range(self.count) if i != self.index] if folder else []
+
     # the board
 
     def enter(self, pid: int) -> None:
         """This worker starts."""
         self._set(_PID, pid)
-        self.reach(Stage.STARTING)
+        self._set(_STAGE, Stage.STARTING)
 
     def reach(self, stage: Stage) -> None:
-        """Tells the others how far this worker is."""
-        self._set(_STAGE, stage)
+        """Tells the others how far this worker is; nothing leads back."""
+        self._set(_STAGE, max(stage, self._get(self.index, _STAGE)))
 
     @property
     def all_ready(self) -> bool:
@@ -96,7 +108,7 @@ class Team:
     @property
     def is_least_loaded(self) -> bool:
         """Whether no other worker that accepts connections has fewer."""
-        others = (index for index in range(self.count) if self._get(index, _STAGE) in _LIVING)
+        others = (index for index in range(self.count) if self._get(index, _STAGE) in _SERVING)
         return self._get(self.index, _CONNECTIONS) <= min((self._get(i, _CONNECTIONS) for i in others), default=0)
 
     def tell_jobs(self, number: int) -> None:
@@ -114,6 +126,11 @@ class Team:
         """Whether that process is, or was, one of these workers."""
         return any(self._get(index, _PID) == pid for index in range(self.count))
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether a worker has begun to end. What it gives back must not be begun by another one that ends soon."""
+        return any(self._get(index, _STAGE) >= Stage.STOPPING for index in range(self.count))
+
     def trouble(self) -> str | None:
         """Why the service must end, if another worker has died or failed."""
         for index in range(self.count):
@@ -122,7 +139,7 @@ class Team:
                 continue
             if stage == Stage.FAILED:
                 return f"API worker {index + 1} cannot go on."
-            if stage in _LIVING and not _lives(self._get(index, _PID)):
+            if stage in _SERVING and not _lives(self._get(index, _PID)):
                 return f"API worker {index + 1} died without a word (killed, or out of memory)."
         return None
 
@@ -148,8 +165,11 @@ class Team:
     def leave(self) -> None:
         """This worker has ended as it should; the last one that has removes what they shared."""
         self.reach(Stage.LEFT)
-        if self._folder and not any(self._get(index, _STAGE) in _LIVING for index in range(self.count)):
+        if self._folder and not any(self._is_there(index) for index in range(self.count)):
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _is_there(self, index: int) -> bool:
+        return self._get(index, _STAGE) not in (Stage.ABSENT, Stage.LEFT) and _lives(self._get(index, _PID))
 
     def _get(self, index: int, field: int) -> int:
         return int(self._board[_SLOT * index + field])
@@ -158,13 +178,17 @@ class Team:
         self._board[_SLOT * self.index + field] = value
 
 
-_LIVING = (Stage.STARTING, Stage.PREPARED, Stage.READY)
+_SERVING = (Stage.STARTING, Stage.PREPARED, Stage.READY)
 
 
 def make_folder(folder: Path, count: int) -> None:
     """Makes what the workers of a service share, before they start. Nobody else may look into it."""
     folder.mkdir(mode=0o700)
     _board_of(folder).write_bytes(bytes(8 * _SLOT * count))
+
+
+def _http_socket(folder: Path, index: int) -> Path:
+    return folder / f"http-{index}"
 
 
 def _board_of(folder: Path) -> Path:

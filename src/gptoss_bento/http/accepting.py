@@ -42,6 +42,10 @@ class FairServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, which listens on nothing here."""
         await super().startup([])
+        if path := self._team.own_socket:  # for the other workers
+            loop = asyncio.get_running_loop()
+            server = await loop.create_unix_server(partial(self._protocol, loop), str(path))
+            self.servers.append(server)  # type: ignore[arg-type]  # uvicorn closes it
         for listening in sockets or ():
             listening.listen(self.config.backlog)
             listening.setblocking(False)

@@ -289,7 +289,7 @@ class Runner:
 
     async def _claim(self) -> None:
         free = self._concurrency - len(self._runs)
-        if self._engine is None or self._engine.dead or free <= 0:
+        if self._engine is None or self._engine.dead or free <= 0 or self._team.is_ending:
             return
         self._gone_while_claiming = set()
         try:

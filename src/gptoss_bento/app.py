@@ -48,6 +48,7 @@ class Worker:
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
         self._profile = profile
+        self._is_loading = True
         self._stopping = asyncio.Event()
         self._log = ProcessLog()
 
@@ -69,7 +70,7 @@ class Worker:
         yield
         self._stop()
         self._stopping.set()
-        if self.engine is None and not task.done():  # still loading, in threads that nothing can interrupt
+        if self._is_loading and not task.done():  # still loading, in threads that nothing can interrupt
             self._log.untap()
             supervision.force_exit(self.team)
         await task
@@ -83,7 +84,7 @@ class Worker:
     async def _serve(self) -> None:
         try:
             supervision.enter_worker(self.team)
-            await self.team.together(self._run_engine())
+            await self.team.together(self._run_engine(), self._fail)
         except GptOssBentoError as error:
             self._fail(error)
         except Exception as error:
@@ -96,13 +97,15 @@ class Worker:
             argv = await self._prepare(settings)
             timeout_s = settings.server.vllm_startup_timeout
             async with engine.running(argv, self.startup, timeout_s, self.team) as running:
-                self.engine = running
+                self.engine, self._is_loading = running, False
                 self._log.release()
                 jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
                 self.team.reach(Stage.READY)
                 self.startup.ready()
                 try:
                     await self._watch(running)
+                except EngineDiedError as error:
+                    self._fail(error)  # at once: the other workers wait for it
                 finally:
                     self.team.reach(Stage.STOPPING)
                     jobs.detach()
@@ -158,11 +161,14 @@ class Worker:
         return plan.argv(found.model)
 
     async def _watch(self, running: Engine) -> None:
-        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first."""
+        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first.
+
+        The worker that owns the engine says so for all.
+        """
         while not self._stopping.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
-            if running.dead and not self._is_stopping:
+            if running.dead and self.team.is_first and not self._is_stopping:
                 await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
                 if not self._is_stopping:
                     raise EngineDiedError("vLLM's engine process died while serving")
@@ -172,14 +178,14 @@ class Worker:
         return self.startup.state is State.STOPPING
 
     def _fail(self, error: GptOssBentoError) -> None:
-        if self._is_stopping:
+        if self.startup.state in (State.STOPPING, State.FAILED):
             return
         if isinstance(error, (EngineStartError, EngineDiedError)) and (cause := self._log.cause()):
             error = type(error)(f"{error}. Cause: {cause}")
         self.engine = None
-        self.team.reach(Stage.FAILED)
         self.startup.fail(error)
         supervision.stop_service(error)
+        self.team.reach(Stage.FAILED)  # after the note: what others note then is only the consequence
 
 
 def find_team(profile: str | None, worker_number: int | None) -> Team:

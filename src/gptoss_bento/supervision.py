@@ -26,7 +26,7 @@ import click
 
 from gptoss_bento import environment
 from gptoss_bento.engine import kill_processes
-from gptoss_bento.errors import AddressInUseError, EngineDiedError, GptOssBentoError
+from gptoss_bento.errors import AddressInUseError, GptOssBentoError, WorkerDiedError
 from gptoss_bento.team import Team, make_folder
 
 logger = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def enter_worker(team: Team) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if (alive := _alive_file(team)) is not None:
         if alive.exists():
-            raise EngineDiedError("The worker died without a word (killed, or out of memory); it is not started again.")
+            raise WorkerDiedError("The worker died without a word (killed, or out of memory); it is not started again.")
         alive.touch()
     team.enter(os.getpid())
 

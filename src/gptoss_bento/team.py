@@ -10,14 +10,14 @@ import asyncio
 import mmap
 import shutil
 from array import array
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 
-from gptoss_bento.errors import EngineDiedError
+from gptoss_bento.errors import WorkerDiedError
 
 _Result = TypeVar("_Result")
 
@@ -143,19 +143,25 @@ class Team:
                 return f"API worker {index + 1} died without a word (killed, or out of memory)."
         return None
 
-    async def together(self, work: Awaitable[_Result]) -> _Result:
+    async def together(self, work: Awaitable[_Result], on_trouble: Callable[[WorkerDiedError], None]) -> _Result:
         """Does the work, and gives it up when another worker dies or fails.
 
         A single one cannot come back: the engine says only once that it is ready.
 
+        Args:
+            work: is cancelled and ends in order.
+            on_trouble: is told at once, before the work ends.
+
         Raises:
-            EngineDiedError: another worker died or failed first.
+            WorkerDiedError: another worker died or failed first.
         """
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
                 if trouble := self.trouble():
-                    raise EngineDiedError(trouble)
+                    error = WorkerDiedError(trouble)
+                    on_trouble(error)
+                    raise error
                 await asyncio.wait((task,), timeout=None if self.is_alone else _LOOK_S)
             return task.result()
         finally:

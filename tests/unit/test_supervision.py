@@ -25,6 +25,7 @@ from gptoss_bento.errors import (
     EngineStartError,
     GptOssBentoError,
     HardwareError,
+    WorkerDiedError,
 )
 from gptoss_bento.supervision import ExitNote
 from gptoss_bento.team import Team
@@ -79,6 +80,7 @@ def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path, monkeypatch: pytest.M
         (AddressInUseError, 71),
         (EngineStartError, 70),
         (EngineDiedError, 75),
+        (WorkerDiedError, 75),
         (GptOssBentoError, 1),
     ],
 )
@@ -198,7 +200,7 @@ def test_a_worker_ends_with_its_supervisor(prctl: Calls) -> None:
 def test_a_worker_that_was_killed_is_not_started_again() -> None:
     supervision.enter_worker(Team())
 
-    with pytest.raises(EngineDiedError, match="died without a word"):
+    with pytest.raises(WorkerDiedError, match="died without a word"):
         supervision.enter_worker(Team())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.errors import EngineDiedError
+from gptoss_bento.errors import WorkerDiedError
 from gptoss_bento.team import Stage, Team, make_folder
 
 ENDED_PID = 2**22 + 1  # above any that Linux gives
@@ -150,23 +150,28 @@ def test_a_worker_that_left_in_order_is_no_trouble(team: list[Team]) -> None:
 
 
 async def test_work_is_done_together(team: list[Team]) -> None:
+    ended_by: list[WorkerDiedError] = []
+
     async def work() -> int:
         return 3
 
-    assert await team[0].together(work()) == 3
-    assert await Team().together(work()) == 3
+    assert await team[0].together(work(), ended_by.append) == 3
+    assert await Team().together(work(), ended_by.append) == 3
+    assert ended_by == []
 
 
 async def test_the_error_of_the_work_comes_through() -> None:
+    ended_by: list[WorkerDiedError] = []
+
     async def work() -> None:
         raise ValueError("x")
 
     with pytest.raises(ValueError, match="x"):
-        await Team().together(work())
+        await Team().together(work(), ended_by.append)
 
 
 async def test_work_is_given_up_in_order_when_another_dies(team: list[Team]) -> None:
-    ended = []
+    ended, ended_by = [], list[WorkerDiedError]()
 
     async def work() -> None:
         try:
@@ -177,10 +182,11 @@ async def test_work_is_given_up_in_order_when_another_dies(team: list[Team]) -> 
 
     all_reach(team, Stage.READY)
     team[1].enter(ENDED_PID)
-    with pytest.raises(EngineDiedError, match="API worker 2 died"):
-        await team[0].together(work())
+    with pytest.raises(WorkerDiedError, match="API worker 2 died"):
+        await team[0].together(work(), ended_by.append)
 
     assert ended == ["in order"]
+    assert len(ended_by) == 1
 
 
 def test_the_last_to_leave_removes_the_folder(team: list[Team], folder: Path) -> None:
@@ -191,3 +197,27 @@ def test_the_last_to_leave_removes_the_folder(team: list[Team], folder: Path) ->
 
     team[2].leave()
     assert not folder.exists()
+
+
+def test_nothing_leads_back(team: list[Team]) -> None:
+    team[0].enter(os.getpid())
+    team[0].reach(Stage.FAILED)
+    team[0].reach(Stage.STOPPING)
+
+    assert team[1].trouble() == "API worker 1 cannot go on."
+
+
+@pytest.mark.parametrize("stage", [Stage.STOPPING, Stage.FAILED, Stage.LEFT])
+def test_the_service_is_ending_as_soon_as_one_worker_is(team: list[Team], stage: Stage) -> None:
+    all_reach(team, Stage.READY)
+    assert not team[0].is_ending
+
+    team[1].reach(stage)
+    assert team[0].is_ending
+
+
+def test_workers_reach_each_other_by_http(team: list[Team], folder: Path) -> None:
+    assert team[1].own_socket == folder / "http-1"
+    assert team[1].other_sockets == [folder / "http-0", folder / "http-2"]
+    assert Team().own_socket is None
+    assert Team().other_sockets == []

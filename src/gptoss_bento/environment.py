@@ -392,7 +392,7 @@ def exit_note_path() -> Path | None:
 
 def set_exit_note_path() -> Path:
     """Names the exit note for the workers that this process will start. Creates nothing."""
-    path = Path(tempfile.gettempdir()) / f"gptoss-bento-{uuid.uuid4().hex}.json"
+    path = Path(tempfile.gettempdir()) / f"gptoss-bento-{uuid.uuid4().hex[:12]}.json"
     os.environ[_EXIT_NOTE] = str(path)
     return path
 

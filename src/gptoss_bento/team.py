@@ -17,11 +17,12 @@ from typing import TypeVar
 
 import psutil
 
-from gptoss_bento.errors import WorkerDiedError
+from gptoss_bento.errors import ConfigurationError, WorkerDiedError
 
 _Result = TypeVar("_Result")
 
 _LOOK_S = 0.25
+_LONGEST_PATH = 90  # of the folder; Linux allows 107 for a socket in it, and ZMQ and we need some for its name
 _SLOT = 8  # numbers of 8 bytes: each slot has a cache line of its own
 _PID, _STAGE, _CONNECTIONS, _JOBS = range(4)
 
@@ -188,7 +189,16 @@ _SERVING = (Stage.STARTING, Stage.PREPARED, Stage.READY)
 
 
 def make_folder(folder: Path, count: int) -> None:
-    """Makes what the workers of a service share, before they start. Nobody else may look into it."""
+    """Makes what the workers of a service share, before they start. Nobody else may look into it.
+
+    Raises:
+        ConfigurationError: the path is too long for the names of sockets.
+    """
+    if len(str(folder)) > _LONGEST_PATH:
+        raise ConfigurationError(
+            f"TMPDIR is {str(folder.parent)!r}, too long for the sockets of several API workers. "
+            "Name a shorter folder, or set API_WORKERS=1."
+        )
     folder.mkdir(mode=0o700)
     _board_of(folder).write_bytes(bytes(8 * _SLOT * count))
 

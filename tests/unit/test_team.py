@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.errors import WorkerDiedError
+from gptoss_bento.errors import ConfigurationError, WorkerDiedError
 from gptoss_bento.team import Stage, Team, make_folder
 
 ENDED_PID = 2**22 + 1  # above any that Linux gives
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "team"
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("t") / "team"
     make_folder(made, 3)
     return made
 
@@ -35,6 +35,11 @@ def all_reach(team: list[Team], stage: Stage) -> None:
 
 def test_the_folder_is_nobody_elses(folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_temporary_folder_that_is_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="TMPDIR is .* too long .* API_WORKERS=1"):
+        make_folder(tmp_path / ("x" * 90), 2)
 
 
 @pytest.mark.parametrize(("limit", "shares"), [(30, [10, 10, 10]), (31, [11, 10, 10]), (2, [1, 1, 0]), (1, [1, 0, 0])])

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import uvicorn
@@ -28,12 +27,15 @@ def listening() -> socket.socket:
 
 
 @pytest.fixture
-async def servers(tmp_path: Path, listening: socket.socket) -> AsyncIterator[list[FairServer]]:
+async def servers(
+    tmp_path_factory: pytest.TempPathFactory, listening: socket.socket
+) -> AsyncIterator[list[FairServer]]:
     """Two workers, each of which answers with its number."""
-    make_folder(tmp_path / "team", 2)
+    folder = tmp_path_factory.mktemp("t") / "team"
+    make_folder(folder, 2)
     made, tasks = [], []
     for index in range(2):
-        team = Team(index, 2, tmp_path / "team")
+        team = Team(index, 2, folder)
         team.enter(os.getpid())
         team.reach(Stage.READY)
         config = uvicorn.Config(PlainTextResponse(str(index)), log_config=None, lifespan="off", http="h11")
@@ -74,6 +76,13 @@ async def test_a_connection_stays_with_its_worker(listening: socket.socket) -> N
     streams = await connect(listening)
     assert len({await ask(streams) for _ in range(3)}) == 1
     streams[1].close()
+
+
+async def test_other_workers_reach_each_by_a_socket_of_its_own(servers: list[FairServer]) -> None:
+    for index, server in enumerate(servers):
+        streams = await asyncio.open_unix_connection(str(server._team.own_socket))
+        assert await ask(streams) == index
+        streams[1].close()
 
 
 def test_bentoml_makes_such_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ class Worker:
         running = self.engine
         if running is None or self.team.is_alone:
             return running and running.app
-        return StoredResponses(running.app, running.holds_response, self.team.other_sockets)
+        return StoredResponses(running.app, running.holds_response, self.team.other_sockets("http"))
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:

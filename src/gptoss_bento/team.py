@@ -71,16 +71,14 @@ class Team:
         """ZMQ's addresses for each worker's traffic with the engine, `input` or `output`: sockets in the folder."""
         return [f"ipc://{self._folder}/{kind}-{index}" for index in range(self.count)]
 
-    @property
-    def own_socket(self) -> Path | None:
-        """Where the others reach this worker by HTTP."""
-        return self._folder and _http_socket(self._folder, self.index)
+    def own_socket(self, kind: str) -> Path | None:
+        """Where the others reach this worker."""
+        return self._folder and self._folder / f"{kind}-{self.index}"
 
-    @property
-    def other_sockets(self) -> list[Path]:
-        """Where this worker reaches each of the others by HTTP."""
-        folder = self._folder
-        return [_http_socket(folder, i) for i in range(self.count) if i != self.index] if folder else []
+    def other_sockets(self, kind: str) -> list[Path]:
+        """Where this worker reaches each of the others."""
+        others = (index for index in range(self.count) if index != self.index)
+        return [self._folder / f"{kind}-{index}" for index in others] if self._folder else []
 
     # the board
 
@@ -201,10 +199,6 @@ def make_folder(folder: Path, count: int) -> None:
         )
     folder.mkdir(mode=0o700)
     _board_of(folder).write_bytes(bytes(8 * _SLOT * count))
-
-
-def _http_socket(folder: Path, index: int) -> Path:
-    return folder / f"http-{index}"
 
 
 def _board_of(folder: Path) -> Path:

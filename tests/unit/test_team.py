@@ -38,7 +38,7 @@ def test_the_folder_is_nobody_elses(folder: Path) -> None:
 
 
 def test_a_temporary_folder_that_is_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="TMPDIR is .* too long .* API_WORKERS=1"):
+    with pytest.raises(ConfigurationError, match=r"TMPDIR is .* too long .* API_WORKERS=1"):
         make_folder(tmp_path / ("x" * 90), 2)
 
 
@@ -221,8 +221,8 @@ def test_the_service_is_ending_as_soon_as_one_worker_is(team: list[Team], stage:
     assert team[0].is_ending
 
 
-def test_workers_reach_each_other_by_http(team: list[Team], folder: Path) -> None:
-    assert team[1].own_socket == folder / "http-1"
-    assert team[1].other_sockets == [folder / "http-0", folder / "http-2"]
-    assert Team().own_socket is None
-    assert Team().other_sockets == []
+def test_workers_reach_each_other_by_sockets(team: list[Team], folder: Path) -> None:
+    assert team[1].own_socket("http") == folder / "http-1"
+    assert team[1].other_sockets("http") == [folder / "http-0", folder / "http-2"]
+    assert Team().own_socket("http") is None
+    assert Team().other_sockets("http") == []

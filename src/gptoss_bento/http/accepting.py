@@ -42,7 +42,7 @@ class FairServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, which listens on nothing here."""
         await super().startup([])
-        if path := self._team.own_socket:  # for the other workers
+        if path := self._team.own_socket("http"):  # for the other workers
             loop = asyncio.get_running_loop()
             server = await loop.create_unix_server(partial(self._protocol, loop), str(path))
             self.servers.append(server)  # type: ignore[arg-type]  # uvicorn closes it

@@ -7,12 +7,13 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+from gptoss_bento.native.bell import QUEUE, Bell
 from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, until_available
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Job, NewJob, Status
@@ -105,6 +106,7 @@ class Runner:
         self._clock = clock
         self._team = team or Team()
         self._concurrency = self._team.share(settings.max_concurrency)
+        self._bell = Bell(self._team.own_socket("jobs"), self._team.other_sockets("jobs"), self._heard)
         self._engine: Engine | None = None
         self._engine_lost = False
         self._models: ModelList | None = None
@@ -149,7 +151,7 @@ class Runner:
             result_ttl_ms=kept,
         )
         job = await self.store.submit(new, settings.max_queue_size)
-        self._to_claim.set()
+        self._to_run()
         return job
 
     async def ended(self, job_id: str, wait_s: float) -> tuple[Job | None, list[str]]:
@@ -215,8 +217,14 @@ class Runner:
             QueueFullError: too many wait.
         """
         job, again = await self.store.retry(job_id, self.settings.max_queue_size)
-        self._to_claim.set()
+        self._to_run()
         return job, again
+
+    def _to_run(self) -> None:
+        """A job waits: for this worker, or for another one if this one has its share."""
+        self._to_claim.set()
+        if len(self._runs) >= self._concurrency:
+            self._bell.ring([QUEUE])
 
     async def health(self) -> dict[str, Any]:
         """The body of `/health`: one engine is one worker (contract, D33)."""
@@ -241,6 +249,10 @@ class Runner:
         }
 
     # the work
+
+    def hearing(self) -> AbstractContextManager[None]:
+        """Within this context the other workers' news are heard at once, rather than soon."""
+        return self._bell.listening()
 
     async def start(self) -> None:
         """Takes up what a former process left, and begins to work."""
@@ -314,7 +326,7 @@ class Runner:
         self._to_claim.set()
 
     async def _run(self, run: _Run) -> None:
-        writer = ItemWriter(self.store, run.claim, lambda: self.changes.notify([run.claim.id]))
+        writer = ItemWriter(self.store, run.claim, lambda: self._tell([run.claim.id]))
         outcome = await self._generate(run, writer)
         run.ending = True
         await asyncio.shield(self._spawn(self._end(run, writer, outcome)))
@@ -355,8 +367,21 @@ class Runner:
         except Exception:  # of the database, and not for lack of it: the job must end all the same
             logger.exception("job %s", run.claim.id)
             await until_available(lambda: self.store.finish(run.claim, Status.FAILED, error=_FAULT))
-        self.changes.notify([run.claim.id])
+        self._tell([run.claim.id])
         self._to_deliver.set()
+
+    def _tell(self, job_ids: list[str]) -> None:
+        """Something happened here to these jobs."""
+        self.changes.notify(job_ids)
+        self._bell.ring(job_ids)
+
+    def _heard(self, job_ids: list[str]) -> None:
+        """Something happened to these jobs in another worker."""
+        self.changes.notify(job_ids)
+        if QUEUE in job_ids:
+            self._to_claim.set()
+        if self._runs.keys() & set(job_ids):
+            self._spawn(self._look_around())
 
     # what time brings
 
@@ -386,13 +411,13 @@ class Runner:
     def _ended_from_outside(self, job_ids: list[str]) -> None:
         if self._gone_while_claiming is not None:
             self._gone_while_claiming.update(job_ids)
-        self.changes.notify(job_ids)
+        self._tell(job_ids)
         self._to_deliver.set()
 
     async def _beat(self) -> None:
         await self.store.beat(self._place)
         recovered = await self.store.recover(LEASE_MS, self._is_gone)
-        self.changes.notify(recovered)
+        self._tell(recovered)
 
     def _is_gone(self, place: Place) -> bool:
         """A worker beside this one that was killed takes all with it; the next start takes up its jobs."""
@@ -484,8 +509,9 @@ async def running_jobs(settings: ServerSettings, file: Path, team: Team | None =
         webhook_sender(allow_private=settings.webhook_allow_private) as sender,
     ):
         runner = Runner(store, settings, sender, own_place(), team=team)
-        await runner.start()
-        try:
-            yield runner
-        finally:
-            await runner.stop()
+        with runner.hearing():
+            await runner.start()
+            try:
+                yield runner
+            finally:
+                await runner.stop()

@@ -80,7 +80,7 @@ async def test_a_connection_stays_with_its_worker(listening: socket.socket) -> N
 
 async def test_other_workers_reach_each_by_a_socket_of_its_own(servers: list[FairServer]) -> None:
     for index, server in enumerate(servers):
-        streams = await asyncio.open_unix_connection(str(server._team.own_socket))
+        streams = await asyncio.open_unix_connection(str(server._team.own_socket("http")))
         assert await ask(streams) == index
         streams[1].close()
 

@@ -55,9 +55,10 @@ class Worker:
     @property
     def openai_app(self) -> ASGIApp | None:
         """What answers the OpenAI API, once there is an engine."""
-        running = self.engine
-        if running is None or self.team.is_alone:
-            return running and running.app
+        if (running := self.engine) is None:
+            return None
+        if self.team.is_alone:
+            return running.app
         return StoredResponses(running.app, running.holds_response, self.team.other_sockets("http"))
 
     @asynccontextmanager

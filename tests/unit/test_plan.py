@@ -162,7 +162,7 @@ def test_a_tiers_variable_wins_over_the_profiles() -> None:
 
 
 def test_the_default_variables_are_planned() -> None:
-    plan = planned({}, load_profile("gpt-oss-20b"))
+    plan = planned({"API_WORKERS": "1"}, load_profile("gpt-oss-20b"))
 
     assert plan.environment == {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()}
 

@@ -186,9 +186,11 @@ async def test_work_is_given_up_in_order_when_another_dies(team: list[Team]) -> 
             ended.append("in order")
 
     all_reach(team, Stage.READY)
+    together = asyncio.create_task(team[0].together(work(), ended_by.append))
+    await asyncio.sleep(0.01)
     team[1].enter(ENDED_PID)
     with pytest.raises(WorkerDiedError, match="API worker 2 died"):
-        await team[0].together(work(), ended_by.append)
+        await together
 
     assert ended == ["in order"]
     assert len(ended_by) == 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -26,8 +26,21 @@ _PAUSE_S = 1.0  # after an error such as too many open files
 
 
 def install(team: Team) -> None:
-    """Makes BentoML's worker, which is about to make its uvicorn.Server, accept fairly. BentoML has no hook for it."""
-    setattr(uvicorn, "Server", partial(FairServer, team=team))  # noqa: B010  # mypy knows the name as a class
+    """Makes BentoML's worker, which is about to make its uvicorn.Server, accept fairly. BentoML has no hook for it.
+
+    Once only: vLLM takes uvicorn's own class later.
+    """
+    own = uvicorn.Server
+
+    def make(config: uvicorn.Config) -> FairServer:
+        _set_server(own)
+        return FairServer(config, team)
+
+    _set_server(make)
+
+
+def _set_server(make: Callable[[uvicorn.Config], uvicorn.Server]) -> None:
+    setattr(uvicorn, "Server", make)  # noqa: B010  # mypy knows the name as a class
 
 
 class FairServer(uvicorn.Server):
@@ -45,7 +58,7 @@ class FairServer(uvicorn.Server):
         if path := self._team.own_socket("http"):  # for the other workers
             loop = asyncio.get_running_loop()
             server = await loop.create_unix_server(partial(self._protocol, loop), str(path))
-            self.servers.append(server)  # type: ignore[arg-type]  # uvicorn closes it
+            self.servers.append(server)  # uvicorn closes it
         for listening in sockets or ():
             listening.listen(self.config.backlog)
             listening.setblocking(False)

@@ -86,10 +86,11 @@ async def test_other_workers_reach_each_by_a_socket_of_its_own(servers: list[Fai
 
 
 def test_bentoml_makes_such_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uvicorn, "Server", uvicorn.Server)  # puts it back afterwards
-    team = Team()
+    own = uvicorn.Server
+    monkeypatch.setattr(uvicorn, "Server", own)  # puts it back afterwards
 
-    accepting.install(team)
+    accepting.install(Team())
     made = uvicorn.Server(uvicorn.Config(PlainTextResponse("x"), log_config=None))
 
     assert isinstance(made, FairServer)
+    assert uvicorn.Server is own, "vLLM derives from it"

@@ -452,7 +452,8 @@ async def test_all_workers_together_run_as_many_jobs_as_may(team: list[Team], st
         assert [fake.running for fake in fakes] == [2, 1]
         assert (await runners[1].health())["workers"] == {
             **dict.fromkeys(("idle", "initializing", "throttled", "unhealthy"), 0),
-            "ready": 1, "running": 1,
+            "ready": 1,
+            "running": 1,
         }
         for fake in fakes:
             fake.gate.set()

@@ -71,6 +71,8 @@ class EnginePlan:
         words = [f"--model={model}", "--served-model-name", *self.served_names.value]
         if self.revision.value and model == self.model.value:
             words.append(f"--revision={self.revision.value}")
+        if self.api_workers.value > 1:
+            words.append(f"--api-server-count={self.api_workers.value}")
         options = known_options()
         for name, planned in self.arguments.items():
             words += options[name].argv(planned.value)
@@ -202,7 +204,7 @@ def _explicit(settings: Settings) -> dict[str, Planned]:
 
 # How many processes answer HTTP
 
-_API_WORKERS = "api_server_count"  # vLLM's option of that meaning; its own processes are not used
+_API_WORKERS = "api_server_count"  # vLLM's option; `vllm serve` alone acts on it, its application does not
 _ALONE = {
     "data_parallel_size": "several engines",
     "enable_elastic_ep": "an elastic number of engines",

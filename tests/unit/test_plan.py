@@ -792,7 +792,7 @@ def test_api_workers_that_were_said_are_used_whatever_the_cores(variable: str) -
     plan = planned({variable: "3"}, load_profile("demo"), replace(machine(), cpu_cores=2))
 
     assert plan.api_workers == Planned(3, variable)
-    assert "api_server_count" not in plan.arguments, "vLLM starts none itself"
+    assert "--api-server-count=3" in plan.argv("m")
 
 
 def test_those_that_attach_wait_for_the_engine_as_long_as_the_start_may_take() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import psutil
 import pytest
 
@@ -94,12 +95,13 @@ def test_each_error_has_its_exit_code(error: type[GptOssBentoError], exit_code: 
 # The supervisor, as real processes
 
 
-def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(script: str, folder: Path, before: str = "") -> subprocess.CompletedProcess[str]:
     """Runs Python code as the supervisor of a service, with `folder` for its temporary files."""
-    variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder)}
+    package = Path(supervision.__file__).parents[1]
+    variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "PYTHONPATH": str(package)}
     preamble = "from gptoss_bento import environment, errors, supervision\nsupervision.supervise()\n"
     return subprocess.run(
-        [sys.executable, "-c", preamble + script], env=variables, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", before + preamble + script], env=variables, capture_output=True, text=True, timeout=30
     )
 
 
@@ -331,3 +333,68 @@ def test_a_worker_that_hangs_is_ended_with_its_children() -> None:
 
     assert ended.returncode == 0, ended.stderr
     assert not psutil.pid_exists(int(ended.stdout)) or psutil.Process(int(ended.stdout)).status() == "zombie"
+
+
+# Several workers
+
+
+def test_only_the_serve_command_is_a_supervisor() -> None:
+    assert not supervision.is_serving()
+    for name, serving in [("serve", True), ("serve-http", True), ("build", False), ("deploy", False)]:
+        with click.Context(click.Command(name), info_name=name):
+            assert supervision.is_serving() is serving
+
+
+def test_workers_find_their_place_in_the_team_that_the_supervisor_made(note_path: Path) -> None:
+    supervision.gather_team(3)
+    teams = [supervision.own_team(number) for number in (1, 2, 3)]
+
+    assert [(team.index, team.count) for team in teams] == [(0, 3), (1, 3), (2, 3)]
+    teams[2].tell_jobs(4)
+    assert teams[0].jobs == 4, "they share a board"
+    assert teams[1].own_socket("x") == note_path.with_suffix("") / "x-1"
+
+
+def test_a_single_worker_shares_nothing(note_path: Path) -> None:
+    supervision.gather_team(1)
+
+    assert supervision.own_team(1).is_alone
+    assert list(note_path.parent.iterdir()) == []
+
+
+def test_of_several_workers_each_has_a_mark_of_its_own(note_path: Path) -> None:
+    supervision.gather_team(2)
+    teams = [supervision.own_team(number) for number in (1, 2)]
+    for team in teams:
+        supervision.enter_worker(team)
+    with pytest.raises(WorkerDiedError):
+        supervision.enter_worker(teams[1])
+    for team in teams:
+        supervision.leave_worker(team)
+
+    assert list(note_path.parent.iterdir()) == []
+
+
+# A supervisor whose worker is killed: it leaves the mark, the folder and a process that would go on for ever.
+KILLED = """
+import subprocess, sys, time
+supervision.gather_team(2)
+leaves = "import subprocess, os, signal; subprocess.Popen(['sleep', '300']); os.kill(os.getpid(), signal.SIGKILL)"
+worker = (
+    "from gptoss_bento import supervision; supervision.enter_worker(supervision.own_team(2)); " + leaves
+)
+subprocess.run([sys.executable, "-c", worker])
+import psutil
+print([child.pid for child in psutil.Process().children()][0])
+"""
+
+
+def test_a_supervisor_removes_what_a_killed_worker_left(tmp_path: Path) -> None:
+    import_in_serve = (
+        "import click\ncontext = click.Context(click.Command('serve'), info_name='serve')\ncontext.__enter__()\n"
+    )
+    ended = run(KILLED, tmp_path, import_in_serve)
+
+    assert ended.returncode == 0, ended.stderr
+    assert not psutil.pid_exists(int(ended.stdout)) or psutil.Process(int(ended.stdout)).status() == "zombie"
+    assert list(tmp_path.iterdir()) == []

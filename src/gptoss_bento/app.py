@@ -142,8 +142,8 @@ class Worker:
         with self.startup.timed("hardware"):
             machine = hardware.probe(settings.visible_devices)
         plan = _plan(self._profile, settings, machine)
-        if plan.api_workers.value != self.team.count:  # the supervisor sees all GPUs, a worker perhaps some
-            plan = replace(plan, api_workers=Planned(self.team.count, "planned before the GPUs were assigned"))
+        if plan.api_workers.value != self.team.count:  # planned where all GPUs are seen, or started otherwise
+            plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them"))
         if self.team.is_first:
             _print_plan(plan)
         with self.startup.timed("artifacts"):

@@ -71,7 +71,8 @@ class Worker:
         yield
         self._stop()
         self._stopping.set()
-        if self._is_loading and not task.done():  # still loading, in threads that nothing can interrupt
+        # Still loading, or waiting for an engine that will not come, in threads that nothing can interrupt.
+        if self._is_loading and not (task.done() and self.team.is_alone):
             self._log.untap()
             supervision.force_exit(self.team)
         await task
@@ -143,7 +144,7 @@ class Worker:
             machine = hardware.probe(settings.visible_devices)
         plan = _plan(self._profile, settings, machine)
         if plan.api_workers.value != self.team.count:  # planned where all GPUs are seen, or started otherwise
-            plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them"))
+            plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them; one with --reload"))
         if self.team.is_first:
             _print_plan(plan)
         with self.startup.timed("artifacts"):
@@ -201,7 +202,7 @@ def find_team(profile: str | None, worker_number: int | None) -> Team:
         if not team.is_alone:
             accepting.install(team)
         return team
-    count = _planned_workers(profile or AUTOMATIC) if supervision.is_serving() else 1
+    count = _planned_workers(profile or AUTOMATIC) if supervision.may_start_several() else 1
     supervision.gather_team(count)
     return Team(count=count)
 

@@ -98,6 +98,12 @@ def is_serving() -> bool:
     return context is not None and context.info_name in _SERVING
 
 
+def may_start_several() -> bool:
+    """Whether workers may share an engine here. Those that BentoML starts again one by one after a change may not."""
+    context = click.get_current_context(silent=True)
+    return is_serving() and context is not None and not context.params.get("reload")
+
+
 def gather_team(count: int) -> None:
     """Called in the supervisor before it starts several workers: makes what they share."""
     path = environment.exit_note_path()

@@ -14,7 +14,7 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """This process is BentoML's supervisor on a machine with a fast GPU."""
     calls = Calls()
     monkeypatch.setattr(os, "environ", {"HOME": "/root"})
-    monkeypatch.setattr(supervision, "is_serving", lambda: True)
+    monkeypatch.setattr(supervision, "may_start_several", lambda: True)
     monkeypatch.setattr(supervision, "gather_team", calls)
     monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
     return calls
@@ -41,7 +41,7 @@ def test_a_wrong_setting_is_the_workers_to_refuse(gathered: Calls, monkeypatch: 
 
 
 def test_a_build_looks_at_no_hardware(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "is_serving", lambda: False)
+    monkeypatch.setattr(supervision, "may_start_several", lambda: False)
     monkeypatch.setattr(hardware, "probe", lambda _: pytest.fail("a build"))
 
     assert app.find_team("gpt-oss-20b", None).is_alone

@@ -345,6 +345,14 @@ def test_only_the_serve_command_is_a_supervisor() -> None:
             assert supervision.is_serving() is serving
 
 
+@pytest.mark.parametrize("reload", [False, True])
+def test_workers_that_are_started_again_one_by_one_share_nothing(reload: bool) -> None:
+    assert not supervision.may_start_several()
+    with click.Context(click.Command("serve"), info_name="serve") as context:
+        context.params["reload"] = reload
+        assert supervision.may_start_several() is not reload
+
+
 def test_workers_find_their_place_in_the_team_that_the_supervisor_made(note_path: Path) -> None:
     supervision.gather_team(3)
     teams = [supervision.own_team(number) for number in (1, 2, 3)]

@@ -502,7 +502,7 @@ async def test_the_jobs_of_a_killed_worker_are_left_to_the_next_start(
 ) -> None:
     fakes = [FakeEngine(), FakeEngine()]
     fakes[0].gate.clear()
-    async with team_on(fakes, team, store_url) as runners:
+    async with team_on(fakes, team, store_url, max_concurrency=1) as runners:  # the first one's
         job_id = await submit(runners[0], PROMPT)
         await until(lambda: fakes[0].running)
         monkeypatch.setattr(runner_module, "is_gone", lambda place: place.worker_id == runners[0]._place.worker_id)

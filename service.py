@@ -4,7 +4,8 @@
     bentoml serve --arg profile=gpt-oss-120b
     PROFILE=gpt-oss-20b bentoml serve
 
-`bentoml build` and BentoML's supervisor import this file too, so it imports neither vLLM nor torch and probes nothing.
+`bentoml build` and BentoML's supervisor import this file too, so it imports neither vLLM nor torch. Only the supervisor
+looks at the hardware, for the number of workers that it starts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from gptoss_bento import bundle, supervision
-from gptoss_bento.app import Worker, build_app
+from gptoss_bento.app import Worker, build_app, find_team
 from gptoss_bento.environment import server_settings, take_api_keys, tls_settings
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.description import Description
@@ -35,8 +36,10 @@ class Arguments(BaseModel, extra="forbid"):
 
 supervision.supervise(bundle.keep_metrics_in)
 settings = server_settings()
-chosen = bundle.describe(bentoml.use_arguments(Arguments).profile or settings.profile, settings, tls_settings())
-worker = Worker(chosen.profile)
+profile = bentoml.use_arguments(Arguments).profile or settings.profile
+team = find_team(profile, bentoml.server_context.worker_index)
+chosen = bundle.describe(profile, settings, tls_settings(), team.count)
+worker = Worker(chosen.profile, team)
 
 
 @bentoml.service(name="gptoss-bento", **chosen.options)

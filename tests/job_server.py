@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,10 +16,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gptoss_bento.bench.servers import free_port
+from gptoss_bento.errors import WorkerDiedError
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
+from gptoss_bento.team import Stage, Team
 from tests.server import NO_TLS
 
 # The imports take two seconds; a fork of a process that has done them starts in a moment.
@@ -25,13 +29,13 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["pytest", "tests.job_server"])
 
 
-def job_app(fake: FakeEngine, settings: ServerSettings) -> Starlette:
+def job_app(fake: FakeEngine, settings: ServerSettings, team: Team | None = None) -> Starlette:
     """The job API beside the fake engine's own routes, as the service has it beside vLLM's."""
     runners: list[Runner] = []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with running_jobs(settings, Path("unused")) as runner:
+        async with running_jobs(settings, Path("unused"), team) as runner:
             runner.attach(fake.engine())
             runners.append(runner)
             yield
@@ -40,10 +44,18 @@ def job_app(fake: FakeEngine, settings: ServerSettings) -> Starlette:
 
 
 @contextmanager
-def job_server(store_url: str, token_s: float = 0.02) -> Iterator[tuple[BaseProcess, httpx.Client]]:
-    """A process with the job API, and a client of it. A token takes `token_s`."""
+def job_server(
+    store_url: str, token_s: float = 0.02, team: tuple[int, int, Path] | None = None
+) -> Iterator[tuple[BaseProcess, httpx.Client]]:
+    """A process with the job API, and a client of it.
+
+    Args:
+        store_url: of its job store.
+        token_s: seconds a token takes.
+        team: index, count and folder of `Team`, for one of several workers.
+    """
     port = free_port()
-    process = _PROCESSES.Process(target=_serve, args=(port, store_url, token_s))
+    process = _PROCESSES.Process(target=_serve, args=(port, store_url, token_s, team or ()))
     process.start()
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, verify=NO_TLS) as client:
@@ -54,9 +66,24 @@ def job_server(store_url: str, token_s: float = 0.02) -> Iterator[tuple[BaseProc
         process.join()
 
 
-def _serve(port: int, store_url: str, token_s: float) -> None:
-    app = job_app(FakeEngine(delay_s=token_s), ServerSettings(job_store_url=store_url))
-    uvicorn.run(app, port=port, log_level="error")
+def _serve(port: int, store_url: str, token_s: float, place: tuple[int, int, Path] | tuple[()]) -> None:
+    team = Team(*place)
+    app = job_app(FakeEngine(delay_s=token_s), ServerSettings(job_store_url=store_url), team)
+    asyncio.run(_serve_in_team(uvicorn.Server(uvicorn.Config(app, port=port, log_level="error")), team))
+
+
+async def _serve_in_team(server: uvicorn.Server, team: Team) -> None:
+    """Ends as app.py does when another worker dies: in order, and with jobs handed back before the others see it."""
+    team.enter(os.getpid())
+    serving = asyncio.create_task(server.serve())
+    try:
+        await team.together(asyncio.shield(serving), lambda _: team.reach(Stage.STOPPING))
+    except WorkerDiedError as error:
+        print(error, flush=True)
+    finally:
+        server.should_exit = True
+        await serving
+        team.leave()
 
 
 def _wait_until_ready(process: BaseProcess, client: httpx.Client) -> None:

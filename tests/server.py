@@ -67,9 +67,14 @@ class ServedProcess:
         supervisor = psutil.Process(self.process.pid)
         return [supervisor, *supervisor.children(recursive=True)]
 
+    def workers(self) -> list[psutil.Process]:
+        """BentoML's worker processes; the first owns the engine."""
+        found = [p for p in self.tree() if "_bentoml_impl.worker.service" in " ".join(p.cmdline())]
+        return sorted(found, key=_worker_number)
+
     def worker(self) -> psutil.Process:
-        """BentoML's worker process."""
-        return next(p for p in self.tree() if "_bentoml_impl.worker.service" in " ".join(p.cmdline()))
+        """The worker that owns the engine."""
+        return self.workers()[0]
 
     def engine(self) -> psutil.Process:
         """vLLM's engine process, which names itself once it has imported vLLM."""
@@ -91,6 +96,11 @@ class ServedProcess:
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
+
+
+def _worker_number(process: psutil.Process) -> int:
+    words = process.cmdline()
+    return int(words[words.index("--worker-id") + 1])
 
 
 @contextmanager

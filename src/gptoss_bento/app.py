@@ -8,26 +8,31 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from gptoss_bento import artifacts, engine, environment, hardware, supervision
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine import Engine
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError
 from gptoss_bento.hardware import Hardware
+from gptoss_bento.http import accepting
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai import OpenAIRoutes
+from gptoss_bento.http.stored_responses import StoredResponses
 from gptoss_bento.native.inference import AsgiEngine
 from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.native.store import StoreUnavailableError
-from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.plan import EnginePlan, Planned, make_plan
 from gptoss_bento.process_log import ProcessLog
 from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
 from gptoss_bento.settings import ServerSettings, Settings
 from gptoss_bento.startup import Startup, State
+from gptoss_bento.team import Stage, Team
 
 logger = logging.getLogger(__name__)
 
@@ -37,35 +42,51 @@ _WATCH_INTERVAL_S = 0.5
 class Worker:
     """One worker of the service. BentoML enters `lifespan`; the engine comes up in a task while probes answer."""
 
-    def __init__(self, profile: str = AUTOMATIC) -> None:
-        self.startup = Startup()
+    def __init__(self, profile: str = AUTOMATIC, team: Team | None = None) -> None:
+        self.team = team or Team()
+        self.startup = Startup(others_ready=lambda: self.team.all_ready)
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
         self._profile = profile
+        self._is_loading = True
         self._stopping = asyncio.Event()
         self._log = ProcessLog()
+
+    @property
+    def openai_app(self) -> ASGIApp | None:
+        """What answers the OpenAI API, once there is an engine."""
+        if (running := self.engine) is None:
+            return None
+        if self.team.is_alone:
+            return running.app
+        return StoredResponses(running.app, running.holds_response, self.team.other_sockets("http"))
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Starts on entering, without waiting for the engine; ends everything on leaving."""
-        _log_to_stderr()
+        _log_to_stderr(self.team)
         self._log.tap()
-        supervision.limit_shutdown(self.startup.stop)
+        supervision.limit_shutdown(self._stop, self.team)
         task = asyncio.create_task(self._serve())
         yield
-        self.startup.stop()
+        self._stop()
         self._stopping.set()
-        if self.engine is None and not task.done():  # still loading, in threads that nothing can interrupt
+        # Still loading, or waiting for an engine that will not come, in threads that nothing can interrupt.
+        if self._is_loading and not (task.done() and self.team.is_alone):
             self._log.untap()
-            supervision.force_exit()
+            supervision.force_exit(self.team)
         await task
-        supervision.leave_worker()
+        supervision.leave_worker(self.team)
         self._log.untap()
+
+    def _stop(self) -> None:
+        self.team.reach(Stage.STOPPING)
+        self.startup.stop()
 
     async def _serve(self) -> None:
         try:
-            supervision.enter_worker()
-            await self._run_engine()
+            supervision.enter_worker(self.team)
+            await self.team.together(self._run_engine(), self._fail)
         except GptOssBentoError as error:
             self._fail(error)
         except Exception as error:
@@ -76,21 +97,28 @@ class Worker:
         settings = self._load_settings()
         async with self._job_runner(settings) as jobs:  # jobs are accepted while the engine loads
             argv = await self._prepare(settings)
-            async with engine.running(argv, self.startup, settings.server.vllm_startup_timeout) as running:
-                self.engine = running
+            timeout_s = settings.server.vllm_startup_timeout
+            async with engine.running(argv, self.startup, timeout_s, self.team) as running:
+                self.engine, self._is_loading = running, False
                 self._log.release()
                 jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
+                self.team.reach(Stage.READY)
                 self.startup.ready()
                 try:
                     await self._watch(running)
+                except EngineDiedError as error:
+                    self._fail(error)  # at once: the other workers wait for it
                 finally:
+                    self.team.reach(Stage.STOPPING)
                     jobs.detach()
                     await jobs.stop()  # while the engine can still be told to abort
+                    running.fail_requests()
 
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
         try:
-            async with running_jobs(settings.server, settings.cache_dir / "jobs" / self._job_file(settings)) as jobs:
+            file = settings.cache_dir / "jobs" / self._job_file(settings)
+            async with running_jobs(settings.server, file, self.team) as jobs:
                 self.jobs = jobs
                 try:
                     yield jobs
@@ -114,10 +142,14 @@ class Worker:
         """Everything before vLLM: the plan, printed with its origins, and the artifacts. Returns vLLM's arguments."""
         with self.startup.timed("hardware"):
             machine = hardware.probe(settings.visible_devices)
-        profile = load_profile(self._profile_name(settings, machine))
-        plan = make_plan(settings, profile, machine)
-        _print_plan(plan)
+        plan = _plan(self._profile, settings, machine)
+        if plan.api_workers.value != self.team.count:  # planned where all GPUs are seen, or started otherwise
+            plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them; one with --reload"))
+        if self.team.is_first:
+            _print_plan(plan)
         with self.startup.timed("artifacts"):
+            if not self.team.is_first:
+                await self.team.prepared()
             found = await in_daemon_thread(
                 artifacts.prepare,
                 plan.model.value,
@@ -126,18 +158,19 @@ class Worker:
                 settings.vocabulary_dir,
                 plan.draft,
             )
+        self.team.reach(Stage.PREPARED)
         environment.apply(plan.variables(found.vocabulary_dir))
         return plan.argv(found.model)
 
-    def _profile_name(self, settings: Settings, machine: Hardware) -> str:
-        return automatic_profile(machine, settings.model_name) if self._profile == AUTOMATIC else self._profile
-
     async def _watch(self, running: Engine) -> None:
-        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first."""
+        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first.
+
+        The worker that owns the engine says so for all.
+        """
         while not self._stopping.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
-            if running.dead and not self._is_stopping:
+            if running.dead and self.team.is_first and not self._is_stopping:
                 await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
                 if not self._is_stopping:
                     raise EngineDiedError("vLLM's engine process died while serving")
@@ -147,19 +180,50 @@ class Worker:
         return self.startup.state is State.STOPPING
 
     def _fail(self, error: GptOssBentoError) -> None:
-        if self._is_stopping:
+        if self.startup.state in (State.STOPPING, State.FAILED):
             return
         if isinstance(error, (EngineStartError, EngineDiedError)) and (cause := self._log.cause()):
             error = type(error)(f"{error}. Cause: {cause}")
         self.engine = None
         self.startup.fail(error)
         supervision.stop_service(error)
+        self.team.reach(Stage.FAILED)  # after the note: what others note then is only the consequence
+
+
+def find_team(profile: str | None, worker_number: int | None) -> Team:
+    """The workers of this service. The supervisor decides how many there are, before it starts them.
+
+    Args:
+        profile: as the operator named it.
+        worker_number: from 1, as BentoML counts; None: this process is no worker.
+    """
+    if worker_number is not None:
+        team = supervision.own_team(worker_number)
+        if not team.is_alone:
+            accepting.install(team)
+        return team
+    count = _planned_workers(profile or AUTOMATIC) if supervision.may_start_several() else 1
+    supervision.gather_team(count)
+    return Team(count=count)
+
+
+def _planned_workers(profile: str) -> int:
+    try:
+        settings = environment.load_settings()
+        return int(_plan(profile, settings, hardware.probe(settings.visible_devices)).api_workers.value)
+    except GptOssBentoError:
+        return 1  # that one says what is wrong
+
+
+def _plan(profile: str, settings: Settings, machine: Hardware) -> EnginePlan:
+    name = automatic_profile(machine, settings.model_name) if profile == AUTOMATIC else profile
+    return make_plan(settings, load_profile(name), machine)
 
 
 def build_app(worker: Worker, server: ServerSettings) -> Starlette:
     """The application that BentoML mounts at /."""
     endpoint_ids = frozenset(server.endpoint_ids)
-    openai = OpenAIRoutes(lambda: worker.engine.app if worker.engine else None, endpoint_ids)
+    openai = OpenAIRoutes(lambda: worker.openai_app, endpoint_ids)
     native = NativeRoutes(lambda: worker.jobs, endpoint_ids)
     return Starlette(routes=[native, openai], lifespan=worker.lifespan, exception_handlers={404: not_found})
 
@@ -171,11 +235,12 @@ def _print_plan(plan: EnginePlan) -> None:
     logger.info("plan:\n%s", "\n".join(lines))
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(team: Team) -> None:
     package = logging.getLogger("gptoss_bento")
     if not package.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s gptoss-bento %(message)s"))
+        name = "gptoss-bento" if team.is_alone else f"gptoss-bento worker {team.index + 1}:"
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
         package.addHandler(handler)
         package.setLevel(logging.INFO)
         package.propagate = False

@@ -29,7 +29,10 @@ class Bundle:
 
 
 def describe(
-    profile: str | None, server: ServerSettings | None = None, tls: Mapping[str, str | int] | None = None
+    profile: str | None,
+    server: ServerSettings | None = None,
+    tls: Mapping[str, str | int] | None = None,
+    workers: int = 1,
 ) -> Bundle:
     """What a Bento of this profile declares. None: the machine that serves it decides, and nothing is reserved.
 
@@ -37,6 +40,7 @@ def describe(
         profile: its name, or a path.
         server: what the operator said of the address and the time a request may take; the profile's otherwise.
         tls: certificate and the rest, as BentoML names them.
+        workers: how many processes are to serve it here; a Bento leaves that to the machine that serves it.
 
     Raises:
         ConfigurationError: there is no such profile, or its file is wrong.
@@ -44,8 +48,11 @@ def describe(
     server = server or ServerSettings()
     if profile is None or profile == AUTOMATIC:
         options: dict[str, Any] = {"image": _image("cuda"), "traffic": {"timeout": 3600}, "tracing": _TRACING}
-        return Bundle(AUTOMATIC, _with_settings(options, server, tls or {}))
-    return Bundle(profile, _with_settings(_options(profile, load_profile(profile)), server, tls or {}))
+    else:
+        options = _options(profile, load_profile(profile))
+    if workers > 1:
+        options["workers"] = workers
+    return Bundle(profile or AUTOMATIC, _with_settings(options, server, tls or {}))
 
 
 def _with_settings(options: dict[str, Any], server: ServerSettings, tls: Mapping[str, str | int]) -> dict[str, Any]:

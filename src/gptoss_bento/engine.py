@@ -12,8 +12,8 @@ import json
 import logging
 import threading
 from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -28,11 +28,13 @@ from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
 from gptoss_bento.http.errors import name_parameter
 from gptoss_bento.startup import Startup
+from gptoss_bento.team import Team
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.config import VllmConfig
     from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.utils import CoreEngineLaunch
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,16 @@ class Engine:
     def dead(self) -> bool:
         """Whether vLLM has given up; it never comes back by itself."""
         return bool(self.client.errored)
+
+    def holds_response(self, response_id: str) -> bool:
+        """Whether this process has that stored response of `/v1/responses`."""
+        return response_id in self.app.state.openai_serving_responses.response_store
+
+    def fail_requests(self) -> None:
+        """Ends what still runs with the error that vLLM gives when its engine has died."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        self.client.output_processor.propagate_error(EngineDeadError())
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes] | None:
         """What each token stands for, or None where the tokenizer does not work on bytes. Special tokens are empty."""
@@ -85,8 +97,10 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 @asynccontextmanager
-async def running(argv: Sequence[str], startup: Startup, timeout_s: float) -> AsyncIterator[Engine]:
+async def running(argv: Sequence[str], startup: Startup, timeout_s: float, team: Team) -> AsyncIterator[Engine]:
     """Starts vLLM with the words of `vllm serve` and ends it on leaving.
+
+    Of several workers the first starts the engine's process, and all attach to it.
 
     The heavy part runs in threads, so that the probes answer meanwhile.
 
@@ -94,6 +108,7 @@ async def running(argv: Sequence[str], startup: Startup, timeout_s: float) -> As
         argv: the arguments, as `EnginePlan.argv` gives them.
         startup: is told the phases.
         timeout_s: seconds until a start that hangs is given up.
+        team: the workers that share the engine.
 
     Raises:
         ConfigurationError: vLLM refuses the arguments.
@@ -103,21 +118,24 @@ async def running(argv: Sequence[str], startup: Startup, timeout_s: float) -> As
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout_s):
-                engine = await _start(argv, startup, stack)
+                engine = await _start(argv, startup, stack, team)
+        except asyncio.CancelledError:  # another worker has died
+            kill_processes()
+            raise
         except TimeoutError:
             kill_processes()
             raise EngineDiedError(f"vLLM was not ready within {timeout_s:g} s (VLLM_STARTUP_TIMEOUT).") from None
         yield engine
 
 
-async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack) -> Engine:
+async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, team: Team) -> Engine:
     with startup.timed("engine: import"):
         await in_daemon_thread(_import_engine)
     with startup.timed("engine: configuration"):
-        args, config = await in_daemon_thread(_configure, argv)
+        args, config = await in_daemon_thread(_configure, argv, team)
     with startup.timed("engine: weights and KV cache"):
         threading.Thread(target=_prepare_app, args=(config,), daemon=True).start()  # while the engine process loads
-        client = await in_daemon_thread(_start_client, args, config)
+        client = await (in_daemon_thread(_start_client, args, config) if team.is_alone else _attach(args, config, team))
     stack.callback(_stop_client, client)
     with startup.timed("engine: application"):
         app = await _build_app(client, args)
@@ -147,7 +165,7 @@ def _prepare_app(config: VllmConfig) -> None:
         resolve_chat_template(tokenizer, None, None, model_config=config.model_config)
 
 
-def _configure(argv: Sequence[str]) -> tuple[Namespace, VllmConfig]:
+def _configure(argv: Sequence[str], team: Team) -> tuple[Namespace, VllmConfig]:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
     from vllm.entrypoints.launchers.launcher import validate_api_server_args
@@ -162,26 +180,78 @@ def _configure(argv: Sequence[str]) -> tuple[Namespace, VllmConfig]:
         validate_parsed_serve_args(args)
         validate_api_server_args(args)
         engine_args = AsyncEngineArgs.from_cli_args(args)
+        if not team.is_alone:
+            engine_args._api_process_count, engine_args._api_process_rank = team.count, team.index
         return args, engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     except (ValidationError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
         raise ConfigurationError(f"vLLM refuses this configuration: {_first_line(error)}") from error
 
 
-def _start_client(args: Namespace, config: VllmConfig) -> AsyncLLM:
+def _start_client(args: Namespace, config: VllmConfig, **attached: Any) -> AsyncLLM:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    try:
+    with _start_errors():
         return AsyncLLM.from_vllm_config(
             config,
             enable_log_requests=args.enable_log_requests,
             disable_log_stats=args.disable_log_stats,
             aggregate_engine_logging=args.aggregate_engine_logging,
+            **attached,
         )
+
+
+@contextmanager
+def _start_errors() -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         summary = _first_line(error)
         # vLLM then only points to its log, where app.py finds the cause.
         detail = "" if "root cause above" in summary else f": {summary}"
         raise EngineStartError(f"vLLM's engine did not start{detail}") from error
+
+
+async def _attach(args: Namespace, config: VllmConfig, team: Team) -> AsyncLLM:
+    """The client of an engine that several workers share, as `vllm serve --api-server-count` makes it.
+
+    A client waits for the engine to be ready, and the engine for its clients; who comes first does not matter.
+    """
+    inputs, outputs = team.addresses("input"), team.addresses("output")
+    attached: dict[str, Any] = {
+        "client_addresses": {"input_address": inputs[team.index], "output_address": outputs[team.index]},
+        "client_count": team.count,
+        "client_index": team.index,
+    }
+    if not team.is_first:
+        return await in_daemon_thread(_start_client, args, config, **attached)
+    launching = _launching(args, config, inputs, outputs)
+    launch = await in_daemon_thread(launching.__enter__)  # from here on nothing else reads the configuration
+    waiting = in_daemon_thread(launching.__exit__, None, None, None)
+    _, client = await asyncio.gather(waiting, in_daemon_thread(_start_client, args, config, **attached))
+    _own_engine(client, launch)
+    return client
+
+
+@contextmanager
+def _launching(
+    args: Namespace, config: VllmConfig, inputs: list[str], outputs: list[str]
+) -> Iterator[CoreEngineLaunch]:
+    """Starts the engine's process; leaving the context waits until it is ready."""
+    from vllm.v1.engine.utils import EngineZmqAddresses, launch_core_engines
+    from vllm.v1.executor import Executor
+
+    addresses = EngineZmqAddresses(inputs=inputs, outputs=outputs)
+    with (
+        _start_errors(),
+        launch_core_engines(config, Executor.get_class(config), not args.disable_log_stats, addresses) as launch,
+    ):
+        yield launch
+
+
+def _own_engine(client: AsyncLLM, launch: CoreEngineLaunch) -> None:
+    """Lets the client watch and end the engine's process, as one that has started it itself."""
+    client.engine_core.resources.engine_manager = launch.engine_manager
+    client.engine_core.start_engine_core_monitor()
 
 
 async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:

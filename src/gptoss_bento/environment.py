@@ -411,9 +411,22 @@ def exit_note_path() -> Path | None:
 
 def set_exit_note_path() -> Path:
     """Names the exit note for the workers that this process will start. Creates nothing."""
-    path = Path(tempfile.gettempdir()) / f"gptoss-bento-{uuid.uuid4().hex}.json"
+    path = Path(tempfile.gettempdir()) / f"gptoss-bento-{uuid.uuid4().hex[:12]}.json"
     os.environ[_EXIT_NOTE] = str(path)
     return path
+
+
+_TEAM = "GPTOSS_BENTO_TEAM"
+
+
+def team_size() -> int:
+    """How many worker processes the supervisor of this one starts."""
+    return int(os.environ.get(_TEAM, "1"))
+
+
+def set_team_size(count: int) -> None:
+    """Tells it to the workers that this process will start."""
+    os.environ[_TEAM] = str(count)
 
 
 def extended(variables: Mapping[str, str]) -> dict[str, str]:

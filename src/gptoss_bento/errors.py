@@ -7,7 +7,8 @@
     ├── AddressInUseError      71  the port is taken
     ├── JobStoreError          75  the database of the jobs does not answer
     ├── EngineStartError       70  vLLM refused to start
-    └── EngineDiedError        75  vLLM was serving and died, or a start took too long
+    ├── EngineDiedError        75  vLLM was serving and died, or a start took too long
+    └── WorkerDiedError        75  a worker process was killed
 
 The number is the exit code of the whole service, taken from sysexits.h. 75 (EX_TEMPFAIL) is the only one after which
 starting again unchanged is likely to help; docs/exit-codes.md says what to do about each.
@@ -52,6 +53,12 @@ class EngineStartError(GptOssBentoError):
 
 class EngineDiedError(GptOssBentoError):
     """vLLM stopped while it was serving, or was not ready in time; a new start may help."""
+
+    exit_code = 75
+
+
+class WorkerDiedError(GptOssBentoError):
+    """A worker process died without a word; a new start may help."""
 
     exit_code = 75
 

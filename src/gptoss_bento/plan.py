@@ -61,6 +61,7 @@ class EnginePlan:
     served_names: Planned
     arguments: Mapping[str, Planned]
     environment: Mapping[str, Planned]
+    api_workers: Planned
     extra_arguments: tuple[str, ...] = ()
     memory: Estimate | None = None
     warnings: tuple[str, ...] = ()
@@ -70,6 +71,8 @@ class EnginePlan:
         words = [f"--model={model}", "--served-model-name", *self.served_names.value]
         if self.revision.value and model == self.model.value:
             words.append(f"--revision={self.revision.value}")
+        if self.api_workers.value > 1:
+            words.append(f"--api-server-count={self.api_workers.value}")
         options = known_options()
         for name, planned in self.arguments.items():
             words += options[name].argv(planned.value)
@@ -97,6 +100,7 @@ class EnginePlan:
         if self.revision.value:
             yield "revision", str(self.revision.value), self.revision.origin
         yield "served names", ", ".join(self.served_names.value), self.served_names.origin
+        yield "API workers", str(self.api_workers.value), self.api_workers.origin
         for name, planned in self.arguments.items():
             yield f"--{name.replace('_', '-')}", str(redacted(name, planned.value)), planned.origin
         for name, planned in self.environment.items():
@@ -124,6 +128,7 @@ def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> Engin
     arguments = _arguments(settings, profile, situation, goal.value)
     _check_parallel(arguments, hardware)
     _check_limits(arguments, profile, situation)
+    workers = _api_workers(arguments, hardware, settings)
     planned = EnginePlan(
         profile=profile.name,
         hardware=hardware,
@@ -131,8 +136,9 @@ def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> Engin
         model=_chosen(settings.model_name, origin.get("model"), profile.model.source),
         revision=_chosen(settings.model_revision, origin.get("revision"), profile.model.revision),
         served_names=_served_names(settings, profile),
-        arguments=arguments,
-        environment=_environment(settings, profile, situation, goal.value),
+        arguments={name: planned for name, planned in arguments.items() if name != _API_WORKERS},
+        environment=_environment(settings, profile, situation, goal.value) | _patience(workers, settings),
+        api_workers=workers,
         extra_arguments=settings.extra_arguments,
         warnings=(*settings.warnings, *_goal_warnings(goal, profile)),
     )
@@ -194,6 +200,54 @@ def _explicit(settings: Settings) -> dict[str, Planned]:
     if settings.tokenizer:
         planned["tokenizer"] = Planned(settings.tokenizer, settings.origins["tokenizer"])
     return planned
+
+
+# How many processes answer HTTP
+
+_API_WORKERS = "api_server_count"  # vLLM's option; `vllm serve` alone acts on it, its application does not
+_ALONE = {
+    "data_parallel_size": "several engines",
+    "enable_elastic_ep": "an elastic number of engines",
+    "enable_fault_tolerance": "vLLM's fault tolerance",
+}
+
+
+def _api_workers(arguments: Mapping[str, Planned], hardware: Hardware, settings: Settings) -> Planned:
+    """What was said is used or refused; what is only suggested is lowered to what the cores can carry.
+
+    Raises:
+        ConfigurationError: several were asked for together with something that allows only one.
+    """
+    wanted = arguments.get(_API_WORKERS, Planned(1, "default"))
+    if wanted.value == 1:
+        return wanted
+    explicit = _API_WORKERS in settings.engine
+    if reason := _only_one(arguments, settings):
+        if explicit:
+            raise ConfigurationError(f"{wanted.origin} is {wanted.value}, but {reason} needs 1.")
+        return Planned(1, f"{reason}; {wanted.origin} has {wanted.value}")
+    # The engine and each GPU keep a core busy with waiting, as does each worker under load.
+    spare = max(1, hardware.cpu_cores - 1 - len(hardware.gpus)) if hardware.cpu_cores else wanted.value
+    if explicit or spare >= wanted.value:
+        return wanted
+    return Planned(spare, f"{hardware.cpu_cores} CPU cores; {wanted.origin} has {wanted.value}")
+
+
+def _only_one(arguments: Mapping[str, Planned], settings: Settings) -> str | None:
+    """What does not work with several API workers, if the plan has it. Adapters would be loaded into one of them."""
+    for name, what in _ALONE.items():
+        if name in arguments and arguments[name].value not in (False, 1):
+            return f"{what} ({arguments[name].origin})"
+    loading = settings.process.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0").strip().lower()
+    return "VLLM_ALLOW_RUNTIME_LORA_UPDATING" if loading in ("1", "true") else None
+
+
+def _patience(workers: Planned, settings: Settings) -> dict[str, Planned]:
+    """Workers that only attach wait for the engine as long as the one that starts it."""
+    name = "VLLM_ENGINE_READY_TIMEOUT_S"
+    if workers.value == 1 or name in settings.process:
+        return {}
+    return {name: Planned(str(settings.server.vllm_startup_timeout), "VLLM_STARTUP_TIMEOUT")}
 
 
 # How the GPUs are shared

@@ -52,6 +52,7 @@ def as_json(plan: EnginePlan) -> dict[str, Any]:
         "model": _value("model", plan.model),
         "revision": _value("revision", plan.revision),
         "served_names": _value("served_names", plan.served_names),
+        "api_workers": _value("api_workers", plan.api_workers),
         "arguments": {name: _value(name, planned) for name, planned in plan.arguments.items()},
         "environment": {name: _value(name, planned) for name, planned in plan.environment.items()},
         "argv": shown_arguments(plan),

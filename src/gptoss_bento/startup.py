@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,11 +26,15 @@ class State(StrEnum):
 
 @dataclass
 class Startup:
-    """One start of one worker. Written by the start, read by the probes; times are in seconds."""
+    """One start of one worker. Written by the start, read by the probes; times are in seconds.
+
+    The service is ready when all its workers are: `others_ready` is asked each time, so that all of them say the same.
+    """
 
     state: State = State.STARTING
     phase: str = "imports"
     cause: str | None = None
+    others_ready: Callable[[], bool] = lambda: True
     _finished: list[tuple[str, float]] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
     _phase_started: float = field(default_factory=time.monotonic)
@@ -49,6 +53,7 @@ class Startup:
         if self.state is not State.STARTING:
             return
         self.state, self.phase = State.READY, "ready"
+        self._phase_started = time.monotonic()
         logger.info("ready after %.1f s", time.monotonic() - self._started)
 
     def stop(self) -> None:
@@ -60,14 +65,20 @@ class Startup:
         """The service cannot serve."""
         self.state, self.cause = State.FAILED, str(error)
 
+    @property
+    def service_state(self) -> State:
+        """What the service can do, rather than this worker alone."""
+        return State.STARTING if self.state is State.READY and not self.others_ready() else self.state
+
     def report(self) -> dict[str, Any]:
         """The body of the readiness probe."""
+        state = self.service_state
         report: dict[str, Any] = {
-            "status": self.state.value,
-            "phase": self.phase,
+            "status": state.value,
+            "phase": self.phase if state is self.state else "waiting for the other API workers",
             "phases": [{"phase": phase, "seconds": round(seconds, 2)} for phase, seconds in self._finished],
         }
-        if self.state is State.STARTING:
+        if state is State.STARTING:
             report["seconds_in_phase"] = round(time.monotonic() - self._phase_started, 2)
         if self.cause:
             report["cause"] = self.cause

@@ -22,9 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 
+import click
+
 from gptoss_bento import environment
 from gptoss_bento.engine import kill_processes
-from gptoss_bento.errors import AddressInUseError, EngineDiedError, GptOssBentoError
+from gptoss_bento.errors import AddressInUseError, GptOssBentoError, WorkerDiedError
+from gptoss_bento.team import Team, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ SHUTDOWN_LIMIT_S = 8.0
 """From SIGTERM until a worker that has not ended by itself is ended; clients are promised 10 s."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
+_SERVING = ("serve", "serve-http")
 
 
 class ExitNote:
@@ -76,18 +81,60 @@ def supervise(keep_metrics_in: Callable[[Path], None] = lambda _: None) -> None:
         return
     note = ExitNote(environment.set_exit_note_path())
     keep_metrics_in(environment.metrics_folder() or note.metrics)
-    atexit.register(_exit_as_noted, note)
+    serving = is_serving()
+    if serving:  # what a killed worker leaves behind becomes a child of this process, which ends it
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    atexit.register(_exit_as_noted, note, serving)
     sys.excepthook = _explain(sys.excepthook)
 
 
-def _exit_as_noted(note: ExitNote) -> None:
-    leave_worker()
-    shutil.rmtree(note.metrics, ignore_errors=True)
+def _exit_as_noted(note: ExitNote, serving: bool) -> None:
+    if serving:
+        kill_processes()
+    for path in _remains():
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     if (taken := note.take()) is None:
         return
     exit_code, cause = taken
     _say(cause, exit_code)
     os._exit(exit_code)
+
+
+def _remains() -> list[Path]:
+    """What workers that were killed could not remove."""
+    path = environment.exit_note_path()
+    return [found for found in path.parent.glob(f"{path.stem}*") if found != path] if path else []
+
+
+def is_serving() -> bool:
+    """Whether this is the supervisor of `bentoml serve`, rather than a build, a test or a worker."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.info_name in _SERVING
+
+
+def may_start_several() -> bool:
+    """Whether workers may share an engine here. Those that BentoML starts again one by one after a change may not."""
+    context = click.get_current_context(silent=True)
+    return is_serving() and context is not None and not context.params.get("reload")
+
+
+def gather_team(count: int) -> None:
+    """Called in the supervisor before it starts several workers: makes what they share."""
+    path = environment.exit_note_path()
+    if path is None or count == 1:
+        return
+    environment.set_team_size(count)
+    make_folder(path.with_suffix(""), count)
+
+
+def own_team(worker_number: int) -> Team:
+    """Called in a worker: its place among all.
+
+    Args:
+        worker_number: from 1, as BentoML counts.
+    """
+    count, path = environment.team_size(), environment.exit_note_path()
+    return Team(worker_number - 1, count, path.with_suffix("")) if path and count > 1 else Team()
 
 
 def _say(cause: str, exit_code: int) -> None:
@@ -117,26 +164,27 @@ def _as_known(error: BaseException) -> GptOssBentoError | None:
     return None
 
 
-def enter_worker() -> None:
+def enter_worker(team: Team) -> None:
     """Called when a worker starts: it ends with its supervisor, and a second life after a crash is refused."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if (alive := _alive_file()) is None:
-        return
-    if alive.exists():
-        raise EngineDiedError("The worker died without a word (killed, or out of memory); it is not started again.")
-    alive.touch()
+    if (alive := _alive_file(team)) is not None:
+        if alive.exists():
+            raise WorkerDiedError("The worker died without a word (killed, or out of memory); it is not started again.")
+        alive.touch()
+    team.enter(os.getpid())
 
 
-def leave_worker() -> None:
+def leave_worker(team: Team) -> None:
     """Called when a worker ends as it should."""
-    if (alive := _alive_file()) is not None:
+    team.leave()
+    if (alive := _alive_file(team)) is not None:
         alive.unlink(missing_ok=True)
 
 
-def _alive_file() -> Path | None:
+def _alive_file(team: Team) -> Path | None:
     """Exists while a worker lives; one that finds it at its start knows that the one before was killed."""
     path = environment.exit_note_path()
-    return path.with_suffix(".alive") if path else None
+    return path.with_suffix(f".{team.index}.alive") if path else None
 
 
 def stop_service(error: GptOssBentoError) -> None:
@@ -149,7 +197,7 @@ def stop_service(error: GptOssBentoError) -> None:
     os.kill(os.getppid(), signal.SIGTERM)
 
 
-def limit_shutdown(on_stop: Callable[[], None]) -> None:
+def limit_shutdown(on_stop: Callable[[], None], team: Team) -> None:
     """From now on SIGTERM and SIGINT also call `on_stop` and start the countdown to a forced end.
 
     uvicorn, which runs the worker, waits for open connections without limit; its handlers stay in place behind ours.
@@ -158,7 +206,7 @@ def limit_shutdown(on_stop: Callable[[], None]) -> None:
         previous = signal.getsignal(number)
 
         def handle(number: int, frame: FrameType | None, previous: object = previous) -> None:
-            _count_down()
+            _count_down(team)
             on_stop()
             if callable(previous):
                 previous(number, frame)
@@ -166,14 +214,14 @@ def limit_shutdown(on_stop: Callable[[], None]) -> None:
         signal.signal(number, handle)
 
 
-def _count_down() -> None:
-    timer = threading.Timer(SHUTDOWN_LIMIT_S, force_exit)
+def _count_down(team: Team) -> None:
+    timer = threading.Timer(SHUTDOWN_LIMIT_S, force_exit, (team,))
     timer.daemon = True
     timer.start()
 
 
-def force_exit() -> None:
+def force_exit(team: Team) -> None:
     """Ends this worker and everything it started, now."""
     kill_processes()
-    leave_worker()
+    leave_worker(team)
     os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import inspect
 import subprocess
@@ -34,6 +35,23 @@ def test_the_installed_bentoml_is_the_one_this_was_written_against() -> None:
 def test_service_decorator_and_mounting_are_public() -> None:
     for symbol in ("service", "asgi_app", "use_arguments", "images", "api", "Context", "IODescriptor"):
         assert hasattr(bentoml, symbol)
+
+
+def test_the_worker_makes_the_server_that_the_module_names_when_the_service_is_loaded() -> None:
+    worker = importlib.import_module("_bentoml_impl.worker.service")
+    source = inspect.getsource(worker.main.callback)
+    assert source.index("load(bento_identifier") < source.index("uvicorn.Server(config).run(sockets=[socket])")
+    assert "server_context.worker_index = worker_id" in source
+
+
+def test_the_number_of_workers_is_that_of_the_decorator() -> None:
+    allocator = importlib.import_module("_bentoml_impl.server.allocator")
+    assert 'config.get("workers")' in inspect.getsource(allocator.ResourceAllocator.get_worker_env)
+
+
+def test_the_supervisor_is_a_command_called_serve() -> None:
+    commands = importlib.import_module("bentoml_cli.serve").build_serve_command()
+    assert "serve" in commands.commands
 
 
 def test_the_input_of_an_api_reads_its_own_request() -> None:

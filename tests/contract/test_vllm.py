@@ -42,8 +42,22 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
         (
             "vllm.v1.engine.async_llm",
             "AsyncLLM.from_vllm_config",
-            ["vllm_config", "enable_log_requests", "disable_log_stats", "aggregate_engine_logging"],
+            [
+                *["vllm_config", "enable_log_requests", "disable_log_stats", "aggregate_engine_logging"],
+                *["client_addresses", "client_count", "client_index"],
+            ],
         ),
+        (
+            "vllm.v1.engine.utils",
+            "launch_core_engines",
+            ["vllm_config", "executor_class", "log_stats", "addresses"],
+        ),
+        ("vllm.v1.engine.utils", "EngineZmqAddresses", ["inputs", "outputs"]),
+        ("vllm.v1.executor", "Executor.get_class", ["vllm_config"]),
+        ("vllm.v1.engine.core_client", "MPClient.start_engine_core_monitor", []),
+        ("vllm.v1.engine.core_client", "BackgroundResources", ["engine_manager"]),
+        ("vllm.v1.engine.output_processor", "OutputProcessor.propagate_error", ["e"]),
+        ("vllm.v1.engine.exceptions", "EngineDeadError", []),
         ("vllm.renderers.hf", "resolve_chat_template", ["tokenizer", "chat_template", "tools", "model_config"]),
         ("vllm.tokenizers.registry", "cached_tokenizer_from_config", ["model_config"]),
         ("vllm.v1.engine.async_llm", "AsyncLLM.get_supported_tasks", []),
@@ -62,6 +76,24 @@ def test_symbol_is_there_and_takes_what_we_give_it(module: str, symbol: str, par
     if parameters:
         assert callable(found)
         assert set(parameters) <= set(inspect.signature(found).parameters)
+
+
+def test_a_process_of_several_says_which_it_is() -> None:
+    fields = importlib.import_module("vllm.engine.arg_utils").AsyncEngineArgs.__dataclass_fields__
+    assert {"_api_process_count", "_api_process_rank"} <= fields.keys()
+
+
+def test_a_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_owner() -> None:
+    client = importlib.import_module("vllm.v1.engine.core_client").MPClient
+    made, watching = (inspect.getsource(method) for method in (client.__init__, client.start_engine_core_monitor))
+    assert 'client_addresses["input_address"]' in made
+    assert 'client_addresses["output_address"]' in made
+    assert "self.resources.engine_manager" in watching
+
+
+def test_the_launched_engine_tells_who_manages_it() -> None:
+    launch = importlib.import_module("vllm.v1.engine.utils").CoreEngineLaunch
+    assert "engine_manager" in launch.__dataclass_fields__
 
 
 @pytest.mark.parametrize("attribute", ["response_store", "msg_store", "event_store"])

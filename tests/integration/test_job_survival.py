@@ -13,12 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gptoss_bento.team import make_folder
 from tests.job_server import job_server
 from tests.postgres import binaries, postgres_server
 
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KILLS", "30"))
+TEAM_KILLS = 3
+TEAM_ENDS_S = 5  # two until it is noticed, and what runs is handed back
 JOBS_AT_ONCE = 100
 CLIENTS = 10
 JOB = {"input": {"prompt": "a b c", "stream": True, "sampling_params": {"max_tokens": 30}}}
@@ -83,6 +86,40 @@ def test_another_worker_takes_over(store_url: str) -> None:
     assert len(accepted) == 60
     assert {state["status"] for state in states} == {"COMPLETED"}
     assert any(state.get("retries") == 1 for state in states)
+
+
+def test_when_one_of_several_workers_is_killed_the_others_end_and_no_job_is_lost(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    store_url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'jobs.sqlite3'}"
+    accepted: set[str] = set()
+    for _ in range(TEAM_KILLS):
+        kill_one_of_a_team(store_url, tmp_path_factory.mktemp("t") / "team", accepted)
+    with job_server(store_url) as (_, client):
+        states = [client.get(f"/status-sync/{job_id}?wait=60000").json() for job_id in accepted]
+    assert accepted
+    for state in states:
+        assert state["status"] == "COMPLETED" or "stopped twice" in state["error"]
+
+
+def kill_one_of_a_team(store_url: str, folder: Path, accepted: set[str]) -> None:
+    """Any worker, at any moment, under load; the others must see it and end by themselves."""
+    make_folder(folder, 2)
+    with (
+        job_server(store_url, team=(0, 2, folder)) as (one, client),
+        job_server(store_url, team=(1, 2, folder)) as (other, another_client),
+        ThreadPoolExecutor(8) as clients,
+    ):
+        for _ in range(4):
+            clients.submit(submit, client, accepted, 10)
+            clients.submit(submit, another_client, accepted, 10)
+        time.sleep(random.uniform(0, 1))  # noqa: S311  # any moment will do
+        killed, left = random.sample((one, other), 2)
+        killed.kill()
+        killed.join()
+        left.join(TEAM_ENDS_S)
+        assert left.exitcode == 0
+    assert not folder.exists()
 
 
 def test_a_database_that_is_away_for_a_while_loses_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:

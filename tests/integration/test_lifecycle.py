@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,79 @@ def assert_all_complete(jobs: Sequence[str], folder: Path) -> None:
     ended = asyncio.run(finish())
     assert {job and job.status for job in ended} == {Status.COMPLETED}
     assert any(job and job.retries for job in ended), "some were running"
+
+
+def test_two_api_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
+    """One start for all, because it takes the better part of a minute."""
+    (tmp_path / "t").mkdir()
+    with ExitStack() as stack:
+        served = stack.enter_context(serve(tmp_path, {**DEMO, "API_WORKERS": "2", "TMPDIR": str(tmp_path / "t")}))
+        served.wait_until_ready()
+        clients = [stack.enter_context(httpx.Client(base_url=served.url, verify=NO_TLS, timeout=60)) for _ in range(6)]
+        answers_spread_over_workers(served, clients)
+        metrics_add_up(clients)
+        stored_responses_are_found(clients)
+        jobs_are_everywhere(clients)
+
+        streams = start_endless_streams(served, 6)
+        started = time.monotonic()
+        with all_processes_end(served):
+            served.workers()[1].kill()
+        assert served.process.returncode == 75
+        assert stopped_lines(served)[0].endswith("API worker 2 died without a word (killed, or out of memory).")
+        for thread in streams:
+            thread.join(10)
+        assert time.monotonic() - started < EXIT_LIMIT_S
+    assert [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith("gptoss-bento")] == []
+
+
+def answers_spread_over_workers(served: ServedProcess, clients: list[httpx.Client]) -> None:
+    """Each connection stays with its worker, and each worker has half of them."""
+    chat = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    for client in clients:
+        assert client.post("/v1/chat/completions", json=chat).status_code == 200
+    established = [
+        sum(c.status == psutil.CONN_ESTABLISHED and c.laddr.port == served.port for c in worker.net_connections())
+        for worker in served.workers()
+    ]
+    assert established == [3, 3]
+
+
+def metrics_add_up(clients: list[httpx.Client]) -> None:
+    """vLLM's and BentoML's, whichever worker is asked."""
+    for client in clients:
+        lines = client.get("/metrics").text.splitlines()
+        ended = [line for line in lines if line.startswith("vllm:request_success_total")]
+        assert sum(float(line.rsplit(" ", 1)[1]) for line in ended) == len(clients)
+
+
+def stored_responses_are_found(clients: list[httpx.Client]) -> None:
+    """Also what follows on one, and its stream."""
+    asked = {"model": MODEL, "input": "Hello", "max_output_tokens": 40, "temperature": 0}
+    first = clients[0].post("/v1/responses", json=asked).json()
+    for client in clients:
+        assert client.get(f"/v1/responses/{first['id']}").json()["id"] == first["id"]
+        assert client.get("/v1/responses/resp_missing").status_code == 404
+        follows = client.post("/v1/responses", json={**asked, "previous_response_id": first["id"]})
+        assert follows.json()["previous_response_id"] == first["id"], follows.text
+
+
+def jobs_are_everywhere(clients: list[httpx.Client]) -> None:
+    """Run by one worker, polled, streamed and cancelled through any."""
+    prompt = {"prompt": "Hello", "sampling_params": {"max_tokens": 8}}
+    endless = {"prompt": "Hello", "stream": True, "sampling_params": {"max_tokens": 4000, "ignore_eos": True}}
+    for runs, asks in zip(clients, clients[1:] + clients[:1], strict=True):
+        done = runs.post("/runsync", json={"input": prompt}).json()
+        assert done["status"] == "COMPLETED"
+        assert asks.get(f"/status/{done['id']}").json()["output"] == done["output"]
+
+        streamed = runs.post("/run", json={"input": endless}).json()["id"]
+        assert asks.get(f"/stream/{streamed}").json()["stream"]
+        assert asks.post(f"/cancel/{streamed}").json()["status"] == "CANCELLED"
+    deadline = time.monotonic() + 5
+    while clients[0].get("/health").json()["workers"]["running"]:
+        assert time.monotonic() < deadline, "a cancelled job still runs"
+        time.sleep(0.1)
 
 
 def stopped_lines(served: ServedProcess) -> Sequence[str]:

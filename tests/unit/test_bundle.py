@@ -92,3 +92,12 @@ def test_certificates_turn_tls_on() -> None:
         "certfile": "/c.pem",
         "keyfile": "/k.pem",
     }
+
+
+@pytest.mark.parametrize("profile", [None, "demo"])
+def test_several_workers_are_bentomls_to_start(profile: str | None) -> None:
+    assert describe(profile, workers=4).options["workers"] == 4
+
+
+def test_a_bento_leaves_the_number_of_workers_to_the_machine_that_serves_it() -> None:
+    assert "workers" not in describe("demo").options

@@ -124,3 +124,24 @@ def test_a_failed_worker_never_gets_ready(startup: Startup) -> None:
     startup.ready()
 
     assert startup.report()["status"] == "failed"
+
+
+def test_the_service_is_ready_when_its_other_workers_are(startup: Startup, clock: Clock) -> None:
+    others = False
+    startup.others_ready = lambda: others
+    startup.ready()
+    clock.now += 2
+
+    report = startup.report()
+    assert (startup.service_state, report["status"]) == (State.STARTING, "starting")
+    assert (report["phase"], report["seconds_in_phase"]) == ("waiting for the other API workers", 2)
+
+    others = True
+    assert (startup.service_state, startup.report()["phase"]) == (State.READY, "ready")
+
+
+def test_a_worker_that_stops_does_not_wait_for_others(startup: Startup) -> None:
+    startup.others_ready = lambda: False
+    startup.stop()
+
+    assert startup.service_state is State.STOPPING

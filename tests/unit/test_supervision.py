@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import psutil
 import pytest
 
@@ -25,8 +26,10 @@ from gptoss_bento.errors import (
     EngineStartError,
     GptOssBentoError,
     HardwareError,
+    WorkerDiedError,
 )
 from gptoss_bento.supervision import ExitNote
+from gptoss_bento.team import Team
 from tests.fakes import Calls
 
 # Exit note
@@ -78,6 +81,7 @@ def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path, monkeypatch: pytest.M
         (AddressInUseError, 71),
         (EngineStartError, 70),
         (EngineDiedError, 75),
+        (WorkerDiedError, 75),
         (GptOssBentoError, 1),
     ],
 )
@@ -91,12 +95,13 @@ def test_each_error_has_its_exit_code(error: type[GptOssBentoError], exit_code: 
 # The supervisor, as real processes
 
 
-def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(script: str, folder: Path, before: str = "") -> subprocess.CompletedProcess[str]:
     """Runs Python code as the supervisor of a service, with `folder` for its temporary files."""
-    variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder)}
+    package = Path(supervision.__file__).parents[1]
+    variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "PYTHONPATH": str(package)}
     preamble = "from gptoss_bento import environment, errors, supervision\nsupervision.supervise()\n"
     return subprocess.run(
-        [sys.executable, "-c", preamble + script], env=variables, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", before + preamble + script], env=variables, capture_output=True, text=True, timeout=30
     )
 
 
@@ -200,42 +205,42 @@ def prctl(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_ends_with_its_supervisor(prctl: Calls) -> None:
-    supervision.enter_worker()
+    supervision.enter_worker(Team())
 
     assert prctl.made == [(1, signal.SIGTERM)]  # PR_SET_PDEATHSIG
 
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_that_was_killed_is_not_started_again() -> None:
-    supervision.enter_worker()
+    supervision.enter_worker(Team())
 
-    with pytest.raises(EngineDiedError, match="died without a word"):
-        supervision.enter_worker()
+    with pytest.raises(WorkerDiedError, match="died without a word"):
+        supervision.enter_worker(Team())
 
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_that_ended_as_it_should_may_start_again(tmp_path: Path) -> None:
-    supervision.enter_worker()
-    supervision.leave_worker()
+    supervision.enter_worker(Team())
+    supervision.leave_worker(Team())
     assert list(tmp_path.iterdir()) == []
 
-    supervision.enter_worker()
+    supervision.enter_worker(Team())
 
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.usefixtures("note_path")
 def test_leaving_twice_is_no_error(tmp_path: Path) -> None:
-    supervision.leave_worker()
+    supervision.leave_worker(Team())
 
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("no_supervisor")
 def test_without_a_supervisor_a_worker_may_start_as_often_as_it_likes(prctl: Calls) -> None:
-    supervision.enter_worker()
-    supervision.enter_worker()
-    supervision.leave_worker()
+    supervision.enter_worker(Team())
+    supervision.enter_worker(Team())
+    supervision.leave_worker(Team())
 
     assert len(prctl.made) == 2
 
@@ -298,10 +303,10 @@ def test_a_signal_starts_the_countdown_tells_us_and_reaches_the_handler_behind(
     monkeypatch.setattr(supervision, "_count_down", count_down)
     signal.signal(number, behind)
 
-    supervision.limit_shutdown(on_stop)
+    supervision.limit_shutdown(on_stop, Team())
     signal.raise_signal(number)
 
-    assert (count_down.made, on_stop.made) == ([()], [()])
+    assert (len(count_down.made), on_stop.made) == (1, [()])
     assert [seen for seen, _ in behind.made] == [number]
 
 
@@ -314,7 +319,7 @@ def test_a_signal_without_a_handler_behind_is_no_error(
     monkeypatch.setattr(supervision, "_count_down", Calls())
     signal.signal(signal.SIGTERM, behind)
 
-    supervision.limit_shutdown(on_stop)
+    supervision.limit_shutdown(on_stop, Team())
     signal.raise_signal(signal.SIGTERM)
 
     assert on_stop.made == [()]
@@ -324,10 +329,11 @@ def test_a_signal_without_a_handler_behind_is_no_error(
 HANGING = """
 import signal, subprocess, sys, time
 from gptoss_bento import supervision
+from gptoss_bento.team import Team
 supervision.SHUTDOWN_LIMIT_S = 0.1
 child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], stdout=subprocess.PIPE)
 child.stdout.readline()
-supervision.limit_shutdown(lambda: None)
+supervision.limit_shutdown(lambda: None, Team())
 print(child.pid, flush=True)
 signal.raise_signal(signal.SIGTERM)
 time.sleep(60)
@@ -339,3 +345,76 @@ def test_a_worker_that_hangs_is_ended_with_its_children() -> None:
 
     assert ended.returncode == 0, ended.stderr
     assert not psutil.pid_exists(int(ended.stdout)) or psutil.Process(int(ended.stdout)).status() == "zombie"
+
+
+# Several workers
+
+
+def test_only_the_serve_command_is_a_supervisor() -> None:
+    assert not supervision.is_serving()
+    for name, serving in [("serve", True), ("serve-http", True), ("build", False), ("deploy", False)]:
+        with click.Context(click.Command(name), info_name=name):
+            assert supervision.is_serving() is serving
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_workers_that_are_started_again_one_by_one_share_nothing(reload: bool) -> None:
+    assert not supervision.may_start_several()
+    with click.Context(click.Command("serve"), info_name="serve") as context:
+        context.params["reload"] = reload
+        assert supervision.may_start_several() is not reload
+
+
+def test_workers_find_their_place_in_the_team_that_the_supervisor_made(note_path: Path) -> None:
+    supervision.gather_team(3)
+    teams = [supervision.own_team(number) for number in (1, 2, 3)]
+
+    assert [(team.index, team.count) for team in teams] == [(0, 3), (1, 3), (2, 3)]
+    teams[2].tell_jobs(4)
+    assert teams[0].jobs == 4, "they share a board"
+    assert teams[1].own_socket("x") == note_path.with_suffix("") / "x-1"
+
+
+def test_a_single_worker_shares_nothing(note_path: Path) -> None:
+    supervision.gather_team(1)
+
+    assert supervision.own_team(1).is_alone
+    assert list(note_path.parent.iterdir()) == []
+
+
+def test_of_several_workers_each_has_a_mark_of_its_own(note_path: Path) -> None:
+    supervision.gather_team(2)
+    teams = [supervision.own_team(number) for number in (1, 2)]
+    for team in teams:
+        supervision.enter_worker(team)
+    with pytest.raises(WorkerDiedError):
+        supervision.enter_worker(teams[1])
+    for team in teams:
+        supervision.leave_worker(team)
+
+    assert list(note_path.parent.iterdir()) == []
+
+
+# A supervisor whose worker is killed: it leaves the mark, the folder and a process that would go on for ever.
+KILLED = """
+import subprocess, sys, time
+supervision.gather_team(2)
+leaves = "import subprocess, os, signal; subprocess.Popen(['sleep', '300']); os.kill(os.getpid(), signal.SIGKILL)"
+worker = (
+    "from gptoss_bento import supervision; supervision.enter_worker(supervision.own_team(2)); " + leaves
+)
+subprocess.run([sys.executable, "-c", worker])
+import psutil
+print([child.pid for child in psutil.Process().children()][0])
+"""
+
+
+def test_a_supervisor_removes_what_a_killed_worker_left(tmp_path: Path) -> None:
+    import_in_serve = (
+        "import click\ncontext = click.Context(click.Command('serve'), info_name='serve')\ncontext.__enter__()\n"
+    )
+    ended = run(KILLED, tmp_path, import_in_serve)
+
+    assert ended.returncode == 0, ended.stderr
+    assert not psutil.pid_exists(int(ended.stdout)) or psutil.Process(int(ended.stdout)).status() == "zombie"
+    assert list(tmp_path.iterdir()) == []

@@ -30,10 +30,10 @@ class Probes:
         return JSONResponse({"status": "alive"})
 
     def _ready(self) -> Response:
-        if self._startup.state is State.READY:
+        if self._startup.service_state is State.READY:
             return JSONResponse(self._startup.report())
         return JSONResponse(self._startup.report(), status_code=503, headers={"Retry-After": _RETRY_AFTER_S})
 
     def _ping(self) -> Response:
         codes = {State.READY: 200, State.STARTING: 204}
-        return Response(status_code=codes.get(self._startup.state, 503))
+        return Response(status_code=codes.get(self._startup.service_state, 503))

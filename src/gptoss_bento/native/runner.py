@@ -7,12 +7,13 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+from gptoss_bento.native.bell import QUEUE, Bell
 from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, until_available
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Job, NewJob, Status
@@ -39,6 +40,7 @@ from gptoss_bento.native.webhook import (
     webhook_sender,
 )
 from gptoss_bento.settings import ServerSettings
+from gptoss_bento.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ class Runner:
         sender: WebhookSender,
         place: Place,
         clock: Clock = now_ms,
+        team: Team | None = None,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -104,6 +107,9 @@ class Runner:
         self._sender = sender
         self._place = place
         self._clock = clock
+        self._team = team or Team()
+        self._concurrency = self._team.share(settings.max_concurrency)
+        self._bell = Bell(self._team.own_socket("jobs"), self._team.other_sockets("jobs"), self._heard)
         self._engine: Engine | None = None
         self._engine_lost = False
         self._models: ModelList | None = None
@@ -148,7 +154,7 @@ class Runner:
             result_ttl_ms=kept,
         )
         job = await self.store.submit(new, settings.max_queue_size)
-        self._to_claim.set()
+        self._to_run()
         return job
 
     async def ended(self, job_id: str, wait_s: float) -> tuple[Job | None, list[str]]:
@@ -214,13 +220,19 @@ class Runner:
             QueueFullError: too many wait.
         """
         job, again = await self.store.retry(job_id, self.settings.max_queue_size)
-        self._to_claim.set()
+        self._to_run()
         return job, again
 
+    def _to_run(self) -> None:
+        """A job waits: for this worker, or for another one if this one has its share."""
+        self._to_claim.set()
+        if len(self._runs) >= self._concurrency:
+            self._bell.ring([QUEUE])
+
     async def health(self) -> dict[str, Any]:
-        """The body of `/health`: one process is one worker (contract, D33)."""
+        """The body of `/health`: one engine is one worker (contract, D33)."""
         counts = await self.store.counts()
-        ready, running = self._engine is not None, bool(self._runs)
+        ready, running = self._engine is not None, bool(self._team.jobs)
         return {
             "jobs": {
                 "completed": counts.completed,
@@ -241,10 +253,14 @@ class Runner:
 
     # the work
 
+    def hearing(self) -> AbstractContextManager[None]:
+        """Within this context the other workers' news are heard at once, rather than soon."""
+        return self._bell.listening()
+
     async def start(self) -> None:
         """Takes up what a former process left, and begins to work."""
         await self.store.beat(self._place)
-        recovered = await self.store.recover(LEASE_MS, is_gone)
+        recovered = await self.store.recover(LEASE_MS, self._is_gone)
         if recovered:
             logger.info("%d interrupted jobs taken up", len(recovered))
         self._spawn(self._claim_loop())
@@ -288,8 +304,8 @@ class Runner:
             await self._to_claim.wait()
 
     async def _claim(self) -> None:
-        free = self.settings.max_concurrency - len(self._runs)
-        if self._engine is None or self._engine.dead or free <= 0:
+        free = self._concurrency - len(self._runs)
+        if self._engine is None or self._engine.dead or free <= 0 or self._team.is_ending:
             return
         self._gone_while_claiming = set()
         try:
@@ -304,15 +320,17 @@ class Runner:
 
     def _begin(self, claim: Claim) -> None:
         run = self._runs[claim.id] = _Run(claim)
+        self._team.tell_jobs(len(self._runs))
         run.task = self._spawn(self._run(run))
         run.task.add_done_callback(lambda _: self._forget(run))  # also of a task that is cancelled before it begins
 
     def _forget(self, run: _Run) -> None:
         del self._runs[run.claim.id]
+        self._team.tell_jobs(len(self._runs))
         self._to_claim.set()
 
     async def _run(self, run: _Run) -> None:
-        writer = ItemWriter(self.store, run.claim, lambda: self.changes.notify([run.claim.id]))
+        writer = ItemWriter(self.store, run.claim, lambda: self._tell([run.claim.id]))
         outcome = await self._generate(run, writer)
         run.ending = True
         await asyncio.shield(self._spawn(self._end(run, writer, outcome)))
@@ -353,8 +371,21 @@ class Runner:
         except Exception:  # of the database, and not for lack of it: the job must end all the same
             logger.exception("job %s", run.claim.id)
             await until_available(lambda: self.store.finish(run.claim, Status.FAILED, error=_FAULT))
-        self.changes.notify([run.claim.id])
+        self._tell([run.claim.id])
         self._to_deliver.set()
+
+    def _tell(self, job_ids: list[str]) -> None:
+        """Something happened here to these jobs."""
+        self.changes.notify(job_ids)
+        self._bell.ring(job_ids)
+
+    def _heard(self, job_ids: list[str]) -> None:
+        """Something happened to these jobs in another worker."""
+        self.changes.notify(job_ids)
+        if QUEUE in job_ids:
+            self._to_claim.set()
+        if self._runs.keys() & set(job_ids):
+            self._spawn(self._look_around())
 
     # what time brings
 
@@ -372,7 +403,7 @@ class Runner:
         if claims := [run.claim for run in self._runs.values() if not run.ending]:
             owned = await self.store.owned(claims)
             self._abort([claim.id for claim in claims if claim.id not in owned])
-        if self._engine and len(self._runs) < self.settings.max_concurrency and await self.store.waiting():
+        if self._engine and len(self._runs) < self._concurrency and await self.store.waiting():
             self._to_claim.set()
 
     def _abort(self, job_ids: list[str]) -> None:
@@ -384,13 +415,17 @@ class Runner:
     def _ended_from_outside(self, job_ids: list[str]) -> None:
         if self._gone_while_claiming is not None:
             self._gone_while_claiming.update(job_ids)
-        self.changes.notify(job_ids)
+        self._tell(job_ids)
         self._to_deliver.set()
 
     async def _beat(self) -> None:
         await self.store.beat(self._place)
-        recovered = await self.store.recover(LEASE_MS, is_gone)
-        self.changes.notify(recovered)
+        recovered = await self.store.recover(LEASE_MS, self._is_gone)
+        self._tell(recovered)
+
+    def _is_gone(self, place: Place) -> bool:
+        """A worker beside this one that was killed takes all with it; the next start takes up its jobs."""
+        return is_gone(place) and not self._team.has(place.pid)
 
     async def _expire(self) -> None:
         if expired := await self.store.expire():
@@ -470,12 +505,13 @@ class _logged(suppress):  # noqa: N801  # reads as a statement
 
 
 @asynccontextmanager
-async def running_jobs(settings: ServerSettings, file: Path) -> AsyncIterator[Runner]:
+async def running_jobs(settings: ServerSettings, file: Path, team: Team | None = None) -> AsyncIterator[Runner]:
     """Opens the store and starts the runner; on leaving, running jobs go back to the queue.
 
     Args:
         settings: what the operator said.
         file: where SQLite keeps the jobs if no other store was named.
+        team: the workers that together run as many jobs as the settings say.
 
     Raises:
         ConfigurationError: the store's URL or schema is wrong.
@@ -486,9 +522,10 @@ async def running_jobs(settings: ServerSettings, file: Path) -> AsyncIterator[Ru
         open_store(url, file) as store,
         webhook_sender(allow_private=settings.webhook_allow_private) as sender,
     ):
-        runner = Runner(store, settings, sender, own_place())
-        await runner.start()
-        try:
-            yield runner
-        finally:
-            await runner.stop()
+        runner = Runner(store, settings, sender, own_place(), team=team)
+        with runner.hearing():
+            await runner.start()
+            try:
+                yield runner
+            finally:
+                await runner.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from gptoss_bento.native.payload import Envelope, EnvelopeError, Policy
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.native.store import StoreUnavailableError
 from gptoss_bento.settings import ServerSettings
+from gptoss_bento.team import Stage, Team, make_folder
 from tests.unit.native.receiver import Receiver
 
 POLICY = Policy(600_000, 86_400_000)
@@ -420,6 +422,102 @@ async def test_a_cancel_in_one_process_aborts_in_the_other(fake: FakeEngine, sto
         await idle.cancel(job_id)
         await until(lambda: fake.aborted == 1 and not busy._runs, 2)
         assert (await ended(busy, job_id))[0].status is Status.CANCELLED
+
+
+# several workers of one service
+
+
+@pytest.fixture
+def team(tmp_path_factory: pytest.TempPathFactory) -> list[Team]:
+    """Two workers; here in one process."""
+    folder = tmp_path_factory.mktemp("t") / "team"
+    make_folder(folder, 2)
+    made = [Team(index, 2, folder) for index in range(2)]
+    for member in made:
+        member.enter(os.getpid())
+        member.reach(Stage.READY)
+    return made
+
+
+@asynccontextmanager
+async def team_on(fakes: list[FakeEngine], team: list[Team], url: str, **settings: Any) -> AsyncIterator[list[Runner]]:
+    async with AsyncExitStack() as stack:
+        runners = []
+        for fake, member in zip(fakes, team, strict=True):
+            limits = ServerSettings(job_store_url=url, **settings)
+            runners.append(await stack.enter_async_context(running_jobs(limits, Path("unused"), member)))
+            runners[-1].attach(fake.engine())
+        yield runners
+
+
+async def test_all_workers_together_run_as_many_jobs_as_may(team: list[Team], store_url: str) -> None:
+    fakes = [FakeEngine(), FakeEngine()]
+    for fake in fakes:
+        fake.gate.clear()
+    async with team_on(fakes, team, store_url, max_concurrency=3) as runners:
+        ids = [await submit(runners[0], PROMPT) for _ in range(5)]
+        await until(lambda: [fake.running for fake in fakes] == [2, 1])
+        await asyncio.sleep(0.05)
+        assert [fake.running for fake in fakes] == [2, 1]
+        assert (await runners[1].health())["workers"] == {
+            **dict.fromkeys(("idle", "initializing", "throttled", "unhealthy"), 0),
+            "ready": 1,
+            "running": 1,
+        }
+        for fake in fakes:
+            fake.gate.set()
+        assert {(await ended(runners[1], job_id))[0].status for job_id in ids} == {Status.COMPLETED}
+    assert sum(len(fake.requests) for fake in fakes) == 5
+
+
+async def test_news_from_another_worker_are_heard_at_once(
+    team: list[Team], store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_LOOK_S", 60)
+    fakes = [FakeEngine(), FakeEngine()]
+    fakes[0].gate.clear()
+    async with team_on(fakes, team, store_url, max_concurrency=1) as runners:
+        async with asyncio.timeout(5):
+            job_id = await submit(runners[1], STREAM)  # which has no share of its own
+            await until(lambda: fakes[0].running)
+            taken = asyncio.create_task(take(runners[1], job_id, 60))
+            await asyncio.sleep(0.02)
+            fakes[0].gate.set()
+            assert (await taken)[1]
+            await ended(runners[1], job_id, 60)
+
+            fakes[0].gate.clear()
+            cancelled = await submit(runners[1], STREAM)
+            await until(lambda: fakes[0].running)
+            await runners[1].cancel(cancelled)
+            await until(lambda: fakes[0].aborted == 1 and not runners[0]._runs)
+
+
+async def test_what_an_ending_worker_gives_back_waits_for_the_next_start(team: list[Team], store_url: str) -> None:
+    fakes = [FakeEngine(), FakeEngine()]
+    fakes[0].gate.clear()
+    async with team_on(fakes, team, store_url, max_concurrency=1) as runners:
+        job_id = await submit(runners[0], PROMPT)
+        await until(lambda: fakes[0].running)
+        runners[1]._concurrency = 1  # it could
+        team[0].reach(Stage.STOPPING)
+        await runners[0].stop()
+        await asyncio.sleep(0.6)
+        assert (await ended(runners[1], job_id, 0))[0].status is Status.IN_QUEUE
+
+
+async def test_the_jobs_of_a_killed_worker_are_left_to_the_next_start(
+    team: list[Team], store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes = [FakeEngine(), FakeEngine()]
+    fakes[0].gate.clear()
+    async with team_on(fakes, team, store_url, max_concurrency=1) as runners:  # the first one's
+        job_id = await submit(runners[0], PROMPT)
+        await until(lambda: fakes[0].running)
+        monkeypatch.setattr(runner_module, "is_gone", lambda place: place.worker_id == runners[0]._place.worker_id)
+        await runners[1]._beat()
+        job, _ = await ended(runners[1], job_id, 0)
+        assert (job.status, job.retries) == (Status.IN_PROGRESS, 0)
 
 
 async def test_output_survives_a_store_that_is_away_for_a_while(jobs: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

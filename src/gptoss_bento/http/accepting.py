@@ -1,0 +1,134 @@
+"""A new connection goes to the API worker that serves the fewest.
+
+All workers listen on one socket. An event loop's own server takes every connection that waits, in whichever worker
+wakes up first, so that one worker may get most of a burst. Here each worker takes one at a time, and lets others go
+first for some milliseconds while they have fewer; vLLM's own API servers do the same (`peer_loads` in its launcher).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from gptoss_bento.team import Team
+
+logger = logging.getLogger(__name__)
+
+_DEFERRALS = 5
+_DEFERRAL_S = 0.001
+_PAUSE_S = 1.0  # after an error such as too many open files
+
+
+def install(team: Team) -> None:
+    """Makes BentoML's worker, which is about to make its uvicorn.Server, accept fairly. BentoML has no hook for it.
+
+    Once only: vLLM takes uvicorn's own class later.
+    """
+    own = uvicorn.Server
+
+    def make(config: uvicorn.Config) -> FairServer:
+        _set_server(own)
+        return FairServer(config, team)
+
+    _set_server(make)
+
+
+def _set_server(make: Callable[[uvicorn.Config], uvicorn.Server]) -> None:
+    setattr(uvicorn, "Server", make)  # noqa: B010  # mypy knows the name as a class
+
+
+class FairServer(uvicorn.Server):
+    """uvicorn's server with an accept loop of its own."""
+
+    def __init__(self, config: uvicorn.Config, team: Team) -> None:
+        super().__init__(config)
+        self._team = team
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which listens on nothing here."""
+        await super().startup([])
+        if path := self._team.own_socket("http"):  # for the other workers
+            loop = asyncio.get_running_loop()
+            server = await loop.create_unix_server(partial(self._protocol, loop), str(path))
+            self.servers.append(server)  # uvicorn closes it
+        for listening in sockets or ():
+            listening.listen(self.config.backlog)
+            listening.setblocking(False)
+            self._spawn(self._accept(listening))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops to accept before uvicorn closes the sockets."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().shutdown(sockets)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        while True:
+            await _readable(listening)
+            await self._let_others_go_first()
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                continue  # another worker took it, or the client is gone
+            except OSError as error:
+                logger.warning("a connection cannot be accepted: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            self._connecting += 1
+            self._spawn(self._serve_connection(connection))  # apart, for a TLS handshake takes its time
+
+    async def _let_others_go_first(self) -> None:
+        for _ in range(_DEFERRALS):
+            self._tell()
+            if self._team.is_least_loaded:
+                return
+            await asyncio.sleep(_DEFERRAL_S)
+
+    async def _serve_connection(self, connection: socket.socket) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(partial(self._protocol, loop), connection, ssl=self.config.ssl)
+        except Exception as error:  # of a TLS handshake
+            logger.debug("a connection came to nothing: %s", error)
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        finally:
+            self._connecting -= 1
+            self._tell()
+
+    def _protocol(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+        )
+        return protocol
+
+    def _tell(self) -> None:
+        self._team.tell_connections(len(self.server_state.connections) + self._connecting)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _readable(listening: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.Event()
+    loop.add_reader(listening, waiting.set)
+    try:
+        await waiting.wait()
+    finally:
+        loop.remove_reader(listening)

@@ -1,0 +1,139 @@
+"""Stored responses lie in the memory of the API worker that made them; requests that name one are passed on to it.
+
+vLLM keeps what `GET /v1/responses/{id}`, its cancel and `previous_response_id` need in its application's own process.
+Each worker also listens on a Unix socket of its own, where the others reach it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gptoss_bento.http.errors import openai_error
+
+_NAMED = re.compile(r"/v1/responses/(?P<id>[^/]+)(?:/cancel)?")
+_PASSED_ON = b"x-gptoss-bento-passed-on"
+_OF_ONE_HOP = {b"connection", b"transfer-encoding", b"keep-alive"}
+_MADE_ANEW = {b"host", b"content-length"}
+_ASK_TIMEOUT_S = 5.0
+
+
+class StoredResponses:
+    """ASGI application in front of vLLM's.
+
+    Args:
+        app: vLLM's application in this process.
+        holds: whether this process has the response of that id.
+        others: the sockets of the other workers.
+    """
+
+    def __init__(self, app: ASGIApp, holds: Callable[[str], bool], others: Sequence[Path]) -> None:
+        self._app = app
+        self._holds = holds
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or any(name == _PASSED_ON for name, _ in scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        named, receive = await _named_response(scope, receive)
+        if named and not self._holds(named):
+            headers = [
+                *(pair for pair in scope["headers"] if pair[0] not in _OF_ONE_HOP | _MADE_ANEW),
+                (_PASSED_ON, b"1"),
+            ]
+            if other := await self._holder(named, headers):
+                await _pass_on(other, headers, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _holder(self, response_id: str, headers: list[tuple[bytes, bytes]]) -> Path | None:
+        for other in self._others:
+            with suppress(httpx.TransportError):  # it ends; its responses are gone
+                async with _client(other, _ASK_TIMEOUT_S) as client:
+                    asked = client.build_request("GET", f"/v1/responses/{response_id}", headers=headers)
+                    answer = await client.send(asked)
+                    if answer.status_code == httpx.codes.OK:
+                        return other
+        return None
+
+
+def _client(socket: Path, timeout_s: float | None) -> httpx.AsyncClient:
+    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    return httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=timeout_s)
+
+
+async def _named_response(scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
+    """The id of the stored response that a request needs, and what gives its body again."""
+    if match := _NAMED.fullmatch(scope["path"]):
+        return match["id"], receive
+    if scope["path"] != "/v1/responses" or scope["method"] != "POST":
+        return None, receive
+    body = await Request(scope, receive).body()
+    return _previous(body), _replay(body, receive)
+
+
+def _previous(body: bytes) -> str | None:
+    try:
+        asked = json.loads(body)
+    except ValueError:  # vLLM says what is wrong
+        return None
+    named = asked.get("previous_response_id") if isinstance(asked, dict) else None
+    return named if isinstance(named, str) and "/" not in named else None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
+
+
+async def _pass_on(other: Path, headers: list[tuple[bytes, bytes]], scope: Scope, receive: Receive, send: Send) -> None:
+    """Does the request in another worker. When its client leaves, it ends there as well."""
+    request = Request(scope, receive)
+    body = await request.body()
+    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    async with _client(other, None) as client:
+        asked = client.build_request(scope["method"], path, headers=headers, content=body)
+        tasks = asyncio.create_task(_relay(client, asked, send)), asyncio.create_task(_left(receive))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _relay(client: httpx.AsyncClient, asked: httpx.Request, send: Send) -> None:
+    try:
+        answer = await client.send(asked, stream=True)
+    except httpx.TransportError:
+        reply = openai_error(HTTPStatus.SERVICE_UNAVAILABLE, "The worker that holds this response has ended.")
+        await reply({"type": "http"}, _never, send)
+        return
+    headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _OF_ONE_HOP]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+    async for piece in answer.aiter_raw():
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _never() -> Message:
+    raise NotImplementedError  # an answer that is complete waits for nothing

@@ -1,0 +1,96 @@
+"""Real servers on one socket, as several workers have it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+
+from gptoss_bento.http import accepting
+from gptoss_bento.http.accepting import FairServer
+from gptoss_bento.team import Stage, Team, make_folder
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.fixture
+def listening() -> socket.socket:
+    made = socket.socket()
+    made.bind(("127.0.0.1", 0))
+    made.listen()
+    return made
+
+
+@pytest.fixture
+async def servers(
+    tmp_path_factory: pytest.TempPathFactory, listening: socket.socket
+) -> AsyncIterator[list[FairServer]]:
+    """Two workers, each of which answers with its number."""
+    folder = tmp_path_factory.mktemp("t") / "team"
+    make_folder(folder, 2)
+    made, tasks = [], []
+    for index in range(2):
+        team = Team(index, 2, folder)
+        team.enter(os.getpid())
+        team.reach(Stage.READY)
+        config = uvicorn.Config(PlainTextResponse(str(index)), log_config=None, lifespan="off", http="h11")
+        made.append(FairServer(config, team))
+        tasks.append(asyncio.create_task(made[-1]._serve([listening.dup()])))
+    while not all(server.started for server in made):  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.005)
+    yield made
+    for server in made:
+        server.should_exit = True
+    await asyncio.gather(*tasks)
+    listening.close()
+
+
+async def connect(listening: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(*listening.getsockname())
+
+
+async def ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int:
+    """Which worker answers on that connection."""
+    streams[1].write(REQUEST)
+    head = await streams[0].readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    return int(await streams[0].readexactly(1))
+
+
+@pytest.mark.usefixtures("servers")
+async def test_connections_that_stay_are_shared_evenly(listening: socket.socket) -> None:
+    connections = await asyncio.gather(*(connect(listening) for _ in range(10)))
+    answered = [await ask(streams) for streams in connections]
+    assert sorted(answered) == [0] * 5 + [1] * 5
+    for _, writer in connections:
+        writer.close()
+
+
+@pytest.mark.usefixtures("servers")
+async def test_a_connection_stays_with_its_worker(listening: socket.socket) -> None:
+    streams = await connect(listening)
+    assert len({await ask(streams) for _ in range(3)}) == 1
+    streams[1].close()
+
+
+async def test_other_workers_reach_each_by_a_socket_of_its_own(servers: list[FairServer]) -> None:
+    for index, server in enumerate(servers):
+        streams = await asyncio.open_unix_connection(str(server._team.own_socket("http")))
+        assert await ask(streams) == index
+        streams[1].close()
+
+
+def test_bentoml_makes_such_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = uvicorn.Server
+    monkeypatch.setattr(uvicorn, "Server", own)  # puts it back afterwards
+
+    accepting.install(Team())
+    made = uvicorn.Server(uvicorn.Config(PlainTextResponse("x"), log_config=None))
+
+    assert isinstance(made, FairServer)
+    assert uvicorn.Server is own, "vLLM derives from it"

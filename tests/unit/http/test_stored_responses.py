@@ -1,0 +1,163 @@
+"""Two workers, each with a stand-in for vLLM's application, that reach each other by real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from gptoss_bento.http.stored_responses import StoredResponses
+from tests.fakes import asgi_client
+
+
+@dataclass
+class FakeResponses:
+    """Stands for vLLM's application: keeps responses, and tells back what it was asked."""
+
+    name: str
+    kept: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/responses/{id}/cancel", self.show, methods=["POST"]),
+                Route("/v1/responses/{id}", self.show, methods=["GET"]),
+                Route("/v1/responses", self.make, methods=["POST"]),
+                Route("/v1/chat/completions", self.make, methods=["POST"]),
+            ]
+        )
+
+    async def show(self, request: Request) -> Response:
+        self.asked.append(f"{request.method} {request.url.path}?{request.url.query}")
+        if request.path_params["id"] not in self.kept:
+            return JSONResponse({"by": self.name}, 404)
+        if "stream" in request.query_params:
+            return StreamingResponse(iter((b"data: 1\n\n", b"data: 2\n\n")), media_type="text/event-stream")
+        return JSONResponse({"by": self.name})
+
+    async def make(self, request: Request) -> Response:
+        body = await request.body()
+        if b"hang" in body:
+            self.hanging.set()
+            try:
+                while not await request.is_disconnected():  # noqa: ASYNC110  # Starlette has no event for it
+                    await asyncio.sleep(0.01)
+            finally:
+                self.left.set()
+        return JSONResponse({"by": self.name, "body": body.decode(), "key": request.headers.get("authorization")})
+
+
+@dataclass
+class Workers:
+    here: FakeResponses
+    there: FakeResponses
+    client: httpx.AsyncClient
+
+
+@pytest.fixture
+async def workers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Workers]:
+    here, there = FakeResponses("here"), FakeResponses("there", {"resp_1"})
+    folder = tmp_path_factory.mktemp("t")
+    # As in the service, both have it in front; asked by the other, it does not ask further.
+    other = StoredResponses(there.app(), there.kept.__contains__, [folder / "http-0"])
+    server = uvicorn.Server(uvicorn.Config(other, uds=str(folder / "http-1"), log_config=None, lifespan="off"))
+    task = asyncio.create_task(server._serve())
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.005)
+    gone: Path = folder / "http-2"  # a third worker, which has ended
+    own = StoredResponses(here.app(), here.kept.__contains__, [gone, folder / "http-1"])
+    async with asgi_client(own) as client:
+        yield Workers(here, there, client)
+    server.should_exit = True
+    await task
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/responses/resp_1"), ("POST", "/v1/responses/resp_1/cancel")])
+async def test_a_response_of_another_worker_is_found_there(workers: Workers, method: str, path: str) -> None:
+    reply = await workers.client.request(method, path)
+
+    assert (reply.status_code, reply.json()) == (200, {"by": "there"})
+    assert workers.here.asked == []
+
+
+async def test_a_response_of_this_worker_is_asked_of_nobody_else(workers: Workers) -> None:
+    workers.here.kept.add("resp_2")
+
+    assert (await workers.client.get("/v1/responses/resp_2")).json() == {"by": "here"}
+    assert workers.there.asked == []
+
+
+async def test_what_nobody_has_is_refused_here(workers: Workers) -> None:
+    reply = await workers.client.get("/v1/responses/resp_3")
+
+    assert (reply.status_code, reply.json()) == (404, {"by": "here"})
+
+
+async def test_a_stored_stream_comes_through_with_its_query(workers: Workers) -> None:
+    reply = await workers.client.get("/v1/responses/resp_1?stream=true&starting_after=0")
+
+    assert reply.text == "data: 1\n\ndata: 2\n\n"
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert workers.there.asked[-1] == "GET /v1/responses/resp_1?stream=true&starting_after=0"
+
+
+async def test_what_follows_on_a_response_is_made_where_that_lies(workers: Workers) -> None:
+    asked = {"input": "x", "previous_response_id": "resp_1"}
+    reply = await workers.client.post("/v1/responses", json=asked, headers={"authorization": "Bearer k"})
+
+    assert reply.json()["by"] == "there"
+    assert reply.json()["body"] == '{"input":"x","previous_response_id":"resp_1"}'
+    assert reply.json()["key"] == "Bearer k"
+
+
+@pytest.mark.parametrize(
+    "body", ["{", "[1]", '{"input": "x"}', '{"previous_response_id": 3}', '{"previous_response_id": "a/b"}']
+)
+async def test_what_names_no_response_stays_here_with_its_body(workers: Workers, body: str) -> None:
+    reply = await workers.client.post("/v1/responses", content=body)
+
+    assert reply.json() == {"by": "here", "body": body, "key": None}
+
+
+async def test_other_routes_are_not_touched(workers: Workers) -> None:
+    reply = await workers.client.post("/v1/chat/completions", json={"previous_response_id": "resp_1"})
+
+    assert reply.json()["by"] == "here"
+
+
+async def test_a_client_that_leaves_ends_its_request_in_the_other_worker(workers: Workers) -> None:
+    left = asyncio.Event()
+    sent: list[dict[str, Any]] = []
+    messages = [{"type": "http.request", "body": b'{"previous_response_id": "resp_1", "hang": 1}'}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/responses", "query_string": b"", "headers": []}
+    app = workers.client._transport.app  # type: ignore[attr-defined]
+    task = asyncio.create_task(app(scope, receive, send))
+    async with asyncio.timeout(5):
+        await workers.there.hanging.wait()
+        left.set()
+        await task
+        await workers.there.left.wait()
+    assert sent == []

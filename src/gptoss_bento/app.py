@@ -112,6 +112,8 @@ class Worker:
                     self.team.reach(Stage.STOPPING)
                     jobs.detach()
                     await jobs.stop()  # while the engine can still be told to abort
+                    if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
+                        await self.team.others_left()
                     running.fail_requests()
 
     @asynccontextmanager

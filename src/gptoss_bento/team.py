@@ -167,6 +167,11 @@ class Team:
             task.cancel()
             await asyncio.wait((task,))
 
+    async def others_left(self) -> None:
+        """Waits until this worker is the last, for as long as the others need to end what they do."""
+        while any(self._is_there(index) for index in range(self.count) if index != self.index):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+
     def leave(self) -> None:
         """This worker has ended as it should; the last one that has removes what they shared."""
         self.reach(Stage.LEFT)

@@ -196,6 +196,20 @@ async def test_work_is_given_up_in_order_when_another_dies(team: list[Team]) -> 
     assert len(ended_by) == 1
 
 
+async def test_the_owner_of_the_engine_is_the_last_to_end_it(team: list[Team]) -> None:
+    all_reach(team, Stage.READY)
+    team[0].reach(Stage.STOPPING)
+    waiting = asyncio.create_task(team[0].others_left())
+    team[1].leave()
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+
+    team[2].enter(ENDED_PID)  # killed meanwhile
+    async with asyncio.timeout(5):
+        await waiting
+    await Team().others_left()
+
+
 def test_the_last_to_leave_removes_the_folder(team: list[Team], folder: Path) -> None:
     all_reach(team, Stage.READY)
     team[0].leave()

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import bentoml
+from bentoml._internal.server.http import traffic
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
@@ -22,6 +23,8 @@ from gptoss_bento import bundle, supervision
 from gptoss_bento.app import Worker, build_app
 from gptoss_bento.environment import server_settings, take_api_keys, tls_settings
 from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.edge import Edge
+from gptoss_bento.http.intake import Intake
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.native.generate import GenerateApi
 
@@ -53,3 +56,6 @@ if settings.cors_origins:
     GptOss.add_asgi_middleware(CORSMiddleware, **allowed)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(Authentication, keys=take_api_keys(), public=settings.public_routes)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(Probes, startup=worker.startup)  # type: ignore[attr-defined]
+GptOss.add_asgi_middleware(Intake, drain=worker.drain)  # type: ignore[attr-defined]
+# BentoML takes it from here when it builds the application.
+traffic.TimeoutMiddleware = Edge

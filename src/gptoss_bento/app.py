@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
 
-from gptoss_bento import artifacts, engine, environment, hardware, supervision
+from gptoss_bento import artifacts, death, engine, environment, hardware, supervision
 from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.drain import Drain
 from gptoss_bento.engine import Engine
+from gptoss_bento.engine_errors import ABORTED
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError
 from gptoss_bento.hardware import Hardware
+from gptoss_bento.heartbeat import Heartbeat
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai import OpenAIRoutes
 from gptoss_bento.native.inference import AsgiEngine
@@ -32,6 +37,7 @@ from gptoss_bento.startup import Startup, State
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 0.5
+_LINES_SHOWN = 20
 
 
 class Worker:
@@ -41,8 +47,10 @@ class Worker:
         self.startup = Startup()
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
+        self.drain = Drain()
         self._profile = profile
         self._stopping = asyncio.Event()
+        self._loading = True
         self._log = ProcessLog()
 
     @asynccontextmanager
@@ -50,17 +58,27 @@ class Worker:
         """Starts on entering, without waiting for the engine; ends everything on leaving."""
         _log_to_stderr()
         self._log.tap()
-        supervision.limit_shutdown(self.startup.stop)
+        supervision.limit_shutdown(self._stop)
         task = asyncio.create_task(self._serve())
         yield
         self.startup.stop()
         self._stopping.set()
-        if self.engine is None and not task.done():  # still loading, in threads that nothing can interrupt
+        if self._loading and not task.done():  # in threads that nothing can interrupt
             self._log.untap()
             supervision.force_exit()
         await task
         supervision.leave_worker()
         self._log.untap()
+
+    def _stop(self, number: int, end: Callable[[], None]) -> float:
+        """Called by the signal handler."""
+        if self.drain.begun and number == signal.SIGINT:
+            self.drain.skip()
+        self.startup.stop()
+        if not self._is_stopping:  # failed: there is nothing to wait for
+            end()
+            return 0
+        return self.drain.begin(end)
 
     async def _serve(self) -> None:
         try:
@@ -77,12 +95,15 @@ class Worker:
         async with self._job_runner(settings) as jobs:  # jobs are accepted while the engine loads
             argv = await self._prepare(settings)
             async with engine.running(argv, self.startup, settings.server.vllm_startup_timeout) as running:
-                self.engine = running
+                self.engine, self._loading = running, False
                 self._log.release()
                 jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
                 self.startup.ready()
                 try:
-                    await self._watch(running)
+                    async with self.drain.offered(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
+                        await self._watch(running, settings.server.engine_stall_timeout)
+                except EngineDiedError as error:
+                    self._fail(error)  # the probes say so from now on, not when all is cleared away
                 finally:
                     jobs.detach()
                     await jobs.stop()  # while the engine can still be told to abort
@@ -132,15 +153,29 @@ class Worker:
     def _profile_name(self, settings: Settings, machine: Hardware) -> str:
         return automatic_profile(machine, settings.model_name) if self._profile == AUTOMATIC else self._profile
 
-    async def _watch(self, running: Engine) -> None:
-        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first."""
-        while not self._stopping.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
-            if running.dead and not self._is_stopping:
-                await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
-                if not self._is_stopping:
-                    raise EngineDiedError("vLLM's engine process died while serving")
+    async def _watch(self, running: Engine, stall_timeout_s: float) -> None:
+        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies or hangs first."""
+        heartbeat = Heartbeat(running.answer, stall_timeout_s)
+        beating = asyncio.create_task(heartbeat.run())
+        try:
+            while not self._stopping.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
+                self.startup.stalled(heartbeat.silent_s if heartbeat.is_late else None)
+                await self._confirm_life(running, beating)
+        finally:
+            beating.cancel()
+
+    async def _confirm_life(self, running: Engine, beating: asyncio.Task[None]) -> None:
+        if self._is_stopping or not (running.dead or beating.done()):
+            return
+        await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
+        if self._is_stopping:
+            return
+        if not running.dead and beating.done() and (error := beating.exception()):
+            running.cut_off(f"{error}. Try again.")
+            raise error
+        raise EngineDiedError("vLLM's engine process died while serving")
 
     @property
     def _is_stopping(self) -> bool:
@@ -149,18 +184,41 @@ class Worker:
     def _fail(self, error: GptOssBentoError) -> None:
         if self._is_stopping:
             return
-        if isinstance(error, (EngineStartError, EngineDiedError)) and (cause := self._log.cause()):
-            error = type(error)(f"{error}. Cause: {cause}")
+        signal_of_death = self.engine.exit_signal if self.engine else None
+        kind = death.classify(self._log.last(), signal_of_death)
+        error = death.explained(error, kind, self._log.cause())
         self.engine = None
-        self.startup.fail(error)
+        self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
         supervision.stop_service(error)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What runs in this worker, as a drain sees it."""
+
+    engine: Engine
+    jobs: Runner
+    drain: Drain
+
+    @property
+    def busy(self) -> bool:
+        if self.drain.in_flight or self.jobs.running:
+            return True
+        return not self.engine.dead and self.engine.unfinished_requests > 0  # of responses that nobody listens to
+
+    def pause(self) -> None:
+        self.jobs.pause()
+
+    async def hand_back(self) -> None:
+        self.engine.cut_off(ABORTED)
+        await self.jobs.stop()
 
 
 def build_app(worker: Worker, server: ServerSettings) -> Starlette:
     """The application that BentoML mounts at /."""
     endpoint_ids = frozenset(server.endpoint_ids)
     openai = OpenAIRoutes(lambda: worker.engine.app if worker.engine else None, endpoint_ids)
-    native = NativeRoutes(lambda: worker.jobs, endpoint_ids)
+    native = NativeRoutes(lambda: worker.jobs, endpoint_ids, worker.startup.trouble)
     return Starlette(routes=[native, openai], lifespan=worker.lifespan, exception_handlers={404: not_found})
 
 

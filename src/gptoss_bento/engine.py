@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,7 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
 from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
 from gptoss_bento.http.errors import name_parameter
 from gptoss_bento.startup import Startup
@@ -56,6 +58,24 @@ class Engine:
     def dead(self) -> bool:
         """Whether vLLM has given up; it never comes back by itself."""
         return bool(self.client.errored)
+
+    @property
+    def exit_signal(self) -> int | None:
+        """The signal that ended the engine's process, if one did; None too where another worker started it."""
+        manager = self.client.engine_core.resources.engine_manager
+        codes = [process.exitcode or 0 for process in getattr(manager, "processes", [])]
+        return next((-code for code in codes if code < 0), None)
+
+    async def answer(self) -> None:
+        """Returns when the engine's loop has answered, between two steps of it: a sign of life."""
+        await self.client.is_sleeping()
+
+    def cut_off(self, message: str) -> None:
+        """Ends every running request with a 503: an error body, or the last event of a stream that has begun."""
+        from vllm.exceptions import GracefulHTTPError
+
+        error = GracefulHTTPError(message, HTTPStatus.SERVICE_UNAVAILABLE)
+        self.client.output_processor.propagate_error(error)
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes] | None:
         """What each token stands for, or None where the tokenizer does not work on bytes. Special tokens are empty."""
@@ -196,6 +216,7 @@ async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     _hide_model_path(app)
     _bound_response_store(app)
     _add_model_route(app)
+    _report_failures(app)
     _name_parameters(app)
     return app
 
@@ -230,6 +251,15 @@ def _add_model_route(app: FastAPI) -> None:
         raise HTTPException(404, f"The model `{name}` does not exist.")
 
     app.add_api_route("/v1/models/{name:path}", show_model, methods=["GET"])
+
+
+def _report_failures(app: FastAPI) -> None:
+    """A dead engine and a stop are 503; vLLM would call both a fault of the request, or a success."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    make_honest(app.state)
+    for kind in (AbortedGenerationError, EngineDeadError, EngineGenerateError):
+        app.add_exception_handler(kind, engine_failure)
 
 
 def _name_parameters(app: FastAPI) -> None:

@@ -26,6 +26,10 @@ class EngineError(Exception):
     """The engine could not answer, or stopped. The message is what the job's `error` says."""
 
 
+class EngineUnavailableError(EngineError):
+    """The engine broke off because it ends, or takes nothing: the request itself was not at fault."""
+
+
 class Reader(Protocol):
     """Makes items from one answer."""
 
@@ -155,7 +159,7 @@ def _refuse_aborted(request: EngineRequest, body: dict[str, Any]) -> None:
     if body.get("error"):
         raise EngineError(_sentence(request, *_message(body)))
     if any(isinstance(choice, dict) and choice.get("finish_reason") == "abort" for choice in _choices(body)):
-        raise EngineError("The engine aborted the generation.")
+        raise EngineUnavailableError("The engine aborted the generation.")
 
 
 def _choices(body: dict[str, Any]) -> list[Any]:

@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse, Response
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
+from gptoss_bento.harmony_repair import repairing
 from gptoss_bento.http.errors import name_parameter
 from gptoss_bento.startup import Startup
 
@@ -204,11 +205,28 @@ def _start_client(args: Namespace, config: VllmConfig) -> AsyncLLM:
         raise EngineStartError(f"vLLM's engine did not start{detail}") from error
 
 
+@cache
+def repair_harmony() -> None:
+    """From now on vLLM reads answers that break the Harmony format; each repair counts in /metrics."""
+    import vllm.parser.harmony as harmony
+    from openai_harmony import HarmonyError
+    from prometheus_client import Counter
+
+    counter = Counter("gptoss_bento_harmony_repairs", "Places where the model broke the Harmony format.", ["kind"])
+    harmony.get_streamable_parser_for_assistant = repairing(
+        harmony.get_streamable_parser_for_assistant,
+        harmony.get_encoding,
+        HarmonyError,
+        lambda kind: counter.labels(kind).inc(),
+    )
+
+
 async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
     tasks = await client.get_supported_tasks()
+    repair_harmony()
     await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
     app: FastAPI = build_app(args, tasks, client.model_config)
     await init_app_state(client, app.state, args, tasks)

@@ -186,9 +186,13 @@ class Worker:
             return
         signal_of_death = self.engine.exit_signal if self.engine else None
         kind = death.classify(self._log.last(), signal_of_death)
-        error = death.explained(error, kind, self._log.cause())
+        said = error
+        error = death.explained(said, kind, self._log.cause())
         self.engine = None
-        self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
+        if error is said:
+            self.startup.fail(error)
+        else:
+            self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
         supervision.stop_service(error)
 
 

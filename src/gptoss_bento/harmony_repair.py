@@ -30,6 +30,7 @@ _CHANNELS = ("analysis", "commentary", "final")
 _CONTROL = _ENDS | {CHANNEL, START, MESSAGE}
 _CHANNEL_NAME = re.compile(r"analysis|commentary|final")
 _RECIPIENT = re.compile(r"to=([\w.\-]+)")
+_MARKUP = re.compile(r"<\|constrain\|>\s*\w*|<\|\w+\|>")
 
 Count = Callable[[str], None]
 
@@ -106,7 +107,7 @@ class RepairingParser:
     def process(self, token: int) -> RepairingParser:
         """Reads one token. Never raises."""
         self._delta = ""
-        if self._in_content and token not in _CONTROL:  # nearly all of them
+        if self._in_content and token not in _CONTROL and self._held_end is None:  # nearly all of them
             self._feed(token)
             return self
         self._release_end()
@@ -231,7 +232,7 @@ class RepairingParser:
         if not marker:
             words = words.removeprefix("<|start|>").removeprefix("assistant")
         named = _CHANNEL_NAME.match(words) if marker else None
-        text = words[named.end() :].lstrip() if named else "" if marker else words
+        text = _MARKUP.sub("", words[named.end() :].lstrip() if named else "" if marker else words)
         if _RECIPIENT.search(role + text):  # a tool call without arguments
             return None, []
         return named and named[0], self._encoding.encode(text)

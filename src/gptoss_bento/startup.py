@@ -92,7 +92,9 @@ class Startup:
         if self.silent_s is not None:
             report["engine_silent_seconds"] = round(self.silent_s, 1)
         if self.cause:
-            report |= {"cause": self.cause, "cause_kind": self.kind}
+            report["cause"] = self.cause
+        if self.kind:
+            report["cause_kind"] = self.kind
         return report
 
     def trouble(self) -> dict[str, Any] | None:

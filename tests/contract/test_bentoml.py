@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import inspect
+import os
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 
+from tests.fakes import asgi_client
 from tests.server import REPOSITORY
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
+    from bentoml._internal.server.http.traffic import TimeoutMiddleware
 
     from gptoss_bento.native.generate import GenerateApi
 
@@ -70,3 +76,31 @@ def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) 
     top = {path.name for path in source.iterdir()}
     assert {"service.py", "configs", "src"} <= top
     assert not top & {"tests", "docs", ".venv", ".git", ".ci"}
+
+
+def test_our_edge_takes_the_place_of_bentomls_timeout() -> None:
+    script = (
+        "import service; from gptoss_bento.http.edge import Edge;"
+        "found = [m for m in service.GptOss.to_asgi().user_middleware];"
+        "names = [getattr(m.cls, '__name__', '') for m in found];"
+        "print(names.count('TimeoutMiddleware'), [m.kwargs for m in found if m.cls is Edge], names.index('Edge') < names.index('Intake'))"
+    )
+    environment = {**os.environ, "PROFILE": "demo"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "0 [{'timeout': 3600}] True"
+
+
+async def test_bentomls_timeout_still_keeps_a_timer_for_each_request() -> None:
+    """Why http/edge.py is there. When this fails, BentoML has mended it."""
+    app = TimeoutMiddleware(JSONResponse({}), timeout=3600)
+    loop: Any = asyncio.get_running_loop()
+    before = len(loop._scheduled)
+    async with asgi_client(app) as client:
+        for _ in range(50):
+            await client.get("/")
+    left = loop._scheduled[before:]
+    assert len([handle for handle in left if not handle.cancelled()]) >= 50
+    for handle in left:
+        handle.cancel()

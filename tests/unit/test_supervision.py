@@ -25,6 +25,7 @@ from gptoss_bento.errors import (
     EngineStartError,
     GptOssBentoError,
     HardwareError,
+    MachineError,
 )
 from gptoss_bento.supervision import ExitNote
 from tests.fakes import Calls
@@ -78,6 +79,7 @@ def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path, monkeypatch: pytest.M
         (AddressInUseError, 71),
         (EngineStartError, 70),
         (EngineDiedError, 75),
+        (MachineError, 74),
         (GptOssBentoError, 1),
     ],
 )
@@ -279,17 +281,22 @@ def signals() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_starts_the_countdown_tells_us_and_reaches_the_handler_behind(
-    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("drain_s", "limit_s"), [(0.0, 8.0), (2.0, 8.0), (5.0, 8.0), (60.0, 63.0)])
+def test_a_signal_starts_the_countdown_and_tells_us(
+    number: signal.Signals, drain_s: float, limit_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count_down, on_stop, behind = Calls(), Calls(), Calls()
+    count_down, on_stop, behind = Calls(), Calls(drain_s), Calls()
     monkeypatch.setattr(supervision, "_count_down", count_down)
     signal.signal(number, behind)
 
     supervision.limit_shutdown(on_stop)
     signal.raise_signal(number)
 
-    assert (count_down.made, on_stop.made) == ([()], [()])
+    assert count_down.made == [(limit_s,)]
+    assert behind.made == [], "uvicorn goes on until it is told"
+    ((seen, end),) = on_stop.made
+    assert seen == number
+    end()
     assert [seen for seen, _ in behind.made] == [number]
 
 
@@ -298,14 +305,15 @@ def test_a_signal_starts_the_countdown_tells_us_and_reaches_the_handler_behind(
 def test_a_signal_without_a_handler_behind_is_no_error(
     behind: signal.Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_stop = Calls()
+    on_stop = Calls(0.0)
     monkeypatch.setattr(supervision, "_count_down", Calls())
     signal.signal(signal.SIGTERM, behind)
 
     supervision.limit_shutdown(on_stop)
     signal.raise_signal(signal.SIGTERM)
 
-    assert on_stop.made == [()]
+    ((_, end),) = on_stop.made
+    end()
 
 
 # A worker that hangs, with a child that ignores SIGTERM, as a loading engine does.
@@ -315,7 +323,7 @@ from gptoss_bento import supervision
 supervision.SHUTDOWN_LIMIT_S = 0.1
 child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], stdout=subprocess.PIPE)
 child.stdout.readline()
-supervision.limit_shutdown(lambda: None)
+supervision.limit_shutdown(lambda number, end: 0)
 print(child.pid, flush=True)
 signal.raise_signal(signal.SIGTERM)
 time.sleep(60)

@@ -113,6 +113,8 @@ class Runner:
         self._to_deliver = asyncio.Event()
         self._stopping = asyncio.Event()
         self._paused = False
+        self._beaten = clock()
+        self._others_known_from = 0  # before, an old sign of life of another worker proves nothing
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # the engine
@@ -409,8 +411,12 @@ class Runner:
 
     async def _beat(self) -> None:
         await self.store.beat(self._place)
-        recovered = await self.store.recover(LEASE_MS, is_gone)
-        self.changes.notify(recovered)
+        now = self._clock()
+        if now - self._beaten > LEASE_MS // 2:  # the store was away: nobody could say that he lives
+            self._others_known_from = now + LEASE_MS
+        self._beaten = now
+        if now >= self._others_known_from:
+            self.changes.notify(await self.store.recover(LEASE_MS, is_gone))
 
     async def _expire(self) -> None:
         if expired := await self.store.expire():

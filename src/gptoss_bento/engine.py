@@ -63,7 +63,7 @@ class Engine:
     @property
     def exit_signal(self) -> int | None:
         """The signal that ended the engine's process, if one did; None too where another worker started it."""
-        manager = self.client.engine_core.resources.engine_manager
+        manager = getattr(getattr(self.client.engine_core, "resources", None), "engine_manager", None)
         codes = [process.exitcode or 0 for process in getattr(manager, "processes", [])]
         return next((-code for code in codes if code < 0), None)
 

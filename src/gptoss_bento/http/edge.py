@@ -74,7 +74,7 @@ class _Answer:
             await self._begin(message)
 
     async def _begin(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and self.limit:
+        if message["type"] == "http.response.start" and self.limit and not self.limit.expired():
             self.limit.reschedule(None)
         if message["type"] == "http.response.start" and message["status"] in _ERRORS:
             self._held = (message, bytearray())

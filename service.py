@@ -58,4 +58,4 @@ GptOss.add_asgi_middleware(Authentication, keys=take_api_keys(), public=settings
 GptOss.add_asgi_middleware(Probes, startup=worker.startup)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(Intake, drain=worker.drain)  # type: ignore[attr-defined]
 # BentoML takes it from here when it builds the application.
-traffic.TimeoutMiddleware = Edge
+traffic.TimeoutMiddleware = Edge  # type: ignore[assignment,misc]

@@ -167,15 +167,16 @@ class Worker:
             beating.cancel()
 
     async def _confirm_life(self, running: Engine, beating: asyncio.Task[None]) -> None:
-        if self._is_stopping or not (running.dead or beating.done()):
+        hangs = beating.exception() if beating.done() else None
+        if not (running.dead or hangs):
             return
         await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
-        if self._is_stopping:
+        if self.startup.state is State.STOPPING:
             return
-        if not running.dead and beating.done() and (error := beating.exception()):
-            running.cut_off(f"{error}. Try again.")
-            raise error
-        raise EngineDiedError("vLLM's engine process died while serving")
+        if running.dead or hangs is None:
+            raise EngineDiedError("vLLM's engine process died while serving")
+        running.cut_off(f"{hangs}. Try again.")
+        raise hangs
 
     @property
     def _is_stopping(self) -> bool:

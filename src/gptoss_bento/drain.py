@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -107,8 +107,10 @@ class Drain:
 
     async def _until(self, reached: Callable[[], bool], limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
-        while not reached() and time.monotonic() < deadline and not self._skipped.is_set():
-            await asyncio.sleep(_LOOK_S)
+        while not reached() and time.monotonic() < deadline:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._skipped.wait(), _LOOK_S)
+                return
 
 
 def _nothing() -> None:

@@ -1,9 +1,9 @@
 """What vLLM's application says when a generation fails: the truth, in the shape of the API, and never as a success.
 
-vLLM 0.32 ends a stream that failed with an error event *and* `[DONE]`, cuts a broken stream of /v1/responses off without
-a word, reports a dead engine as a fault of this request ("see stack trace (above)"), and passes an aborted generation
-off as an answer with `finish_reason: "abort"`. This module knows vLLM's objects by their methods alone; engine.py, which
-imports vLLM, hands them over.
+vLLM 0.32 ends a stream that failed with an error event *and* `[DONE]`, cuts a broken stream of /v1/responses off
+without a word, reports a dead engine as a fault of this request ("see stack trace (above)"), and passes an aborted
+generation off as an answer with `finish_reason: "abort"`. This module knows vLLM's objects by their methods alone;
+engine.py, which imports vLLM, hands them over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from gptoss_bento.http.errors import BrokenStreamError, error_for
 
 ENGINE_DIED = "The engine died while it worked on this request; the server ends. Try again."
 ABORTED = "The server stopped before the answer was complete. Try again."
-_SERVINGS = ("openai_serving_chat", "openai_serving_completion", "openai_serving_responses", "anthropic_serving_messages")
+_SERVINGS = (
+    "openai_serving_chat",
+    "openai_serving_completion",
+    "openai_serving_responses",
+    "anthropic_serving_messages",
+)
 
 
 class AbortedGenerationError(Exception):

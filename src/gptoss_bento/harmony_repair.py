@@ -101,7 +101,7 @@ class RepairingParser:
 
     @property
     def messages(self) -> list[Any]:
-        """The complete ones. Harmony makes them anew, through JSON, whenever it is asked, and vLLM asks at each token."""
+        """The complete ones. Harmony makes them anew, through JSON, whenever asked, and vLLM asks at each token."""
         return self._messages
 
     def process(self, token: int) -> RepairingParser:
@@ -140,7 +140,7 @@ class RepairingParser:
         else:  # START or CHANNEL: no text has these
             self._count("missing_end")
             self._end(END)
-            self._between(token)
+            self._begin([START] if token == START else [START, ASSISTANT, CHANNEL])
 
     def _between(self, token: int) -> None:
         if token == START:

@@ -83,7 +83,8 @@ def test_our_edge_takes_the_place_of_bentomls_timeout() -> None:
         "import service; from gptoss_bento.http.edge import Edge;"
         "found = [m for m in service.GptOss.to_asgi().user_middleware];"
         "names = [getattr(m.cls, '__name__', '') for m in found];"
-        "print(names.count('TimeoutMiddleware'), [m.kwargs for m in found if m.cls is Edge], names.index('Edge') < names.index('Intake'))"
+        "edges = [m.kwargs for m in found if m.cls is Edge];"
+        "print(names.count('TimeoutMiddleware'), edges, names.index('Edge') < names.index('Intake'))"
     )
     environment = {**os.environ, "PROFILE": "demo"}
     done = subprocess.run(

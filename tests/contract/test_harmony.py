@@ -21,7 +21,7 @@ class Tokenizer:
     """As much of a tokenizer as the parser asks for."""
 
     def decode(self, tokens: list[int]) -> str:
-        return harmony_text.encoding().decode(tokens)
+        return str(harmony_text.encoding().decode(tokens))
 
     def get_vocab(self) -> dict[str, int]:
         return {}
@@ -65,7 +65,7 @@ def streamed(parser_class: Any, text: str, at_once: int) -> tuple[str | None, st
 
 
 CALL = '<|message|>{"a": 1}<|call|>'
-ANSWERED = ("Hm.", "Paris 🇫🇷.", [])
+ANSWERED: tuple[str | None, str | None, list[str]] = ("Hm.", "Paris 🇫🇷.", [])
 CALLED = ("Hm.", None, ['f{"a": 1}'])
 
 
@@ -94,7 +94,9 @@ CALLED = ("Hm.", None, ['f{"a": 1}'])
         ),
     ],
 )
-def test_the_client_gets_the_answer(parser_class: Any, text: str, expected: tuple[str, str, list[str]]) -> None:
+def test_the_client_gets_the_answer(
+    parser_class: Any, text: str, expected: tuple[str | None, str | None, list[str]]
+) -> None:
     reasoning, content, calls = whole(parser_class, text)
     assert (reasoning, content, [call.replace(" ", "") for call in calls]) == (
         *expected[:2],

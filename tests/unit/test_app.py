@@ -28,7 +28,7 @@ class FakeEngine:
     said: list[str] = field(default_factory=list)
 
     async def answer(self) -> None:
-        while self.frozen:
+        while self.frozen:  # noqa: ASYNC110  # a plain switch for the tests
             await asyncio.sleep(0.01)
 
     def cut_off(self, message: str) -> None:
@@ -91,11 +91,21 @@ async def test_an_engine_that_goes_on_is_ready_again(worker: Worker, monkeypatch
     engine = FakeEngine(frozen=True)
     task = watch(worker, engine, 2)
     monkeypatch.setattr(heartbeat, "_UNREADY_S", 0.1)
+    ready = []
     await asyncio.sleep(0.4)
-    assert not worker.startup.is_ready
+    ready.append(worker.startup.is_ready)
     engine.frozen = False
     await asyncio.sleep(0.2)
-    assert worker.startup.is_ready
+    ready.append(worker.startup.is_ready)
+    worker._stopping.set()
+    await task
+    assert ready == [False, True]
+
+
+async def test_a_watch_that_may_not_ask_goes_on(worker: Worker) -> None:
+    task = watch(worker, FakeEngine(frozen=True), 0)
+    await asyncio.sleep(1.2)
+    assert not task.done()
     worker._stopping.set()
     await task
 

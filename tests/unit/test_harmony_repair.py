@@ -1,4 +1,4 @@
-"""Token sequences that break the Harmony format, of the kinds reported of vLLM and harmony, read by harmony's parser."""
+"""Token sequences that break the Harmony format, of the kinds reported of vLLM and harmony; harmony's parser reads."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def parser(encoding: HarmonyEncoding, counts: Counter[str]) -> RepairingParser:
     def count(kind: str) -> None:
         counts[kind] += 1
 
-    return RepairingParser(
-        lambda: StreamableParser(encoding, role=Role.ASSISTANT), encoding, HarmonyError, count
-    )
+    return RepairingParser(lambda: StreamableParser(encoding, role=Role.ASSISTANT), encoding, HarmonyError, count)
 
 
 @pytest.fixture
@@ -46,6 +44,7 @@ def read(encoding: HarmonyEncoding) -> Read:
             deltas += repairing.last_content_delta
             assert len(repairing.messages) <= before + 1, "vLLM takes one message at a time"
         repairing.process_eos()
+        deltas += repairing.last_content_delta
         messages = [(it.channel, it.recipient, it.content[0].text) for it in repairing.messages]
         assert deltas == "".join(text for _, _, text in messages)
         return messages, dict(counts)
@@ -64,7 +63,8 @@ CALL_READ = ("commentary", "functions.f", '{"a": 1}')
     [
         (THOUGHT + ANSWER, [THOUGHT_READ, ANSWER_READ]),
         (
-            THOUGHT + '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
+            THOUGHT
+            + '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
             [THOUGHT_READ, CALL_READ],
         ),
         (
@@ -115,12 +115,14 @@ def test_what_keeps_the_format_is_read_as_it_is(
         ("missing_header", "It is 4.<|return|>", [("final", None, "It is 4.")]),
         (
             "bad_header",  # "unexpected tokens remaining in message header"
-            THOUGHT + '<|start|>assistant<|channel|>commentary to=functions.f x <|constrain|>json<|message|>{"a": 1}<|call|>',
+            THOUGHT
+            + '<|start|>assistant<|channel|>commentary to=functions.f x <|constrain|>json<|message|>{"a": 1}<|call|>',
             [THOUGHT_READ, CALL_READ],
         ),
         (
-            "bad_header",  # "Unknown role: assistant<|channel|>commentary"
-            THOUGHT + '<|start|>assistant<|channel|>commentary<|channel|>commentary to=functions.f<|message|>{"a": 1}<|call|>',
+            "unknown_channel",  # "Unknown role: assistant<|channel|>bash<|channel|>commentary"
+            THOUGHT
+            + '<|start|>assistant<|channel|>bash<|channel|>commentary to=functions.f<|message|>{"a": 1}<|call|>',
             [THOUGHT_READ, CALL_READ],
         ),
         ("bad_header", THOUGHT + "<|start|>" + ANSWER, [THOUGHT_READ, ANSWER_READ]),

@@ -1,8 +1,8 @@
 """The outermost of our layers: whatever happens within, the client gets an answer in the shape of its API.
 
 It takes the place of BentoML's `TimeoutMiddleware`, which sets a timer of `traffic.timeout` (an hour) for each request
-and never takes it back: at 100 requests/s 360,000 of them wait at any time, each with the request's context (about
-1 kB, so 360 MB; tests/contract/test_bentoml.py measures it). BentoML's own also needs a task per request; this does not.
+and never takes it back: 464 bytes (measured) and the request's context variables, so at 100 requests/s 170 MB and more
+at any time. A contract test tells when that is mended. BentoML's also needs a task for each request; this does not.
 """
 
 from __future__ import annotations

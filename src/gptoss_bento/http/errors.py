@@ -42,9 +42,7 @@ def _openai_body(status: HTTPStatus, message: str, param: str | None = None) -> 
     return {"error": {"message": message, "type": status.phrase, "param": param, "code": status.value}}
 
 
-def error_for(
-    path: str, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+def error_for(path: str, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error in the shape of the API that a path belongs to: OpenAI's, Anthropic's, or the job API's plain text.
 
     429 and 503 always say when to come again.

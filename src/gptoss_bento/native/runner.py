@@ -350,18 +350,18 @@ class Runner:
         except TimeoutError:
             return _Outcome(Status.TIMED_OUT, _over_time(run.claim, limit_ms < run.claim.execution_timeout_ms))
         except (InputError, EngineError, ConnectionError) as error:
-            if await self._cannot_go_on(engine, error):
-                return _Outcome(None, interrupted=True)
-            return _Outcome(Status.FAILED, str(error))
+            return await self._failure(engine, error)
         except Exception:
             logger.exception("job %s", run.claim.id)
             return _Outcome(Status.FAILED, _FAULT)
 
-    async def _cannot_go_on(self, engine: Engine, error: Exception) -> bool:
-        """Whether a run failed because this process or its engine ends, rather than for a reason of its own."""
+    async def _failure(self, engine: Engine, error: Exception) -> _Outcome:
+        """FAILED, unless the run failed because this process or its engine ends."""
         if isinstance(error, (EngineUnavailableError, ConnectionError)) and not (engine.dead or self._paused):
             await asyncio.sleep(_DOUBT_S)
-        return engine.dead or (self._paused and not isinstance(error, InputError))
+        if engine.dead or (self._paused and not isinstance(error, InputError)):
+            return _Outcome(None, interrupted=True)
+        return _Outcome(Status.FAILED, str(error))
 
     async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
         try:

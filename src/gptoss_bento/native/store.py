@@ -492,9 +492,7 @@ class JobStore:
         """
         return self._interrupt(connection, _is_run(claim), counts=counts)
 
-    def _interrupt(
-        self, connection: sa.Connection, which: sa.ColumnElement[bool], *, counts: bool = True
-    ) -> list[str]:
+    def _interrupt(self, connection: sa.Connection, which: sa.ColumnElement[bool], *, counts: bool = True) -> list[str]:
         now = self._now()
         running = which & (_jobs.c.status == Status.IN_PROGRESS)
         lost: list[str] = []

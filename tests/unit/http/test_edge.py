@@ -19,16 +19,16 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 CHAT, NATIVE = "/v2/local/openai/v1/chat/completions", "/status/x"
 
 
-async def ask(handler: Handler, path: str = CHAT, timeout: float = 5, method: str = "POST") -> httpx.Response:
-    async with asgi_client(Edge(handler, timeout)) as client:
-        return await client.request(method, path)
+async def ask(handler: Handler, path: str = CHAT, limit_s: float = 5) -> httpx.Response:
+    async with asgi_client(Edge(handler, limit_s)) as client:
+        return await client.post(path)
 
 
-async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+async def slow(_scope: Scope, _receive: Receive, _send: Send) -> None:
     await asyncio.sleep(60)
 
 
-async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
+async def faulty(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise KeyError("a secret of the server")
 
 
@@ -128,7 +128,7 @@ async def test_other_headers_of_an_error_stay() -> None:
 
 @pytest.mark.parametrize(("path", "shape"), [(CHAT, dict), (NATIVE, str)])
 async def test_an_answer_that_does_not_begin_in_time_is_given_up(path: str, shape: type) -> None:
-    response = await ask(slow, path, timeout=0.01)
+    response = await ask(slow, path, limit_s=0.01)
 
     assert response.status_code == 504
     assert isinstance(response.json()["error"], shape)
@@ -141,7 +141,7 @@ async def test_an_answer_that_has_begun_may_go_on() -> None:
         await asyncio.sleep(0.05)
         yield "data: 2\n\n"
 
-    response = await ask(StreamingResponse(events(), media_type="text/event-stream"), timeout=0.02)
+    response = await ask(StreamingResponse(events(), media_type="text/event-stream"), limit_s=0.02)
 
     assert response.text == "data: 1\n\ndata: 2\n\n"
 
@@ -150,7 +150,7 @@ async def test_no_timer_outlives_its_request() -> None:
     loop = asyncio.get_running_loop()
     before = len(timers(loop))
     for _ in range(200):
-        await ask(JSONResponse({}), timeout=3600)
+        await ask(JSONResponse({}), limit_s=3600)
     assert len(timers(loop)) - before < 10
 
 
@@ -172,7 +172,7 @@ async def test_a_mistake_of_ours_is_told_without_its_details(caplog: pytest.LogC
 
 
 async def test_a_timeout_within_is_no_timeout_of_the_request() -> None:
-    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+    async def handler(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise TimeoutError
 
     assert (await ask(handler)).status_code == 500

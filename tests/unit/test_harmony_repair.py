@@ -158,7 +158,7 @@ SPECIAL = [START, END, MESSAGE, CHANNEL, RETURN, CALL, 200003, ASSISTANT]
 WORDS = [17196, 35644, 12606, 316, 28, 44580, 13, 220]  # channels, `to`, `=`, text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(tokens=st.lists(st.sampled_from(SPECIAL + WORDS), max_size=30))
 def test_no_sequence_of_tokens_is_an_error(tokens: list[int], encoding: HarmonyEncoding) -> None:
     repairing = parser(encoding, Counter())

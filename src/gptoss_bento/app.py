@@ -50,7 +50,7 @@ class Worker:
         self.drain = Drain()
         self._profile = profile
         self._stopping = asyncio.Event()
-        self._loading = True
+        self._is_loading = True
         self._log = ProcessLog()
 
     @asynccontextmanager
@@ -63,7 +63,7 @@ class Worker:
         yield
         self.startup.stop()
         self._stopping.set()
-        if self._loading and not task.done():  # in threads that nothing can interrupt
+        if self._is_loading and not task.done():  # in threads that nothing can interrupt
             self._log.untap()
             supervision.force_exit()
         await task
@@ -95,7 +95,7 @@ class Worker:
         async with self._job_runner(settings) as jobs:  # jobs are accepted while the engine loads
             argv = await self._prepare(settings)
             async with engine.running(argv, self.startup, settings.server.vllm_startup_timeout) as running:
-                self.engine, self._loading = running, False
+                self.engine, self._is_loading = running, False
                 self._log.release()
                 jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
                 self.startup.ready()
@@ -183,7 +183,7 @@ class Worker:
         return self.startup.state is State.STOPPING
 
     def _fail(self, error: GptOssBentoError) -> None:
-        if self._is_stopping:
+        if self.startup.state in (State.STOPPING, State.FAILED):
             return
         signal_of_death = self.engine.exit_signal if self.engine else None
         kind = death.classify(self._log.last(), signal_of_death)

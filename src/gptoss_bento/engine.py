@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
-from gptoss_bento.harmony_repair import repairing
+from gptoss_bento.harmony_repair import KINDS, repairing
 from gptoss_bento.http.errors import name_parameter
 from gptoss_bento.startup import Startup
 
@@ -213,6 +213,8 @@ def repair_harmony() -> None:
     from prometheus_client import Counter
 
     counter = Counter("gptoss_bento_harmony_repairs", "Places where the model broke the Harmony format.", ["kind"])
+    for kind in KINDS:
+        counter.labels(kind)  # shows 0 from the start
     harmony.get_streamable_parser_for_assistant = repairing(
         harmony.get_streamable_parser_for_assistant,
         harmony.get_encoding,

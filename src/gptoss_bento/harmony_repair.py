@@ -25,6 +25,16 @@ from gptoss_bento.native.harmony import CALL, CHANNEL, END, MESSAGE, RETURN, STA
 ASSISTANT = 173781
 """The token `assistant`, the only role that a model writes as."""
 
+KINDS = (
+    "missing_start",
+    "missing_end",
+    "missing_message",
+    "missing_header",
+    "bad_header",
+    "unknown_channel",
+    "stray_token",
+)
+
 _ENDS = frozenset({END, RETURN, CALL})
 _CHANNELS = ("analysis", "commentary", "final")
 _CONTROL = _ENDS | {CHANNEL, START, MESSAGE}

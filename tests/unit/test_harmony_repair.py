@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -10,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai_harmony import HarmonyEncoding, HarmonyError, Role, StreamableParser
 
-from gptoss_bento import artifacts, environment
+from gptoss_bento import artifacts, environment, harmony_repair
 from gptoss_bento.demo import harmony_text
-from gptoss_bento.harmony_repair import ASSISTANT, RepairingParser
+from gptoss_bento.harmony_repair import ASSISTANT, KINDS, RepairingParser
 from gptoss_bento.native.harmony import CALL, CHANNEL, END, MESSAGE, RETURN, START
 
 Read = Callable[[str], tuple[list[tuple[str | None, str | None, str]], dict[str, int]]]
@@ -178,3 +180,10 @@ def test_a_character_is_never_cut(encoding: HarmonyEncoding) -> None:
         deltas.append(repairing.last_content_delta)
     assert "".join(deltas) == text
     assert not any("�" in delta for delta in deltas)
+
+
+def test_every_kind_is_known_in_advance() -> None:
+    source = inspect.getsource(harmony_repair)
+
+    assert set(re.findall(r'_count\(\s*"(\w+)"', source)) <= set(KINDS)
+    assert set(KINDS) == {kind for kind in KINDS if f"    {kind} " in source}, "the docstring shows each"

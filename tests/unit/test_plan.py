@@ -752,3 +752,21 @@ def test_the_demo_on_a_cpu_is_estimated_from_its_cache() -> None:
     assert planned({"VLLM_CPU_KVCACHE_SPACE": "much"}, demo, machine()).warnings == (
         "memory is not estimated: VLLM_CPU_KVCACHE_SPACE is not a number",
     )
+
+
+# The end
+
+
+@pytest.mark.parametrize(
+    ("environ", "timeout"),
+    [
+        ({}, Planned(5, "DRAIN_TIMEOUT")),
+        ({"DRAIN_TIMEOUT": "7.5"}, Planned(8, "DRAIN_TIMEOUT")),
+        ({"DRAIN_TIMEOUT": "0"}, Planned(0, "DRAIN_TIMEOUT")),
+        ({"DRAIN_TIMEOUT": "60", "SHUTDOWN_TIMEOUT": "3"}, Planned(3, "SHUTDOWN_TIMEOUT")),
+    ],
+)
+def test_the_engine_finishes_what_it_has_for_as_long_as_the_service_waits(
+    environ: dict[str, str], timeout: Planned
+) -> None:
+    assert planned(environ).arguments["shutdown_timeout"] == timeout

@@ -16,6 +16,7 @@ from gptoss_bento.http.paths import destination, is_openai_path
 RETRY_AFTER_S = 5
 """What a client is told to wait where nothing better is known."""
 
+_PROBES = frozenset({"/livez", "/readyz", "/ping", "/healthz"})  # their codes are no errors
 _WORTH_ANOTHER_TRY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -80,6 +81,8 @@ def reshaped(path: str, status: HTTPStatus, content: bytes, headers: Mapping[str
 
     BentoML says `{"error": "text"}` everywhere, Starlette plain text, FastAPI `{"detail": ...}`.
     """
+    if path in _PROBES:
+        return None
     body = _parsed(content)
     fits = _fits(path, body)
     if fits and (status not in _WORTH_ANOTHER_TRY or "retry-after" in headers):

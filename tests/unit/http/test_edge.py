@@ -116,6 +116,12 @@ async def test_who_may_come_again_hears_when(path: str, status: int) -> None:
     assert "busy" in shaped.text
 
 
+@pytest.mark.parametrize("answer", [JSONResponse({"status": "starting"}, 503), Response(status_code=503)])
+async def test_what_probes_say_is_no_error(answer: Response) -> None:
+    for path in ("/readyz", "/ping"):
+        assert (await ask(answer, path)).content == bytes(answer.body)
+
+
 async def test_other_headers_of_an_error_stay() -> None:
     response = await ask(STARLETTE_METHOD)
 

@@ -102,9 +102,10 @@ async def test_an_engine_that_goes_on_is_ready_again(worker: Worker, monkeypatch
     assert ready == [False, True]
 
 
-async def test_a_watch_that_may_not_ask_goes_on(worker: Worker) -> None:
+async def test_a_watch_that_may_not_ask_goes_on(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
     task = watch(worker, FakeEngine(frozen=True), 0)
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(0.2)
     assert not task.done()
     worker._stopping.set()
     await task

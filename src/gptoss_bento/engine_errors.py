@@ -76,6 +76,24 @@ def make_honest(state: Any) -> None:
             serving._raise_if_error = _refusing_aborted(serving._raise_if_error)
     if responses := getattr(state, "openai_serving_responses", None):
         responses.responses_stream_generator = _explaining(responses.responses_stream_generator)
+    if messages := getattr(state, "anthropic_serving_messages", None):
+        messages.create_messages = _answering(messages)
+
+
+def _answering(serving: Any) -> Callable[..., Any]:
+    """Its route makes a 500 of every exception, and sees none of the application's handlers."""
+    original = serving.create_messages
+
+    async def create_messages(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await original(*args, **kwargs)
+        except Exception as error:
+            if not is_engine_failure(error):
+                raise
+            status, message = explanation(error)
+            return serving.create_error_response(message, err_type=status.phrase, status_code=status)
+
+    return create_messages
 
 
 def _breaking(original: Callable[..., str]) -> Callable[..., str]:

@@ -57,6 +57,12 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
         ("vllm.v1.engine.exceptions", "EngineGenerateError", []),
         ("vllm.exceptions", "GenerationError", []),
         ("vllm.exceptions", "GracefulHTTPError", ["message", "http_status"]),
+        ("vllm.entrypoints.anthropic.serving", "AnthropicServingMessages.create_messages", ["request"]),
+        (
+            "vllm.entrypoints.anthropic.serving",
+            "AnthropicServingMessages.create_error_response",
+            ["message", "err_type", "status_code"],
+        ),
         ("vllm.parser.harmony", "get_streamable_parser_for_assistant", []),
         ("vllm.parser.harmony", "get_encoding", []),
         (

@@ -48,6 +48,14 @@ class Serving:
         if finish_reason == "error":
             raise GenerationError(request_id)
 
+    def create_error_response(self, message: str, err_type: str, status_code: HTTPStatus) -> tuple[str, str, int]:
+        return message, err_type, status_code
+
+    async def create_messages(self, error: Exception | None) -> str:
+        if error:
+            raise error
+        return "an answer"
+
     async def responses_stream_generator(self, error: Exception | None) -> AsyncIterator[int]:
         yield 1
         if error:
@@ -118,6 +126,16 @@ async def test_events_of_a_response_end_in_an_error_of_any_kind(responses: Any) 
     assert await anext(events) == 1
     with pytest.raises(BrokenStreamError):
         await anext(events)
+
+
+async def test_messages_hear_of_a_dead_engine_too() -> None:
+    serving: Any = Serving()
+    make_honest(SimpleNamespace(anthropic_serving_messages=serving))
+
+    assert await serving.create_messages(None) == "an answer"
+    assert await serving.create_messages(EngineDeadError()) == (ENGINE_DIED, "Service Unavailable", 503)
+    with pytest.raises(ValueError, match="bad"):
+        await serving.create_messages(ValueError("bad"))
 
 
 async def test_events_of_a_response_that_goes_well_stay(responses: Any) -> None:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import bentoml
+from bentoml._internal.server.http import traffic
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
@@ -24,6 +25,8 @@ from gptoss_bento.app import Worker, build_app, find_team
 from gptoss_bento.environment import server_settings, take_api_keys, tls_settings
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.description import Description
+from gptoss_bento.http.edge import Edge
+from gptoss_bento.http.intake import Intake
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.native.generate import GenerateApi
 
@@ -64,3 +67,6 @@ GptOss.add_asgi_middleware(  # type: ignore[attr-defined]
     engine_app=lambda: worker.engine.app if worker.engine else None,
     locked=bool(keys),
 )
+GptOss.add_asgi_middleware(Intake, drain=worker.drain)  # type: ignore[attr-defined]
+# BentoML takes it from here when it builds the application.
+traffic.TimeoutMiddleware = Edge  # type: ignore[assignment,misc]

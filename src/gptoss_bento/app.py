@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from gptoss_bento import artifacts, engine, environment, hardware, supervision
+from gptoss_bento import artifacts, death, engine, environment, hardware, supervision
 from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.drain import Drain
 from gptoss_bento.engine import Engine
+from gptoss_bento.engine_errors import ABORTED
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError
 from gptoss_bento.hardware import Hardware
+from gptoss_bento.heartbeat import Heartbeat
 from gptoss_bento.http import accepting
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai import OpenAIRoutes
@@ -37,6 +41,7 @@ from gptoss_bento.team import Stage, Team
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 0.5
+_LINES_SHOWN = 20
 
 
 class Worker:
@@ -47,6 +52,7 @@ class Worker:
         self.startup = Startup(others_ready=lambda: self.team.all_ready)
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
+        self.drain = Drain()
         self._profile = profile
         self._is_loading = True
         self._stopping = asyncio.Event()
@@ -69,7 +75,7 @@ class Worker:
         supervision.limit_shutdown(self._stop, self.team)
         task = asyncio.create_task(self._serve())
         yield
-        self._stop()
+        self._mark_stopping()
         self._stopping.set()
         # Still loading, or waiting for an engine that will not come, in threads that nothing can interrupt.
         if self._is_loading and not (task.done() and self.team.is_alone):
@@ -79,9 +85,19 @@ class Worker:
         supervision.leave_worker(self.team)
         self._log.untap()
 
-    def _stop(self) -> None:
+    def _mark_stopping(self) -> None:
         self.team.reach(Stage.STOPPING)
         self.startup.stop()
+
+    def _stop(self, number: int, end: Callable[[], None]) -> float:
+        """Called by the signal handler."""
+        if self.drain.begun and number == signal.SIGINT:
+            self.drain.skip()
+        self._mark_stopping()
+        if not self._is_stopping:  # failed: there is nothing to wait for
+            end()
+            return 0
+        return self.drain.begin(end)
 
     async def _serve(self) -> None:
         try:
@@ -105,16 +121,17 @@ class Worker:
                 self.team.reach(Stage.READY)
                 self.startup.ready()
                 try:
-                    await self._watch(running)
+                    async with self.drain.offered(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
+                        await self._watch(running, settings.server.engine_stall_timeout)
                 except EngineDiedError as error:
-                    self._fail(error)  # at once: the other workers wait for it
+                    self._fail(error)  # at once: the probes say so, and the other workers wait for it
                 finally:
                     self.team.reach(Stage.STOPPING)
                     jobs.detach()
                     await jobs.stop()  # while the engine can still be told to abort
                     if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
                         await self.team.others_left()
-                    running.fail_requests()
+                    running.cut_off(ABORTED)
 
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
@@ -164,18 +181,30 @@ class Worker:
         environment.apply(plan.variables(found.vocabulary_dir))
         return plan.argv(found.model)
 
-    async def _watch(self, running: Engine) -> None:
-        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies first.
+    async def _watch(self, running: Engine, stall_timeout_s: float) -> None:
+        """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies or hangs first."""
+        heartbeat = Heartbeat(running.answer, stall_timeout_s)
+        beating = asyncio.create_task(heartbeat.run())
+        try:
+            while not self._stopping.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
+                self.startup.stalled(heartbeat.silent_s if heartbeat.is_late else None)
+                await self._confirm_life(running, beating)
+        finally:
+            beating.cancel()
 
-        The worker that owns the engine says so for all.
-        """
-        while not self._stopping.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
-            if running.dead and self.team.is_first and not self._is_stopping:
-                await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
-                if not self._is_stopping:
-                    raise EngineDiedError("vLLM's engine process died while serving")
+    async def _confirm_life(self, running: Engine, beating: asyncio.Task[None]) -> None:
+        hangs = beating.exception() if beating.done() else None
+        if not (running.dead or hangs) or (running.dead and not self.team.is_first):  # its owner says so for all
+            return
+        await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
+        if self.startup.state is State.STOPPING:
+            return
+        if running.dead or hangs is None:
+            raise EngineDiedError("vLLM's engine process died while serving")
+        running.cut_off(f"{hangs}. Try again.")
+        raise hangs
 
     @property
     def _is_stopping(self) -> bool:
@@ -184,10 +213,15 @@ class Worker:
     def _fail(self, error: GptOssBentoError) -> None:
         if self.startup.state in (State.STOPPING, State.FAILED):
             return
-        if isinstance(error, (EngineStartError, EngineDiedError)) and (cause := self._log.cause()):
-            error = type(error)(f"{error}. Cause: {cause}")
+        signal_of_death = self.engine.exit_signal if self.engine else None
+        kind = death.classify(self._log.last(), signal_of_death)
+        said = error
+        error = death.explained(said, kind, self._log.cause())
         self.engine = None
-        self.startup.fail(error)
+        if error is said:
+            self.startup.fail(error)
+        else:
+            self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
         supervision.stop_service(error)
         self.team.reach(Stage.FAILED)  # after the note: what others note then is only the consequence
 
@@ -222,11 +256,33 @@ def _plan(profile: str, settings: Settings, machine: Hardware) -> EnginePlan:
     return make_plan(settings, load_profile(name), machine)
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What runs in this worker, as a drain sees it."""
+
+    engine: Engine
+    jobs: Runner
+    drain: Drain
+
+    @property
+    def busy(self) -> bool:
+        if self.drain.in_flight or self.jobs.running:
+            return True
+        return not self.engine.dead and self.engine.unfinished_requests > 0  # of responses that nobody listens to
+
+    def pause(self) -> None:
+        self.jobs.pause()
+
+    async def hand_back(self) -> None:
+        self.engine.cut_off(ABORTED)
+        await self.jobs.stop()
+
+
 def build_app(worker: Worker, server: ServerSettings) -> Starlette:
     """The application that BentoML mounts at /."""
     endpoint_ids = frozenset(server.endpoint_ids)
     openai = OpenAIRoutes(lambda: worker.openai_app, endpoint_ids)
-    native = NativeRoutes(lambda: worker.jobs, endpoint_ids)
+    native = NativeRoutes(lambda: worker.jobs, endpoint_ids, worker.startup.trouble)
     return Starlette(routes=[native, openai], lifespan=worker.lifespan, exception_handlers={404: not_found})
 
 

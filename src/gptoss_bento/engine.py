@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,7 +26,9 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
 from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
+from gptoss_bento.harmony_repair import KINDS, repairing
 from gptoss_bento.http.errors import name_parameter
 from gptoss_bento.startup import Startup
 from gptoss_bento.team import Team
@@ -63,11 +66,23 @@ class Engine:
         """Whether this process has that stored response of `/v1/responses`."""
         return response_id in self.app.state.openai_serving_responses.response_store
 
-    def fail_requests(self) -> None:
-        """Ends what still runs with the error that vLLM gives when its engine has died."""
-        from vllm.v1.engine.exceptions import EngineDeadError
+    @property
+    def exit_signal(self) -> int | None:
+        """The signal that ended the engine's process, if one did; None too where another worker started it."""
+        manager = getattr(getattr(self.client.engine_core, "resources", None), "engine_manager", None)
+        codes = [process.exitcode or 0 for process in getattr(manager, "processes", [])]
+        return next((-code for code in codes if code < 0), None)
 
-        self.client.output_processor.propagate_error(EngineDeadError())
+    async def answer(self) -> None:
+        """Returns when the engine's loop has answered, between two steps of it: a sign of life."""
+        await self.client.is_sleeping()
+
+    def cut_off(self, message: str) -> None:
+        """Ends every running request with a 503: an error body, or the last event of a stream that has begun."""
+        from vllm.exceptions import GracefulHTTPError
+
+        error = GracefulHTTPError(message, HTTPStatus.SERVICE_UNAVAILABLE)
+        self.client.output_processor.propagate_error(error)
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes] | None:
         """What each token stands for, or None where the tokenizer does not work on bytes. Special tokens are empty."""
@@ -254,11 +269,30 @@ def _own_engine(client: AsyncLLM, launch: CoreEngineLaunch) -> None:
     client.engine_core.start_engine_core_monitor()
 
 
+@cache
+def repair_harmony() -> None:
+    """From now on vLLM reads answers that break the Harmony format; each repair counts in /metrics."""
+    import vllm.parser.harmony as harmony
+    from openai_harmony import HarmonyError
+    from prometheus_client import Counter
+
+    counter = Counter("gptoss_bento_harmony_repairs", "Places where the model broke the Harmony format.", ["kind"])
+    for kind in KINDS:
+        counter.labels(kind)  # shows 0 from the start
+    harmony.get_streamable_parser_for_assistant = repairing(
+        harmony.get_streamable_parser_for_assistant,
+        harmony.get_encoding,
+        HarmonyError,
+        lambda kind: counter.labels(kind).inc(),
+    )
+
+
 async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
     tasks = await client.get_supported_tasks()
+    repair_harmony()
     await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
     app: FastAPI = build_app(args, tasks, client.model_config)
     await init_app_state(client, app.state, args, tasks)
@@ -266,6 +300,7 @@ async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     _hide_model_path(app)
     _bound_response_store(app)
     _add_model_route(app)
+    _report_failures(app)
     _name_parameters(app)
     return app
 
@@ -300,6 +335,15 @@ def _add_model_route(app: FastAPI) -> None:
         raise HTTPException(404, f"The model `{name}` does not exist.")
 
     app.add_api_route("/v1/models/{name:path}", show_model, methods=["GET"])
+
+
+def _report_failures(app: FastAPI) -> None:
+    """A dead engine and a stop are 503; vLLM would call both a fault of the request, or a success."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    make_honest(app.state)
+    for kind in (AbortedGenerationError, EngineDeadError, EngineGenerateError):
+        app.add_exception_handler(kind, engine_failure)
 
 
 def _name_parameters(app: FastAPI) -> None:

@@ -6,8 +6,9 @@
     ├── ArtifactError          69  weights, tokenizer or vocabulary cannot be had
     ├── AddressInUseError      71  the port is taken
     ├── JobStoreError          75  the database of the jobs does not answer
+    ├── MachineError           74  the disk is full, or a GPU is lost
     ├── EngineStartError       70  vLLM refused to start
-    ├── EngineDiedError        75  vLLM was serving and died, or a start took too long
+    ├── EngineDiedError        75  vLLM was serving and died or hangs, or a start took too long
     └── WorkerDiedError        75  a worker process was killed
 
 The number is the exit code of the whole service, taken from sysexits.h. 75 (EX_TEMPFAIL) is the only one after which
@@ -61,6 +62,12 @@ class WorkerDiedError(GptOssBentoError):
     """A worker process died without a word; a new start may help."""
 
     exit_code = 75
+
+
+class MachineError(GptOssBentoError):
+    """The engine died of something that a restart on this machine meets again."""
+
+    exit_code = 74
 
 
 class JobStoreError(GptOssBentoError):

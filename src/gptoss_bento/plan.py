@@ -170,6 +170,8 @@ def _arguments(settings: Settings, profile: Profile, situation: Situation, goal:
     planned = {name: Planned(value, "default for GPT-OSS") for name, value in GPT_OSS_ARGUMENTS.items()}
     for origin, engine in _layers(profile, situation, goal):
         planned |= {name: Planned(value, origin) for name, value in engine.arguments.items()}
+    # The engine hears SIGTERM too, and would abort everything at once.
+    planned["shutdown_timeout"] = Planned(math.ceil(settings.server.drain_timeout), "DRAIN_TIMEOUT")
     planned |= _explicit(settings)
     if "tensor_parallel_size" not in planned and situation.tensor_parallel > 1:
         planned["tensor_parallel_size"] = Planned(situation.tensor_parallel, "number of GPUs")

@@ -82,6 +82,10 @@ class ProcessLog:
         """Remembers one line."""
         self._lines.append(_ANSI.sub("", line.rstrip()))
 
+    def last(self, count: int = _KEPT_LINES) -> list[str]:
+        """The last lines, oldest first."""
+        return list(self._lines)[-count:]
+
     def cause(self) -> str | None:
         """The last exception that was printed and that is not the consequence of another one."""
         for line in reversed(self._lines):

@@ -54,6 +54,15 @@ class ServerSettings(BaseModel):
     host: Address | Literal["localhost"] | None = Field(None, description="Address to listen on. Default: BentoML's.")
     port: int | None = Field(None, ge=1, le=65535, description="Port to listen on. Default: 3000.")
     vllm_startup_timeout: int = Field(1200, ge=1, description="Seconds until a start that hangs is given up.")
+    drain_timeout: float = Field(
+        5,
+        ge=0,
+        le=86_400,
+        description="Seconds that requests and jobs get to end after SIGTERM; then they are cut off.",
+    )
+    engine_stall_timeout: float = Field(
+        60, ge=0, description="Seconds without a sign of life after which the engine counts as frozen; 0: never."
+    )
     gptoss_bento_cache: Path | None = Field(
         None,
         description="Folder of vocabulary and demo model. Default: gptoss-bento below XDG_CACHE_HOME or ~/.cache.",

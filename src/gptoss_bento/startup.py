@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -34,6 +34,9 @@ class Startup:
     state: State = State.STARTING
     phase: str = "imports"
     cause: str | None = None
+    kind: str | None = None
+    log: Sequence[str] = ()
+    silent_s: float | None = None  # the engine has not answered for so long
     others_ready: Callable[[], bool] = lambda: True
     _finished: list[tuple[str, float]] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
@@ -56,14 +59,31 @@ class Startup:
         self._phase_started = time.monotonic()
         logger.info("ready after %.1f s", time.monotonic() - self._started)
 
+    def stalled(self, silent_s: float | None) -> None:
+        """The engine does not answer, or (None) answers again."""
+        if silent_s and self.silent_s is None:
+            logger.warning("the engine has not answered for %.0f s", silent_s)
+        self.silent_s = silent_s
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests will be answered."""
+        return self.service_state is State.READY and self.silent_s is None
+
     def stop(self) -> None:
         """The service was asked to end."""
         if self.state is not State.FAILED:
             self.state, self.phase = State.STOPPING, "stopping"
 
-    def fail(self, error: GptOssBentoError) -> None:
-        """The service cannot serve."""
-        self.state, self.cause = State.FAILED, str(error)
+    def fail(self, error: GptOssBentoError, kind: str | None = None, log: Sequence[str] = ()) -> None:
+        """The service cannot serve.
+
+        Args:
+            error: why.
+            kind: the class of the cause, as death.py names it.
+            log: the last lines of the engine.
+        """
+        self.state, self.cause, self.kind, self.log = State.FAILED, str(error), kind, log
 
     @property
     def service_state(self) -> State:
@@ -80,6 +100,18 @@ class Startup:
         }
         if state is State.STARTING:
             report["seconds_in_phase"] = round(time.monotonic() - self._phase_started, 2)
+        if self.silent_s is not None:
+            report["engine_silent_seconds"] = round(self.silent_s, 1)
         if self.cause:
             report["cause"] = self.cause
+        if self.kind:
+            report["cause_kind"] = self.kind
         return report
+
+    def trouble(self) -> dict[str, Any] | None:
+        """What is wrong with the engine, with its last words, for those who may know more than a probe; or None."""
+        if self.state is State.FAILED:
+            return {"status": "failed", "cause": self.cause, "cause_kind": self.kind, "log": list(self.log)}
+        if self.silent_s is not None:
+            return {"status": "silent", "engine_silent_seconds": round(self.silent_s, 1)}
+        return None

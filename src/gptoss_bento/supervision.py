@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 SHUTDOWN_LIMIT_S = 8.0
 """From SIGTERM until a worker that has not ended by itself is ended; clients are promised 10 s."""
 
+_AFTER_DRAIN_S = 3.0
+"""The same from the end of DRAIN_TIMEOUT, where that is longer."""
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _SERVING = ("serve", "serve-http")
@@ -197,8 +200,12 @@ def stop_service(error: GptOssBentoError) -> None:
     os.kill(os.getppid(), signal.SIGTERM)
 
 
-def limit_shutdown(on_stop: Callable[[], None], team: Team) -> None:
-    """From now on SIGTERM and SIGINT also call `on_stop` and start the countdown to a forced end.
+OnStop = Callable[[int, Callable[[], None]], float]
+"""Gets the signal and what lets uvicorn end, which it calls when it is time; returns how many seconds that may take."""
+
+
+def limit_shutdown(on_stop: OnStop, team: Team) -> None:
+    """From now on SIGTERM and SIGINT go to `on_stop` and start the countdown to a forced end.
 
     uvicorn, which runs the worker, waits for open connections without limit; its handlers stay in place behind ours.
     """
@@ -206,16 +213,18 @@ def limit_shutdown(on_stop: Callable[[], None], team: Team) -> None:
         previous = signal.getsignal(number)
 
         def handle(number: int, frame: FrameType | None, previous: object = previous) -> None:
-            _count_down(team)
-            on_stop()
-            if callable(previous):
-                previous(number, frame)
+            def end() -> None:
+                if callable(previous):
+                    previous(number, frame)
+
+            drain_s = on_stop(number, end)
+            _count_down(max(SHUTDOWN_LIMIT_S, drain_s + _AFTER_DRAIN_S) if drain_s else SHUTDOWN_LIMIT_S, team)
 
         signal.signal(number, handle)
 
 
-def _count_down(team: Team) -> None:
-    timer = threading.Timer(SHUTDOWN_LIMIT_S, force_exit, (team,))
+def _count_down(seconds: float, team: Team) -> None:
+    timer = threading.Timer(seconds, force_exit, (team,))
     timer.daemon = True
     timer.start()
 

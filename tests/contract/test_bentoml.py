@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.metadata
 import inspect
+import os
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 
+from tests.fakes import asgi_client
 from tests.server import REPOSITORY
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
     from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.server.http.traffic import TimeoutMiddleware
     from bentoml.serving import ensure_prometheus_dir
 
     from gptoss_bento.bundle import keep_metrics_in
@@ -100,3 +106,32 @@ def test_each_service_can_have_a_folder_for_metrics_of_its_own(tmp_path: Path) -
         assert ensure_prometheus_dir() == str(tmp_path / "metrics")  # what `bentoml serve` calls
     finally:
         BentoMLContainer.prometheus_multiproc_dir.reset()
+
+
+def test_our_edge_takes_the_place_of_bentomls_timeout() -> None:
+    script = (
+        "import service; from gptoss_bento.http.edge import Edge;"
+        "found = [m for m in service.GptOss.to_asgi().user_middleware];"
+        "names = [getattr(m.cls, '__name__', '') for m in found];"
+        "edges = [m.kwargs for m in found if m.cls is Edge];"
+        "print(names.count('TimeoutMiddleware'), edges, names.index('Edge') < names.index('Intake'))"
+    )
+    environment = {**os.environ, "PROFILE": "demo"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "0 [{'timeout': 3600}] True"
+
+
+async def test_bentomls_timeout_still_keeps_a_timer_for_each_request() -> None:
+    """Why http/edge.py is there. When this fails, BentoML has mended it."""
+    app = TimeoutMiddleware(JSONResponse({}), timeout=3600)
+    loop: Any = asyncio.get_running_loop()
+    before = len(loop._scheduled)
+    async with asgi_client(app) as client:
+        for _ in range(50):
+            await client.get("/")
+    left = loop._scheduled[before:]
+    assert len([handle for handle in left if not handle.cancelled()]) >= 50
+    for handle in left:
+        handle.cancel()

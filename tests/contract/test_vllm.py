@@ -66,6 +66,25 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
         ("vllm.v1.engine.async_llm", "AsyncLLM.shutdown", ["timeout"]),
         ("vllm.v1.engine.async_llm", "AsyncLLM.errored", []),
         ("vllm.v1.executor.uniproc_executor", "UniProcExecutor", []),  # configs/demo.yaml names it
+        ("vllm.v1.engine.async_llm", "AsyncLLM.is_sleeping", []),
+        ("vllm.v1.engine.output_processor", "OutputProcessor.propagate_error", ["e"]),
+        ("vllm.v1.engine.exceptions", "EngineDeadError", []),
+        ("vllm.v1.engine.exceptions", "EngineGenerateError", []),
+        ("vllm.exceptions", "GenerationError", []),
+        ("vllm.exceptions", "GracefulHTTPError", ["message", "http_status"]),
+        ("vllm.entrypoints.anthropic.serving", "AnthropicServingMessages.create_messages", ["request"]),
+        (
+            "vllm.entrypoints.anthropic.serving",
+            "AnthropicServingMessages.create_error_response",
+            ["message", "err_type", "status_code"],
+        ),
+        ("vllm.parser.harmony", "get_streamable_parser_for_assistant", []),
+        ("vllm.parser.harmony", "get_encoding", []),
+        (
+            "vllm.entrypoints.openai.responses.serving",
+            "OpenAIServingResponses.responses_stream_generator",
+            ["request", "result_generator"],
+        ),
         ("vllm.entrypoints.openai.models.serving", "OpenAIServingModels.show_available_models", []),
         ("vllm.entrypoints.openai.models.protocol", "BaseModelPath", ["name", "model_path"]),
     ],
@@ -95,6 +114,22 @@ def test_a_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_ow
 def test_the_launched_engine_tells_who_manages_it() -> None:
     launch = importlib.import_module("vllm.v1.engine.utils").CoreEngineLaunch
     assert "engine_manager" in launch.__dataclass_fields__
+
+
+@pytest.mark.parametrize("serving", ["chat_completion", "completion", "responses"])
+def test_every_request_handler_reports_failures_through_what_is_changed(serving: str) -> None:
+    module = importlib.import_module(f"vllm.entrypoints.openai.{serving}.serving")
+    base = importlib.import_module("vllm.entrypoints.generate.base.serving")
+    source = inspect.getsource(module)
+    assert "self._raise_if_error(" in source
+    assert "self.create_streaming_error_response(" in source + inspect.getsource(base)
+    handlers = [it for it in vars(module).values() if inspect.isclass(it) and it.__module__ == module.__name__]
+    assert any(issubclass(it, base.GenerateBaseServing) for it in handlers)
+
+
+def test_an_aborted_generation_ends_with_the_reason_that_is_refused() -> None:
+    finish = importlib.import_module("vllm.v1.engine").FinishReason
+    assert str(finish.ABORT) == "abort"
 
 
 @pytest.mark.parametrize("attribute", ["response_store", "msg_store", "event_store"])

@@ -58,7 +58,7 @@ def variables(place: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_every_variable_means_something_to_the_service(place: str) -> None:
-    assert not set(variables(place)) - known_names() - {"DRAIN_TIMEOUT"}  # which comes with the drain
+    assert not set(variables(place)) - known_names()
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.runner import running_jobs
+from gptoss_bento.native.store import open_store
 from gptoss_bento.settings import ServerSettings
 from tests.server import MODEL, NO_TLS, ServedProcess, serve
 
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.slow
 
 EXIT_LIMIT_S = 10.0
 DEMO = {"PROFILE": "demo"}
+ENDLESS_JOB = {"input": {"prompt": "Hello", "sampling_params": {"max_tokens": 4000, "ignore_eos": True}}}
 
 
 @contextmanager
@@ -104,26 +107,53 @@ def test_signal_while_idle_ends_everything(tmp_path: Path, number: signal.Signal
     assert not list(tmp_path.glob("*.alive"))
 
 
-def test_sigterm_under_load_ends_everything(tmp_path: Path) -> None:
-    with serve(tmp_path, {**DEMO, "NATIVE_OUTPUT_FORMAT": "openai", "RAW_OPENAI_OUTPUT": "0"}) as served:
+def test_sigterm_under_load_drains_and_then_cuts_off(tmp_path: Path) -> None:
+    environment = {**DEMO, "DRAIN_TIMEOUT": "4", "NATIVE_OUTPUT_FORMAT": "openai", "RAW_OPENAI_OUTPUT": "0"}
+    with serve(tmp_path, environment) as served, httpx.Client(verify=NO_TLS) as client:
         served.wait_until_ready()
         assert_outputs_as_openai_has_them(served)
-        clients = start_endless_streams(served, 8)
+        streams = start_endless_streams(served, 6)
+        short = start_streams(served, 1, max_tokens=40)
+        job_id = client.post(f"{served.url}/run", json=ENDLESS_JOB).json()["id"]
+        wait_for_job(client, served, job_id, "IN_PROGRESS")
         with all_processes_end(served):
             served.terminate()
+            readiness = served.wait_until("stopping", 3)
+            assert readiness["status"] == "stopping"
+            for path, shape in (("/v1/completions", dict), ("/run", str)):
+                refused = client.post(f"{served.url}{path}", json={})
+                assert refused.status_code == 503
+                assert int(refused.headers["retry-after"]) > 0
+                assert isinstance(refused.json()["error"], shape)
+            assert client.get(f"{served.url}/status/{job_id}").json()["status"] == "IN_PROGRESS"
+            for stream in (*short, *streams):
+                stream.thread.join(10)
         assert served.process.returncode == 0
-        for client in clients:
-            client.join(10)
+    assert [stream.last for stream in short] == ["[DONE]"], "what ends in time is not cut off"
+    for stream in streams:
+        assert json.loads(stream.last)["error"]["code"] == 503, stream.last
+    assert asyncio.run(stored(tmp_path, job_id)) == Status.IN_QUEUE
 
 
-def test_dead_engine_ends_the_service_with_a_cause_and_a_code_that_invites_a_restart(tmp_path: Path) -> None:
-    with serve(tmp_path, DEMO) as served:
+def test_an_engine_that_hangs_is_noticed_and_one_that_dies_ends_the_service_with_a_cause(tmp_path: Path) -> None:
+    with serve(tmp_path, {**DEMO, "ENGINE_STALL_TIMEOUT": "12"}) as served:
         served.wait_until_ready()
+        served.engine().suspend()
+        wait_for_status(served, 503, "engine_silent_seconds")
+        served.engine().resume()
+        wait_for_status(served, 200, "ready")
+        streams = start_endless_streams(served, 3)
         jobs = submit_jobs(served, 100)
         with all_processes_end(served):
+            killed = time.monotonic()
             served.engine().kill()
+            for stream in streams:
+                stream.thread.join(10)
+            assert time.monotonic() - killed < 4
         assert served.process.returncode == 75
-        assert "engine process died" in served.output()
+        assert "engine process died while serving [killed: " in stopped_lines(served)[0]
+    for stream in streams:
+        assert json.loads(stream.last)["error"]["code"] == 503, stream.last
     assert_all_complete(jobs, tmp_path)
 
 
@@ -278,22 +308,60 @@ def stopped_lines(served: ServedProcess) -> Sequence[str]:
     return [line for line in served.output().splitlines() if line.startswith("gptoss-bento: stopped")]
 
 
-def start_endless_streams(served: ServedProcess, count: int) -> list[threading.Thread]:
-    """Streams that go on until the server ends them; returns when each has got its first bytes."""
-    started = threading.Barrier(count + 1)
-    body = {"model": MODEL, "prompt": "Hello", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+@dataclass
+class Stream:
+    """A request whose answer comes as a stream, and the data of its last event."""
 
-    def stream() -> None:
+    thread: threading.Thread = field(default_factory=threading.Thread)
+    last: str = ""
+
+
+def start_endless_streams(served: ServedProcess, count: int) -> list[Stream]:
+    """Streams that go on until the server ends them; returns when each has got its first bytes."""
+    return start_streams(served, count, max_tokens=4000)
+
+
+def start_streams(served: ServedProcess, count: int, max_tokens: int) -> list[Stream]:
+    started = threading.Barrier(count + 1)
+    body = {"model": MODEL, "prompt": "Hello", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
+
+    def read(stream: Stream) -> None:
         url = f"{served.url}/v1/completions"
         with suppress(httpx.HTTPError), httpx.stream("POST", url, json=body, timeout=60, verify=NO_TLS) as response:
             lines = response.iter_lines()
             next(lines)
             started.wait(60)
-            for _ in lines:
-                pass
+            for line in lines:
+                stream.last = line.removeprefix("data: ") or stream.last
 
-    threads = [threading.Thread(target=stream, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
+    streams = [Stream() for _ in range(count)]
+    for stream in streams:
+        stream.thread = threading.Thread(target=read, args=(stream,), daemon=True)
+        stream.thread.start()
     started.wait(60)
-    return threads
+    return streams
+
+
+def wait_for_status(served: ServedProcess, status: int, word: str, timeout_s: float = 30) -> None:
+    """Waits until /readyz answers with this code and names this word."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        readiness = served.readiness()
+        if readiness is not None and readiness.status_code == status and word in readiness.text:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"/readyz is not {status} with {word!r} after {timeout_s} s")
+
+
+def wait_for_job(client: httpx.Client, served: ServedProcess, job_id: str, status: str, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while client.get(f"{served.url}/status/{job_id}").json()["status"] != status:
+        assert time.monotonic() < deadline, f"the job is not {status}"
+        time.sleep(0.05)
+
+
+async def stored(folder: Path, job_id: str) -> Status | None:
+    """What the store of a service that has ended says of a job."""
+    async with open_store(f"sqlite:///{folder / 'jobs.sqlite3'}", Path("unused")) as store:
+        job = await store.get(job_id)
+        return job.status if job else None

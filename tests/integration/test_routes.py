@@ -86,6 +86,35 @@ def test_wrong_method_says_which_is_right(http: httpx.Client) -> None:
     assert "POST" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "shape"),
+    [
+        ("GET", "/generate", 405, str),  # BentoML's and Starlette's own
+        ("POST", "/metrics", 405, str),
+        ("PUT", "/docs.json", 405, str),
+        ("GET", "/static_content/nothing", 404, str),
+        ("PUT", "/run", 405, str),
+        ("GET", "/v2/local/nothing", 404, str),
+        ("GET", "/nothing", 404, str),
+        ("PUT", "/v1/models", 405, dict),
+        ("GET", "/openai/nothing", 404, dict),
+        ("POST", "/v2/local/openai/v1/completions", 400, dict),
+        ("POST", "/v1/messages", 400, dict),
+    ],
+)
+def test_every_error_has_the_shape_of_its_api(
+    http: httpx.Client, method: str, path: str, status: int, shape: type
+) -> None:
+    answer = http.request(method, path, content=b"{}", headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert isinstance(answer.json()["error"], shape), answer.text
+    if path == "/v1/messages":
+        assert answer.json()["type"] == "error"
+    if status == 405:
+        assert answer.headers["allow"]
+
+
 def test_body_that_is_not_json_is_a_clear_400(http: httpx.Client) -> None:
     answer = http.post("/v1/chat/completions", content=b"{nope", headers={"content-type": "application/json"})
     assert answer.status_code == 400
@@ -116,6 +145,7 @@ def test_metrics_hold_those_of_vllm_and_of_bentoml_and_all_that_deployments_ask_
     assert "vllm:request_success_total" in text
     assert "bentoml_service_request_total" in text
     assert not {name for name in metric_names() if not re.search(rf"^{name}\b", text, re.MULTILINE)}
+    assert 'gptoss_bento_harmony_repairs_total{kind="missing_end"}' in text
 
 
 def test_the_plan_in_the_log_names_the_origin_of_every_value(server: ServedProcess) -> None:

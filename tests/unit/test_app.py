@@ -1,12 +1,189 @@
+"""How many workers there are, a worker's watch over its engine, and how it ends. Its whole life on the real engine: tests/integration."""
+
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
-from gptoss_bento import app, environment, hardware, supervision
+from gptoss_bento import app, environment, hardware, heartbeat, supervision
+from gptoss_bento.app import Worker
+from gptoss_bento.errors import ConfigurationError, EngineDiedError
+from gptoss_bento.startup import State
 from gptoss_bento.team import Team
 from tests.fakes import H100, Calls, machine
+
+
+@dataclass
+class FakeEngine:
+    """As much of an engine as the watch asks for."""
+
+    dead: bool = False
+    exit_signal: int | None = None
+    frozen: bool = False
+    unfinished_requests: int = 0
+    said: list[str] = field(default_factory=list)
+
+    async def answer(self) -> None:
+        while self.frozen:  # noqa: ASYNC110  # a plain switch for the tests
+            await asyncio.sleep(0.01)
+
+    def cut_off(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    monkeypatch.setattr(supervision, "stop_service", Calls())
+    worker = Worker()
+    worker.startup.ready()
+    return worker
+
+
+def watch(worker: Worker, engine: FakeEngine, stall_timeout_s: float = 60) -> asyncio.Task[None]:
+    worker.engine = engine  # type: ignore[assignment]
+    return asyncio.create_task(worker._watch(engine, stall_timeout_s))  # type: ignore[arg-type]
+
+
+async def test_a_dead_engine_is_noticed_within_two_seconds(worker: Worker) -> None:
+    engine = FakeEngine()
+    task = watch(worker, engine)
+    await asyncio.sleep(0.1)
+    engine.dead = True
+    died = time.monotonic()
+    with pytest.raises(EngineDiedError, match="died while serving"):
+        await task
+    assert time.monotonic() - died < 2
+
+
+async def test_an_engine_that_ends_at_a_stop_did_not_die(worker: Worker) -> None:
+    engine = FakeEngine()
+    task = watch(worker, engine)
+    engine.dead = True
+    worker.startup.stop()
+    worker._stopping.set()
+
+    await task
+
+
+async def test_an_engine_that_hangs_is_not_ready_and_then_given_up(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_ASK_S", 0.05)
+    monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
+    engine = FakeEngine()
+    task = watch(worker, engine, 0.6)
+    await asyncio.sleep(0.1)
+    engine.frozen = True
+    await asyncio.sleep(0.5)
+    assert not worker.startup.is_ready
+    with pytest.raises(EngineDiedError, match="it hangs"):
+        await task
+    assert ["has not answered" in said for said in engine.said] == [True], "running requests hear of it"
+
+
+async def test_an_engine_that_goes_on_is_ready_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_ASK_S", 0.05)
+    monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
+    engine = FakeEngine(frozen=True)
+    task = watch(worker, engine, 2)
+    monkeypatch.setattr(heartbeat, "_UNREADY_S", 0.1)
+    ready = []
+    await asyncio.sleep(0.4)
+    ready.append(worker.startup.is_ready)
+    engine.frozen = False
+    await asyncio.sleep(0.2)
+    ready.append(worker.startup.is_ready)
+    worker._stopping.set()
+    await task
+    assert ready == [False, True]
+
+
+async def test_a_watch_that_may_not_ask_goes_on(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
+    task = watch(worker, FakeEngine(frozen=True), 0)
+    await asyncio.sleep(0.2)
+    assert not task.done()
+    worker._stopping.set()
+    await task
+
+
+def test_a_death_is_told_with_its_kind_and_its_last_words(worker: Worker) -> None:
+    for line in ("INFO 1", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB"):
+        worker._log.add(line)
+    worker._fail(EngineDiedError("It died"))
+
+    trouble = worker.startup.trouble()
+    assert trouble is not None
+    assert trouble["cause_kind"] == "out of GPU memory"
+    assert trouble["log"][-1].startswith("torch.OutOfMemoryError")
+    stopped: Any = supervision.stop_service
+    ((error,),) = stopped.made
+    assert "CUDA out of memory" in str(error)
+    assert error.exit_code == 75
+
+
+def test_a_killed_engine_is_told_from_one_that_failed(worker: Worker) -> None:
+    worker.engine = FakeEngine(exit_signal=signal.SIGKILL)  # type: ignore[assignment]
+    worker._fail(EngineDiedError("It died"))
+
+    assert worker.startup.kind == "killed"
+
+
+def test_a_wrong_setting_has_no_kind_of_death(worker: Worker) -> None:
+    worker._log.add("OSError: No space left on device")
+    worker._fail(ConfigurationError("wrong"))
+
+    assert (worker.startup.kind, worker.startup.cause) == (None, "wrong")
+
+
+# Signals
+
+
+def test_before_the_engine_runs_a_signal_ends_at_once(worker: Worker) -> None:
+    end = Calls()
+
+    assert worker._stop(signal.SIGTERM, end) == 0
+    assert end.made == [()]
+    assert worker.startup.state is State.STOPPING
+
+
+def test_after_a_failure_a_signal_ends_at_once(worker: Worker) -> None:
+    worker._fail(EngineDiedError("It died"))
+    end = Calls()
+
+    assert worker._stop(signal.SIGTERM, end) == 0
+    assert end.made == [()]
+    assert worker.startup.state is State.FAILED
+
+
+@pytest.mark.parametrize(("second", "skips"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+async def test_a_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Signals, skips: bool) -> None:
+    end = Calls()
+    work = Busy()
+    async with worker.drain.offered(60, work):
+        assert worker._stop(signal.SIGINT, end) == 60
+        worker._stop(second, end)
+        await asyncio.sleep(0.2)
+        assert bool(end.made) is skips
+
+
+class Busy:
+    busy = True
+
+    def pause(self) -> None:
+        pass
+
+    async def hand_back(self) -> None:
+        pass
+
+
+# The team
 
 
 @pytest.fixture

@@ -822,3 +822,21 @@ def test_what_needs_one_api_worker_is_refused_beside_several(variable: str) -> N
 
     with pytest.raises(ConfigurationError, match=f"API_WORKERS is 2, but .*{variable}.* needs 1"):
         planned(environ, load_profile("gpt-oss-20b"), machine(H100, H100))
+
+
+# The end
+
+
+@pytest.mark.parametrize(
+    ("environ", "timeout"),
+    [
+        ({}, Planned(5, "DRAIN_TIMEOUT")),
+        ({"DRAIN_TIMEOUT": "7.5"}, Planned(8, "DRAIN_TIMEOUT")),
+        ({"DRAIN_TIMEOUT": "0"}, Planned(0, "DRAIN_TIMEOUT")),
+        ({"DRAIN_TIMEOUT": "60", "SHUTDOWN_TIMEOUT": "3"}, Planned(3, "SHUTDOWN_TIMEOUT")),
+    ],
+)
+def test_the_engine_finishes_what_it_has_for_as_long_as_the_service_waits(
+    environ: dict[str, str], timeout: Planned
+) -> None:
+    assert planned(environ).arguments["shutdown_timeout"] == timeout

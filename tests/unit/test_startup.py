@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from gptoss_bento import startup as module
-from gptoss_bento.errors import EngineStartError
+from gptoss_bento.errors import EngineDiedError, EngineStartError
 from gptoss_bento.startup import Startup, State
 
 
@@ -98,6 +98,37 @@ def test_a_failed_worker_names_phase_and_cause(startup: Startup) -> None:
         "phases": [],
         "cause": "vLLM did not start",
     }
+
+
+def test_the_last_words_of_an_engine_are_for_those_who_may_know_more_than_a_probe(startup: Startup) -> None:
+    assert startup.trouble() is None
+    startup.fail(EngineDiedError("It died"), "disk full", ["INFO 1", "No space left on device"])
+
+    assert (startup.report()["cause"], startup.report()["cause_kind"]) == ("It died", "disk full")
+    assert "log" not in startup.report()
+    assert startup.trouble() == {
+        "status": "failed",
+        "cause": "It died",
+        "cause_kind": "disk full",
+        "log": ["INFO 1", "No space left on device"],
+    }
+
+
+def test_an_engine_that_does_not_answer_is_not_ready_until_it_does(
+    startup: Startup, caplog: pytest.LogCaptureFixture
+) -> None:
+    startup.ready()
+    for seconds in (12.0, 12.5):
+        startup.stalled(seconds)
+    silent = startup.is_ready
+    assert not silent
+    assert startup.report()["engine_silent_seconds"] == 12.5
+    assert startup.trouble() == {"status": "silent", "engine_silent_seconds": 12.5}
+    assert caplog.messages == ["the engine has not answered for 12 s"], "said once"
+
+    startup.stalled(None)
+    assert startup.is_ready
+    assert startup.trouble() is None
 
 
 def test_a_failed_worker_that_is_stopped_stays_failed(startup: Startup) -> None:

@@ -26,6 +26,7 @@ from gptoss_bento.errors import (
     EngineStartError,
     GptOssBentoError,
     HardwareError,
+    MachineError,
     WorkerDiedError,
 )
 from gptoss_bento.supervision import ExitNote
@@ -82,6 +83,7 @@ def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path, monkeypatch: pytest.M
         (EngineStartError, 70),
         (EngineDiedError, 75),
         (WorkerDiedError, 75),
+        (MachineError, 74),
         (GptOssBentoError, 1),
     ],
 )
@@ -296,17 +298,22 @@ def signals() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_starts_the_countdown_tells_us_and_reaches_the_handler_behind(
-    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("drain_s", "limit_s"), [(0.0, 8.0), (2.0, 8.0), (5.0, 8.0), (60.0, 63.0)])
+def test_a_signal_starts_the_countdown_and_tells_us(
+    number: signal.Signals, drain_s: float, limit_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count_down, on_stop, behind = Calls(), Calls(), Calls()
+    count_down, on_stop, behind = Calls(), Calls(drain_s), Calls()
     monkeypatch.setattr(supervision, "_count_down", count_down)
     signal.signal(number, behind)
 
     supervision.limit_shutdown(on_stop, Team())
     signal.raise_signal(number)
 
-    assert (len(count_down.made), on_stop.made) == (1, [()])
+    assert [made[0] for made in count_down.made] == [limit_s]
+    assert behind.made == [], "uvicorn goes on until it is told"
+    ((seen, end),) = on_stop.made
+    assert seen == number
+    end()
     assert [seen for seen, _ in behind.made] == [number]
 
 
@@ -315,14 +322,15 @@ def test_a_signal_starts_the_countdown_tells_us_and_reaches_the_handler_behind(
 def test_a_signal_without_a_handler_behind_is_no_error(
     behind: signal.Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_stop = Calls()
+    on_stop = Calls(0.0)
     monkeypatch.setattr(supervision, "_count_down", Calls())
     signal.signal(signal.SIGTERM, behind)
 
     supervision.limit_shutdown(on_stop, Team())
     signal.raise_signal(signal.SIGTERM)
 
-    assert on_stop.made == [()]
+    ((_, end),) = on_stop.made
+    end()
 
 
 # A worker that hangs, with a child that ignores SIGTERM, as a loading engine does.
@@ -333,7 +341,7 @@ from gptoss_bento.team import Team
 supervision.SHUTDOWN_LIMIT_S = 0.1
 child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], stdout=subprocess.PIPE)
 child.stdout.readline()
-supervision.limit_shutdown(lambda: None, Team())
+supervision.limit_shutdown(lambda number, end: 0, Team())
 print(child.pid, flush=True)
 signal.raise_signal(signal.SIGTERM)
 time.sleep(60)

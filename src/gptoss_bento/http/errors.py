@@ -1,7 +1,8 @@
-"""Error bodies in the shape of the OpenAI API."""
+"""Error bodies in the shape of the API that was called, whoever found the error."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,6 +10,22 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+
+from gptoss_bento.http.paths import destination, is_openai_path
+
+RETRY_AFTER_S = 5
+"""What a client is told to wait where nothing better is known."""
+
+_PROBES = frozenset({"/livez", "/readyz", "/ping", "/healthz"})  # their codes are no errors
+_WORTH_ANOTHER_TRY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class BrokenStreamError(Exception):
+    """A stream that has begun cannot go on. The client gets the message as the last event, and no `[DONE]`."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def openai_error(
@@ -19,8 +36,86 @@ def openai_error(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """An error as OpenAI's SDKs parse it; vLLM's own errors have the same fields."""
-    error = {"message": message, "type": status.phrase, "param": param, "code": status.value}
-    return JSONResponse({"error": error}, status_code=status, headers=headers)
+    return JSONResponse(_openai_body(status, message, param), status_code=status, headers=headers)
+
+
+def _openai_body(status: HTTPStatus, message: str, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": status.phrase, "param": param, "code": status.value}}
+
+
+def error_for(path: str, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error in the shape of the API that a path belongs to: OpenAI's, Anthropic's, or the job API's plain text.
+
+    429 and 503 always say when to come again.
+    """
+    said = {name.lower(): value for name, value in (headers or {}).items()}
+    if status in _WORTH_ANOTHER_TRY:
+        said.setdefault("retry-after", str(RETRY_AFTER_S))
+    return JSONResponse(_body(path, status, message), status, said)
+
+
+def _body(path: str, status: HTTPStatus, message: str) -> dict[str, Any]:
+    if not is_openai_path(path):
+        return {"error": message}
+    body = _openai_body(status, message)
+    return {"type": "error", **body} if _is_anthropic(path) else body  # Anthropic's SDK asks for the type
+
+
+def error_event(path: str, status: HTTPStatus, message: str) -> bytes:
+    """The last event of a stream that broke, as the API of this path sends its errors."""
+    to = destination(path)
+    if to is not None and to.path.startswith("/v1/responses"):
+        event = {"type": "error", "code": str(status.value), "message": message, "param": None}
+        return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
+    name = b"event: error\n" if _is_anthropic(path) else b""
+    return name + b"data: " + json.dumps(_body(path, status, message)).encode() + b"\n\n"
+
+
+def _is_anthropic(path: str) -> bool:
+    to = destination(path)
+    return to is not None and to.path.startswith("/v1/messages")
+
+
+def reshaped(path: str, status: HTTPStatus, content: bytes, headers: Mapping[str, str]) -> JSONResponse | None:
+    """What should be said instead of an error's body, or None if body and headers are as they should be.
+
+    BentoML says `{"error": "text"}` everywhere, Starlette plain text, FastAPI `{"detail": ...}`.
+    """
+    if path in _PROBES:
+        return None
+    body = _parsed(content)
+    fits = _fits(path, body)
+    if fits and (status not in _WORTH_ANOTHER_TRY or "retry-after" in headers):
+        return None
+    kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
+    if fits:  # it only does not say when to come again
+        return JSONResponse(body, status, {**kept, "retry-after": str(RETRY_AFTER_S)})
+    return error_for(path, status, _text(path, status, body, kept), kept)
+
+
+def _fits(path: str, body: Any) -> bool:
+    error = body.get("error") if isinstance(body, dict) else None
+    if error is None or (_is_anthropic(path) and "type" not in body):
+        return False
+    return isinstance(error, dict if is_openai_path(path) else str)
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return content.decode(errors="replace").strip()
+
+
+def _text(path: str, status: HTTPStatus, body: Any, headers: Mapping[str, str]) -> str:
+    """The sentence within an error of any shape."""
+    if status is HTTPStatus.METHOD_NOT_ALLOWED and (allowed := headers.get("allow")):
+        return f"{path} takes {allowed}."
+    while isinstance(body, dict):
+        body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), None)
+    if isinstance(body, str) and body and body != status.phrase:
+        return body
+    return f"There is no route {path}." if status is HTTPStatus.NOT_FOUND else f"{status.phrase}."
 
 
 def not_found(request: Request, _: Exception) -> JSONResponse:

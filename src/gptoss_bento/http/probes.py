@@ -30,10 +30,11 @@ class Probes:
         return JSONResponse({"status": "alive"})
 
     def _ready(self) -> Response:
-        if self._startup.service_state is State.READY:
+        if self._startup.is_ready:
             return JSONResponse(self._startup.report())
         return JSONResponse(self._startup.report(), status_code=503, headers={"Retry-After": _RETRY_AFTER_S})
 
     def _ping(self) -> Response:
-        codes = {State.READY: 200, State.STARTING: 204}
-        return Response(status_code=codes.get(self._startup.service_state, 503))
+        if self._startup.is_ready:
+            return Response(status_code=200)
+        return Response(status_code=204 if self._startup.service_state is State.STARTING else 503)

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from http import HTTPStatus
 from typing import TypeVar
 
 from gptoss_bento.native import json_text
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Status
-from gptoss_bento.native.output import EngineError, error_text, reader
+from gptoss_bento.native.output import EngineError, EngineUnavailableError, error_text, reader
 from gptoss_bento.native.payload import MODELS, TOKENIZE, EngineRequest, InputError, Models, engine_request
 from gptoss_bento.native.store import JobStore, StoreUnavailableError
 from gptoss_bento.settings import ServerSettings
@@ -71,7 +72,8 @@ async def items_of(
         await _refuse_too_long(request, engine, known.context_length)
     async with engine.call(request, claim.id) as reply:
         if not 200 <= reply.status < 300:
-            raise EngineError(error_text(request, reply.status, await reply.read()), reply.status)
+            kind = EngineUnavailableError if reply.status == HTTPStatus.SERVICE_UNAVAILABLE else EngineError
+            raise kind(error_text(request, reply.status, await reply.read()), reply.status)
         read = reader(request, engine.token_bytes, event_stream=reply.is_event_stream)
         async for piece in reply.pieces:
             for item in read.feed(piece):

@@ -47,6 +47,7 @@ class FakeEngine:
         delay_s: the time one event takes.
         gate: closed, an answer stops before its first token until the gate opens.
         break_after: the number of events after which a stream ends in an error; whole answers are errors at once.
+        abort: every answer ends as one that the engine was told to abort.
     """
 
     answer: Sequence[bytes] | None = None
@@ -55,6 +56,7 @@ class FakeEngine:
     delay_s: float = 0.0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     break_after: int | None = None
+    abort: bool = False
     dead: bool = False
     requests: list[dict[str, Any]] = field(default_factory=list)
     request_ids: list[str] = field(default_factory=list)
@@ -128,7 +130,8 @@ class FakeEngine:
         if body.get("return_token_ids"):
             choice["token_ids"] = [token.id for token in tokens]
         counts = _usage(len(_prompt(body)), n * len(tokens))
-        choices = [{"index": i, "finish_reason": "stop", "stop_reason": None, **choice} for i in range(n)]
+        end = "abort" if self.abort else "stop"
+        choices = [{"index": i, "finish_reason": end, "stop_reason": None, **choice} for i in range(n)]
         return {"object": "chat.completion" if chat else "text_completion", "choices": choices, "usage": counts}
 
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
@@ -140,7 +143,10 @@ class FakeEngine:
                 break
             events += 1
             for i in range(body.get("n", 1)):
-                yield _frame(_chunk(body, i, tokens, start, end, prompt if start == 0 else None))
+                chunk = _chunk(body, i, tokens, start, end, prompt if start == 0 else None)
+                if self.abort:
+                    chunk["choices"][0]["finish_reason"] = "abort"
+                yield _frame(chunk)
         yield "data: [DONE]\n\n"
 
     async def _events(self, tokens: Sequence[_Token]) -> AsyncIterator[tuple[int, int]]:

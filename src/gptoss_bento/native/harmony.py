@@ -31,12 +31,15 @@ class ChannelTracker:
         self._in_message = True
         self._final = True
         self._names_channel = False
+        self._after_end = False
+        self._stray = False  # text since the last end, without a header
 
     def answers(self, token_ids: Sequence[int]) -> list[bool]:
         """For each token whether it belongs to the final channel's text.
 
         The token that ends the final message belongs to it as well, with no text of its own, just as the end of a
-        sequence does in a completion.
+        sequence does in a completion. Where a header is missing or incomplete, the whole text comes with that token
+        (harmony_repair.py).
         """
         return [self._is_answer(token) for token in token_ids]
 
@@ -44,10 +47,12 @@ class ChannelTracker:
         if token not in _CONTROL:
             if self._names_channel:
                 self._final, self._names_channel = token == FINAL, False
+            self._stray = self._stray or self._after_end
             return self._in_message and self._final
-        ends_answer = self._in_message and self._final and token in _ENDS
+        ends_answer = token in _ENDS and (self._final or self._stray)
+        if token != MESSAGE or self._stray:
+            self._final = False
         self._in_message = token == MESSAGE
         self._names_channel = token == CHANNEL
-        if token != MESSAGE:
-            self._final = False
+        self._after_end, self._stray = token in _ENDS, False
         return ends_answer

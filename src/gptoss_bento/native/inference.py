@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Scope
 
+from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.native.json_text import dumps
 from gptoss_bento.native.payload import EngineRequest
 
@@ -114,6 +115,8 @@ class _Exchange:
 
     async def _next(self) -> Message | None:
         message = await self._messages.get()
+        if isinstance(message, BrokenStreamError):
+            raise ConnectionError(str(message)) from message
         if isinstance(message, Exception):
             raise ConnectionError(f"the engine's application failed: {type(message).__name__}") from message
         return message

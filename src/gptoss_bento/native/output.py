@@ -34,6 +34,10 @@ class EngineError(Exception):
         self.refused = isinstance(status, int) and 400 <= status < 500
 
 
+class EngineUnavailableError(EngineError):
+    """The engine broke off because it ends, or takes nothing: the request itself was not at fault."""
+
+
 class Reader(Protocol):
     """Makes items from one answer."""
 
@@ -162,8 +166,15 @@ def _refuse_aborted(request: EngineRequest, body: dict[str, Any]) -> None:
         raise EngineError(_sentence(request, *_message(body.get("response") or body)))
     if body.get("error"):
         raise EngineError(_sentence(request, *_message(body)), _code(body["error"]))
-    if any(isinstance(choice, dict) and choice.get("finish_reason") == "abort" for choice in _choices(body)):
-        raise EngineError("The engine aborted the generation.")
+    if _is_aborted(body):
+        raise EngineUnavailableError("The engine aborted the generation.")
+
+
+def _is_aborted(body: dict[str, Any]) -> bool:
+    response = body.get("response") or body  # within an event of /v1/responses, or the whole answer
+    if isinstance(response, dict) and response.get("object") == "response":
+        return response.get("status") == "cancelled"
+    return any(isinstance(choice, dict) and choice.get("finish_reason") == "abort" for choice in _choices(body))
 
 
 def _code(error: Any) -> Any:

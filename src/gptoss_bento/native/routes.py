@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -57,6 +57,7 @@ class _Call:
     request: Request
     job_id: str
     body: bytes
+    trouble: Callable[[], Mapping[str, Any] | None]
 
     @property
     def query(self) -> QueryParams:
@@ -72,11 +73,18 @@ class NativeRoutes(BaseRoute):
     Args:
         runner: gives the runner, or None while there is none.
         endpoint_ids: the ids accepted under /v2/, empty for any (contract, D2).
+        trouble: what `/health` says of an engine that is dead or silent; None while there is nothing to say.
     """
 
-    def __init__(self, runner: Callable[[], Runner | None], endpoint_ids: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        runner: Callable[[], Runner | None],
+        endpoint_ids: Collection[str] = (),
+        trouble: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    ) -> None:
         self._runner = runner
         self._endpoint_ids = endpoint_ids
+        self._trouble = trouble
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         ours = scope["type"] == "http" and is_native_path(scope["path"])
@@ -97,7 +105,7 @@ class NativeRoutes(BaseRoute):
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
         runner = opened(self._runner())
         body = await read_body(request, route.body_limit(runner))
-        return await route.action(_Call(runner, request, job_id, body))
+        return await route.action(_Call(runner, request, job_id, body, self._trouble))
 
     def _route(self, path: str) -> tuple[_Route, str]:
         match = _PATH.fullmatch(path)
@@ -237,7 +245,9 @@ async def _purge_queue(call: _Call) -> str:
 
 
 async def _health(call: _Call) -> str:
-    return dumps(await call.runner.health())
+    health = await call.runner.health()
+    trouble = call.trouble()
+    return dumps({**health, "engine": trouble} if trouble else health)
 
 
 def _state(job_id: str, status: Status) -> str:

@@ -19,7 +19,7 @@ from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Job, NewJob, Status
 from gptoss_bento.native.json_text import dumps, shown
 from gptoss_bento.native.metrics import job_gauges
-from gptoss_bento.native.output import EngineError
+from gptoss_bento.native.output import EngineError, EngineUnavailableError
 from gptoss_bento.native.payload import Envelope, EnvelopeError, InputError
 from gptoss_bento.native.place import is_gone, own_place
 from gptoss_bento.native.store import (
@@ -55,7 +55,8 @@ _CLEAN_S = 5.0
 _COUNT_S = 5.0  # Prometheus asks every 15 s or so
 _WEBHOOK_S = 1.0
 _DELIVERIES = 20
-_STOP_S = 3.0  # the service has 8 s between SIGTERM and its forced end
+_STOP_S = 2.0  # the service has 3 s between the end of DRAIN_TIMEOUT and its forced end
+_DOUBT_S = 0.5  # at a stop the engine hears SIGTERM too, perhaps before us
 
 
 _FAULT = "The server could not run the job; its log says why."
@@ -118,6 +119,9 @@ class Runner:
         self._to_claim = asyncio.Event()
         self._to_deliver = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._paused = False
+        self._beaten = clock()
+        self._others_known_from = 0  # before, an old sign of life of another worker proves nothing
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # the engine
@@ -130,6 +134,15 @@ class Runner:
     def detach(self) -> None:
         """The engine does not answer any more, and will not."""
         self._engine, self._engine_lost = None, True
+
+    @property
+    def running(self) -> int:
+        """How many jobs run here."""
+        return len(self._runs)
+
+    def pause(self) -> None:
+        """The service is about to stop: no further job is begun, and one that cannot go on is handed back."""
+        self._paused = True
 
     # what clients ask for
 
@@ -275,7 +288,8 @@ class Runner:
             self._spawn(self._every(interval_s, work))
 
     async def stop(self) -> None:
-        """Gives back what runs, so that another process or the next one runs it, and ends."""
+        """Gives back what runs, so that another process or the next one runs it, and ends. Twice does no harm."""
+        self.pause()
         self._stopping.set()
         self._to_claim.set()
         self._to_deliver.set()
@@ -305,7 +319,7 @@ class Runner:
 
     async def _claim(self) -> None:
         free = self._concurrency - len(self._runs)
-        if self._engine is None or self._engine.dead or free <= 0 or self._team.is_ending:
+        if self._engine is None or self._engine.dead or self._paused or free <= 0 or self._team.is_ending:
             return
         self._gone_while_claiming = set()
         try:
@@ -355,10 +369,18 @@ class Runner:
         except TimeoutError:
             return _Outcome(Status.TIMED_OUT, _over_time(run.claim, limit_ms < run.claim.execution_timeout_ms))
         except (InputError, EngineError, ConnectionError) as error:
-            return _Outcome(None, interrupted=True) if engine.dead else _failed(error)
+            return await self._failure(engine, error)
         except Exception:
             logger.exception("job %s", run.claim.id)
             return _Outcome(Status.FAILED, _FAULT)
+
+    async def _failure(self, engine: Engine, error: Exception) -> _Outcome:
+        """FAILED, unless the run failed because this process or its engine ends."""
+        if isinstance(error, (EngineUnavailableError, ConnectionError)) and not (engine.dead or self._paused):
+            await asyncio.sleep(_DOUBT_S)
+        if engine.dead or (self._paused and not isinstance(error, InputError)):
+            return _Outcome(None, interrupted=True)
+        return _failed(error)
 
     async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
         try:
@@ -367,7 +389,8 @@ class Runner:
             else:
                 await writer.settle()
             if outcome.interrupted:
-                await until_available(lambda: self.store.interrupt(run.claim))
+                counts = not self._paused  # a job that is handed back may be interrupted once more
+                await until_available(lambda: self.store.interrupt(run.claim, counts=counts))
         except Exception:  # of the database, and not for lack of it: the job must end all the same
             logger.exception("job %s", run.claim.id)
             await until_available(lambda: self.store.finish(run.claim, Status.FAILED, error=_FAULT))
@@ -420,8 +443,12 @@ class Runner:
 
     async def _beat(self) -> None:
         await self.store.beat(self._place)
-        recovered = await self.store.recover(LEASE_MS, self._is_gone)
-        self._tell(recovered)
+        now = self._clock()
+        if now - self._beaten > LEASE_MS // 2:  # the store was away: nobody could say that he lives
+            self._others_known_from = now + LEASE_MS
+        self._beaten = now
+        if now >= self._others_known_from:
+            self._tell(await self.store.recover(LEASE_MS, self._is_gone))
 
     def _is_gone(self, place: Place) -> bool:
         """A worker beside this one that was killed takes all with it; the next start takes up its jobs."""

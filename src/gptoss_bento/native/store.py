@@ -498,21 +498,27 @@ class JobStore:
         return self._interrupt(connection, _jobs.c.worker_id.not_in(alive))
 
     @_writes
-    def interrupt(self, connection: sa.Connection, claim: Claim) -> list[str]:
-        """Gives up a run that cannot go on here; the job has the same fate as after the worker's death."""
-        return self._interrupt(connection, _is_run(claim))
+    def interrupt(self, connection: sa.Connection, claim: Claim, *, counts: bool = True) -> list[str]:
+        """Gives up a run that cannot go on here; the job has the same fate as after the worker's death.
 
-    def _interrupt(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> list[str]:
+        Unless it `counts`: handed back in good order, the job may be interrupted as often as it was allowed before.
+        """
+        return self._interrupt(connection, _is_run(claim), counts=counts)
+
+    def _interrupt(self, connection: sa.Connection, which: sa.ColumnElement[bool], *, counts: bool = True) -> list[str]:
         now = self._now()
         running = which & (_jobs.c.status == Status.IN_PROGRESS)
         lost: list[str] = []
         for condition, error in (
             (_jobs.c.delivered > 0, "The server stopped while the job ran, after part of its output was streamed."),
-            (_jobs.c.recoveries > 0, "The server stopped twice while the job ran."),
+            (
+                (_jobs.c.recoveries > 0) & (sa.true() if counts else sa.false()),
+                "The server stopped twice while the job ran.",
+            ),
         ):
             change = _change(Status.FAILED, running & condition).values(_ended(now, error)).returning(_jobs.c.id)
             lost += (connection.execute(change)).scalars()
-        values = _queued_again() | {"recoveries": _jobs.c.recoveries + 1}
+        values = _queued_again() | {"recoveries": _jobs.c.recoveries + int(counts)}
         change = _change(Status.IN_QUEUE, running, from_={Status.IN_PROGRESS}).values(values).returning(_jobs.c.id)
         again = list((connection.execute(change)).scalars())
         if again:

@@ -29,6 +29,12 @@ def stopping() -> Startup:
     return startup
 
 
+def silent() -> Startup:
+    startup = ready()
+    startup.stalled(20.0)
+    return startup
+
+
 def failed() -> Startup:
     startup = starting()
     startup.fail(EngineStartError("vLLM did not start"))
@@ -65,6 +71,13 @@ async def test_a_worker_that_cannot_answer_is_not_ready_and_says_how_far_it_is(s
     assert [phase["phase"] for phase in response.json()["phases"]] == ["settings"]
 
 
+async def test_a_worker_whose_engine_does_not_answer_is_not_ready() -> None:
+    response = await get("/readyz", silent())
+
+    assert response.status_code == 503
+    assert response.json()["engine_silent_seconds"] == 20.0
+
+
 async def test_readiness_names_the_cause_of_a_failure() -> None:
     response = await get("/readyz", failed())
 
@@ -73,7 +86,7 @@ async def test_readiness_names_the_cause_of_a_failure() -> None:
 
 @pytest.mark.parametrize(
     ("startup", "status"),
-    [(starting(), 204), (ready(), 200), (stopping(), 503), (failed(), 503)],
+    [(starting(), 204), (ready(), 200), (stopping(), 503), (failed(), 503), (silent(), 503)],
     ids=lambda it: it.state.value if isinstance(it, Startup) else None,
 )
 async def test_ping_answers_as_runpods_load_balancer_expects(startup: Startup, status: int) -> None:

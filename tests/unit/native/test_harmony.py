@@ -37,3 +37,32 @@ def test_the_word_final_inside_a_message_is_a_word() -> None:
 
 def test_without_harmony_everything_is_answer() -> None:
     assert ChannelTracker().answers([5, 6, RETURN]) == [True, True, True]
+
+
+# What breaks the format: harmony_repair.py makes the text of it, this says whose tokens it belongs to.
+
+
+def answer_of(tokens: list[int]) -> list[int]:
+    return [token for token, answer in zip(tokens, ChannelTracker().answers(tokens), strict=True) if answer]
+
+
+def test_a_final_message_without_its_beginning_is_the_answer() -> None:
+    assert answer_of([*ANALYSIS_MESSAGE, *FINAL_MESSAGE[1:]]) == [3, 4, RETURN]
+    assert answer_of([*ANALYSIS_MESSAGE, *FINAL_MESSAGE[2:]]) == [3, 4, RETURN]
+
+
+def test_a_final_message_after_reasoning_without_an_end_is_the_answer() -> None:
+    assert answer_of([*ANALYSIS_MESSAGE[:-1], *FINAL_MESSAGE]) == [3, 4, RETURN]
+
+
+def test_text_that_comes_to_light_at_its_end_belongs_to_that_token() -> None:
+    assert answer_of([*ANALYSIS_MESSAGE, START, ASSISTANT, CHANNEL, FINAL, 3, 4, RETURN]) == [RETURN]
+    assert answer_of([*ANALYSIS_MESSAGE, 3, 4, RETURN]) == [RETURN]
+
+
+def test_a_tool_call_without_its_beginning_is_no_answer() -> None:
+    assert answer_of([*ANALYSIS_MESSAGE, COMMENTARY, 7, MESSAGE, 8, CALL]) == []
+
+
+def test_an_end_too_many_is_no_answer() -> None:
+    assert answer_of([*ANALYSIS_MESSAGE, END, *FINAL_MESSAGE]) == [3, 4, RETURN]

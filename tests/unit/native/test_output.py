@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gptoss_bento.native.batching import ITEM_BYTES, Schedule
 from gptoss_bento.native.harmony import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START
 from gptoss_bento.native.json_text import dumps
-from gptoss_bento.native.output import EngineError, error_text, reader
+from gptoss_bento.native.output import EngineError, EngineUnavailableError, error_text, reader
 from gptoss_bento.native.payload import CHAT, COMPLETIONS, EngineRequest, OutputFormat
 
 DONE = "data: [DONE]\n\n"
@@ -221,6 +221,15 @@ def test_no_streamed_item_is_larger_than_a_megabyte() -> None:
 def test_an_error_in_the_stream_is_an_error(request_: EngineRequest) -> None:
     with pytest.raises(EngineError, match=r"^it stumbled$"):
         read(request_, frame({"error": {"message": "it stumbled"}}) + DONE)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_cancelled_response_is_no_success(streamed: bool) -> None:
+    response = {"object": "response", "status": "cancelled", "output": []}
+    body = frame({"type": "response.completed", "response": response}) if streamed else json.dumps(response)
+    request = EngineRequest("POST", "/v1/responses", stream=streamed, format=OutputFormat.FRAMES)
+    with pytest.raises(EngineUnavailableError, match="aborted"):
+        read(request, body)
 
 
 @pytest.mark.parametrize("request_", [tokens_request(), frames_request()])

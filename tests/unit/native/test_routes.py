@@ -177,6 +177,16 @@ async def test_health(client: httpx.AsyncClient) -> None:
     assert body["workers"]["ready"] == 1
 
 
+async def test_health_tells_what_is_wrong_with_the_engine(jobs: Runner) -> None:
+    trouble = {"status": "failed", "cause_kind": "out of GPU memory", "log": ["CUDA out of memory"]}
+    async with asgi_client(Starlette(routes=[NativeRoutes(lambda: jobs, (), lambda: trouble)])) as client:
+        response = await client.get("/health")
+
+    assert response.status_code == 200
+    assert response.json()["engine"] == trouble
+    assert {"jobs", "workers"} <= response.json().keys()
+
+
 async def test_a_ttl_shortens_the_life_of_a_result(client: httpx.AsyncClient) -> None:
     job_id = await completed(client)
 

@@ -17,7 +17,7 @@ from gptoss_bento.native.fake_engine import ADAPTER, FakeEngine
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.payload import Envelope, EnvelopeError, Policy
 from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.native.store import StoreUnavailableError
+from gptoss_bento.native.store import Place, StoreUnavailableError, now_ms, open_store
 from gptoss_bento.settings import ServerSettings
 from gptoss_bento.team import Stage, Team, make_folder
 from tests.unit.native.receiver import Receiver
@@ -346,6 +346,87 @@ async def test_a_stopped_runner_gives_its_job_back(fake: FakeEngine, store_url: 
     async with jobs_on(fake, store_url) as jobs:
         job, items = await ended(jobs, job_id)
     assert (job.status, job.retries, len(items)) == (Status.COMPLETED, 1, 5)
+
+
+async def test_a_stop_does_not_count_against_a_job(fake: FakeEngine, store_url: str) -> None:
+    fake.gate.clear()
+    job_id = ""
+    for _ in range(3):
+        async with jobs_on(fake, store_url) as jobs:
+            job_id = job_id or await submit(jobs, STREAM)
+            await until(lambda: fake.running)
+    fake.gate.set()
+    async with jobs_on(fake, store_url) as jobs:
+        job, _ = await ended(jobs, job_id)
+    assert (job.status, job.retries) == (Status.COMPLETED, 3)
+
+
+async def test_a_paused_runner_ends_what_runs_and_begins_nothing(jobs: Runner, fake: FakeEngine) -> None:
+    fake.gate.clear()
+    running = await submit(jobs, STREAM)
+    await until(lambda: fake.running)
+    jobs.pause()
+    waiting = await submit(jobs, PROMPT)
+    fake.gate.set()
+
+    assert (await ended(jobs, running))[0].status is Status.COMPLETED
+    assert (await ended(jobs, waiting, 0.6))[0].status is Status.IN_QUEUE
+    assert jobs.running == 0
+
+
+@pytest.mark.parametrize("how", ["stream", "whole"])
+async def test_a_paused_runner_hands_back_what_the_engine_breaks_off(
+    fake: FakeEngine, store_url: str, how: str
+) -> None:
+    fake.gate.clear()
+    fake.break_after, fake.abort = 0, True
+    async with jobs_on(fake, store_url) as jobs:
+        job_id = await submit(jobs, STREAM if how == "stream" else PROMPT)
+        await until(lambda: fake.running)
+        jobs.pause()
+        fake.gate.set()
+        await until(lambda: not jobs.running)
+        assert (await ended(jobs, job_id, 0))[0].status is Status.IN_QUEUE
+
+
+@pytest.mark.parametrize("how", ["stream", "whole"])
+async def test_an_aborted_generation_is_never_completed(jobs: Runner, fake: FakeEngine, how: str) -> None:
+    fake.abort = True
+    job, _ = await ended(jobs, await submit(jobs, STREAM if how == "stream" else PROMPT))
+
+    assert job.status is Status.FAILED
+    assert job.error == "The engine aborted the generation."
+
+
+async def test_the_engine_may_hear_of_a_stop_before_us(jobs: Runner, fake: FakeEngine) -> None:
+    fake.abort = True
+    job_id = await submit(jobs, PROMPT)
+    await until(lambda: fake.requests)
+    await asyncio.sleep(0.1)
+    jobs.pause()
+    await until(lambda: not jobs.running)
+
+    assert (await ended(jobs, job_id, 0))[0].status is Status.IN_QUEUE
+
+
+async def test_a_store_that_was_away_does_not_make_others_look_dead(fake: FakeEngine, store_url: str) -> None:
+    fake.gate.clear()
+    place = Place("other", "elsewhere", 1, 0.0)
+    settings = ServerSettings(job_store_url=store_url)
+    time_ms = now_ms()
+    async with jobs_on(fake, store_url) as busy, open_store(store_url, Path("unused"), lambda: time_ms) as store:
+        await submit(busy, PROMPT)
+        await until(lambda: fake.running)
+        other = Runner(store, settings, busy._sender, place, lambda: time_ms)
+        await other._beat()
+        time_ms += 20_000  # in which nobody reached the store; this worker is the first again
+        await other._beat()
+        assert (await store.counts()).in_progress == 1
+
+        for _ in range(5):  # in which the others could have said that they live
+            time_ms += runner_module.LEASE_MS // 5
+            await other._beat()
+        assert (await store.counts()).in_progress == 0
 
 
 async def _die(stack: AsyncExitStack, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -339,6 +339,34 @@ async def test_a_worker_that_leaves_frees_its_jobs(store: JobStore) -> None:
     assert (await found(store)).status is Status.IN_QUEUE
 
 
+async def test_a_job_that_is_handed_back_may_be_interrupted_once_more(store: JobStore) -> None:
+    await store.beat(PLACE)
+    for _ in range(3):
+        assert await store.interrupt(await running_again(store), counts=False) == ["a"]
+        assert (await found(store)).status is Status.IN_QUEUE
+    assert await store.interrupt(await running_again(store)) == ["a"]
+    assert (await found(store)).status is Status.IN_QUEUE
+    assert await store.interrupt(await running_again(store)) == ["a"]
+    assert (await found(store)).status is Status.FAILED
+
+
+async def running_again(store: JobStore) -> Claim:
+    """The job `a`, submitted if it is not there yet."""
+    if await store.get("a") is None:
+        await submit(store, "a")
+    (claim,) = await store.claim(W, 1)
+    return claim
+
+
+async def test_a_handed_back_job_whose_output_was_seen_cannot_begin_again(store: JobStore) -> None:
+    claim = await running_again(store)
+    await store.append(claim, 0, ["1"])
+    await store.take("a")
+
+    await store.interrupt(claim, counts=False)
+    assert (await found(store)).status is Status.FAILED
+
+
 async def test_progress_tells_changes(store: JobStore) -> None:
     await submit(store, "a")
     seen = [await store.progress(["a", "b"])]

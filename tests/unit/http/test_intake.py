@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from gptoss_bento.drain import Drain
+from gptoss_bento.http.intake import Intake
+from tests.fakes import FakeEngineApp, asgi_client
+
+
+class Stopping(Drain):
+    begun = True
+
+
+async def ask(drain: Drain, method: str, path: str) -> httpx.Response:
+    async with asgi_client(Intake(FakeEngineApp(), drain)) as client:
+        return await client.request(method, path)
+
+
+WORK = ["/v1/chat/completions", "/v2/local/openai/v1/completions", "/run", "/v2/local/runsync", "/retry/x", "/generate"]
+QUESTIONS = [
+    ("GET", "/v1/models"),
+    ("GET", "/v2/local/status/x"),
+    ("POST", "/status/x"),
+    ("POST", "/stream/x"),
+    ("POST", "/cancel/x"),
+    ("POST", "/purge-queue"),
+    ("GET", "/health"),
+    ("GET", "/metrics"),
+]
+
+
+@pytest.mark.parametrize("path", WORK)
+async def test_a_service_that_stops_takes_nothing_new(path: str) -> None:
+    response = await ask(Stopping(), "POST", path)
+
+    assert response.status_code == 503
+    assert response.headers["connection"] == "close"
+    assert int(response.headers["retry-after"]) > 0
+    assert isinstance(response.json()["error"], dict if "/v1/" in path else str)
+
+
+@pytest.mark.parametrize("path", WORK)
+async def test_a_service_that_runs_takes_it(path: str) -> None:
+    assert (await ask(Drain(), "POST", path)).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), QUESTIONS)
+async def test_a_service_that_stops_still_answers_questions(method: str, path: str) -> None:
+    assert (await ask(Stopping(), method, path)).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "counted"), [("/v1/responses", 1), ("/runsync", 0)])
+async def test_requests_count_while_the_engine_works_for_them(path: str, counted: int) -> None:
+    drain, working, go_on = Drain(), asyncio.Event(), asyncio.Event()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        working.set()
+        await go_on.wait()
+        await JSONResponse({})(scope, receive, send)
+
+    async with asgi_client(Intake(work, drain)) as client:
+        task = asyncio.create_task(client.post(path))
+        await working.wait()
+        assert drain.in_flight == counted
+        go_on.set()
+        await task
+    assert drain.in_flight == 0

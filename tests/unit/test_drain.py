@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from gptoss_bento.drain import Drain
+from tests.fakes import Calls
+
+
+@dataclass
+class Work:
+    busy: bool = True
+    is_paused: bool = False
+    handed_back: int = 0
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    async def hand_back(self) -> None:
+        self.handed_back += 1
+        self.busy = False
+
+
+async def until_called(calls: Calls, limit_s: float = 5) -> None:
+    async with asyncio.timeout(limit_s):
+        while not calls.made:  # noqa: ASYNC110  # whoever calls
+            await asyncio.sleep(0.005)
+
+
+async def test_what_runs_may_end() -> None:
+    drain, work, end = Drain(), Work(), Calls()
+    async with drain.offered(60, work):
+        assert drain.begin(end) == 60
+        assert drain.begun
+        await asyncio.sleep(0.1)
+        assert work.is_paused
+        assert end.made == []
+
+        work.busy = False
+        await until_called(end)
+    assert (len(end.made), work.handed_back) == (1, 1)
+
+
+async def test_what_runs_too_long_is_handed_back() -> None:
+    drain, work, end = Drain(), Work(), Calls()
+    async with drain.offered(0.1, work):
+        started = time.monotonic()
+        drain.begin(end)
+        await until_called(end)
+    assert time.monotonic() - started >= 0.1
+    assert work.handed_back == 1
+
+
+async def test_an_idle_service_ends_at_once() -> None:
+    drain, end = Drain(), Calls()
+    async with drain.offered(60, Work(busy=False)):
+        drain.begin(end)
+        await until_called(end, 1)
+
+
+async def test_requests_that_were_cut_off_may_hear_it() -> None:
+    drain, end = Drain(), Calls()
+    drain.in_flight = 1
+    async with drain.offered(0, Work()):
+        drain.begin(end)
+        await asyncio.sleep(0.1)
+        assert end.made == []
+        drain.in_flight = 0
+        await until_called(end, 0.5)
+
+
+async def test_whoever_asks_again_does_not_wait() -> None:
+    drain, end = Drain(), Calls()
+    async with drain.offered(60, Work()):
+        drain.begin(end)
+        drain.skip()
+        await until_called(end, 1)
+
+
+def test_before_the_engine_runs_there_is_nothing_to_drain() -> None:
+    drain, end = Drain(), Calls()
+
+    assert drain.begin(end) == 0
+    assert len(end.made) == 1
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: bool) -> None:
+    drain, end = Drain(), Calls()
+    async with drain.offered(60, Work()):
+        if begun:
+            drain.begin(end)
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(0.01)
+    assert len(end.made) == begun
+
+
+async def test_it_ends_once_however_often_it_is_asked() -> None:
+    drain, end = Drain(), Calls()
+    async with drain.offered(60, Work(busy=False)):
+        for _ in range(3):
+            drain.begin(end)
+        await until_called(end)
+        drain.begin(end)
+        await asyncio.sleep(0.1)
+    assert len(end.made) == 1

@@ -67,8 +67,6 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
         ("vllm.v1.engine.async_llm", "AsyncLLM.errored", []),
         ("vllm.v1.executor.uniproc_executor", "UniProcExecutor", []),  # configs/demo.yaml names it
         ("vllm.v1.engine.async_llm", "AsyncLLM.is_sleeping", []),
-        ("vllm.v1.engine.output_processor", "OutputProcessor.propagate_error", ["e"]),
-        ("vllm.v1.engine.exceptions", "EngineDeadError", []),
         ("vllm.v1.engine.exceptions", "EngineGenerateError", []),
         ("vllm.exceptions", "GenerationError", []),
         ("vllm.exceptions", "GracefulHTTPError", ["message", "http_status"]),

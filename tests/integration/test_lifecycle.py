@@ -248,8 +248,8 @@ def test_two_api_workers_share_one_engine_and_end_together(tmp_path: Path) -> No
             served.workers()[1].kill()
         assert served.process.returncode == 75
         assert stopped_lines(served)[0].endswith("API worker 2 died without a word (killed, or out of memory).")
-        for thread in streams:
-            thread.join(10)
+        for stream in streams:
+            stream.thread.join(10)
         assert time.monotonic() - started < EXIT_LIMIT_S
     assert [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith("gptoss-bento")] == []
 

@@ -1,4 +1,4 @@
-"""How many workers there are, a worker's watch over its engine, and how it ends. Its whole life on the real engine: tests/integration."""
+"""How many workers there are, a worker's watch over its engine, and its end. On the real engine: tests/integration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptoss_bento import app, environment, hardware, heartbeat, supervision
 from gptoss_bento.app import Worker
 from gptoss_bento.errors import ConfigurationError, EngineDiedError
 from gptoss_bento.startup import State
-from gptoss_bento.team import Team
+from gptoss_bento.team import Stage, Team
 from tests.fakes import H100, Calls, machine
 
 
@@ -41,6 +41,7 @@ class FakeEngine:
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setattr(supervision, "stop_service", Calls())
     worker = Worker()
+    worker.team.reach(Stage.READY)
     worker.startup.ready()
     return worker
 

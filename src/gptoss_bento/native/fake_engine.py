@@ -107,7 +107,7 @@ class FakeEngine:
             return _refusal(400, message, "max_tokens")
         if body.get("stream"):
             return StreamingResponse(self._stream(body), media_type="text/event-stream")
-        if self.break_after is not None:
+        if self.break_after is not None and not self.abort:
             return _refusal(500, "the engine stumbled")
         listening = asyncio.create_task(_client_left(request))
         work = asyncio.create_task(self._whole(body))

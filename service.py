@@ -22,11 +22,14 @@ sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from gptoss_bento import bundle, supervision
 from gptoss_bento.app import Worker, build_app, find_team
-from gptoss_bento.environment import server_settings, take_api_keys, tls_settings
+from gptoss_bento.environment import server_settings, take_key_sources, tls_settings
 from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.connections import bound_connections
 from gptoss_bento.http.description import Description
 from gptoss_bento.http.edge import Edge
 from gptoss_bento.http.intake import Intake
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.http.platform_limits import PlatformLimits
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.native.generate import GenerateApi
 
@@ -42,7 +45,10 @@ settings = server_settings()
 profile = bentoml.use_arguments(Arguments).profile or settings.profile
 team = find_team(profile, bentoml.server_context.worker_index)
 chosen = bundle.describe(profile, settings, tls_settings(), team.count)
-worker = Worker(chosen.profile, team)
+sources = take_key_sources()
+keys = KeyRing(sources.fixed, sources.file, closed=bool(sources.problems))
+worker = Worker(chosen.profile, team, keys)
+bound_connections(settings.max_header_bytes, settings.client_timeout)
 
 
 @bentoml.service(name="gptoss-bento", **chosen.options)
@@ -58,14 +64,15 @@ class GptOss(GenerateApi):
 if settings.cors_origins:
     allowed = {"allow_origins": settings.cors_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
     GptOss.add_asgi_middleware(CORSMiddleware, **allowed)  # type: ignore[attr-defined]
-keys = take_api_keys()
 GptOss.add_asgi_middleware(Authentication, keys=keys, public=settings.public_routes)  # type: ignore[attr-defined]
+if settings.rate_limit:
+    GptOss.add_asgi_middleware(PlatformLimits, admission=worker.admission)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(Probes, startup=worker.startup)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(  # type: ignore[attr-defined]
     Description,
     bentoml=lambda: GptOss.openapi_spec.asdict(),  # type: ignore[attr-defined]
     engine_app=lambda: worker.engine.app if worker.engine else None,
-    locked=bool(keys),
+    locked=not keys.is_open,
 )
 GptOss.add_asgi_middleware(Intake, drain=worker.drain)  # type: ignore[attr-defined]
 # BentoML takes it from here when it builds the application.

@@ -24,10 +24,14 @@ from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoEr
 from gptoss_bento.hardware import Hardware
 from gptoss_bento.heartbeat import Heartbeat
 from gptoss_bento.http import accepting
+from gptoss_bento.http.admission import Admission
 from gptoss_bento.http.errors import not_found
+from gptoss_bento.http.guard import Guard
+from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.http.openai import OpenAIRoutes
 from gptoss_bento.http.stored_responses import StoredResponses
 from gptoss_bento.native.inference import AsgiEngine
+from gptoss_bento.native.job_limits import JobLimits
 from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.native.store import StoreUnavailableError
@@ -47,9 +51,11 @@ _LINES_SHOWN = 20
 class Worker:
     """One worker of the service. BentoML enters `lifespan`; the engine comes up in a task while probes answer."""
 
-    def __init__(self, profile: str = AUTOMATIC, team: Team | None = None) -> None:
+    def __init__(self, profile: str = AUTOMATIC, team: Team | None = None, keys: KeyRing | None = None) -> None:
         self.team = team or Team()
         self.startup = Startup(others_ready=lambda: self.team.all_ready)
+        self.admission = Admission()
+        self._job_limits = JobLimits(keys or KeyRing(), self.admission)
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
         self.drain = Drain()
@@ -72,6 +78,7 @@ class Worker:
         """Starts on entering, without waiting for the engine; ends everything on leaving."""
         _log_to_stderr(self.team)
         self._log.tap()
+        self.admission.share(supervision.limits_file())
         supervision.limit_shutdown(self._stop, self.team)
         task = asyncio.create_task(self._serve())
         yield
@@ -137,7 +144,7 @@ class Worker:
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
         try:
             file = settings.cache_dir / "jobs" / self._job_file(settings)
-            async with running_jobs(settings.server, file, self.team) as jobs:
+            async with running_jobs(settings.server, file, self.team, self._job_limits) as jobs:
                 self.jobs = jobs
                 try:
                     yield jobs
@@ -281,7 +288,8 @@ class _Work:
 def build_app(worker: Worker, server: ServerSettings) -> Starlette:
     """The application that BentoML mounts at /."""
     endpoint_ids = frozenset(server.endpoint_ids)
-    openai = OpenAIRoutes(lambda: worker.openai_app, endpoint_ids)
+    guarded = Guard(lambda: worker.openai_app, worker.admission, server)
+    openai = OpenAIRoutes(guarded.app, endpoint_ids)
     native = NativeRoutes(lambda: worker.jobs, endpoint_ids, worker.startup.trouble)
     return Starlette(routes=[native, openai], lifespan=worker.lifespan, exception_handlers={404: not_found})
 

@@ -150,7 +150,7 @@ def bench_jobs(
 ) -> None:
     """Measures what a job costs beside the same chat request, and how fast the job API answers with a full queue.
 
-    Purges the queue of the server, so it must be empty. The first key of API_KEY is sent to --url, if that is set.
+    Purges the queue of the server, so it must be empty. The first key of API_KEY that is no hash is sent to --url.
     """
     from gptoss_bento.bench.jobs import Shape, notes, rows
 
@@ -228,7 +228,7 @@ def _measure_jobs(profile: str | None, url: str | None, model: str | None, shape
     from gptoss_bento.bench.jobs import measure
 
     if url:
-        key = next(iter(environment.take_api_keys()), None)
+        key = next((key for key in environment.take_api_keys() if not key.startswith("sha256:")), None)
         return measure(url, model, shape, key, console.print)
     with _started(profile) as base_url:
         return measure(base_url, model, shape, None, console.print)
@@ -252,7 +252,8 @@ def _started(profile: str | None) -> Iterator[str]:
 def _server_variables(profile: str | None, settings: Settings, planned: EnginePlan, found: Artifacts) -> dict[str, str]:
     """What a server to be measured gets beside this process's variables. It listens on loopback and wants no key."""
     chosen = planned.profile if _chosen(profile, settings) == AUTOMATIC else _chosen(profile, settings)
-    return {"PROFILE": chosen, "API_KEY": "", "VLLM_API_KEY": "", **planned.variables(found.vocabulary_dir)}
+    no_keys = dict.fromkeys(("API_KEY", "VLLM_API_KEY", "API_KEYS", "API_KEYS_FILE"), "")
+    return {"PROFILE": chosen, **no_keys, **planned.variables(found.vocabulary_dir)}
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -30,6 +30,7 @@ from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, m
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
 from gptoss_bento.harmony_repair import KINDS, repairing
 from gptoss_bento.http.errors import name_parameter
+from gptoss_bento.http.meter import current_meter
 from gptoss_bento.startup import Startup
 from gptoss_bento.team import Team
 
@@ -302,6 +303,7 @@ async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     _add_model_route(app)
     _report_failures(app)
     _name_parameters(app)
+    _meter_generations(client)
     return app
 
 
@@ -351,6 +353,21 @@ def _name_parameters(app: FastAPI) -> None:
     for kind, handler in list(app.exception_handlers.items()):
         app.exception_handlers[kind] = _naming(handler)
     app.middleware_stack = app.build_middleware_stack()  # build_app has built it already, with the old handlers
+
+
+def _meter_generations(client: AsyncLLM) -> None:
+    """Whoever counts the tokens of a request is told of its generations; of those of others nothing is kept."""
+    processor = client.output_processor
+    add_request = processor.add_request
+
+    def add_metered(request: Any, prompt: Any, parent: Any = None, index: int = 0, queue: Any = None) -> None:
+        add_request(request, prompt, parent, index, queue)
+        if meter := current_meter():
+            state = processor.request_states[request.request_id]
+            prompt_tokens = 0 if index else state.prompt_len  # n answers to one prompt
+            meter.add(lambda: prompt_tokens + state.detokenizer.num_output_tokens())
+
+    processor.add_request = add_metered
 
 
 def _naming(handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ import shlex
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from pydantic import ValidationError
 
 from gptoss_bento import extra_arguments
 from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.http.key_ring import reason
+from gptoss_bento.keys import Key, KeysError, listed_keys, read_keys, shared_keys
 from gptoss_bento.settings import ServerSettings, Settings, comma_list
 from gptoss_bento.spelling import nearest
 from gptoss_bento.variables import RESERVED, Catalogue, Limits, catalogue, own_variables, typos
@@ -32,7 +34,7 @@ from gptoss_bento.vllm_options import Option, known_options, parse_bool
 # Options that have a place of their own in Settings and in the plan.
 _APART = ("model", "revision", "tokenizer", "served_model_name")
 
-_MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS", "API_KEY", "VLLM_API_KEY", "JOB_STORE_URL"})
+_MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS", "API_KEY", "API_KEYS", "VLLM_API_KEY", "JOB_STORE_URL"})
 _UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
 _OLD_COUNTS = re.compile(r"\w+=\d+(,\w+=\d+)*")  # image=1,video=2
 _VOLUME = Path("/runpod-volume")  # where RunPod mounts a network volume; BASE_PATH's default in worker-vllm
@@ -66,6 +68,7 @@ class _Reader:
 
     def settings(self) -> Settings:
         server = self._server()
+        self._problems.extend(key_sources(self._environ).problems)
         extra, rest = self._extra_arguments()
         said = {**self._config_file(), **self._plain(), **self._aliases(), **extra}
         said = {name: each for name, each in said.items() if self._is_sensible(name, each)}
@@ -105,10 +108,7 @@ class _Reader:
         if "HOST" not in texts and not _unset(self._environ.get("HOST", "")):
             self._warnings.append("HOST is not an IP address or localhost; it is not used.")
         try:
-            server = ServerSettings.model_validate(texts)
-            if server.rate_limit:
-                self._warnings.append("RATE_LIMIT: the limits are not enforced yet.")
-            return server
+            return ServerSettings.model_validate(texts)
         except ValidationError as error:
             for each in error.errors():
                 name = str(each["loc"][0])
@@ -368,8 +368,48 @@ def tls_settings(environ: Mapping[str, str] | None = None) -> dict[str, str | in
     return {name: int(text) if text.isdecimal() else text for name, text in texts.items() if not _unset(text)}
 
 
+@dataclass(frozen=True)
+class KeySources:
+    """Where the keys come from: those of variables, and the file of more. With neither the server is open."""
+
+    fixed: tuple[Key, ...] = field(default=(), repr=False)
+    file: Path | None = None
+    problems: tuple[str, ...] = ()
+
+
+def key_sources(environ: Mapping[str, str] | None = None) -> KeySources:
+    """The keys of `API_KEY` (else `VLLM_API_KEY`) and `API_KEYS`, and the file that `API_KEYS_FILE` names."""
+    environ = os.environ if environ is None else environ
+    file = environ.get("API_KEYS_FILE", "")
+    path = None if _unset(file) else Path(file.strip()).expanduser()
+    problems: list[str] = []
+    first = "API_KEY" if not _unset(environ.get("API_KEY", "")) else "VLLM_API_KEY"
+    listed = _read_keys(first, lambda: listed_keys(_listed(environ.get(first, ""))), problems)
+    document = environ.get("API_KEYS", "")
+    named = () if _unset(document) else _read_keys("API_KEYS", lambda: read_keys(document), problems)
+    in_file = _read_keys("API_KEYS_FILE", lambda: read_keys(path.read_text()), problems) if path else ()
+    problems.extend(f"API_KEYS: {each}" for each in shared_keys((*listed, *named, *in_file)))
+    return KeySources((*listed, *named), path, tuple(problems))
+
+
+def _read_keys(name: str, read: Callable[[], tuple[Key, ...]], problems: list[str]) -> tuple[Key, ...]:
+    try:
+        return read()
+    except KeysError as error:
+        problems.extend(f"{name}: {each}" for each in error.problems)
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{name}: {reason(error)}")
+    return ()
+
+
+def take_key_sources() -> KeySources:
+    """The sources, with vLLM's own variable taken away: see `take_api_keys`."""
+    take_api_keys()
+    return key_sources()
+
+
 def take_api_keys() -> tuple[str, ...]:
-    """The keys of `API_KEY`, else `VLLM_API_KEY` (comma lists); none means an open server.
+    """The texts of `API_KEY`, else `VLLM_API_KEY` (comma lists).
 
     vLLM would read the second itself, and check it on some routes and in one form only. So it goes under the first
     name from here on, in this process and in those it starts.
@@ -377,7 +417,10 @@ def take_api_keys() -> tuple[str, ...]:
     second = os.environ.pop("VLLM_API_KEY", "")
     if _unset(os.environ.get("API_KEY", "")):
         os.environ["API_KEY"] = second
-    text = os.environ["API_KEY"]
+    return _listed(os.environ["API_KEY"])
+
+
+def _listed(text: str) -> tuple[str, ...]:
     return () if _unset(text) else comma_list(text)
 
 

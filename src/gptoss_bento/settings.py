@@ -73,15 +73,32 @@ class ServerSettings(BaseModel):
     )
 
     # Who may call
-    api_key: Secret = Field(None, description="Keys that clients must present, comma list. Default: open.")
+    api_key: Secret = Field(
+        None, description="Keys that clients must present, comma list, in plain or as sha256:… Default: open."
+    )
     vllm_api_key: Secret = Field(None, description="Second name of API_KEY.")
+    api_keys: Secret = Field(None, description="More keys, with names and limits, as YAML or JSON: docs/keys.md.")
+    api_keys_file: Path | None = Field(
+        None, description="File of the same, read again when it changes, without a restart."
+    )
     public_routes: Names = Field(("/livez", "/readyz", "/ping"), description="Paths that need no key, comma list.")
     cors_origins: Names = Field((), description="Browser origins that may call, comma list. Default: none.")
     endpoint_ids: Names = Field((), description="The only ids accepted in /v2/{id}/, comma list. Default: any.")
     default_endpoint_id: str = Field("local", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Endpoint id in documents.")
     request_timeout: float = Field(3600, gt=0, description="Seconds that one request may take.")
+    client_timeout: float = Field(
+        120, gt=0, description="Seconds that a client may take to send a request, or leave its answer unread."
+    )
+    max_header_bytes: int = Field(65_536, ge=1024, description="Largest head of a request; beyond it 431.")
+    max_openai_requests: int = Field(
+        2048,
+        ge=1,
+        description="Requests of the OpenAI API that run or wait in the engine at once; beyond it 429. Jobs have "
+        "places of their own: MAX_CONCURRENCY.",
+    )
+    max_openai_body_bytes: int = Field(20_971_520, ge=1, description="Largest body of the OpenAI API.")
     rate_limit: Switch = Field(
-        False, description="Enforce RunPod's published request limits. Not done yet; a warning says so."
+        False, description="Enforce RunPod's published request limits, by operation and over all clients."
     )
 
     # Native jobs

@@ -190,6 +190,12 @@ def _alive_file(team: Team) -> Path | None:
     return path.with_suffix(f".{team.index}.alive") if path else None
 
 
+def limits_file() -> Path | None:
+    """Where the workers of this service count together what their clients use."""
+    path = environment.exit_note_path()
+    return path.with_suffix(".limits") if path else None
+
+
 def stop_service(error: GptOssBentoError) -> None:
     """Ends the whole service with this cause. Returns at once; the end comes by SIGTERM."""
     logger.error("%s", error)

@@ -6,11 +6,16 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+from collections.abc import Iterator
 from importlib.resources import files
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from gptoss_bento import engine
+from tests.routes import VLLM_ROUTES
 
 # Their own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -134,6 +139,33 @@ def test_an_aborted_generation_ends_with_the_reason_that_is_refused() -> None:
 def test_responses_are_kept_in_the_dictionaries_that_the_engine_bounds(attribute: str) -> None:
     serving = importlib.import_module("vllm.entrypoints.openai.responses.serving")
     assert f"self.{attribute}" in inspect.getsource(serving.OpenAIServingResponses.__init__)
+
+
+def test_generations_can_be_metered() -> None:
+    processor = importlib.import_module("vllm.v1.engine.output_processor")
+    detokenizer = importlib.import_module("vllm.v1.engine.detokenizer").IncrementalDetokenizer
+    taken = list(inspect.signature(processor.OutputProcessor.add_request).parameters)
+
+    assert taken == ["self", "request", "prompt", "parent_req", "request_index", "queue"]
+    assert "self.request_states[request_id] = req_state" in inspect.getsource(processor.OutputProcessor.add_request)
+    assert "self.prompt_len" in inspect.getsource(processor.RequestState.__init__)
+    assert callable(detokenizer.num_output_tokens)
+    called = inspect.getsource(importlib.import_module("vllm.v1.engine.async_llm").AsyncLLM)
+    assert called.count("self.output_processor.add_request(") == 2  # as an attribute of the instance
+
+
+def test_recorded_routes_are_those_of_the_installed_vllm() -> None:
+    parser = engine._parser()
+    build_app: Any = importlib.import_module("vllm.entrypoints.launchers.app").build_app
+    app = build_app(parser.parse_args(["--model", "demo"]), ("generate",))
+    found = sorted({f"{method} {path}" for method, path in served(app)})
+    assert found == VLLM_ROUTES.read_text().splitlines(), "write them anew, and see what a key must guard"
+
+
+def served(app: Starlette) -> Iterator[tuple[str, str]]:
+    for route in app.routes:
+        if isinstance(route, Route):
+            yield from ((method, route.path) for method in route.methods or ())
 
 
 def test_recorded_options_are_those_of_the_installed_vllm() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.runner import running_jobs
 from gptoss_bento.native.store import open_store
 from gptoss_bento.settings import ServerSettings
+from tests.routes import every_route
 from tests.server import MODEL, NO_TLS, ServedProcess, serve
 
 pytestmark = pytest.mark.slow
@@ -177,10 +179,23 @@ def test_killed_worker_is_not_started_again_for_ever(tmp_path: Path) -> None:
         assert psutil.wait_procs(tree, timeout=10)[1] == []
 
 
-def test_killed_supervisor_takes_the_worker_and_the_engine_with_it(tmp_path: Path) -> None:
-    with serve(tmp_path, DEMO) as served:
+def test_with_keys_every_route_needs_one_and_a_killed_supervisor_takes_all_with_it(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("alice: {key: first-k3y, requests_per_minute: 100000}")
+    with serve(tmp_path, {**DEMO, "API_KEYS_FILE": str(keys), "CLIENT_TIMEOUT": "5"}) as served:
         served.wait_until_ready()
-        jobs = submit_jobs(served, 100)
+        with httpx.Client(base_url=served.url, timeout=60, verify=NO_TLS) as client:
+            for method, path in sorted(every_route()):
+                assert_needs_a_key(client, method, path, "first-k3y")
+            assert_limits_hold(client)
+            keys.write_text("bob: {key: second-k3y}")
+            time.sleep(1.1)
+            assert [
+                client.get("/v1/models", headers={"Authorization": key}).status_code
+                for key in ("first-k3y", "second-k3y")
+            ] == [401, 200]
+        assert "k3y" not in served.output()
+        jobs = submit_jobs(served, 100, "second-k3y")
         with all_processes_end(served):
             served.process.kill()
     assert_all_complete(jobs, tmp_path)
@@ -209,10 +224,11 @@ def output_of(served: ServedProcess, given: dict[str, Any]) -> list[Any]:
     return list(job["output"])
 
 
-def submit_jobs(served: ServedProcess, count: int) -> list[str]:
+def submit_jobs(served: ServedProcess, count: int, key: str = "none") -> list[str]:
     """Accepted, some of them running."""
     job = {"input": {"prompt": "Hello", "stream": True, "sampling_params": {"max_tokens": 100, "ignore_eos": True}}}
-    with httpx.Client(base_url=served.url, verify=NO_TLS) as client:
+    headers = {"Authorization": key}
+    with httpx.Client(base_url=served.url, headers=headers, verify=NO_TLS) as client:
         return [client.post("/run", json=job).json()["id"] for _ in range(count)]
 
 
@@ -301,6 +317,62 @@ def jobs_are_everywhere(clients: list[httpx.Client]) -> None:
     while clients[0].get("/health").json()["workers"]["running"]:
         assert time.monotonic() < deadline, "a cancelled job still runs"
         time.sleep(0.1)
+
+
+def assert_needs_a_key(client: httpx.Client, method: str, path: str, key: str) -> None:
+    """Whatever answers, a route's owner or nobody, no other word reaches a client without a key."""
+    without = client.request(method, path)
+    wrong = client.request(method, path, headers={"Authorization": f"Bearer {key}x"})
+    right = client.request(method, path, headers={"Authorization": f"Bearer {key}"})
+    if path in ("/livez", "/readyz", "/ping"):
+        assert {without.status_code, wrong.status_code, right.status_code} <= {200, 405}, path
+        return
+    assert (without.status_code, wrong.status_code) == (401, 401), f"{method} {path}"
+    assert without.content == wrong.content
+    assert right.status_code not in (401, 403, 500), f"{method} {path}: {right.status_code}"
+
+
+def assert_limits_hold(client: httpx.Client) -> None:
+    """What the unit tests say of fakes, once on the real server."""
+    client.headers["Authorization"] = "Bearer first-k3y"
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200
+    assert int(answer.headers["x-ratelimit-remaining-requests"]) < 100_000
+    too_large = client.post("/openai/v1/completions", content=(b" " * 2**20 for _ in range(21)))
+    assert (too_large.status_code, too_large.json()["error"]["code"]) == (413, 413)
+    assert begun_and_left(client, "/v1/completions", "/run") == [b"HTTP/1.1 408", b"HTTP/1.1 408"]
+    assert client.get("/v1/models", headers={"x": "y" * 70_000}).status_code == 431
+    long = {"model": MODEL, "prompt": "word " * 50_000, "max_tokens": 1}
+    assert_fits_no_context(client, long)
+
+
+def begun_and_left(client: httpx.Client, *paths: str) -> list[bytes]:
+    """How the answers begin to requests whose bodies never end."""
+    head = "POST {} HTTP/1.1\r\nhost: a\r\nauthorization: first-k3y\r\ncontent-length: 9\r\n\r\n{{"
+    address = ("127.0.0.1", client.base_url.port or 0)
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in paths]
+        for each, path in zip(sockets, paths, strict=True):
+            each.sendall(head.format(path).encode())
+        return [each.recv(12) for each in sockets]
+
+
+def assert_fits_no_context(client: httpx.Client, body: dict[str, object]) -> None:
+    """A prompt that the context cannot hold is refused on every route, before the engine has work with it."""
+    chat = {"model": MODEL, "messages": [{"role": "user", "content": body["prompt"]}], "max_tokens": 1}
+    routes = {
+        "/v1/completions": body,
+        "/v1/chat/completions": chat,
+        "/v1/responses": {"model": MODEL, "input": body["prompt"]},
+    }
+    for path, asked in {**routes, "/v1/messages": chat}.items():
+        answer = client.post(path, json=asked)
+        assert answer.status_code == 400, f"{path}: {answer.text[:300]}"
+    job = client.post(
+        "/runsync", json={"input": {"prompt": body["prompt"], "sampling_params": {"max_tokens": 1}}}
+    ).json()
+    assert (job["status"], "context" in job["error"]) == ("FAILED", True), job
 
 
 def stopped_lines(served: ServedProcess) -> Sequence[str]:

@@ -489,8 +489,8 @@ def test_an_address_that_is_none_is_not_used_because_shells_set_such() -> None:
     assert "HOST is not an IP address" in settings.warnings[0]
 
 
-def test_a_switch_that_does_nothing_yet_says_so() -> None:
-    assert load_settings({"RATE_LIMIT": "1"}).warnings == ("RATE_LIMIT: the limits are not enforced yet.",)
+def test_a_switch_of_ours_warns_of_nothing() -> None:
+    assert load_settings({"RATE_LIMIT": "1"}).warnings == ()
 
 
 # Where models are kept
@@ -709,3 +709,49 @@ def test_a_folder_that_holds_anything_else_is_not_emptied(tmp_path: Path, name: 
     folder = tmp_path if name == "" else tmp_path / name
     with pytest.raises(ConfigurationError, match=r"PROMETHEUS_MULTIPROC_DIR must be .*, got .*(thesis.txt|a file)"):
         environment.metrics_folder({"PROMETHEUS_MULTIPROC_DIR": str(folder)})
+
+
+ALICE = "alice: {key: s3cret, jobs: 2}"
+
+
+def test_keys_come_from_variables_and_from_a_file_together(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text("bob: {key: other}")
+
+    sources = environment.key_sources({"API_KEY": "a,b", "API_KEYS": ALICE, "API_KEYS_FILE": str(file)})
+
+    assert [key.name for key in sources.fixed] == ["key-1", "key-2", "alice"]
+    assert (sources.file, sources.problems) == (file, ())
+    assert environment.key_sources({"API_KEY": "", "API_KEYS_FILE": "none"}) == environment.KeySources()
+
+
+def test_vllms_own_variable_is_the_second_name_of_the_list_alone() -> None:
+    assert [key.name for key in environment.key_sources({"VLLM_API_KEY": "b", "API_KEYS": ALICE}).fixed] == [
+        "key-1",
+        "alice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"API_KEY": "a,sha256:12"}, "API_KEY: key 2 must have 64 hex digits after `sha256:`"),
+        ({"VLLM_API_KEY": "s3cret key"}, "VLLM_API_KEY: key 1 must be of printable ASCII"),
+        ({"API_KEYS": "s3cret"}, "API_KEYS: it must have one entry a key"),
+        ({"API_KEYS": "alice: {key: s3cret, job: 2}"}, "API_KEYS: alice: job is unknown; did you mean jobs?"),
+        ({"API_KEYS_FILE": "/nowhere/keys"}, "API_KEYS_FILE: No such file or directory"),
+        ({"API_KEY": "s3cret", "API_KEYS": ALICE}, "API_KEYS: alice: its key is also that of key-1"),
+    ],
+)
+def test_wrong_keys_stop_the_start_and_are_not_shown(variables: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(problem)) as caught:
+        load_settings(variables)
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_settings_show_no_key() -> None:
+    settings = load_settings({"API_KEY": "s3cret-1", "API_KEYS": "alice: {key: s3cret-2}"})
+
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in settings.server.model_dump_json()

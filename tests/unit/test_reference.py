@@ -9,7 +9,7 @@ from gptoss_bento import reference
 from gptoss_bento.variables import catalogue, known_names
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
-SECRETS = {"API_KEY", "VLLM_API_KEY", "HF_TOKEN", "EXA_API_KEY", "OPENAI_API_KEY", "JOB_STORE_URL"}
+SECRETS = {"API_KEY", "API_KEYS", "VLLM_API_KEY", "HF_TOKEN", "EXA_API_KEY", "OPENAI_API_KEY", "JOB_STORE_URL"}
 
 
 def test_the_document_is_fresh() -> None:

@@ -137,6 +137,13 @@ def test_the_folder_for_metrics_goes_with_the_supervisor(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["mine"], "what the operator chose stays"
 
 
+def test_the_supervisor_leaves_nothing_of_what_its_workers_counted(tmp_path: Path) -> None:
+    ended = run("supervision.limits_file().touch(); assert supervision.limits_file().exists()", tmp_path)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_port_in_use_is_one_line_and_its_own_exit_code(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

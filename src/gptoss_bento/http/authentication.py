@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Collection
 from http import HTTPStatus
 
@@ -12,39 +10,50 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.http.paths import destination, is_openai_path
+from gptoss_bento.keys import Key
 
 PUBLIC_ROUTES = ("/livez", "/readyz", "/ping")
+_KEY = "gptoss_bento.key"
+_POLICY_VIOLATION = 1008  # RFC 6455; before the handshake the server turns it into 403
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _MESSAGE = "A valid key is needed: Authorization: Bearer KEY."
 
 
 class Authentication:
-    """ASGI middleware. Without keys it lets everybody pass.
+    """ASGI middleware. With an open ring it lets everybody pass.
 
     `Authorization: Bearer KEY` and `Authorization: KEY` are accepted, the scheme in any case (RunPod's examples use
-    both), and `x-api-key: KEY` on Anthropic's routes. Missing, malformed and wrong keys get the same answer.
+    both), and `x-api-key: KEY` on Anthropic's routes. Missing, malformed and wrong keys get the same answer. What
+    follows finds the key in the scope: `key_of`.
 
     Args:
         keys: the valid ones.
         public: paths that need none; by default the probes, which reveal nothing but a status.
     """
 
-    def __init__(self, app: ASGIApp, keys: Collection[str] = (), public: Collection[str] = PUBLIC_ROUTES) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, public: Collection[str] = PUBLIC_ROUTES) -> None:
         self._app = app
+        self._keys = keys
         self._public = frozenset(public)
-        self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._app if scope["type"] != "http" or self._may_pass(scope) else _refusal(scope["path"])
-        await app(scope, receive, send)
+        if scope["type"] == "lifespan" or self._keys.is_open or scope["path"] in self._public:
+            await self._app(scope, receive, send)
+        elif key := self._keys.find(presented_key(scope)):
+            scope[_KEY] = key
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await _refusal(scope["path"])(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
-    def _may_pass(self, scope: Scope) -> bool:
-        if not self._digests or scope["path"] in self._public:
-            return True
-        given = _digest(presented_key(scope))
-        # All are compared, each in constant time, so that the time tells nothing about any.
-        return sum(hmac.compare_digest(given, digest) for digest in self._digests) > 0
+
+def key_of(scope: Scope) -> Key | None:
+    """The key that a request came with; None on an open server and on public paths."""
+    key = scope.get(_KEY)
+    return key if isinstance(key, Key) else None
 
 
 def presented_key(scope: Scope) -> str:
@@ -60,10 +69,6 @@ def presented_key(scope: Scope) -> str:
 def _is_anthropic(path: str) -> bool:
     to = destination(path)
     return to is not None and to.path.startswith("/v1/messages")
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _refusal(path: str) -> JSONResponse:

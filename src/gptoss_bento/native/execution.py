@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
+from gptoss_bento.keys import KeyLimits
 from gptoss_bento.native import json_text
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Status
+from gptoss_bento.native.job_limits import limited_request
 from gptoss_bento.native.output import EngineError, EngineUnavailableError, error_text, reader
-from gptoss_bento.native.payload import MODELS, TOKENIZE, EngineRequest, InputError, Models, engine_request
+from gptoss_bento.native.payload import MODELS, TOKENIZE, EngineRequest, InputError, Models
 from gptoss_bento.native.store import JobStore, StoreUnavailableError
 from gptoss_bento.settings import ServerSettings
 
@@ -56,7 +58,7 @@ class ModelList:
 
 
 async def items_of(
-    claim: Claim, engine: Engine, models: ModelList, settings: ServerSettings
+    claim: Claim, engine: Engine, models: ModelList, settings: ServerSettings, limits: KeyLimits
 ) -> AsyncGenerator[tuple[str, bool], None]:
     """Runs a job and yields the JSON texts of its output as they come, each with whether the answer is over.
 
@@ -67,7 +69,7 @@ async def items_of(
         EngineError: the engine refused or failed.
     """
     known = await models.get()
-    request = engine_request(json_text.loads(claim.input), settings, known)
+    request = limited_request(json_text.loads(claim.input), settings, known, limits)
     if request.must_fit and known.context_length:
         await _refuse_too_long(request, engine, known.context_length)
     async with engine.call(request, claim.id) as reply:

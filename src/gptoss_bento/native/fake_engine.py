@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from gptoss_bento.http.meter import current_meter
 from gptoss_bento.native.harmony import CHANNEL, END, FINAL, MESSAGE, RETURN, START
 from gptoss_bento.native.inference import AsgiEngine
 
@@ -105,6 +106,7 @@ class FakeEngine:
         if (wanted := body.get("max_tokens", 16)) > CONTEXT_LENGTH:
             message = f"max_tokens={wanted} cannot be greater than max_model_len={CONTEXT_LENGTH}."
             return _refusal(400, message, "max_tokens")
+        self._meter(body)
         if body.get("stream"):
             return StreamingResponse(self._stream(body), media_type="text/event-stream")
         if self.break_after is not None and not self.abort:
@@ -115,6 +117,11 @@ class FakeEngine:
         listening.cancel()
         work.cancel()
         return JSONResponse(await work) if work.done() else Response(status_code=499)
+
+    def _meter(self, body: dict[str, Any]) -> None:
+        if meter := current_meter():
+            tokens = len(_prompt(body)) + body.get("n", 1) * len(self._tokens(body))
+            meter.add(lambda: tokens)
 
     async def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
         tokens = self._tokens(body)

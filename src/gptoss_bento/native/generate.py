@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from gptoss_bento.http.authentication import key_of
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.json_text import shown
 from gptoss_bento.native.payload import (
@@ -102,9 +103,10 @@ class GenerateApi:
     async def _complete(self, request: Request) -> str:
         runner = opened(self._runner())
         settings = runner.settings
-        fields = read_input(await read_body(request, settings.max_runsync_body_bytes), settings)
+        body = await read_body(request, settings.max_runsync_body_bytes, settings.client_timeout)
+        fields = read_input(body, settings)
         policy = Policy(settings.execution_timeout_ms, settings.job_ttl_ms)
-        submitted = await runner.submit(Envelope(fields, policy), sync=True)
+        submitted = await runner.submit(Envelope(fields, policy), sync=True, key=key_of(request.scope))
         job, items = await _ended(runner, submitted.id, policy.ttl_ms / 1000, request)
         if job is None or job.status is not Status.COMPLETED:
             raise _failure(job)

@@ -56,6 +56,7 @@ class NewJob:
     execution_timeout_ms: int
     ttl_ms: int
     result_ttl_ms: int
+    owner: str | None = None  # the name of the key it came with
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,4 @@ class Claim:
     input: str  # JSON text
     execution_timeout_ms: int
     expires_at: int
+    owner: str | None = None

@@ -19,12 +19,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
+from gptoss_bento.http.admission import RefusedError
+from gptoss_bento.http.authentication import key_of
+from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError
+from gptoss_bento.http.body import read_body as read_asgi_body
 from gptoss_bento.http.paths import is_openai_path
+from gptoss_bento.keys import Key
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.json_text import dumps, shown
 from gptoss_bento.native.payload import EnvelopeError, read_envelope
 from gptoss_bento.native.runner import LONGEST_WAIT_MS, Runner
-from gptoss_bento.native.store import QueueFullError, StoreUnavailableError
+from gptoss_bento.native.store import StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +37,6 @@ RETRY_AFTER_S = 5
 _STREAM_WAIT_MS = 1_000
 _SHORTEST_WAIT_MS = 1_000
 _SMALL_BODY_BYTES = 65_536  # for routes whose body says nothing
-_DISCARDED_BYTES = 100_000_000  # of a body that is too large; then the client is cut off
 
 _PATH = re.compile(r"(?:/v2/(?P<endpoint>[^/]*))?/(?P<action>[a-z-]+)(?:/(?P<job>[^/]+))?")
 _ENDPOINT = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -62,6 +66,10 @@ class _Call:
     @property
     def query(self) -> QueryParams:
         return self.request.query_params
+
+    @property
+    def key(self) -> Key | None:
+        return key_of(self.request.scope)
 
 
 _Action = Callable[[_Call], Awaitable[str]]
@@ -104,7 +112,7 @@ class NativeRoutes(BaseRoute):
             message = f"{request.scope['path']} takes {allowed}, not {request.method}."
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
         runner = opened(self._runner())
-        body = await read_body(request, route.body_limit(runner))
+        body = await read_body(request, route.body_limit(runner), runner.settings.client_timeout)
         return await route.action(_Call(runner, request, job_id, body, self._trouble))
 
     def _route(self, path: str) -> tuple[_Route, str]:
@@ -148,8 +156,8 @@ async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> 
         return error_response(error.status, str(error), error.headers)
     except EnvelopeError as error:
         return error_response(HTTPStatus.BAD_REQUEST, str(error))
-    except QueueFullError as error:
-        return error_response(HTTPStatus.TOO_MANY_REQUESTS, str(error), RETRY)
+    except RefusedError as error:
+        return error_response(HTTPStatus.TOO_MANY_REQUESTS, str(error), error.headers)
     except StoreUnavailableError as error:
         logger.warning("%s", error)
         return error_response(HTTPStatus.SERVICE_UNAVAILABLE, "The job store cannot be used now. Try again.", RETRY)
@@ -183,14 +191,15 @@ RETRY = {"Retry-After": str(RETRY_AFTER_S)}
 
 
 async def _run(call: _Call) -> str:
-    job = await call.runner.submit(read_envelope(call.body, call.runner.settings), sync=False)
+    envelope = read_envelope(call.body, call.runner.settings)
+    job = await call.runner.submit(envelope, sync=False, key=call.key)
     return _state(job.id, Status.IN_QUEUE)
 
 
 async def _runsync(call: _Call) -> str:
     envelope = read_envelope(call.body, call.runner.settings)
     wait_ms = _wait(call, _SHORTEST_WAIT_MS)
-    job = await call.runner.submit(envelope, sync=True, wait_ms=wait_ms)
+    job = await call.runner.submit(envelope, sync=True, wait_ms=wait_ms, key=call.key)
     return await _when_ended(call, job.id, wait_ms)
 
 
@@ -233,7 +242,7 @@ async def _cancel(call: _Call) -> str:
 
 
 async def _retry(call: _Call) -> str:
-    found, again = await call.runner.retry(call.job_id)
+    found, again = await call.runner.retry(call.job_id, call.key)
     job = _found(found, call.job_id)
     if not again:
         raise EnvelopeError(f"Only FAILED and TIMED_OUT jobs can be run again; job {job.id} is {job.status}.")
@@ -277,19 +286,14 @@ def _milliseconds(call: _Call, name: str) -> float | None:
 _FAR_FUTURE_MS = 10**12
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, whatever its type says. One that is too large is read on for a while, so that the client hears why."""
-    body = bytearray()
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size <= limit:
-            body += piece
-        elif size > _DISCARDED_BYTES:
-            break
-    if size > limit:
-        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body must have at most {limit} bytes.")
-    return bytes(body)
+async def read_body(request: Request, limit: int, within_s: float) -> bytes:
+    """The body, whatever its type says."""
+    try:
+        return await read_asgi_body(request.receive, limit, within_s)
+    except BodyTooLargeError as error:
+        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
+    except BodyTooSlowError as error:
+        raise HttpError(HTTPStatus.REQUEST_TIMEOUT, str(error), {"Connection": "close"}) from None
 
 
 @dataclass(frozen=True)

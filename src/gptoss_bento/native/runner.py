@@ -6,17 +6,21 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+from gptoss_bento.http.admission import RefusedError
+from gptoss_bento.http.meter import metered
+from gptoss_bento.keys import Key
 from gptoss_bento.native.bell import QUEUE, Bell
 from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, until_available
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Job, NewJob, Status
+from gptoss_bento.native.job_limits import JobLimits
 from gptoss_bento.native.json_text import dumps, shown
 from gptoss_bento.native.metrics import job_gauges
 from gptoss_bento.native.output import EngineError, EngineUnavailableError
@@ -26,6 +30,7 @@ from gptoss_bento.native.store import (
     Clock,
     JobStore,
     Place,
+    QueueFullError,
     StoreUnavailableError,
     Webhook,
     now_ms,
@@ -55,6 +60,8 @@ _CLEAN_S = 5.0
 _COUNT_S = 5.0  # Prometheus asks every 15 s or so
 _WEBHOOK_S = 1.0
 _DELIVERIES = 20
+_FIRST_GUESS_S = 10.0  # how long a run takes, until some have ended
+_WEIGHT = 0.1  # of the newest run in the mean
 _STOP_S = 2.0  # the service has 3 s between the end of DRAIN_TIMEOUT and its forced end
 _DOUBT_S = 0.5  # at a stop the engine hears SIGTERM too, perhaps before us
 
@@ -101,9 +108,11 @@ class Runner:
         place: Place,
         clock: Clock = now_ms,
         team: Team | None = None,
+        limits: JobLimits | None = None,
     ) -> None:
         self.store = store
         self.settings = settings
+        self.limits = limits or JobLimits()
         self.changes = Changes()
         self._sender = sender
         self._place = place
@@ -115,6 +124,7 @@ class Runner:
         self._engine_lost = False
         self._models: ModelList | None = None
         self._runs: dict[str, _Run] = {}
+        self._mean_run_s = _FIRST_GUESS_S
         self._gone_while_claiming: set[str] | None = None
         self._to_claim = asyncio.Event()
         self._to_deliver = asyncio.Event()
@@ -146,13 +156,16 @@ class Runner:
 
     # what clients ask for
 
-    async def submit(self, envelope: Envelope, *, sync: bool, wait_ms: int | None = None) -> Job:
+    async def submit(
+        self, envelope: Envelope, *, sync: bool, wait_ms: int | None = None, key: Key | None = None
+    ) -> Job:
         """Accepts a job. The result of a `sync` one is kept for a minute, or as long as its client waits.
 
         Raises:
             EnvelopeError: the webhook leads to an address that is not public.
-            QueueFullError: too many wait.
+            RefusedError: too many wait, or the key has as many jobs, or has made as many requests, as it may.
         """
+        self.limits.admit(key)
         if envelope.webhook and not self.settings.webhook_allow_private:
             await _refuse_private(envelope.webhook)
         settings, policy = self.settings, envelope.policy
@@ -165,10 +178,20 @@ class Runner:
             execution_timeout_ms=policy.execution_timeout_ms,
             ttl_ms=policy.ttl_ms,
             result_ttl_ms=kept,
+            owner=key.name if key else None,
         )
-        job = await self.store.submit(new, settings.max_queue_size)
+        with self._refusing():
+            job = await self.store.submit(new, settings.max_queue_size, key.limits.jobs if key else None)
         self._to_run()
         return job
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """A full queue has a place again when the next of the running jobs ends."""
+        try:
+            yield
+        except QueueFullError as error:
+            raise RefusedError(str(error), self._mean_run_s / self.settings.max_concurrency) from None
 
     async def ended(self, job_id: str, wait_s: float) -> tuple[Job | None, list[str]]:
         """A job with its output, once it has ended or the time is over."""
@@ -226,13 +249,15 @@ class Runner:
         self._ended_from_outside(purged)
         return len(purged)
 
-    async def retry(self, job_id: str) -> tuple[Job | None, bool]:
+    async def retry(self, job_id: str, key: Key | None = None) -> tuple[Job | None, bool]:
         """Queues a FAILED or TIMED_OUT job again. Returns it, and whether it was such a one.
 
         Raises:
-            QueueFullError: too many wait.
+            RefusedError: too many wait, or the key has made as many requests as it may.
         """
-        job, again = await self.store.retry(job_id, self.settings.max_queue_size)
+        self.limits.admit(key)
+        with self._refusing():
+            job, again = await self.store.retry(job_id, self.settings.max_queue_size)
         self._to_run()
         return job, again
 
@@ -345,9 +370,22 @@ class Runner:
 
     async def _run(self, run: _Run) -> None:
         writer = ItemWriter(self.store, run.claim, lambda: self._tell([run.claim.id]))
-        outcome = await self._generate(run, writer)
+        began = time.monotonic()
+        outcome = await self._metered(run, writer)
+        self._mean_run_s += _WEIGHT * (time.monotonic() - began - self._mean_run_s)
         run.ending = True
         await asyncio.shield(self._spawn(self._end(run, writer, outcome)))
+
+    async def _metered(self, run: _Run, writer: ItemWriter) -> _Outcome:
+        """Runs the engine, and charges the job's owner where that matters."""
+        owner = run.claim.owner
+        if not self.limits.of(owner).tokens_per_minute:
+            return await self._generate(run, writer)
+        with metered() as meter:
+            try:
+                return await self._generate(run, writer)
+            finally:
+                self.limits.charge(owner, meter.tokens)
 
     async def _generate(self, run: _Run, writer: ItemWriter) -> _Outcome:
         """Runs the engine until the end, whichever it is."""
@@ -358,7 +396,7 @@ class Runner:
         limit_ms = min(run.claim.execution_timeout_ms, to_live_ms)
         try:
             async with asyncio.timeout(max(0, limit_ms) / 1000):
-                async with aclosing(items_of(run.claim, engine, models, self.settings)) as items:
+                async with aclosing(self._items(run.claim, engine, models)) as items:
                     async for item, last in items:
                         writer.add(item, last=last)
             return _Outcome(Status.COMPLETED)
@@ -381,6 +419,9 @@ class Runner:
         if engine.dead or (self._paused and not isinstance(error, InputError)):
             return _Outcome(None, interrupted=True)
         return _failed(error)
+
+    def _items(self, claim: Claim, engine: Engine, models: ModelList) -> AsyncGenerator[tuple[str, bool], None]:
+        return items_of(claim, engine, models, self.settings, self.limits.of(claim.owner))
 
     async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
         try:
@@ -532,13 +573,16 @@ class _logged(suppress):  # noqa: N801  # reads as a statement
 
 
 @asynccontextmanager
-async def running_jobs(settings: ServerSettings, file: Path, team: Team | None = None) -> AsyncIterator[Runner]:
+async def running_jobs(
+    settings: ServerSettings, file: Path, team: Team | None = None, limits: JobLimits | None = None
+) -> AsyncIterator[Runner]:
     """Opens the store and starts the runner; on leaving, running jobs go back to the queue.
 
     Args:
         settings: what the operator said.
         file: where SQLite keeps the jobs if no other store was named.
         team: the workers that together run as many jobs as the settings say.
+        limits: those of the keys.
 
     Raises:
         ConfigurationError: the store's URL or schema is wrong.
@@ -549,7 +593,7 @@ async def running_jobs(settings: ServerSettings, file: Path, team: Team | None =
         open_store(url, file) as store,
         webhook_sender(allow_private=settings.webhook_allow_private) as sender,
     ):
-        runner = Runner(store, settings, sender, own_place(), team=team)
+        runner = Runner(store, settings, sender, own_place(), team=team, limits=limits)
         with runner.hearing():
             await runner.start()
             try:

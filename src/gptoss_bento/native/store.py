@@ -40,7 +40,7 @@ class StoreUnavailableError(Exception):
 
 
 class QueueFullError(Exception):
-    """As many jobs wait as may."""
+    """As many jobs wait as may, or as many of this owner have not ended."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ _jobs = sa.Table(
     sa.Column("webhook", sa.Text),
     sa.Column("webhook_due_at", sa.BigInteger),  # null: nothing to deliver
     sa.Column("webhook_attempts", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text),  # the name of the key that it came with
     sa.Index("jobs_queue", "status", "low_priority", "queued_at", "seq"),
     sa.Index("jobs_expiry", "expires_at"),
     sa.Index("jobs_webhooks", "webhook_due_at"),
@@ -153,7 +154,13 @@ def _add_refused(connection: sa.Connection) -> None:
         connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN refused BOOLEAN NOT NULL DEFAULT FALSE"))
 
 
-MIGRATIONS: list[Migration] = [_first_schema, _add_refused]
+def _add_owner(connection: sa.Connection) -> None:
+    known = {column["name"] for column in sa.inspect(connection).get_columns(_jobs.name)}
+    if "owner" not in known:
+        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN owner TEXT"))
+
+
+MIGRATIONS: list[Migration] = [_first_schema, _add_refused, _add_owner]
 """The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
 
 A worker of an older version may still be at work on a database that a newer one has migrated, so a new column needs a
@@ -256,14 +263,18 @@ class JobStore:
     # accepting
 
     @_writes
-    def submit(self, connection: sa.Connection, job: NewJob, max_queue_size: int) -> Job:
+    def submit(
+        self, connection: sa.Connection, job: NewJob, max_queue_size: int, max_of_owner: int | None = None
+    ) -> Job:
         """Puts a job into the queue.
 
         Raises:
-            QueueFullError: `max_queue_size` jobs wait.
+            QueueFullError: `max_queue_size` jobs wait, or `max_of_owner` of the same owner have not ended.
         """
         now = self._now()
         _refuse_overflow(connection, max_queue_size)
+        if max_of_owner:
+            _refuse_crowd(connection, job.owner, max_of_owner)
         connection.execute(_inputs.insert().values(job_id=job.id, input=job.input))
         inserted = connection.execute(
             _jobs.insert().values(**_new_row(job, now)).returning(*_JOB_COLUMNS),
@@ -361,12 +372,12 @@ class JobStore:
         first = sa.select(_jobs.c.seq).where(waiting).order_by(*order).limit(limit).with_for_update(skip_locked=True)
         values = {"started_at": now, "worker_id": worker_id, "attempt": _jobs.c.attempt + 1}
         change = _change(Status.IN_PROGRESS, _among(first)).values(values)
-        columns = (_jobs.c.id, _jobs.c.attempt, _jobs.c.execution_timeout_ms, _jobs.c.expires_at, *order)
+        columns = (_jobs.c.id, _jobs.c.attempt, _jobs.c.execution_timeout_ms, _jobs.c.expires_at, _jobs.c.owner, *order)
         rows = sorted(connection.execute(change.returning(*columns)), key=lambda row: row[-3:])
         found = connection.execute(_inputs.select().where(_inputs.c.job_id.in_([row.id for row in rows])))
         inputs = {row.job_id: row.input for row in found}
         return [
-            Claim(row.id, row.attempt, worker_id, inputs[row.id], row.execution_timeout_ms, row.expires_at)
+            Claim(row.id, row.attempt, worker_id, inputs[row.id], row.execution_timeout_ms, row.expires_at, row.owner)
             for row in rows
         ]
 
@@ -709,6 +720,7 @@ def _new_row(job: NewJob, now: int) -> dict[str, Any]:
         "ttl_ms": job.ttl_ms,
         "result_ttl_ms": job.result_ttl_ms,
         "webhook": job.webhook,
+        "owner": job.owner,
         **dict.fromkeys(("attempt", "retries", "recoveries", "item_count", "delivered", "webhook_attempts"), 0),
     }
 
@@ -773,6 +785,13 @@ def _queue_length(connection: sa.Connection) -> int:
 def _refuse_overflow(connection: sa.Connection, max_queue_size: int) -> None:
     if _queue_length(connection) >= max_queue_size:
         raise QueueFullError(f"{max_queue_size} jobs wait already.")
+
+
+def _refuse_crowd(connection: sa.Connection, owner: str | None, most: int) -> None:
+    not_ended = _jobs.c.status.in_((Status.IN_QUEUE, Status.IN_PROGRESS))
+    of_owner = sa.select(sa.func.count()).select_from(_jobs).where(not_ended & (_jobs.c.owner == owner))
+    if connection.execute(of_owner).scalar_one() >= most:
+        raise QueueFullError(f"This key may have {most} jobs at once. Try again later.")
 
 
 def _add_to_totals(connection: sa.Connection, deleted: Sequence[Any]) -> None:

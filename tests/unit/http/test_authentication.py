@@ -5,12 +5,15 @@ from __future__ import annotations
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
+from starlette.types import Message, Receive, Scope, Send
 
-from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.authentication import Authentication, key_of
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.keys import listed_keys
 
 
 async def ask(keys: tuple[str, ...], path: str, headers: dict[str, str]) -> httpx.Response:
-    app = Authentication(PlainTextResponse("through"), keys)
+    app = Authentication(PlainTextResponse("through"), KeyRing(listed_keys(keys)))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         return await client.get(path, headers=headers)
 
@@ -71,8 +74,47 @@ async def test_the_refusal_has_the_shape_of_the_api_called() -> None:
 
 
 async def test_the_operator_decides_what_is_public() -> None:
-    app = Authentication(PlainTextResponse("through"), ["key"], public=("/metrics",))
+    app = Authentication(PlainTextResponse("through"), KeyRing(listed_keys(["key"])), public=("/metrics",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         answers = [(await client.get(path)).status_code for path in ("/metrics", "/livez")]
 
     assert answers == [200, 401]
+
+
+async def test_an_empty_text_is_never_a_key_and_a_closed_ring_lets_nobody_pass() -> None:
+    app = Authentication(PlainTextResponse("through"), KeyRing(closed=True))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+        answers = [await client.get("/v1/models", headers=headers) for headers in ({}, {"Authorization": "key"})]
+
+    assert [answer.status_code for answer in answers] == [401, 401]
+
+
+async def test_what_follows_knows_whose_key_it_was() -> None:
+    names = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        key = key_of(scope)
+        names.append(key and key.name)
+        await PlainTextResponse("through")(scope, receive, send)
+
+    guarded = Authentication(app, KeyRing(listed_keys(["first", "second"])))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://server") as client:
+        await client.get("/v1/models", headers={"Authorization": "second"})
+        await client.get("/livez", headers={"Authorization": "second"})
+
+    assert names == ["key-2", None]
+
+
+async def test_a_websocket_without_a_key_is_closed_before_it_opens() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    app = Authentication(PlainTextResponse("through"), KeyRing(listed_keys(["key"])))
+    await app({"type": "websocket", "path": "/v1/realtime", "headers": []}, receive, send)
+
+    assert sent == [{"type": "websocket.close", "code": 1008}]

@@ -27,6 +27,8 @@ from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.keys import listed_keys
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.payload import EnvelopeError
@@ -169,7 +171,7 @@ def bento_service(served: Served, file: Path) -> Any:
         def __init__(self) -> None:
             super().__init__(runner)
 
-    Service.add_asgi_middleware(Authentication, keys=[KEY])  # type: ignore[attr-defined]
+    Service.add_asgi_middleware(Authentication, keys=KeyRing(listed_keys([KEY])))  # type: ignore[attr-defined]
     return Service
 
 

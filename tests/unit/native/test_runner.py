@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from gptoss_bento.http.admission import Admission, RefusedError, key_rules
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.keys import Key, KeyLimits, digest
 from gptoss_bento.native import runner as runner_module
 from gptoss_bento.native.fake_engine import ADAPTER, FakeEngine
 from gptoss_bento.native.job import Job, Status
+from gptoss_bento.native.job_limits import JobLimits
 from gptoss_bento.native.payload import Envelope, EnvelopeError, Policy
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.native.store import Place, StoreUnavailableError, now_ms, open_store
@@ -698,3 +702,41 @@ async def test_the_result_of_runsync_is_kept_as_long_as_its_client_waits(jobs: R
         lives.append(done.expires_at - (done.ended_at or 0))
         assert done.id.startswith("sync-") is sync
     assert lives == [1_800_000, 60_000, 300_000, 60_000]
+
+
+# keys
+
+
+def alice(**limits: Any) -> tuple[Key, JobLimits]:
+    key = Key("alice", (digest("s3cret"),), KeyLimits(**limits))
+    return key, JobLimits(KeyRing([key]), Admission(clock=lambda: 1.0))
+
+
+async def test_a_job_is_charged_to_the_key_it_came_with(fake: FakeEngine, tmp_path: Path) -> None:
+    key, limits = alice(tokens_per_minute=100, max_tokens=5)
+    async with running_jobs(ServerSettings(), tmp_path / "jobs.sqlite3", limits=limits) as runner:
+        runner.attach(fake.engine())
+        done = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
+        job, _ = await ended(runner, done.id)
+        assert job.status is Status.COMPLETED
+        grant = limits.admission.enter(key_rules(key, streams=True))
+        assert grant.headers["x-ratelimit-remaining-tokens"] == "94"  # three words and three tokens
+        greedy = await runner.submit(Envelope(STREAM, POLICY), sync=False, key=key)
+        job, _ = await ended(runner, greedy.id)
+
+    assert job.status is Status.FAILED
+    assert job.error is not None
+    assert "at most 5 with this key, got 60" in job.error
+
+
+async def test_a_key_has_only_so_many_jobs_at_once_and_hears_when_to_come_again(tmp_path: Path) -> None:
+    key, limits = alice(jobs=1)
+    async with running_jobs(ServerSettings(), tmp_path / "jobs.sqlite3", limits=limits) as runner:
+        first = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
+        with pytest.raises(RefusedError, match="This key may have 1 jobs at once") as caught:
+            await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
+        await submit(runner, PROMPT)
+        await runner.cancel(first.id)
+        await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
+
+    assert int(caught.value.headers["Retry-After"]) >= 1

@@ -430,7 +430,7 @@ async def test_migrations_run_once_and_in_order(store: JobStore) -> None:
     await store.migrate(steps)
 
     assert ran == ["second", "third"]
-    with pytest.raises(ConfigurationError, match=r"schema version 4, made by a newer .* knows 2"):
+    with pytest.raises(ConfigurationError, match=r"schema version 5, made by a newer .* knows 3"):
         await store.migrate()
 
 
@@ -516,3 +516,27 @@ async def test_a_wrong_url_is_refused_without_being_shown(url: str) -> None:
         async with open_store(url, Path("unused")):
             pass
     assert "secret" not in str(caught.value)
+
+
+async def test_an_owner_has_only_so_many_jobs_that_have_not_ended(store: JobStore) -> None:
+    for job_id, owner in (("a", "alice"), ("b", "alice"), ("c", "bob")):
+        await store.submit(replace(NEW, id=job_id, owner=owner), 100, 2)
+    (claim, *_) = await store.claim(W, 3)
+    with pytest.raises(QueueFullError, match="This key may have 2 jobs at once"):
+        await store.submit(replace(NEW, id="d", owner="alice"), 100, 2)
+
+    assert (claim.id, claim.owner) == ("a", "alice")
+    await store.finish(claim, Status.COMPLETED)
+    await store.submit(replace(NEW, id="d", owner="alice"), 100, 2)
+
+
+async def test_a_store_from_before_there_were_owners_gets_the_column(store: JobStore) -> None:
+    def drop(connection: sa.Connection) -> None:
+        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN owner"))
+        connection.execute(sa.text("UPDATE schema_version SET version = 1"))
+
+    await store._database.run(drop, writes=True)
+    await store.migrate()
+
+    await store.submit(replace(NEW, owner="alice"), 1)
+    assert (await store.claim(W, 1))[0].owner == "alice"

@@ -1,0 +1,217 @@
+"""Who may come in now: rates and numbers at once, for keys, operations and the engine as a whole.
+
+A request names the rules that it must pass. All are looked at first; only if none says no is anything taken.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gptoss_bento.http.shared_table import Row, SharedTable
+from gptoss_bento.keys import Key
+
+_LONGEST_WAIT_S = 3600
+_FIRST_GUESS_S = 4.0  # how long a request takes, until one has ended
+_WEIGHT = 0.1  # of the newest request in the mean
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many within so many seconds; a bucket of that size which flows back evenly."""
+
+    limit: int
+    period_s: float = 60.0
+
+    def level(self, bucket: tuple[float, float], now: float) -> float:
+        """What the bucket holds now."""
+        level, at = bucket
+        return min(float(self.limit), level + (now - at) * self.limit / self.period_s) if at else float(self.limit)
+
+    def wait_s(self, level: float, wanted: float) -> float:
+        """How long until a bucket of this level holds so much."""
+        return max(0.0, wanted - level) * self.period_s / self.limit
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one row of the table may take. `name` is the row's; `what` is it in a sentence to the client."""
+
+    name: str
+    what: str
+    requests: Rate | None = None
+    tokens: Rate | None = None
+    at_once: int | None = None
+
+
+class RefusedError(Exception):
+    """Not now: 429. `headers` say when, and where the rates stand."""
+
+    def __init__(self, message: str, wait_s: float, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(min(max(1, math.ceil(wait_s)), _LONGEST_WAIT_S)), **(headers or {})}
+
+
+_REQUESTS, _TOKENS = 0, 1
+
+
+@dataclass(eq=False)
+class Grant:
+    """A request that came in. Whoever has it must `leave`."""
+
+    _admission: Admission
+    _rules: Sequence[tuple[Rule, Row]]
+    _began: float
+    headers: dict[str, str] = field(default_factory=dict)
+    """`x-ratelimit-*`, empty without a rate."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether `leave` wants to know them."""
+        return any(rule.tokens for rule, _ in self._rules)
+
+    def leave(self, tokens: int = 0) -> None:
+        """The request has ended and cost so many tokens."""
+        self._admission.leave(self._rules, self._began, tokens)
+
+
+class Admission:
+    """Lets requests in as long as their rules allow it.
+
+    Args:
+        table: the numbers, shared by all worker processes of the service.
+        clock: seconds, the same in all processes.
+    """
+
+    def __init__(self, table: SharedTable | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._table = table or SharedTable()
+        self._clock = clock
+        self._means: dict[str, float] = {}  # seconds that requests take, by rule
+
+    def share(self, path: Path | None) -> None:
+        """From now on the numbers are in this file, where other processes see them. Before anybody comes in."""
+        self._table = SharedTable(path)
+
+    def enter(self, rules: Sequence[Rule]) -> Grant:
+        """Takes from all rules, or from none.
+
+        Raises:
+            RefusedError: one of them has nothing left.
+        """
+        now = self._clock()
+        rows = [(rule, self._table.row(rule.name)) for rule in rules]
+        with self._table.locked():
+            for rule, row in rows:
+                self._look(rule, row, now)
+            for rule, row in rows:
+                _take(rule, row, now)
+        return Grant(self, rows, now, _headers(rows, now))
+
+    def _look(self, rule: Rule, row: Row, now: float) -> None:
+        if rule.requests and (wait_s := rule.requests.wait_s(rule.requests.level(row.bucket(_REQUESTS), now), 1)):
+            rate = rule.requests
+            text = f"{rule.what} may make {rate.limit} requests in {rate.period_s:g} s."
+        elif rule.tokens and (wait_s := rule.tokens.wait_s(rule.tokens.level(row.bucket(_TOKENS), now), 1)):
+            text = f"{rule.what} may use {rule.tokens.limit} tokens in {rule.tokens.period_s:g} s."
+        elif rule.at_once and row.in_use >= rule.at_once:
+            text, wait_s = f"{rule.what} may have {rule.at_once} requests at once.", self._half_done_s(rule)
+        else:
+            return
+        raise RefusedError(f"{text} Try again later.", wait_s, _headers([(rule, row)], now))
+
+    def _half_done_s(self, rule: Rule) -> float:
+        """By then about half of what runs now has ended."""
+        return self._means.get(rule.name, _FIRST_GUESS_S) / 2
+
+    def leave(self, rows: Sequence[tuple[Rule, Row]], began: float, tokens: int) -> None:
+        """See `Grant.leave`."""
+        for rule, row in rows:
+            if rule.at_once:
+                row.use(-1)
+                took = self._clock() - began
+                mean = self._means.get(rule.name, took)
+                self._means[rule.name] = mean + _WEIGHT * (took - mean)
+        if tokens:
+            self._charge(rows, tokens)
+
+    def charge(self, rules: Sequence[Rule], tokens: int) -> None:
+        """Takes tokens that were used without coming in; they may be more than there are."""
+        self._charge([(rule, self._table.row(rule.name)) for rule in rules], tokens)
+
+    def _charge(self, rows: Sequence[tuple[Rule, Row]], tokens: int) -> None:
+        now = self._clock()
+        with self._table.locked():
+            for rule, row in rows:
+                if rule.tokens:
+                    row.set_bucket(_TOKENS, rule.tokens.level(row.bucket(_TOKENS), now) - tokens, now)
+
+
+def _take(rule: Rule, row: Row, now: float) -> None:
+    if rule.requests:
+        row.set_bucket(_REQUESTS, rule.requests.level(row.bucket(_REQUESTS), now) - 1, now)
+    if rule.at_once:
+        row.use(1)
+
+
+def _headers(rows: Sequence[tuple[Rule, Row]], now: float) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for rule, row in rows:
+        for kind, which, rate in (("requests", _REQUESTS, rule.requests), ("tokens", _TOKENS, rule.tokens)):
+            if rate:
+                level = rate.level(row.bucket(which), now)
+                headers[f"x-ratelimit-limit-{kind}"] = str(rate.limit)
+                headers[f"x-ratelimit-remaining-{kind}"] = str(max(0, math.floor(level)))
+                headers[f"x-ratelimit-reset-{kind}"] = _duration(rate.wait_s(level, rate.limit))
+    return headers
+
+
+def _duration(seconds: float) -> str:
+    """As OpenAI writes it: `20ms`, `1.5s`, `6m0s`."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    if seconds < 60:
+        return f"{round(seconds, 2):g}s"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s"
+
+
+# --- the rules -------------------------------------------------------------------------------------------------------
+
+
+def key_rules(key: Key | None, *, streams: bool) -> list[Rule]:
+    """What a key's limits mean for a request (`streams`) or for the submission of a job."""
+    if key is None:
+        return []
+    limits = key.limits
+    rule = Rule(
+        f"key {key.name}",
+        "This key",
+        Rate(limits.requests_per_minute) if limits.requests_per_minute else None,
+        Rate(limits.tokens_per_minute) if limits.tokens_per_minute else None,
+        limits.streams if streams else None,
+    )
+    return [rule] if rule.requests or rule.tokens or rule.at_once else []
+
+
+def engine_rule(most: int) -> Rule:
+    """The bound on requests of the OpenAI API that run or wait in the engine."""
+    return Rule("engine", "This server", at_once=most)
+
+
+PLATFORM_RULES = {
+    operation: Rule(operation, f"Calls of {operation}", Rate(requests, 10.0), at_once=at_once)
+    for operation, requests, at_once in (
+        ("runsync", 2000, 400),
+        ("run", 1000, 200),
+        ("status", 2000, 400),
+        ("status-sync", 2000, 400),
+        ("stream", 2000, 400),
+        ("cancel", 100, 20),
+        ("purge-queue", 2, None),
+        ("openai", 2000, 400),
+    )
+}
+"""RunPod's published limits, by operation: requests in 10 s and at once (contract, section 11)."""

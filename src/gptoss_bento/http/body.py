@@ -1,0 +1,79 @@
+"""A request's body, read before anything is done with it: bounded in size, counted as it comes, and in time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+_DISCARDED_BYTES = 100_000_000  # of a body that is too large; then the client is cut off
+
+
+class BodyTooLargeError(Exception):
+    """413. The message names the limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body must have at most {limit} bytes.")
+
+
+class BodyTooSlowError(Exception):
+    """408. The message names the time."""
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__(f"The body must arrive within {within_s:g} s.")
+
+
+async def read_body(receive: Receive, limit: int, within_s: float) -> bytes:
+    """The whole body. One that is too large is read on for a while, so that the client hears why.
+
+    Args:
+        receive: ASGI's.
+        limit: bytes.
+        within_s: seconds from now until its end.
+
+    Raises:
+        BodyTooLargeError: it has more bytes.
+        BodyTooSlowError: it was not there in time.
+        ClientDisconnect: it never will be.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            return await _read(receive, limit)
+    except TimeoutError:
+        raise BodyTooSlowError(within_s) from None
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    size, more = 0, True
+    while more and size <= _DISCARDED_BYTES:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(piece)
+        if size <= limit:
+            if not more and not body:
+                return bytes(piece)
+            body += piece
+        else:
+            body.clear()
+    if size > limit:
+        raise BodyTooLargeError(limit)
+    return bytes(body)
+
+
+def with_body(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives this body in one piece, and then what the original has to say."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,107 @@
+"""What a key's limits make of one request: refused if it asks for more, completed if it asks for nothing. Pure.
+
+Field names and defaults are those of vLLM 0.32's routes; Harmony knows three efforts and takes medium by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gptoss_bento.keys import KeyLimits
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+
+GENERATING = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
+"""The routes that make the engine generate."""
+
+_EFFORTS = ("low", "medium", "high")
+_DEFAULT_EFFORT = "medium"
+_DEFAULT_COMPLETION = 16  # vLLM's max_tokens of /v1/completions; elsewhere it is all that the context holds
+
+_TOKEN_FIELDS = {
+    CHAT: ("max_completion_tokens", "max_tokens"),
+    COMPLETIONS: ("max_tokens",),
+    RESPONSES: ("max_output_tokens",),
+    MESSAGES: ("max_tokens",),
+}
+_EFFORT_FIELDS: dict[str, tuple[str, ...]] = {
+    CHAT: ("reasoning_effort",),
+    RESPONSES: ("reasoning", "effort"),
+    MESSAGES: ("output_config", "effort"),
+}
+
+
+@dataclass
+class CapError(ValueError):
+    """The request asks for more than its key may have."""
+
+    param: str | None
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def looks_into_bodies(limits: KeyLimits) -> bool:
+    """Whether requests of such a key must be parsed."""
+    return any((limits.max_tokens, limits.reasoning_effort, limits.streams, limits.tokens_per_minute))
+
+
+def capped(path: str, body: Mapping[str, Any], limits: KeyLimits) -> dict[str, Any]:
+    """The body as the engine gets it.
+
+    Args:
+        path: the engine's route, without prefix.
+        body: the request, as parsed JSON.
+        limits: those of its key.
+
+    Raises:
+        CapError: it asks for more than it may.
+    """
+    within = dict(body)
+    if limits.max_tokens and path in _TOKEN_FIELDS:
+        _cap_tokens(path, within, limits.max_tokens)
+    if limits.reasoning_effort and path in _EFFORT_FIELDS:
+        _cap_effort(within, _EFFORT_FIELDS[path], limits.reasoning_effort)
+    if path == RESPONSES and within.get("background") and (limits.streams or limits.tokens_per_minute):
+        raise CapError("background", "background is not available to this key: it would go on past the key's limits.")
+    return within
+
+
+def _cap_tokens(path: str, body: dict[str, Any], most: int) -> None:
+    names = _TOKEN_FIELDS[path]
+    given = {name: body[name] for name in names if body.get(name) is not None}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value > most:
+            raise CapError(name, f"{name} must be a whole number of at most {most} with this key, got {value!r}.")
+    if not given:
+        said_nothing = path == COMPLETIONS and names[0] not in body
+        body[names[0]] = min(most, _DEFAULT_COMPLETION) if said_nothing else most
+
+
+def _cap_effort(body: dict[str, Any], fields: tuple[str, ...], most: str) -> None:
+    *outer, last = fields
+    holder = body
+    if outer:
+        inside = body.get(outer[0])
+        if inside is not None and not isinstance(inside, dict):
+            return  # the engine refuses it
+        holder = body[outer[0]] = dict(inside or {})
+    effort = holder.get(last)
+    if effort is None:
+        if _rank(most) < _rank(_DEFAULT_EFFORT):
+            holder[last] = most
+        elif outer and not holder:
+            del body[outer[0]]  # as it was
+    elif effort in _EFFORTS and _rank(effort) > _rank(most):
+        name = ".".join(fields)
+        raise CapError(name, f"{name} must be at most {most} with this key, got {effort!r}.")
+
+
+def _rank(effort: str) -> int:
+    return _EFFORTS.index(effort)

@@ -1,0 +1,126 @@
+"""How long and how much a connection may keep us waiting, below HTTP: uvicorn's protocol with limits that it lacks.
+
+uvicorn 0.54 on httptools bounds neither the size of a request's head nor the time for it, and waits without end for a
+reader that does not read; its flow control holds the answer back meanwhile, so such a reader costs no memory, but its
+place in the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+logger = logging.getLogger(__name__)
+
+MAX_HEADERS = 256
+"""As vLLM's own server (`h11_max_header_count`)."""
+
+
+class _HeadTooLargeError(Exception):
+    pass
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """One connection. The class attributes are set by `bound_connections`."""
+
+    max_head_bytes = 65_536
+    patience_s = 120.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_bytes = self._header_count = 0
+        self._fed = 0  # bytes given to the parser since the head began
+        self._reading: asyncio.TimerHandle | None = None
+        self._head: asyncio.TimerHandle | None = self._in_time(self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        self._end_reading()
+        super().connection_lost(exc)
+
+    # a head that is too large, or never ends
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None and self._fed > self.max_head_bytes:
+            self.send_400_response("")
+            return
+        super().data_received(data)
+        if self._head is not None:
+            self._fed += len(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._end_head()
+        self._head_bytes = self._header_count = self._fed = 0
+        self._head = self._in_time(self.transport.close)
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._count(len(name) + len(value) + len(": \r\n"))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS:
+            raise _HeadTooLargeError  # httptools makes its own error of it, which uvicorn answers
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        too_large = self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS
+        if not too_large and self._fed <= self.max_head_bytes:
+            super().send_400_response(msg)
+            return
+        text = b"The head of the request is too large."
+        head = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        self.transport.write(head + b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text))
+        self.transport.close()
+
+    def _end_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    # a reader that does not read
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._reading is None:
+            self._reading = self._in_time(self._give_up)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._in_time(self.transport.abort)  # closing waits for the rest to be read
+
+    def _give_up(self) -> None:
+        logger.info("a client left its answer unread for %g s; its connection is cut", self.patience_s)
+        self.transport.abort()
+
+    def _end_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _in_time(self, end: Any) -> asyncio.TimerHandle:
+        return self.loop.call_later(self.patience_s, end)
+
+
+def bound_connections(max_head_bytes: int, patience_s: float) -> None:
+    """From now on, servers of this process that let uvicorn choose its protocol use this one."""
+    BoundedConnection.max_head_bytes = max_head_bytes
+    BoundedConnection.patience_s = patience_s
+    auto.AutoHTTPProtocol = BoundedConnection

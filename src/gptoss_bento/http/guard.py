@@ -1,0 +1,127 @@
+"""What stands between a client and the engine's application: body, caps of its key, admission. Once a request."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from http import HTTPStatus
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gptoss_bento.http.admission import Admission, Grant, RefusedError, engine_rule, key_rules
+from gptoss_bento.http.authentication import key_of
+from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
+from gptoss_bento.http.caps import GENERATING, CapError, capped, looks_into_bodies
+from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.meter import metered
+from gptoss_bento.keys import Key
+from gptoss_bento.native import json_text
+from gptoss_bento.native.payload import EnvelopeError, json_object
+from gptoss_bento.settings import ServerSettings
+
+
+class Guard:
+    """ASGI middleware around the engine's application, whose own paths it sees.
+
+    The body is read first, so that a slow sender takes no place among those who are served.
+
+    Args:
+        engine_app: gives the application, or None while there is no engine.
+        admission: counts who is in.
+        settings: the bounds.
+    """
+
+    def __init__(
+        self, engine_app: Callable[[], ASGIApp | None], admission: Admission, settings: ServerSettings
+    ) -> None:
+        self._engine_app = engine_app
+        self._admission = admission
+        self._engine_rule = engine_rule(settings.max_openai_requests)
+        self._largest_body = settings.max_openai_body_bytes
+        self._patience_s = settings.client_timeout
+
+    def app(self) -> ASGIApp | None:
+        """The guarded application, or None while there is no engine."""
+        app = self._engine_app()
+        return partial(self._call, app) if app else None
+
+    async def _call(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await app(scope, receive, send)
+            return
+        try:
+            body = await read_body(receive, self._largest_body, self._patience_s)
+            answer = self._admitted(app, scope, body)
+        except BodyTooLargeError as error:
+            answer = openai_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+        except BodyTooSlowError as error:
+            answer = openai_error(HTTPStatus.REQUEST_TIMEOUT, str(error), headers={"Connection": "close"})
+        except CapError as error:
+            answer = openai_error(HTTPStatus.BAD_REQUEST, str(error), param=error.param)
+        except RefusedError as error:
+            answer = openai_error(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=error.headers)
+        except ClientDisconnect:
+            return
+        await answer(scope, receive, send)
+
+    def _admitted(self, app: ASGIApp, scope: Scope, body: bytes) -> ASGIApp:
+        """The application as this request may use it.
+
+        Raises:
+            CapError: it asks for more than its key may have.
+            RefusedError: there is no place for it now.
+        """
+        if scope["path"] not in GENERATING:
+            return _Call(app, body)
+        key = key_of(scope)
+        if key and looks_into_bodies(key.limits):
+            body = _capped(scope["path"], body, key)
+        return _Call(app, body, self._admission.enter([self._engine_rule, *key_rules(key, streams=True)]))
+
+
+def _capped(path: str, body: bytes, key: Key) -> bytes:
+    """The body within the key's caps, written anew: what the engine's parser reads is what was looked at here."""
+    try:
+        asked = json_object(body)
+    except EnvelopeError as error:
+        raise CapError(None, str(error)) from None
+    return json_text.dumps(capped(path, asked, key.limits)).encode()
+
+
+class _Call:
+    """One call of the application, with the body that was read."""
+
+    def __init__(self, app: ASGIApp, body: bytes, grant: Grant | None = None) -> None:
+        self._app = app
+        self._body = body
+        self._grant = grant
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        receive = with_body(self._body, receive)
+        if self._grant is None:
+            await self._app(scope, receive, send)
+            return
+        send = _adding(self._grant.headers, send) if self._grant.headers else send
+        tokens = 0
+        try:
+            with metered() if self._grant.counts_tokens else nullcontext() as meter:
+                try:
+                    await self._app(scope, receive, send)
+                finally:
+                    tokens = meter.tokens if meter else 0
+        finally:
+            self._grant.leave(tokens)
+
+
+def _adding(headers: Mapping[str, str], send: Send) -> Send:
+    """A `send` that adds headers to the answer's start, and is one plain call for whatever follows."""
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    def adding(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *raw]}
+        return send(message)
+
+    return adding

@@ -1,0 +1,98 @@
+"""The keys that are valid now: fixed ones, and those of a file, which is read again when it changes."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gptoss_bento.keys import Key, KeysError, digest, read_keys, shared_keys
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 1.0  # how soon a change of the file counts
+_Stamp = tuple[int, int, int, int]
+
+
+class KeyRing:
+    """Finds whom a key belongs to. Every process has its own and looks at the file itself.
+
+    A file that cannot be read, or is wrong, changes nothing: the keys before it stay valid, and the log says why.
+
+    Args:
+        fixed: the keys that do not change.
+        file: more of them, in the format of docs/keys.md.
+        closed: keys were asked for but cannot be read; nobody passes.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        fixed: Sequence[Key] = (),
+        file: Path | None = None,
+        *,
+        closed: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fixed = tuple(fixed)
+        self._file = file
+        self._clock = clock
+        self._stamp: _Stamp | None = None
+        self._look_at = 0.0
+        self._keys = self._fixed
+        self.is_open = not (fixed or file or closed)
+        """Whether no key is needed."""
+        if file:
+            self._look()
+
+    def find(self, given: str) -> Key | None:
+        """Whose key this is; None if it is nobody's."""
+        hashed = digest(given)
+        # All are compared, each in constant time, so that the time tells nothing about any.
+        found = [key for key in self._current() for each in key.digests if hmac.compare_digest(hashed, each)]
+        return found[0] if found else None
+
+    def named(self, name: str) -> Key | None:
+        """The key of this name, if there still is one."""
+        return next((key for key in self._current() if key.name == name), None)
+
+    def _current(self) -> tuple[Key, ...]:
+        if self._file and self._clock() >= self._look_at:
+            self._look()
+        return self._keys
+
+    def _look(self) -> None:
+        assert self._file is not None  # noqa: S101
+        self._look_at = self._clock() + _LOOK_S
+        stamp = _stamp(self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            keys = (*self._fixed, *read_keys(self._file.read_text()))
+            if problems := shared_keys(keys):
+                raise KeysError(problems)
+        except (OSError, UnicodeDecodeError, KeysError) as error:
+            logger.error("API_KEYS_FILE: %s; the keys before stay valid.", reason(error))
+            return
+        if keys != self._keys:
+            logger.info("API_KEYS_FILE: %d keys are valid now: %s", len(keys), ", ".join(key.name for key in keys))
+        self._keys = keys
+
+
+def reason(error: Exception) -> str:
+    """Why a file of keys cannot be used, with none of its content."""
+    if isinstance(error, KeysError):
+        return str(error)
+    return error.strerror or "it cannot be read" if isinstance(error, OSError) else "it is not UTF-8"
+
+
+def _stamp(file: Path) -> _Stamp | None:
+    """What changes whenever the file does; a secret that Kubernetes mounts is replaced behind a link."""
+    try:
+        seen = file.stat()
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino, seen.st_dev

@@ -1,0 +1,54 @@
+"""RunPod's published limits, for those who want to meet them before they move there: RATE_LIMIT=1."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gptoss_bento.http.admission import PLATFORM_RULES, Admission, RefusedError
+from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.paths import is_openai_path
+
+_OPERATION = re.compile(r"(?:/v2/[^/]*)?/(?P<operation>[a-z-]+)(?:/[^/]+)?")
+_LIKE = {"generate": "runsync"}  # BentoML's face of it
+
+
+class PlatformLimits:
+    """ASGI middleware: calls of each operation in 10 s and at once, whoever makes them."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self._app = app
+        self._admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        rule = PLATFORM_RULES.get(operation(scope["path"])) if scope["type"] == "http" else None
+        if rule is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            grant = self._admission.enter([rule])
+        except RefusedError as error:
+            await _refusal(scope["path"], error)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            grant.leave()
+
+
+def operation(path: str) -> str:
+    """What RunPod would call this; empty for what it does not limit."""
+    if is_openai_path(path):
+        return "openai"
+    match = _OPERATION.fullmatch(path)
+    name = match["operation"] if match else ""
+    return _LIKE.get(name, name)
+
+
+def _refusal(path: str, error: RefusedError) -> JSONResponse:
+    if is_openai_path(path):
+        return openai_error(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=error.headers)
+    return JSONResponse({"error": str(error)}, HTTPStatus.TOO_MANY_REQUESTS, headers=error.headers)

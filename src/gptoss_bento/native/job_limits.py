@@ -1,0 +1,66 @@
+"""What keys mean for jobs: whether one may be submitted now, what it may ask for, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gptoss_bento.http.admission import Admission, key_rules
+from gptoss_bento.http.caps import GENERATING, MESSAGES, CapError, capped, looks_into_bodies
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.keys import Key, KeyLimits
+from gptoss_bento.native.payload import TOKENIZE, EngineRequest, InputError, Models, engine_request
+from gptoss_bento.settings import ServerSettings
+
+_HARMLESS = frozenset({TOKENIZE, "/detokenize", f"{MESSAGES}/count_tokens"})
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """The limits of the keys that jobs came with. A job remembers its key's name; by it the limits of today count."""
+
+    keys: KeyRing = field(default_factory=KeyRing)
+    admission: Admission = field(default_factory=Admission)
+
+    def admit(self, key: Key | None) -> None:
+        """A request that starts a job came in.
+
+        Raises:
+            RefusedError: the key has made as many as it may.
+        """
+        if rules := key_rules(key, streams=False):
+            self.admission.enter(rules).leave()
+
+    def of(self, owner: str | None) -> KeyLimits:
+        """What jobs of this owner may have."""
+        key = self.keys.named(owner) if owner else None
+        return key.limits if key else KeyLimits()
+
+    def charge(self, owner: str | None, tokens: int) -> None:
+        """A job of this owner has cost so many tokens."""
+        key = self.keys.named(owner) if owner else None
+        if rules := key_rules(key, streams=False):
+            self.admission.charge(rules, tokens)
+
+
+def limited_request(
+    given: Mapping[str, Any], settings: ServerSettings, models: Models, limits: KeyLimits
+) -> EngineRequest:
+    """What `input` asks for, within the limits of its key.
+
+    Raises:
+        InputError: no shape matches, a field is wrong, or it asks for more than the key may have.
+    """
+    if limits.max_tokens:
+        default = min(settings.native_default_max_tokens, limits.max_tokens)
+        settings = settings.model_copy(update={"native_default_max_tokens": default})
+    request = engine_request(given, settings, models)
+    if request.body is None or not looks_into_bodies(limits):
+        return request
+    if request.path not in GENERATING | _HARMLESS:  # vLLM has more routes, and of those nothing is known here
+        raise InputError(f"Invalid route: {request.path} is not available to this key.")
+    try:
+        return replace(request, body=capped(request.path, request.body, limits))
+    except CapError as error:
+        raise InputError(str(error)) from None

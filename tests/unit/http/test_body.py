@@ -1,0 +1,68 @@
+"""A body that is read before anything is done with it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from gptoss_bento.http import body
+from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
+
+
+def arriving(*pieces: bytes, end: bool = True) -> Receive:
+    """Pieces as uvicorn gives them; without an end, nothing comes any more."""
+    left = list(pieces)
+
+    async def receive() -> Message:
+        if not left:
+            if end:
+                return {"type": "http.disconnect"}
+            await asyncio.Event().wait()
+        piece = left.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(left) or not end}
+
+    return receive
+
+
+@pytest.mark.parametrize("pieces", [[b""], [b"one"], [b"", b"one"], [b"o", b"", b"ne"], [b"one", b""]])
+async def test_a_body_is_put_together(pieces: list[bytes]) -> None:
+    assert await read_body(arriving(*pieces), 3, 1) == b"".join(pieces)
+
+
+@pytest.mark.parametrize("pieces", [[b"four"], [b"thr", b"ee"], [b"a", b"b", b"c", b"d"]])
+async def test_a_body_that_is_too_large_is_counted_as_it_comes(pieces: list[bytes]) -> None:
+    with pytest.raises(BodyTooLargeError, match="at most 3 bytes"):
+        await read_body(arriving(*pieces), 3, 1)
+
+
+async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "_DISCARDED_BYTES", 1000)
+    got = 0
+
+    async def receive() -> Message:
+        nonlocal got
+        got += 100
+        return {"type": "http.request", "body": b"x" * 100, "more_body": True}
+
+    with pytest.raises(BodyTooLargeError):
+        await read_body(receive, 10, 1)
+    assert got == 1100
+
+
+async def test_a_body_that_never_ends_is_given_up() -> None:
+    with pytest.raises(BodyTooSlowError, match=r"within 0.01 s"):
+        await read_body(arriving(b"a", end=False), 3, 0.01)
+
+
+async def test_a_client_that_leaves_is_noticed() -> None:
+    with pytest.raises(ClientDisconnect):
+        await read_body(arriving(), 3, 1)
+
+
+async def test_what_was_read_is_given_on_and_then_the_client_is_listened_to() -> None:
+    receive = with_body(b"one", arriving())
+    assert await receive() == {"type": "http.request", "body": b"one", "more_body": False}
+    assert await receive() == {"type": "http.disconnect"}

@@ -1,0 +1,109 @@
+"""What a key's limits make of one request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gptoss_bento.http.caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
+from gptoss_bento.keys import KeyLimits
+
+TOKENS = KeyLimits(max_tokens=10)
+LOW, MEDIUM = KeyLimits(reasoning_effort="low"), KeyLimits(reasoning_effort="medium")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        (CHAT, {}, {"max_completion_tokens": 10}),
+        (CHAT, {"max_tokens": None}, {"max_tokens": None, "max_completion_tokens": 10}),
+        (CHAT, {"max_tokens": 7}, {"max_tokens": 7}),
+        (CHAT, {"max_completion_tokens": 10}, {"max_completion_tokens": 10}),
+        (COMPLETIONS, {}, {"max_tokens": 10}),
+        (COMPLETIONS, {"max_tokens": 0}, {"max_tokens": 0}),
+        (RESPONSES, {}, {"max_output_tokens": 10}),
+        (MESSAGES, {"max_tokens": 10}, {"max_tokens": 10}),
+    ],
+)
+def test_who_asks_for_nothing_gets_what_the_key_may_have(
+    path: str, body: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert capped(path, body, TOKENS) == expected
+
+
+def test_a_completion_keeps_the_engines_small_default() -> None:
+    assert capped(COMPLETIONS, {}, KeyLimits(max_tokens=100)) == {"max_tokens": 16}
+    assert capped(COMPLETIONS, {"max_tokens": None}, KeyLimits(max_tokens=100)) == {"max_tokens": 100}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, {"max_tokens": 11}, "max_tokens"),
+        (CHAT, {"max_tokens": 5, "max_completion_tokens": 11}, "max_completion_tokens"),
+        (CHAT, {"max_tokens": "11"}, "max_tokens"),  # pydantic would take it for a number
+        (CHAT, {"max_tokens": 11.0}, "max_tokens"),
+        (COMPLETIONS, {"max_tokens": 11}, "max_tokens"),
+        (RESPONSES, {"max_output_tokens": 11}, "max_output_tokens"),
+        (MESSAGES, {"max_tokens": 11}, "max_tokens"),
+    ],
+)
+def test_who_asks_for_more_is_told_how_many(path: str, body: dict[str, Any], param: str) -> None:
+    with pytest.raises(CapError, match="must be a whole number of at most 10 with this key, got ") as caught:
+        capped(path, body, TOKENS)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        (CHAT, {}, {"reasoning_effort": "low"}),
+        (CHAT, {"reasoning_effort": "low"}, {"reasoning_effort": "low"}),
+        (CHAT, {"reasoning_effort": "odd"}, {"reasoning_effort": "odd"}),  # the engine refuses it
+        (RESPONSES, {}, {"reasoning": {"effort": "low"}}),
+        (RESPONSES, {"reasoning": {"summary": "auto"}}, {"reasoning": {"summary": "auto", "effort": "low"}}),
+        (RESPONSES, {"reasoning": "odd"}, {"reasoning": "odd"}),
+        (MESSAGES, {"output_config": None}, {"output_config": {"effort": "low"}}),
+        (COMPLETIONS, {}, {}),
+    ],
+)
+def test_effort_is_low_where_no_more_is_allowed(path: str, body: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert capped(path, body, LOW) == expected
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
+def test_medium_is_what_the_engine_takes_anyway(path: str) -> None:
+    assert capped(path, {"model": "m"}, MEDIUM) == {"model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, {"reasoning_effort": "high"}, "reasoning_effort"),
+        (RESPONSES, {"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        (MESSAGES, {"output_config": {"effort": "high"}}, "output_config.effort"),
+    ],
+)
+def test_more_effort_than_allowed_is_refused(path: str, body: dict[str, Any], param: str) -> None:
+    with pytest.raises(CapError, match="must be at most medium with this key, got 'high'") as caught:
+        capped(path, body, MEDIUM)
+    assert caught.value.param == param
+
+
+def test_what_is_asked_is_not_changed_in_place() -> None:
+    body: dict[str, Any] = {"reasoning": {}}
+    capped(RESPONSES, body, LOW)
+    assert body == {"reasoning": {}}
+
+
+def test_what_would_go_on_past_the_limits_is_refused() -> None:
+    for limits in (KeyLimits(streams=1), KeyLimits(tokens_per_minute=1)):
+        with pytest.raises(CapError, match="background"):
+            capped(RESPONSES, {"background": True}, limits)
+    assert capped(RESPONSES, {"background": True}, TOKENS)["background"] is True
+
+
+def test_bodies_are_looked_into_only_where_it_matters() -> None:
+    assert looks_into_bodies(TOKENS)
+    assert not looks_into_bodies(KeyLimits(requests_per_minute=1, jobs=1))

@@ -1,0 +1,178 @@
+"""Clients that keep a connection waiting, on a real uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http import auto
+
+from gptoss_bento.http import connections
+from gptoss_bento.http.connections import BoundedConnection
+
+PATIENCE_S = 0.2
+
+
+@pytest.fixture(autouse=True)
+def _bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedConnection, "max_head_bytes", 2048)
+    monkeypatch.setattr(BoundedConnection, "patience_s", PATIENCE_S)
+
+
+async def answer(_: Scope, __: Receive, send: Send) -> None:
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@asynccontextmanager
+async def served(app: ASGIApp = answer) -> AsyncIterator[int]:
+    """The port of a server."""
+    config = uvicorn.Config(app, http=BoundedConnection, lifespan="off", log_config=None, timeout_keep_alive=1)
+    server = uvicorn.Server(config)
+    listening = socket.create_server(("127.0.0.1", 0))
+    task = asyncio.create_task(server._serve([listening]))
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = server.force_exit = True
+        await task
+        listening.close()
+
+
+async def talk(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
+    """Sends pieces, listening meanwhile, and gives all that comes back until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    got = bytearray()
+
+    async def listen() -> None:
+        with suppress(ConnectionError):
+            while piece := await reader.read(65_536):
+                got.extend(piece)
+
+    listening = asyncio.create_task(listen())
+    with suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+    async with asyncio.timeout(5):
+        await listening
+    writer.close()
+    return bytes(got)
+
+
+GET = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
+
+
+async def test_a_usual_request_is_answered_also_in_pieces() -> None:
+    async with served() as port:
+        assert (await talk(port, GET + b"\r\n")).endswith(b"ok")
+        assert (await talk(port, *(bytes([byte]) for byte in GET + b"\r\n"))).endswith(b"ok")
+        large = b"x: " + b"y" * 1900 + b"\r\n"
+        assert (await talk(port, GET + large + b"\r\n")).endswith(b"ok")
+
+
+async def test_a_connection_may_bring_many_requests_that_are_large_together() -> None:
+    async with served() as port:
+        one = b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 1000 + b"\r\n\r\n"
+        assert (await talk(port, one, one, one, GET + b"\r\n", pause_s=0.01)).count(b"ok") == 4
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(GET + b"x: " + b"y" * 3000 + b"\r\n\r\n", id="value"),
+        pytest.param(b"GET /" + b"y" * 3000 + b" HTTP/1.1\r\n\r\n", id="path"),
+        pytest.param(GET + b"".join(b"x%d: y\r\n" % i for i in range(300)) + b"\r\n", id="number"),
+    ],
+)
+async def test_a_head_that_is_too_large_is_a_431(head: bytes) -> None:
+    async with served() as port:
+        assert (await talk(port, head)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_header_without_end_is_cut_before_it_is_there() -> None:
+    async with served() as port:
+        assert (await talk(port, GET + b"x: ", *[b"y" * 1000] * 10, pause_s=0.005)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_what_is_not_http_is_still_a_400() -> None:
+    async with served() as port:
+        assert (await talk(port, b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GE", GET])
+async def test_a_head_that_never_ends_is_not_waited_for(beginning: bytes) -> None:
+    async with served() as port, asyncio.timeout(2):
+        assert await talk(port, beginning) == b""
+
+
+async def test_a_request_may_take_as_long_as_it_takes() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(2 * PATIENCE_S)
+        await answer(scope, receive, send)
+
+    async with served(slow) as port:
+        assert (await talk(port, GET + b"\r\n")).endswith(b"ok")
+
+
+async def test_a_reader_that_does_not_read_is_cut_and_costs_no_memory() -> None:
+    ended, sent = asyncio.Event(), 0
+
+    async def endless(_: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+
+        async def listen() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            ended.set()
+
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        listening = asyncio.create_task(listen())
+        while not ended.is_set():
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            sent += 65_536
+            await asyncio.sleep(0)
+        await listening
+
+    async with served(endless) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(GET + b"\r\n")
+        async with asyncio.timeout(5):
+            await ended.wait()
+        writer.close()
+    assert sent < 64 * 2**20
+
+
+async def test_a_slow_reader_is_not_cut() -> None:
+    async def large(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in [b"x" * 2**20] * 40:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async with served(large) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET + b"\r\n")
+        got = b""
+        while piece := await reader.read(4 * 2**20):
+            got = piece
+            await asyncio.sleep(PATIENCE_S / 20)
+        writer.close()
+    assert b"end" in got
+
+
+def test_uvicorn_takes_this_protocol_where_it_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
+    connections.bound_connections(100_000, 7.0)
+    config = uvicorn.Config(answer, log_config=None)
+    config.load()
+
+    assert config.http_protocol_class is BoundedConnection
+    assert (BoundedConnection.max_head_bytes, BoundedConnection.patience_s) == (100_000, 7.0)

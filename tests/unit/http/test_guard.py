@@ -1,0 +1,210 @@
+"""What stands between a client and the engine's application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gptoss_bento.http.admission import Admission
+from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.guard import Guard
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.http.openai import OpenAIRoutes
+from gptoss_bento.keys import Key as OneKey
+from gptoss_bento.keys import KeyLimits, digest
+from gptoss_bento.native.fake_engine import FakeEngine
+from gptoss_bento.settings import ServerSettings
+from tests.fakes import FakeEngineApp, asgi_client
+from tests.unit.http.test_openai import is_openai_error
+
+CHAT = "/v1/chat/completions"
+BODY = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 5}
+SMALL = ServerSettings(max_openai_requests=2, max_openai_body_bytes=200, client_timeout=0.05)
+
+
+def guarded(app: ASGIApp, settings: ServerSettings = SMALL, **limits: Any) -> ASGIApp:
+    """The way of a request to the engine; with limits, everybody must bring the key `s3cret`."""
+    guard = Guard(lambda: app, Admission(), settings)
+    routes = Starlette(routes=[OpenAIRoutes(guard.app)])
+    ring = KeyRing([OneKey("alice", (digest("s3cret"),), KeyLimits(**limits))]) if limits else KeyRing()
+    return Authentication(routes, ring)
+
+
+@asynccontextmanager
+async def client_of(app: ASGIApp, settings: ServerSettings = SMALL, **limits: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with asgi_client(guarded(app, settings, **limits)) as client:
+        client.headers["Authorization"] = "Bearer s3cret"
+        yield client
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  # any condition
+            await asyncio.sleep(0.001)
+
+
+async def test_without_an_engine_there_is_nothing_to_guard() -> None:
+    guard = Guard(lambda: None, Admission(), SMALL)
+    async with asgi_client(Starlette(routes=[OpenAIRoutes(guard.app)])) as client:
+        assert (await client.post(CHAT, json=BODY)).status_code == 503
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", CHAT), ("POST", "/tokenize"), ("GET", "/v1/models")])
+async def test_what_may_pass_passes_unchanged(method: str, path: str) -> None:
+    async with client_of(FakeEngineApp()) as client:
+        response = await client.request(method, path, content=b'{"a": 1}' if method == "POST" else b"")
+
+    assert response.status_code == 200
+    assert response.json()["body"] == ('{"a": 1}' if method == "POST" else "")
+    assert not [name for name in response.headers if name.startswith("x-ratelimit")]
+
+
+async def pieces_of(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x" * 100
+
+
+@pytest.mark.parametrize("path", [CHAT, "/openai/v1/completions", "/tokenize", "/v1/responses", "/v1/messages"])
+async def test_a_body_that_is_too_large_is_a_413_counted_as_it_comes(path: str) -> None:
+    app = FakeEngineApp()
+    async with client_of(app) as client:
+        assert (await client.post(path, content=pieces_of(2))).status_code == 200
+        response = await client.post(path, content=pieces_of(3))
+
+    assert is_openai_error(response, 413, "at most 200 bytes")
+    assert len(app.scopes) == 1
+
+
+async def test_a_sender_that_never_ends_gets_a_408_and_takes_no_place() -> None:
+    sent: list[Message] = []
+    told = False
+
+    async def receive() -> Message:
+        nonlocal told
+        if not told:
+            told = True
+            return {"type": "http.request", "body": b"{", "more_body": True}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = FakeEngineApp()
+    scope: Scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+    await guarded(app)({**scope, "raw_path": CHAT.encode()}, receive, send)
+
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert app.scopes == []
+
+
+async def test_beyond_the_bound_it_is_a_429_that_says_when() -> None:
+    fake = FakeEngine()
+    fake.gate.clear()
+    async with client_of(fake.app()) as client:
+        running = [asyncio.create_task(client.post(CHAT, json=BODY)) for _ in range(2)]
+        await until(lambda: fake.running == 2)
+        refused = await client.post(CHAT, json=BODY)
+        assert is_openai_error(refused, 429, "This server may have 2 requests at once")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await client.get("/v1/models")).status_code == 200
+        assert (await client.post("/tokenize", json={"prompt": "a"})).status_code == 200
+        fake.gate.set()
+        assert [response.status_code for response in await asyncio.gather(*running)] == [200, 200]
+        assert (await client.post(CHAT, json=BODY)).status_code == 200
+
+
+async def test_a_request_that_fails_or_is_left_gives_its_place_back() -> None:
+    async def broken(_: Scope, __: Receive, ___: Send) -> None:
+        raise ZeroDivisionError
+
+    async with client_of(broken) as client:
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                await client.post(CHAT, json=BODY)
+
+    fake = FakeEngine()
+    fake.gate.clear()
+    async with client_of(fake.app()) as client:
+        for _ in range(3):
+            left = asyncio.create_task(client.post(CHAT, json={**BODY, "stream": True}))
+            await until(lambda: fake.running == 1)
+            left.cancel()
+            await asyncio.gather(left, return_exceptions=True)
+            await until(lambda: fake.running == 0)
+
+
+async def test_a_key_has_its_own_rates_and_hears_where_they_stand() -> None:
+    async with client_of(FakeEngine().app(), requests_per_minute=2, tokens_per_minute=600) as client:
+        first = await client.post(CHAT, json=BODY)
+        assert first.headers["x-ratelimit-limit-requests"] == "2"
+        assert first.headers["x-ratelimit-remaining-requests"] == "1"
+        second = await client.post(CHAT, json=BODY)
+        # three words of prompt and five tokens of answer, known after the answer
+        assert (first.headers["x-ratelimit-remaining-tokens"], second.headers["x-ratelimit-remaining-tokens"]) == (
+            "600",
+            "592",
+        )
+        third = await client.post(CHAT, json=BODY)
+
+    assert is_openai_error(third, 429, "This key may make 2 requests in 60 s")
+    assert third.headers["retry-after"] == "30"
+    assert third.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+async def test_a_stream_that_is_left_is_charged_for_what_it_used() -> None:
+    fake = FakeEngine(delay_s=0.001)
+    async with client_of(fake.app(), tokens_per_minute=600) as client:
+        left = asyncio.create_task(client.post(CHAT, json={**BODY, "stream": True, "max_tokens": 500}))
+        await until(lambda: fake.running == 1)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        response = await client.post(CHAT, json=BODY)
+
+    assert int(response.headers["x-ratelimit-remaining-tokens"]) < 600
+
+
+async def test_a_key_may_have_so_many_at_once() -> None:
+    fake = FakeEngine()
+    fake.gate.clear()
+    async with client_of(fake.app(), streams=1) as client:
+        running = asyncio.create_task(client.post(CHAT, json=BODY))
+        await until(lambda: fake.running == 1)
+        refused = await client.post("/v1/completions", json={"prompt": "a"})
+        fake.gate.set()
+        await running
+
+    assert is_openai_error(refused, 429, "This key may have 1 requests at once")
+    assert not [name for name in refused.headers if name.startswith("x-ratelimit")]
+
+
+async def test_a_keys_caps_are_put_in_or_refused() -> None:
+    fake = FakeEngine()
+    async with client_of(fake.app(), max_tokens=9, reasoning_effort="low") as client:
+        await client.post(CHAT, json={"messages": BODY["messages"], "model": "fake-model"})
+        too_many = await client.post(CHAT, json={**BODY, "max_tokens": 10})
+        no_json = await client.post(CHAT, content=b'{"max_tokens": NaN}')
+        no_object = await client.post(CHAT, content=b"[]")
+
+    assert (fake.requests[0]["max_completion_tokens"], fake.requests[0]["reasoning_effort"]) == (9, "low")
+    assert is_openai_error(too_many, 400, "max_tokens must be a whole number of at most 9")
+    assert too_many.json()["error"]["param"] == "max_tokens"
+    assert is_openai_error(no_json, 400, "not JSON")
+    assert is_openai_error(no_object, 400, "JSON object")
+    assert len(fake.requests) == 1
+
+
+async def test_the_engine_reads_what_was_looked_at() -> None:
+    app = FakeEngineApp()
+    async with client_of(app, max_tokens=9) as client:
+        response = await client.post(CHAT, content=b'{"max_tokens": 90, "max_tokens": 9}')
+
+    assert response.json()["body"] == '{"max_tokens":9}'

@@ -1,0 +1,111 @@
+"""The keys that are valid now."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.keys import listed_keys
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "keys.yaml"
+    file.write_text("alice: {key: first}\n")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def names(ring: KeyRing, *keys: str) -> list[str | None]:
+    found = [ring.find(key) for key in keys]
+    return [key.name if key else None for key in found]
+
+
+def test_with_no_source_it_is_open() -> None:
+    assert KeyRing().is_open
+    assert not KeyRing(listed_keys(["a"])).is_open
+    assert not KeyRing(closed=True).is_open
+
+
+def test_keys_of_variables_and_of_the_file_are_valid_together(file: Path) -> None:
+    ring = KeyRing(listed_keys(["listed"]), file)
+
+    assert not ring.is_open
+    assert names(ring, "listed", "first", "other", "") == ["key-1", "alice", None, None]
+    alice = ring.named("alice")
+    assert alice is not None
+    assert ring.find("first") == alice
+    assert ring.named("bob") is None
+
+
+def test_a_changed_file_counts_within_a_second(file: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    ring = KeyRing((), file, clock=clock)
+    file.write_text("alice: {key: second}\nbob: {key: third}\n")
+    assert names(ring, "first", "second") == ["alice", None]
+    clock.now += 1
+    assert names(ring, "first", "second", "third") == [None, "alice", "bob"]
+    assert "2 keys are valid now: alice, bob" in caplog.text
+    assert "second" not in caplog.text
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, clock: Clock) -> None:
+    import os
+
+    ring = KeyRing((), file, clock=clock)
+    seen = file.stat()
+    other = file.with_name("other")
+    other.write_text("alice: {key: secnd}\n")
+    os.utime(other, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    other.replace(file)
+    clock.now += 1
+
+    assert names(ring, "first", "secnd") == [None, "alice"]
+
+
+@pytest.mark.parametrize("content", ["", "alice: {key: [s3cret}", "alice: {key: s3cret, jobs: 0}", None])
+def test_a_file_gone_wrong_opens_nothing_and_closes_nothing(
+    file: Path, clock: Clock, content: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = KeyRing((), file, clock=clock)
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    clock.now += 1
+
+    assert names(ring, "first", "s3cret") == ["alice", None]
+    assert not ring.is_open
+    clock.now += 1
+    assert names(ring, "first") == ["alice"]
+    assert caplog.text.count("API_KEYS_FILE") == 2  # the first keys, and the trouble once
+    assert "s3cret" not in caplog.text
+
+
+def test_a_key_of_the_file_that_is_also_a_fixed_one_is_trouble(file: Path, clock: Clock) -> None:
+    ring = KeyRing(listed_keys(["listed"]), file, clock=clock)
+    file.write_text("bob: {key: listed}\n")
+    clock.now += 1
+
+    assert names(ring, "listed", "first") == ["key-1", "alice"]

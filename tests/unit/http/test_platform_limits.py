@@ -1,0 +1,93 @@
+"""RunPod's published limits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gptoss_bento.http.admission import PLATFORM_RULES, Admission
+from gptoss_bento.http.platform_limits import PlatformLimits, operation
+from tests.fakes import asgi_client
+from tests.unit.http.test_openai import is_openai_error
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/run", "run"),
+        ("/v2/local/runsync", "runsync"),
+        ("/generate", "runsync"),
+        ("/v2/local/status/abc-u1", "status"),
+        ("/status-sync/abc-u1", "status-sync"),
+        ("/stream/abc", "stream"),
+        ("/v2/a/cancel/abc", "cancel"),
+        ("/v2/a/purge-queue", "purge-queue"),
+        ("/v1/chat/completions", "openai"),
+        ("/openai/v1/models", "openai"),
+        ("/v2/a/openai/v1/completions", "openai"),
+        ("/health", "health"),
+        ("/livez", "livez"),
+        ("/", ""),
+        ("/v2/a/run/b/c", ""),
+    ],
+)
+def test_each_path_is_an_operation(path: str, expected: str) -> None:
+    assert operation(path) == expected
+
+
+def test_the_limits_are_those_that_runpod_publishes() -> None:
+    limits = {name: (rule.requests and rule.requests.limit, rule.at_once) for name, rule in PLATFORM_RULES.items()}
+
+    assert limits == {
+        "runsync": (2000, 400),
+        "run": (1000, 200),
+        "status": (2000, 400),
+        "status-sync": (2000, 400),
+        "stream": (2000, 400),
+        "cancel": (100, 20),
+        "purge-queue": (2, None),
+        "openai": (2000, 400),
+    }
+    assert {rule.requests.period_s for rule in PLATFORM_RULES.values() if rule.requests} == {10}
+
+
+def app_of(inner: ASGIApp) -> PlatformLimits:
+    return PlatformLimits(inner, Admission(clock=lambda: 1.0))
+
+
+async def test_beyond_the_rate_it_is_a_429_of_the_job_api() -> None:
+    async with asgi_client(app_of(PlainTextResponse("through"))) as client:
+        answers = [await client.post("/v2/local/purge-queue") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].json() == {"error": "Calls of purge-queue may make 2 requests in 10 s. Try again later."}
+    assert answers[2].headers["retry-after"] == "5"
+
+
+async def test_at_once_only_so_many_and_openais_shape_on_its_routes() -> None:
+    gate = asyncio.Event()
+    inside = 0
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal inside
+        inside += 1
+        await gate.wait()
+        await PlainTextResponse("through")(scope, receive, send)
+
+    async with asgi_client(app_of(waiting)) as client:
+        running = [asyncio.create_task(client.post("/cancel/a")) for _ in range(20)]
+        chats = [asyncio.create_task(client.get("/v1/models")) for _ in range(400)]
+        async with asyncio.timeout(5):
+            while inside < 420:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        job, chat = await client.post("/cancel/a"), await client.get("/v1/models")
+        gate.set()
+        answers: list[httpx.Response] = await asyncio.gather(*running, *chats)
+
+    assert job.status_code == 429
+    assert is_openai_error(chat, 429, "Calls of openai may have 400 requests at once")
+    assert {answer.status_code for answer in answers} == {200}

@@ -1,0 +1,93 @@
+"""Numbers that several processes see. A second table on the same file stands for another process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptoss_bento.http import shared_table
+from gptoss_bento.http.shared_table import SharedTable
+from tests.server import REPOSITORY
+
+
+def test_a_new_row_is_empty_and_keeps_what_is_written() -> None:
+    table = SharedTable()
+    row = table.row("alice")
+    assert (row.bucket(0), row.bucket(1), row.in_use) == ((0, 0), (0, 0), 0)
+    row.set_bucket(1, -2.5, 10.0)
+    row.use(2)
+    row.use(-1)
+    assert table.row("alice") is row
+    assert (row.bucket(0), row.bucket(1), row.in_use) == ((0, 0), (-2.5, 10.0), 1)
+    assert table.row("bob").in_use == 0
+
+
+def test_without_a_file_nobody_else_sees_it() -> None:
+    SharedTable().row("alice").use(1)
+    assert SharedTable().row("alice").in_use == 0
+
+
+OTHER = """
+import sys
+from pathlib import Path
+from gptoss_bento.http.shared_table import SharedTable
+row = SharedTable(Path(sys.argv[1])).row("alice")
+row.use(3)
+row.set_bucket(0, 7.0, 1.0)
+print(row.in_use, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_count_together_and_one_that_is_gone_not_any_more(tmp_path: Path) -> None:
+    file = tmp_path / "limits"
+    mine = SharedTable(file).row("alice")
+    mine.use(1)
+    command = [sys.executable, "-c", OTHER, str(file)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "4\n"
+        assert (mine.in_use, mine.bucket(0)) == (4, (7.0, 1.0))
+        other.kill()
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as next_one:
+        assert next_one.stdout is not None
+        assert next_one.stdout.readline() == "4\n"  # it took the place of the one before, whose 3 are gone
+        next_one.kill()
+
+
+def test_nobody_waits_for_a_process_that_holds_the_lock_and_stands_still(tmp_path: Path) -> None:
+    file = tmp_path / "limits"
+    table = SharedTable(file)
+    held = os.open(file, os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    table.row("alice").use(1)
+    with table.locked():
+        assert table.row("alice").in_use == 1
+    os.close(held)
+
+
+def test_the_file_is_for_this_user_alone(tmp_path: Path) -> None:
+    SharedTable(tmp_path / "limits")
+    assert (tmp_path / "limits").stat().st_mode & 0o077 == 0
+
+
+def test_many_names_have_rows_of_their_own() -> None:
+    table = SharedTable()
+    for number in range(500):
+        table.row(f"key {number}").use(number)
+    assert [table.row(f"key {number}").in_use for number in range(500)] == list(range(500))
+
+
+def test_too_many_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_table, "ROWS", 2)
+    table = SharedTable()
+    table.row("a"), table.row("b")
+    with pytest.raises(RuntimeError, match="more than 2 names"):
+        table.row("c")

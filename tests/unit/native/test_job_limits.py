@@ -1,0 +1,78 @@
+"""What keys mean for jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gptoss_bento.http.admission import Admission, RefusedError
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.keys import Key, KeyLimits, digest
+from gptoss_bento.native.job_limits import JobLimits, limited_request
+from gptoss_bento.native.payload import InputError, Models
+from gptoss_bento.settings import ServerSettings
+
+ALICE = Key("alice", (digest("s3cret"),), KeyLimits(requests_per_minute=2, tokens_per_minute=100))
+BOB = Key("bob", (digest("other"),))
+
+
+@pytest.fixture
+def limits() -> JobLimits:
+    return JobLimits(KeyRing([ALICE, BOB]), Admission(clock=lambda: 1.0))
+
+
+def test_submissions_are_requests(limits: JobLimits) -> None:
+    limits.admit(ALICE)
+    limits.admit(ALICE)
+    with pytest.raises(RefusedError, match="2 requests"):
+        limits.admit(ALICE)
+    for key in (BOB, None):
+        for _ in range(5):
+            limits.admit(key)
+
+
+def test_what_a_job_used_is_charged_to_its_key_by_name(limits: JobLimits) -> None:
+    limits.charge("alice", 100)
+    limits.charge("bob", 100)
+    limits.charge("gone", 100)
+    limits.charge(None, 100)
+    with pytest.raises(RefusedError, match="100 tokens"):
+        limits.admit(ALICE)
+    limits.admit(BOB)
+
+
+def test_todays_limits_count(limits: JobLimits) -> None:
+    assert limits.of("alice") == ALICE.limits
+    assert limits.of("gone") == limits.of(None) == KeyLimits()
+
+
+def request(given: dict[str, Any], **limits: Any) -> dict[str, Any]:
+    settings = ServerSettings(native_default_max_tokens=50)
+    return dict(limited_request(given, settings, Models(), KeyLimits(**limits)).body or {})
+
+
+def test_caps_hold_in_every_shape_of_input() -> None:
+    chat: list[dict[str, str]] = [{"role": "user", "content": "a"}]
+    assert request({"prompt": "a"}, max_tokens=9)["max_tokens"] == 9
+    assert request({"messages": chat}, max_tokens=9, reasoning_effort="low")["reasoning_effort"] == "low"
+    assert request({"openai_input": {"messages": chat}}, max_tokens=9)["max_completion_tokens"] == 9
+    for given in (
+        {"prompt": "a", "sampling_params": {"max_tokens": 10}},
+        {"openai_route": "/v1/completions", "openai_input": {"prompt": "a", "max_tokens": 10}},
+        {"route": "/v1/completions", "body": {"prompt": "a", "max_tokens": 10}},
+    ):
+        with pytest.raises(InputError, match="max_tokens must be a whole number of at most 9 with this key, got 10"):
+            request(given, max_tokens=9)
+
+
+def test_routes_whose_caps_are_unknown_are_closed_to_a_key_that_has_some() -> None:
+    other = {"route": "/v1/chat/completions/batch", "body": {"messages": []}}
+    assert request(other) == {"messages": []}
+    with pytest.raises(InputError, match="not available to this key"):
+        request(other, max_tokens=9)
+    assert request({"route": "/tokenize", "body": {"prompt": "a"}}, max_tokens=9) == {"prompt": "a"}
+
+
+def test_without_caps_nothing_changes() -> None:
+    assert request({"prompt": "a"}, jobs=1)["max_tokens"] == 50

@@ -1,0 +1,106 @@
+"""Keys and what each may use, read from text; no key in any error."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from gptoss_bento.keys import Key, KeyLimits, KeysError, digest, listed_keys, read_keys, shared_keys
+
+UNPRINTABLE = "must be of printable ASCII characters without spaces and commas, and not empty"
+HASH = hashlib.sha256(b"s3cret").hexdigest()
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(KeysError) as caught:
+        read_keys(text)
+    assert "s3cret" not in str(caught.value)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize("text", ["s3cret", f"sha256:{HASH}", f"sha256:{HASH.upper()}"])
+def test_a_key_is_given_in_plain_or_as_its_hash(text: str) -> None:
+    assert read_keys(f"alice: {{key: '{text}'}}") == (Key("alice", (digest("s3cret"),)),)
+    assert listed_keys([text]) == (Key("key-1", (digest("s3cret"),)),)
+
+
+def test_an_entry_may_have_several_keys_and_every_limit() -> None:
+    (key,) = read_keys("""
+        alice:
+          key: [old, new]
+          requests_per_minute: 60
+          tokens_per_minute: 100000
+          streams: 4
+          jobs: 10
+          max_tokens: 4096
+          reasoning_effort: low
+    """)
+
+    assert key.digests == (digest("old"), digest("new"))
+    assert key.limits == KeyLimits(
+        requests_per_minute=60, tokens_per_minute=100_000, streams=4, jobs=10, max_tokens=4096, reasoning_effort="low"
+    )
+
+
+def test_json_is_good_too() -> None:
+    assert [key.name for key in read_keys('{"a": {"key": "x"}, "b": {"key": "y"}}')] == ["a", "b"]
+
+
+def test_a_key_is_in_no_representation() -> None:
+    key = read_keys("alice: {key: s3cret}")[0]
+
+    assert "s3cret" not in repr(key)
+    assert HASH not in repr(key)
+    assert digest("s3cret").hex() not in repr(key)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", ["it must have one entry a key, `name: {key: …}`, and at least one"]),
+        ("s3cret,other", ["it must have one entry a key, `name: {key: …}`, and at least one"]),
+        ("alice: s3cret", ["alice: must have `key:` and limits below it"]),
+        ("alice: {jobs: 1}", ["alice: key is missing"]),
+        ("alice: {key: }", ["alice: key must be a text, in quotes, or a list of texts"]),
+        ("alice: {key: 123}", ["alice: key must be a text, in quotes, or a list of texts"]),
+        ("alice: {key: []}", ["alice: key must not be an empty list"]),
+        ("alice: {key: ''}", [f"alice: key {UNPRINTABLE}"]),
+        ("alice: {key: 'a b'}", [f"alice: key {UNPRINTABLE}"]),
+        ("alice: {key: 'sha256:12'}", ["alice: key must have 64 hex digits after `sha256:`"]),
+        ("alice: {key: s3cret, jobs: 0}", ["alice: jobs must be a whole number of at least 1, got 0"]),
+        ("alice: {key: s3cret, jobs: '2'}", ["alice: jobs must be a whole number of at least 1, got '2'"]),
+        ("a: {key: a, reasoning_effort: most}", ["a: reasoning_effort must be low, medium or high, got 'most'"]),
+        ("alice: {key: a, max_token: 1}", ["alice: max_token is unknown; did you mean max_tokens?"]),
+        ("1: {key: a}", ["a name must be of letters, digits, `_`, `.` and `-`, 64 at most (numbers in quotes)"]),
+        ("a: {key: s3cret}\nb: {key: s3cret}", ["b: its key is also that of a"]),
+        ("a: {key: x}\na: {key: y}", ["a stands twice in the mapping that begins at line 1"]),
+        ("a: {key: x, key: y}", ["key stands twice in the mapping that begins at line 1"]),
+        ("a: {key: [s3cret}", ["it is not YAML (line 1, column 17)"]),
+        ("a: {key: *s3cret}", ["it is not YAML (line 1, column 10)"]),
+        ("a: {key: \x01}", ["it is not YAML"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_entry_and_without_a_key(text: str, found: list[str]) -> None:
+    assert problems(text) == found
+
+
+def test_a_key_in_the_wrong_place_is_not_shown() -> None:
+    assert "known: " in problems("alice: {key: a, s3cret: 1}")[0]
+    assert "a name must be" in problems("'s3cret!': {key: a}")[0]
+
+
+def test_all_problems_come_at_once() -> None:
+    assert len(problems("a: {jobs: 0}\nb: {key: x, streams: -1}\nc: 3")) == 4
+
+
+@pytest.mark.parametrize("text", ["", "a b", "ключ", "sha256:12"])
+def test_a_listed_key_that_no_client_could_send_is_refused(text: str) -> None:
+    with pytest.raises(KeysError, match=r"^key 2 must"):
+        listed_keys(["good", text])
+
+
+def test_names_and_keys_are_unique_over_all_sources() -> None:
+    one, two = read_keys("a: {key: x}"), read_keys("a: {key: y}\nb: {key: x}")
+
+    assert shared_keys((*one, *two)) == ["a: there are two entries of this name", "b: its key is also that of a"]

@@ -24,6 +24,7 @@ from gptoss_bento.app import Worker, build_app, find_team
 from gptoss_bento.environment import server_settings, take_api_keys, tls_settings
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.description import Description
+from gptoss_bento.http.direct_streaming import DirectStreaming
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.native.generate import GenerateApi
 
@@ -64,3 +65,4 @@ GptOss.add_asgi_middleware(  # type: ignore[attr-defined]
     engine_app=lambda: worker.engine.app if worker.engine else None,
     locked=bool(keys),
 )
+GptOss.add_asgi_middleware(DirectStreaming)  # type: ignore[attr-defined]

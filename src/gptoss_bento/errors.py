@@ -8,7 +8,8 @@
     ├── JobStoreError          75  the database of the jobs does not answer
     ├── EngineStartError       70  vLLM refused to start
     ├── EngineDiedError        75  vLLM was serving and died, or a start took too long
-    └── WorkerDiedError        75  a worker process was killed
+    ├── WorkerDiedError        75  a worker process was killed
+    └── BenchmarkError          1  what was measured says nothing; `gptoss-bento bench` only
 
 The number is the exit code of the whole service, taken from sysexits.h. 75 (EX_TEMPFAIL) is the only one after which
 starting again unchanged is likely to help; docs/exit-codes.md says what to do about each.
@@ -67,3 +68,7 @@ class JobStoreError(GptOssBentoError):
     """The database that keeps the jobs could not be opened; a new start may help."""
 
     exit_code = 75
+
+
+class BenchmarkError(GptOssBentoError):
+    """A request of a benchmark failed, or what is to be measured is not there; the figures would say nothing."""

@@ -72,7 +72,8 @@ class InstantExecutor(Executor):  # type: ignore[misc]  # vLLM's classes are unt
         """Gives the tokens already here, so that vLLM need not ask for a sampling step."""
         self._answers.forget(scheduler_output.finished_req_ids)
         for request in scheduler_output.scheduled_new_reqs:
-            self._answers.begin(request.req_id, request.prompt_token_ids or ())
+            length = request.sampling_params.max_tokens if request.sampling_params else None
+            self._answers.begin(request.req_id, request.prompt_token_ids or (), length)
         scheduled = scheduler_output.num_scheduled_tokens
         sampled = [
             self._answers.tokens(request_id, computed + scheduled[request_id])

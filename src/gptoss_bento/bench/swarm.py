@@ -138,16 +138,22 @@ async def _run(ask: Ask, streams: int, start: float, number: int) -> Heard:
     loop = asyncio.get_running_loop()
     opened = [await loop.create_connection(_Connection, url.hostname, url.port) for _ in range(streams)]
     requests = [[ask.request(prompt(f"{number} {k} {i}")) for i in range(ask.requests)] for k in range(streams)]
-    await asyncio.sleep(start - time.perf_counter())
+    try:
+        await asyncio.sleep(start - time.perf_counter())
+        return await _all_streams([connection for _, connection in opened], requests, ask.streaming)
+    finally:
+        for transport, _ in opened:
+            transport.abort()
+        await asyncio.sleep(0)  # they close in the loop's next turn
+
+
+async def _all_streams(connections: list[_Connection], requests: list[list[bytes]], streaming: bool) -> Heard:
     heard = Heard(started=time.perf_counter())
     before = time.process_time()
-    await asyncio.gather(
-        *(_stream(connection, mine, ask.streaming, heard) for (_, connection), mine in zip(opened, requests, strict=True))
-    )
+    streams = zip(connections, requests, strict=True)
+    await asyncio.gather(*(_stream(connection, mine, streaming, heard) for connection, mine in streams))
     heard.cpu_s = time.process_time() - before
     heard.ended = time.perf_counter()
-    for transport, _ in opened:
-        transport.close()
     return heard
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from gptoss_bento.bench.random_answers import RandomAnswers, Vocabulary, vocabulary
 
-WORDS = {"<|start|>": 90, "assistant": 7, "<|channel|>": 91, "final": 8, "<|message|>": 92}
-HARMONY = Vocabulary(text=(1, 2, 3), turn=(90, 7), header=(91, 8, 92))
+WORDS = {"<|start|>": 90, "assistant": 7, "<|channel|>": 91, "final": 8, "<|message|>": 92, "<|return|>": 93}
+HARMONY = Vocabulary(text=(1, 2, 3), turn=(90, 7), header=(91, 8, 92), end=(93,))
 
 
 class FakeTokenizer:
@@ -14,7 +14,7 @@ class FakeTokenizer:
     vocab_size = 10
     pieces = ("a", " b", "\ufffd", "ü", "\n", "", "x\ufffd", "assistant", "final", "é")
 
-    def __init__(self, special: Sequence[int] = (90, 91, 92)) -> None:
+    def __init__(self, special: Sequence[int] = (90, 91, 92, 93)) -> None:
         self.all_special_ids = special
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -30,19 +30,19 @@ def test_only_whole_printable_characters_are_drawn() -> None:
 
 
 def test_special_tokens_are_not_drawn() -> None:
-    assert set(vocabulary(FakeTokenizer(special=(0, 1, 90, 91, 92))).text) == {3, 7, 8, 9}
+    assert set(vocabulary(FakeTokenizer(special=(0, 1, 90, 91, 92, 93))).text) == {3, 7, 8, 9}
 
 
 def test_harmonys_tokens_are_known_where_they_are_special() -> None:
     found = vocabulary(FakeTokenizer())
 
-    assert (found.turn, found.header) == ((90, 7), (91, 8, 92))
+    assert (found.turn, found.header, found.end) == ((90, 7), (91, 8, 92), (93,))
 
 
 def test_another_tokenizer_has_no_harmony() -> None:
     found = vocabulary(FakeTokenizer(special=()))
 
-    assert (found.turn, found.header) == ((), ())
+    assert (found.turn, found.header, found.end) == ((), (), ())
 
 
 def test_a_request_gets_a_token_a_step_once_its_prompt_is_through() -> None:
@@ -68,14 +68,22 @@ def test_a_preempted_request_is_computed_again_before_it_goes_on() -> None:
     assert len(answers.tokens("r", 12)) == 1
 
 
-def test_a_chat_answer_opens_its_message() -> None:
+def test_a_chat_answer_is_a_whole_message() -> None:
     answers = RandomAnswers(HARMONY)
-    answers.begin("chat", [5, 6, 90, 7])
+    answers.begin("chat", [5, 6, 90, 7], max_tokens=6)
 
-    tokens = [answers.tokens("chat", 4 + step)[0] for step in range(5)]
+    tokens = [answers.tokens("chat", 4 + step)[0] for step in range(6)]
 
     assert tokens[:3] == [91, 8, 92]
-    assert set(tokens[3:]) <= set(HARMONY.text)
+    assert set(tokens[3:5]) <= set(HARMONY.text)
+    assert tokens[5] == 93
+
+
+def test_a_completion_is_nothing_but_text() -> None:
+    answers = RandomAnswers(HARMONY)
+    answers.begin("completion", [5, 6], max_tokens=4)
+
+    assert {answers.tokens("completion", 2 + step)[0] for step in range(4)} <= set(HARMONY.text)
 
 
 def test_an_id_that_ended_can_come_again() -> None:

@@ -293,7 +293,7 @@ def _started(profile: str | None) -> Iterator[str]:
 
 @contextmanager
 def _job_store(settings: Settings) -> Iterator[dict[str, str]]:
-    """A store for a server to be measured, if none is named: the default is where others of this machine keep theirs."""
+    """A store for a server to be measured, if none is named: by default, others of this machine keep theirs there."""
     with tempfile.TemporaryDirectory() as folder:
         yield {} if settings.server.job_store_url else {"JOB_STORE_URL": f"sqlite:///{folder}/jobs.sqlite3"}
 

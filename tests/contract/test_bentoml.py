@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bentoml
+import prometheus_client
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -119,9 +120,11 @@ def test_a_stream_arrives_whole_with_its_request_id(streaming: TestClient) -> No
 
 def test_a_stream_is_counted_once_in_the_metrics(streaming: TestClient) -> None:
     def count(metric: str) -> float:
-        lines = streaming.get("/metrics").text.splitlines()
-        found = [line for line in lines if line.startswith(metric) and 'endpoint="/v1/chat/completions"' in line]
-        return sum(float(line.split()[-1]) for line in found if 'code="200"' in line)
+        samples = [sample for each in prometheus_client.REGISTRY.collect() for sample in each.samples]
+        labels = {"endpoint": "/v1/chat/completions", "http_response_code": "200"}
+        return sum(
+            sample.value for sample in samples if sample.name == metric and labels.items() <= sample.labels.items()
+        )
 
     before = count("bentoml_service_request_total")
     streaming.post("/v1/chat/completions")

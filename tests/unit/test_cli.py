@@ -17,9 +17,8 @@ from typer.testing import CliRunner, Result
 from gptoss_bento import artifacts, cli, hardware
 from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.bench import compare as comparison
-from gptoss_bento.bench import frontend
+from gptoss_bento.bench import frontend, servers
 from gptoss_bento.bench import jobs as job_bench
-from gptoss_bento.bench import servers
 from gptoss_bento.bench.compare import Shape
 from gptoss_bento.bench.load import Load
 from gptoss_bento.bench.report import Run

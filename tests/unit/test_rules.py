@@ -80,7 +80,15 @@ def test_only_environment_touches_the_environment_variables() -> None:
     assert {module for module in MODULES if names & set(touched_of_os(module))} == {"environment.py"}
 
 
-PURE = ["plan.py", "estimate.py", "goal.py", "redaction.py", "http/paths.py", "bench/report.py", "bench/random_answers.py"]
+PURE = [
+    "plan.py",
+    "estimate.py",
+    "goal.py",
+    "redaction.py",
+    "http/paths.py",
+    "bench/report.py",
+    "bench/random_answers.py",
+]
 PURE_JOBS = ["batching", "harmony", "job", "json_text", "output", "payload", "sampling", "token_text"]
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 from gptoss_bento.bench.load import prompt
@@ -29,6 +29,7 @@ _END_OF_HEADERS, _END_OF_CHUNKS, _EVENT = b"\r\n\r\n", b"\r\n0\r\n\r\n", b"data:
 _TOKENS = re.compile(rb'"completion_tokens":(\d+)')
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _AFTER_THE_TEXT = 2  # events: the usage, and [DONE]
+_MOST_REQUESTS = 10**7  # of one process in one load; their prompts are numbered
 _SHOWN = 300  # characters of an answer that is no success
 _numbers = itertools.count()
 
@@ -136,8 +137,9 @@ def _hear(ask: Ask, streams: int, start: float, number: int) -> Heard:
 async def _run(ask: Ask, streams: int, start: float, number: int) -> Heard:
     url = urlsplit(ask.url)
     loop = asyncio.get_running_loop()
-    opened = [await loop.create_connection(_Connection, url.hostname, url.port) for _ in range(streams)]
-    requests = [[ask.request(prompt(f"{number} {k} {i}")) for i in range(ask.requests)] for k in range(streams)]
+    opened = [await loop.create_connection(_Connection, str(url.hostname), url.port or 80) for _ in range(streams)]
+    numbers = itertools.count(number * _MOST_REQUESTS)
+    requests = [[ask.request(prompt(next(numbers))) for _ in range(ask.requests)] for _ in range(streams)]
     try:
         await asyncio.sleep(start - time.perf_counter())
         return await _all_streams([connection for _, connection in opened], requests, ask.streaming)

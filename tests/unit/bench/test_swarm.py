@@ -96,9 +96,9 @@ def test_each_message_is_timed(server: Server, clients: Swarm) -> None:
         heard = clients.ask(ask(url), streams=1)
 
     assert len(heard.gaps_s) == 6
-    assert all(0.0005 < gap < 0.1 for gap in heard.gaps_s)
-    assert all(0 < first < whole for first, whole in zip(heard.first_s, heard.whole_s, strict=True))
-    assert 0 < sum(heard.whole_s) <= heard.ended - heard.started
+    assert min(heard.gaps_s) >= 0
+    assert sum(heard.gaps_s) == pytest.approx(sum(heard.whole_s) - sum(heard.first_s))
+    assert 0 < sum(heard.first_s) <= sum(heard.whole_s) <= heard.ended - heard.started
 
 
 def test_an_answer_in_one_piece_is_timed_as_a_whole(server: Server, clients: Swarm) -> None:

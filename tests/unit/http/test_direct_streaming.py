@@ -99,7 +99,9 @@ async def test_an_answer_in_one_piece_is_seen_whole() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"all"})
 
-    app = Starlette(middleware=[Middleware(Watching, passed=passed), Middleware(DirectStreaming), Middleware(_only(whole))])
+    app = Starlette(
+        middleware=[Middleware(Watching, passed=passed), Middleware(DirectStreaming), Middleware(_only(whole))]
+    )
     await started(app)
 
     assert await text_of(app) == "all"

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -189,8 +189,11 @@ def bench_frontend(
     from gptoss_bento.bench.frontend import Shape, as_json, notes, rows
 
     shape = Shape(_numbers(streams), _routes(routes), max_tokens, requests, rounds, workers, clients)
-    found = _compare_frontends(profile, shape)
-    output.write_text(json.dumps(as_json(found), indent=2) + "\n")
+
+    def keep(found: frontend.Measured) -> None:
+        output.write_text(json.dumps(as_json(found), indent=2) + "\n")
+
+    found = _compare_frontends(profile, shape, keep)
     table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
     for row in rows(found):
         table.add_row(row.figure, _figure(row.ours, 1), _figure(row.bare, 1), _figure(row.ratio, 3))
@@ -298,7 +301,9 @@ def _job_store(settings: Settings) -> Iterator[dict[str, str]]:
         yield {} if settings.server.job_store_url else {"JOB_STORE_URL": f"sqlite:///{folder}/jobs.sqlite3"}
 
 
-def _compare_frontends(profile: str | None, shape: frontend.Shape) -> frontend.Measured:
+def _compare_frontends(
+    profile: str | None, shape: frontend.Shape, keep: Callable[[frontend.Measured], None]
+) -> frontend.Measured:
     from gptoss_bento.bench import frontend
 
     seats = {} if "max_num_seqs" in environment.load_settings().engine else {"MAX_NUM_SEQS": str(max(shape.streams))}
@@ -308,7 +313,7 @@ def _compare_frontends(profile: str | None, shape: frontend.Shape) -> frontend.M
     variables = _server_variables(profile, settings, planned, found) | {"API_WORKERS": str(shape.workers)}
     with _job_store(settings) as store:
         name = planned.served_names.value[0]
-        return frontend.compare(planned.argv(found.model), {**variables, **store}, name, shape, console.print)
+        return frontend.compare(planned.argv(found.model), {**variables, **store}, name, shape, console.print, keep)
 
 
 def _server_variables(profile: str | None, settings: Settings, planned: EnginePlan, found: Artifacts) -> dict[str, str]:

@@ -82,7 +82,12 @@ class Measured:
 
 
 def compare(
-    argv: Sequence[str], variables: dict[str, str], model: str, shape: Shape, tell: Callable[[str], None]
+    argv: Sequence[str],
+    variables: dict[str, str],
+    model: str,
+    shape: Shape,
+    tell: Callable[[str], None],
+    keep: Callable[[Measured], None],
 ) -> Measured:
     """Starts both servers and loads them in turn.
 
@@ -90,6 +95,7 @@ def compare(
         argv: vLLM's arguments as this service plans them, with `EXECUTOR`; bare vLLM gets the same.
         variables: what both need in their environment.
         tell: is told what happens.
+        keep: is given what there is after each round, so that a run that is broken off leaves its rounds.
 
     Raises:
         EngineStartError: one of them did not start.
@@ -108,7 +114,9 @@ def compare(
             tell(f"round {number + 1} of {shape.rounds}")
             for name, loads in _round(number, running, model, clients, shape).items():
                 found[name].append(loads)
-    return Measured(shape, tuple(found[OURS]), tuple(found[BARE]))
+            measured = Measured(shape, tuple(found[OURS]), tuple(found[BARE]))
+            keep(measured)
+    return measured
 
 
 def _commands(argv: Sequence[str], workers: int) -> dict[str, Callable[[int], list[str]]]:
@@ -200,7 +208,7 @@ def _figures(loads: Sequence[Load]) -> Iterator[tuple[str, float]]:
 def notes(found: Measured) -> list[str]:
     """What must be known to read the table."""
     busiest = max(load.client_busy for rounds in (found.ours, found.bare) for loads in rounds for load in loads)
-    told = [f"Medians of {found.shape.rounds} rounds. A client process was busy for {busiest:.0%} of the time at most."]
+    told = [f"Medians of {len(found.ours)} rounds. A client process was busy for {busiest:.0%} of the time at most."]
     if busiest > _BUSY:
         told.append("warning: the clients may be what was measured. Ask with more of them: --clients.")
     return told

@@ -64,7 +64,16 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def measure(shape: Shape = SMALL) -> Measured:
-    return compare(["--model=m", "--seed=1"], {"PROFILE": "demo"}, "m", shape, lambda _: None)
+    return compare(["--model=m", "--seed=1"], {"PROFILE": "demo"}, "m", shape, lambda _: None, lambda _: None)
+
+
+def test_what_there_is_is_kept_after_each_round(world: World) -> None:
+    kept: list[Measured] = []
+    found = compare(["--model=m"], {}, "m", SMALL, lambda _: None, kept.append)
+
+    assert [len(each.ours) for each in kept] == [len(each.bare) for each in kept] == [1, 2]
+    assert kept[-1] == found
+    assert len(world.commands) == 2
 
 
 def test_every_load_is_asked_of_both_servers_in_alternating_order(world: World) -> None:
@@ -146,6 +155,6 @@ def test_everything_goes_into_the_file() -> None:
 
 
 def test_clients_that_were_the_bottleneck_are_told_of() -> None:
-    assert len(notes(measured())) == 1
+    assert [note[:20] for note in notes(measured())] == ["Medians of 2 rounds."]
     (_, warning) = notes(measured(client_busy=0.9))
     assert "--clients" in warning

@@ -26,6 +26,7 @@ from gptoss_bento.environment import server_settings, take_key_sources, tls_sett
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.connections import bound_connections
 from gptoss_bento.http.description import Description
+from gptoss_bento.http.direct_streaming import DirectStreaming
 from gptoss_bento.http.edge import Edge
 from gptoss_bento.http.intake import Intake
 from gptoss_bento.http.key_ring import KeyRing
@@ -75,5 +76,6 @@ GptOss.add_asgi_middleware(  # type: ignore[attr-defined]
     locked=not keys.is_open,
 )
 GptOss.add_asgi_middleware(Intake, drain=worker.drain)  # type: ignore[attr-defined]
+GptOss.add_asgi_middleware(DirectStreaming)  # type: ignore[attr-defined]
 # BentoML takes it from here when it builds the application.
 traffic.TimeoutMiddleware = Edge  # type: ignore[assignment,misc]

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,10 +29,12 @@ from gptoss_bento.settings import Settings
 
 if TYPE_CHECKING:
     from gptoss_bento.artifacts import Artifacts
+    from gptoss_bento.bench import frontend
     from gptoss_bento.bench.compare import Shape
     from gptoss_bento.bench.jobs import Measured
     from gptoss_bento.bench.jobs import Shape as JobShape
     from gptoss_bento.bench.report import Run
+    from gptoss_bento.bench.swarm import Route
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 bench_app = typer.Typer(invoke_without_command=True)
@@ -164,6 +166,42 @@ def bench_jobs(
         console.print(note, soft_wrap=True)
 
 
+@bench_app.command("frontend")
+def bench_frontend(
+    profile: ProfileOption = None,
+    streams: Annotated[str, typer.Option(help="Numbers of simultaneous requests.")] = "64,256,1024",
+    routes: Annotated[
+        str,
+        typer.Option(help="completions, chat, or both with a comma. Harmony's parser is a part of what chat costs."),
+    ] = "completions",
+    rounds: Annotated[int, typer.Option(help="How often either server gets each load.", min=1)] = 5,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of every answer.", min=8)] = 128,
+    requests: Annotated[int, typer.Option(help="Requests of every stream, one after the other.", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="API processes of either server over its engine.", min=1)] = 1,
+    clients: Annotated[int, typer.Option(help="Processes that ask.", min=1)] = 2,
+    output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench-frontend.json"),
+) -> None:
+    """Measures the HTTP side alone, on any machine: this service against bare vLLM's API server, without a model.
+
+    Both run vLLM's scheduler and engine core, with an executor that answers every step at once with random tokens. They
+    run at the same time and are loaded in turn. MAX_NUM_SEQS is the largest number of streams, unless it is set.
+    """
+    from gptoss_bento.bench.frontend import Shape, as_json, notes, rows
+
+    shape = Shape(_numbers(streams), _routes(routes), max_tokens, requests, rounds, workers, clients)
+
+    def keep(found: frontend.Measured) -> None:
+        output.write_text(json.dumps(as_json(found), indent=2) + "\n")
+
+    found = _compare_frontends(profile, shape, keep)
+    table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
+    for row in rows(found):
+        table.add_row(row.figure, _figure(row.ours, 1), _figure(row.bare, 1), _figure(row.ratio, 3))
+    console.print(table)
+    for note in notes(found):
+        console.print(note, soft_wrap=True)
+
+
 @app.command()
 def schema(
     hub: Annotated[bool, typer.Option("--hub", help="As the form of RunPod's hub.")] = False,
@@ -201,6 +239,15 @@ def _numbers(text: str) -> tuple[int, ...]:
     if min(numbers) < 1:
         raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1,8,32.")
     return numbers
+
+
+def _routes(text: str) -> tuple[Route, ...]:
+    from gptoss_bento.bench.swarm import Route
+
+    try:
+        return tuple(Route(name.strip()) for name in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not completions, chat, or both with a comma.") from None
 
 
 def _refuse_options_before(context: typer.Context) -> None:
@@ -241,12 +288,32 @@ def _started(profile: str | None) -> Iterator[str]:
 
     settings, planned = _plan(profile)
     variables = _server_variables(profile, settings, planned, _prepare(settings, planned))
-    with tempfile.TemporaryDirectory() as folder:
-        if settings.server.job_store_url is None:  # its default is where other servers of this machine keep theirs
-            variables["JOB_STORE_URL"] = f"sqlite:///{folder}/jobs.sqlite3"
+    with _job_store(settings) as store:
         console.print(f"starting the service on the profile {variables['PROFILE']}")
-        with servers.started(servers.ours, variables) as running:
+        with servers.started(servers.ours, {**variables, **store}) as running:
             yield running.base_url
+
+
+@contextmanager
+def _job_store(settings: Settings) -> Iterator[dict[str, str]]:
+    """A store for a server to be measured, if none is named: by default, others of this machine keep theirs there."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield {} if settings.server.job_store_url else {"JOB_STORE_URL": f"sqlite:///{folder}/jobs.sqlite3"}
+
+
+def _compare_frontends(
+    profile: str | None, shape: frontend.Shape, keep: Callable[[frontend.Measured], None]
+) -> frontend.Measured:
+    from gptoss_bento.bench import frontend
+
+    seats = {} if "max_num_seqs" in environment.load_settings().engine else {"MAX_NUM_SEQS": str(max(shape.streams))}
+    environment.apply({"DISTRIBUTED_EXECUTOR_BACKEND": frontend.EXECUTOR, **seats})  # both servers inherit these
+    settings, planned = _plan(profile)
+    found = _prepare(settings, planned)
+    variables = _server_variables(profile, settings, planned, found) | {"API_WORKERS": str(shape.workers)}
+    with _job_store(settings) as store:
+        name = planned.served_names.value[0]
+        return frontend.compare(planned.argv(found.model), {**variables, **store}, name, shape, console.print, keep)
 
 
 def _server_variables(profile: str | None, settings: Settings, planned: EnginePlan, found: Artifacts) -> dict[str, str]:

@@ -9,7 +9,8 @@
     ├── MachineError           74  the disk is full, or a GPU is lost
     ├── EngineStartError       70  vLLM refused to start
     ├── EngineDiedError        75  vLLM was serving and died or hangs, or a start took too long
-    └── WorkerDiedError        75  a worker process was killed
+    ├── WorkerDiedError        75  a worker process was killed
+    └── BenchmarkError          1  what was measured says nothing; `gptoss-bento bench` only
 
 The number is the exit code of the whole service, taken from sysexits.h. 75 (EX_TEMPFAIL) is the only one after which
 starting again unchanged is likely to help; docs/exit-codes.md says what to do about each.
@@ -74,3 +75,7 @@ class JobStoreError(GptOssBentoError):
     """The database that keeps the jobs could not be opened; a new start may help."""
 
     exit_code = 75
+
+
+class BenchmarkError(GptOssBentoError):
+    """A request of a benchmark failed, or what is to be measured is not there; the figures would say nothing."""

@@ -6,18 +6,28 @@ import asyncio
 import importlib
 import importlib.metadata
 import inspect
+import logging
 import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import bentoml
+import prometheus_client
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
+from gptoss_bento.http.direct_streaming import DirectStreaming
+from gptoss_bento.http.openai import OpenAIRoutes
 from tests.fakes import asgi_client
 from tests.server import REPOSITORY
 
@@ -74,6 +84,84 @@ def test_an_api_comes_before_an_application_mounted_at_the_root() -> None:
     names = [type(route).__name__ if isinstance(route, PassiveMount) else route.name for route in routes]
     assert names.index("generate") < names.index("PassiveMount") < names.index("openapi-spec")
     assert "/generate" in Service.openapi_spec.asdict()["paths"]  # type: ignore[attr-defined]  # what /docs.json is made of
+
+
+PIECES = 20
+
+
+async def _stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stands for vLLM's application."""
+    response = StreamingResponse((f"piece {number};" for number in range(PIECES)), headers={"X-Request-Id": "r-1"})
+    await response(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def spans() -> InMemorySpanExporter:
+    """What BentoML's tracing records, as if an operator had turned it on."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    BentoMLContainer.tracer_provider.set(provider)
+    return exporter
+
+
+@pytest.fixture(scope="module")
+def streaming(spans: InMemorySpanExporter) -> Iterator[TestClient]:  # noqa: ARG001  # the provider comes first
+    @bentoml.service(name="streaming", traffic={"timeout": 60})
+    @bentoml.asgi_app(Starlette(routes=[OpenAIRoutes(lambda: _stream)]), path="/")
+    class Service:
+        pass
+
+    Service.add_asgi_middleware(DirectStreaming)  # type: ignore[attr-defined]
+    with TestClient(Service.to_asgi()) as client:  # type: ignore[attr-defined]
+        yield client
+
+
+def test_a_stream_arrives_whole_with_its_request_id(streaming: TestClient) -> None:
+    response = streaming.post("/v1/completions")
+
+    assert response.text == "".join(f"piece {number};" for number in range(PIECES))
+    assert response.headers["x-request-id"] == "r-1"
+
+
+def test_a_stream_is_counted_once_in_the_metrics(streaming: TestClient) -> None:
+    def count(metric: str) -> float:
+        samples = [sample for each in prometheus_client.REGISTRY.collect() for sample in each.samples]
+        labels = {"endpoint": "/v1/chat/completions", "http_response_code": "200"}
+        return sum(
+            sample.value for sample in samples if sample.name == metric and labels.items() <= sample.labels.items()
+        )
+
+    before = count("bentoml_service_request_total")
+    streaming.post("/v1/chat/completions")
+
+    assert count("bentoml_service_request_total") == before + 1
+    assert count("bentoml_service_request_duration_seconds_count") == before + 1
+
+
+def test_a_stream_has_its_line_in_the_access_log(streaming: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    access = logging.getLogger("bentoml.access")
+    access.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, "bentoml.access"):
+            streaming.post("/v1/completions")
+    finally:
+        access.removeHandler(caplog.handler)
+
+    (line,) = {record.getMessage() for record in caplog.records if record.name == "bentoml.access"}
+    assert "path=/v1/completions" in line
+    assert "status=200" in line
+
+
+def test_a_stream_is_one_trace_without_a_span_for_every_message(
+    streaming: TestClient, spans: InMemorySpanExporter
+) -> None:
+    spans.clear()
+    streaming.post("/v1/completions")
+
+    found = spans.get_finished_spans()
+    assert len({span.context.trace_id for span in found if span.context}) == 1
+    assert [span.name for span in found if span.parent is None] == ["POST /v1/completions"]
+    assert 2 <= len([span for span in found if span.name.endswith("send")]) < 5 < PIECES
 
 
 @pytest.mark.parametrize("profile", ["demo", "gpt-oss-20b", "gpt-oss-120b"])

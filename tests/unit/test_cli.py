@@ -17,12 +17,13 @@ from typer.testing import CliRunner, Result
 from gptoss_bento import artifacts, cli, hardware
 from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.bench import compare as comparison
+from gptoss_bento.bench import frontend, servers
 from gptoss_bento.bench import jobs as job_bench
-from gptoss_bento.bench import servers
 from gptoss_bento.bench.compare import Shape
 from gptoss_bento.bench.load import Load
 from gptoss_bento.bench.report import Run
-from gptoss_bento.bench.servers import Memory
+from gptoss_bento.bench.servers import Cpu, Memory
+from gptoss_bento.bench.swarm import Ask, Heard, Route
 from gptoss_bento.doctor import examination
 from gptoss_bento.doctor.examination import Request
 from gptoss_bento.doctor.finding import Finding, error, ok, warning
@@ -526,3 +527,58 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ZeroDivisionError):
         cli.run()
+
+
+# bench frontend
+
+
+@pytest.fixture
+def frontends(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Stands for the measurement of the HTTP side."""
+    asked = Ask("http://there/v1", "m", Route.COMPLETIONS, True, 128, 2)
+    heard = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01])
+    loads = (frontend.summarize("gptoss-bento", asked, 64, heard, Cpu(0.2, 0.05), 2),)
+    found = frontend.Measured(frontend.Shape(), (loads,), (loads,))
+
+    def compare(*arguments: Any) -> frontend.Measured:
+        arguments[-1](found)  # after a round
+        return found
+
+    calls = Calls(compute=compare)
+    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    monkeypatch.setattr(frontend, "compare", calls)
+    return calls
+
+
+def test_bench_frontend_gives_both_servers_the_executor_without_a_model(frontends: Calls, tmp_path: Path) -> None:
+    output = tmp_path / "frontend.json"
+    numbers = ("--streams", "8,300", "--rounds", "3", "--workers", "2")
+
+    result = invoke("bench", "frontend", "--routes", "completions,chat", *numbers, "--output", str(output))
+
+    ((argv, variables, name, shape, _, _),) = frontends.made
+    assert f"--distributed-executor-backend={frontend.EXECUTOR}" in argv
+    assert os.environ["DISTRIBUTED_EXECUTOR_BACKEND"] == frontend.EXECUTOR
+    assert "--max-num-seqs=300" in argv
+    assert os.environ["MAX_NUM_SEQS"] == "300"
+    assert (variables["PROFILE"], variables["API_WORKERS"], name) == ("demo", "2", "gpt-oss-demo")
+    assert variables["JOB_STORE_URL"].startswith("sqlite:////")
+    assert shape == frontend.Shape((8, 300), (Route.COMPLETIONS, Route.CHAT), rounds=3, workers=2)
+    assert ["output", "tokens/s,", "completions,", "64", "250.0", "250.0", "1.000"] in words(result)
+    assert json.loads(output.read_text())["rows"][0]["ratio"] == 1
+
+
+def test_bench_frontend_keeps_the_batch_that_is_set(frontends: Calls, tmp_path: Path) -> None:
+    os.environ["MAX_NUM_SEQS"] = "32"
+
+    words(invoke("bench", "frontend", "--output", str(tmp_path / "frontend.json")))
+
+    assert "--max-num-seqs=32" in frontends.made[0][0]
+
+
+def test_bench_frontend_knows_two_routes(frontends: Calls) -> None:
+    result = invoke("bench", "frontend", "--routes", "completions,responses")
+
+    assert result.exit_code == 2
+    assert "is not completions, chat, or both" in " ".join(result.output.replace("│", " ").split())
+    assert frontends.made == []

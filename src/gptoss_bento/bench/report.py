@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -34,8 +34,17 @@ class Row:
         return self.ours / self.bare if self.bare else None
 
 
+Figures = Iterable[tuple[str, float]]
+"""Names and values of one run."""
+
+
 def rows(ours: Sequence[Run], bare: Sequence[Run]) -> list[Row]:
     """One row per figure, in the order of the measurements."""
+    return compared(map(_figures, ours), map(_figures, bare))
+
+
+def compared(ours: Iterable[Figures], bare: Iterable[Figures]) -> list[Row]:
+    """One row per figure: its median over the runs of either server."""
     mine, theirs = _medians(ours), _medians(bare)
     return [Row(figure, value, theirs.get(figure)) for figure, value in mine.items()]
 
@@ -48,10 +57,10 @@ def as_json(ours: Sequence[Run], bare: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _medians(runs: Sequence[Run]) -> dict[str, float]:
+def _medians(runs: Iterable[Figures]) -> dict[str, float]:
     figures: dict[str, list[float]] = {}
     for run in runs:
-        for figure, value in _figures(run):
+        for figure, value in run:
             figures.setdefault(figure, []).append(value)
     return {figure: median(values) for figure, values in figures.items()}
 

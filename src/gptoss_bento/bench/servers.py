@@ -17,12 +17,13 @@ import httpx
 import psutil
 
 from gptoss_bento import environment
-from gptoss_bento.errors import EngineStartError
+from gptoss_bento.errors import BenchmarkError, EngineStartError
 
 # service.py lies at the top of the repository, and in the src folder's parent in a Bento.
 _SERVICE_DIR = Path(__file__).parents[3]
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 30.0
+_ENGINE_TITLE = "EngineCore"  # part of the title that vLLM gives the engine's process
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,18 @@ class Memory:
 
     resident_mib: float
     proportional_mib: float
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Seconds of computing so far: of the engine's processes, and of all others, which serve HTTP or watch those."""
+
+    api_s: float
+    engine_s: float
+
+    def since(self, before: Cpu) -> Cpu:
+        """What was used between two looks."""
+        return Cpu(self.api_s - before.api_s, self.engine_s - before.engine_s)
 
 
 @dataclass(frozen=True)
@@ -46,16 +59,35 @@ class RunningServer:
         infos = [process.memory_full_info() for process in (self.process, *self.process.children(recursive=True))]
         return Memory(sum(info.rss for info in infos) / 2**20, sum(info.pss for info in infos) / 2**20)
 
+    def cpu(self) -> Cpu:
+        """What the whole process tree has used, in steps of 10 ms a process.
+
+        Raises:
+            BenchmarkError: there is no process with vLLM's name for the engine.
+        """
+        tree = (self.process, *self.process.children(recursive=True))
+        engines = [process for process in tree if _ENGINE_TITLE in " ".join(process.cmdline())]
+        if not engines:
+            raise BenchmarkError(f"No process of the server is titled {_ENGINE_TITLE}, so its CPU time cannot be told.")
+        of_engine = {each for engine in engines for each in (engine, *engine.children(recursive=True))}
+        used = {process: sum(process.cpu_times()[:2]) for process in tree}  # user and system
+        engine_s = sum(seconds for process, seconds in used.items() if process in of_engine)
+        return Cpu(sum(used.values()) - engine_s, engine_s)
+
 
 def ours(port: int) -> list[str]:
     """The command of this service, run in the folder of service.py."""
     return [sys.executable, "-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", str(port)]
 
 
-def bare_vllm(port: int, argv: Sequence[str]) -> list[str]:
-    """The command of vLLM's own server on the same arguments."""
-    entry = "vllm.entrypoints.launchers.api_server.entry"
-    return [sys.executable, "-m", entry, *argv, "--host", "127.0.0.1", "--port", str(port)]
+def bare_vllm(port: int, argv: Sequence[str], workers: int = 1) -> list[str]:
+    """The command of vLLM's own server on the same arguments. Only `vllm serve` starts several API servers."""
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    if workers == 1:
+        return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *argv, *address]
+    model, *rest = argv
+    words = ["serve", model.removeprefix("--model="), *rest, f"--api-server-count={workers}", *address]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", *words]
 
 
 def free_port() -> int:

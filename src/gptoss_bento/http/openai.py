@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gptoss_bento.http.direct_streaming import direct
 from gptoss_bento.http.errors import openai_error
 from gptoss_bento.http.paths import Destination, destination, is_openai_path
 
@@ -42,7 +43,7 @@ class OpenAIRoutes(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._answer_for(scope, destination(scope["path"], self._endpoint_ids))
-        await app(scope, receive, send)
+        await app(scope, receive, direct(scope, send))
 
     def _answer_for(self, scope: Scope, to: Destination | None) -> ASGIApp:
         if to is None:

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from gptoss_bento.bench import servers
-from gptoss_bento.errors import EngineStartError
+from gptoss_bento.bench.servers import Cpu, RunningServer
+from gptoss_bento.errors import BenchmarkError, EngineStartError
 
 # Answers GET /v1/models with the status of its second argument.
 SERVER = """
@@ -58,6 +59,42 @@ def test_bare_vllm_gets_the_planned_arguments_and_the_port() -> None:
 
     assert words[0] == sys.executable
     assert words[3:] == ["--model=m", "--enforce-eager", "--host", "127.0.0.1", "--port", "3000"]
+
+
+def test_several_api_servers_of_vllm_are_started_as_its_command_does() -> None:
+    words = servers.bare_vllm(3000, ["--model=m", "--enforce-eager"], workers=3)
+
+    assert words[2:6] == ["vllm.entrypoints.cli.main", "serve", "m", "--enforce-eager"]
+    assert words[6:] == ["--api-server-count=3", "--host", "127.0.0.1", "--port", "3000"]
+
+
+def test_cpu_time_is_told_apart_by_the_engines_title() -> None:
+    busy = "while True: pass"
+    engine = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}, 'EngineCore'])"
+    process = subprocess.Popen([sys.executable, "-c", engine])
+    try:
+        server = RunningServer("", 0.0, psutil.Process(process.pid))
+        while not (children := server.process.children()) or sum(children[0].cpu_times()[:2]) < 0.1:
+            assert process.poll() is None
+        found = server.cpu()
+    finally:
+        for each in (*psutil.Process(process.pid).children(), psutil.Process(process.pid)):
+            each.kill()
+        process.wait()
+
+    assert found.engine_s >= 0.1
+    assert 0 <= found.api_s < found.engine_s
+
+
+def test_cpu_time_without_an_engine_is_not_told() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        with pytest.raises(BenchmarkError, match="EngineCore"):
+            RunningServer("", 0.0, psutil.Process(process.pid)).cpu()
+        process.kill()
+
+
+def test_cpu_time_between_two_looks() -> None:
+    assert Cpu(5.0, 3.0).since(Cpu(2.0, 1.0)) == Cpu(3.0, 2.0)
 
 
 def test_a_server_is_there_once_it_answers_and_gone_afterwards(port: int, log: Path, tmp_path: Path) -> None:

@@ -1,0 +1,214 @@
+"""The HTTP side alone: this service and bare vLLM's API server, each before vLLM's engine core without a model.
+
+Both run at the same time and are loaded in turn, so that a slow minute of the machine meets both; the one that is not
+asked sleeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+from gptoss_bento.bench import servers
+from gptoss_bento.bench.compare import BARE, OURS
+from gptoss_bento.bench.load import p99
+from gptoss_bento.bench.report import Row, compared
+from gptoss_bento.bench.servers import Cpu, RunningServer
+from gptoss_bento.bench.swarm import Ask, Heard, Route, Swarm, swarm
+
+EXECUTOR = "gptoss_bento.bench.instant_executor.InstantExecutor"
+_WARM_UP_STREAMS = 16
+_BUSY = 0.8  # of a client process's time, from which on it may be what is measured
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How much is asked of a server.
+
+    `workers` are API processes over one engine; `clients` are the processes that ask.
+    """
+
+    streams: tuple[int, ...] = (64, 256, 1024)
+    routes: tuple[Route, ...] = (Route.COMPLETIONS,)
+    max_tokens: int = 128
+    requests_per_stream: int = 2
+    rounds: int = 5
+    workers: int = 1
+    clients: int = 2
+
+    def loads(self) -> list[tuple[Route, bool, int]]:
+        """Route, whether it streams, and how many streams, in the order of the report."""
+        return [(route, streaming, n) for route in self.routes for streaming in (True, False) for n in self.streams]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one load gave. CPU seconds are for a million output tokens; `gap` is the time between two messages.
+
+    Attributes:
+        client_busy: the share of the time for which a client process was computing.
+    """
+
+    server: str
+    route: Route
+    streaming: bool
+    streams: int
+    tokens: int
+    tokens_per_s: float
+    tokens_per_message: float
+    api_cpu_s: float
+    engine_cpu_s: float
+    client_cpu_s: float
+    client_busy: float
+    first_median_ms: float
+    first_p99_ms: float
+    gap_median_ms: float
+    gap_p99_ms: float
+    whole_median_ms: float
+    whole_p99_ms: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All rounds: in each, every load once on either server."""
+
+    shape: Shape
+    ours: tuple[tuple[Load, ...], ...]
+    bare: tuple[tuple[Load, ...], ...]
+
+
+def compare(
+    argv: Sequence[str],
+    variables: dict[str, str],
+    model: str,
+    shape: Shape,
+    tell: Callable[[str], None],
+    keep: Callable[[Measured], None],
+) -> Measured:
+    """Starts both servers and loads them in turn.
+
+    Args:
+        argv: vLLM's arguments as this service plans them, with `EXECUTOR`; bare vLLM gets the same.
+        variables: what both need in their environment.
+        tell: is told what happens.
+        keep: is given what there is after each round, so that a run that is broken off leaves its rounds.
+
+    Raises:
+        EngineStartError: one of them did not start.
+        BenchmarkError: a request failed.
+    """
+    found: dict[str, list[tuple[Load, ...]]] = {OURS: [], BARE: []}
+    with ExitStack() as stack:
+        clients = stack.enter_context(swarm(shape.clients))
+        running = {}
+        for name, command in _commands(argv, shape.workers).items():
+            tell(f"starting {name}")
+            running[name] = stack.enter_context(servers.started(command, variables))
+        for server in running.values():
+            _warm_up(server, model, clients, shape)
+        for number in range(shape.rounds):
+            tell(f"round {number + 1} of {shape.rounds}")
+            for name, loads in _round(number, running, model, clients, shape).items():
+                found[name].append(loads)
+            measured = Measured(shape, tuple(found[OURS]), tuple(found[BARE]))
+            keep(measured)
+    return measured
+
+
+def _commands(argv: Sequence[str], workers: int) -> dict[str, Callable[[int], list[str]]]:
+    return {OURS: servers.ours, BARE: partial(servers.bare_vllm, argv=argv, workers=workers)}
+
+
+def _warm_up(server: RunningServer, model: str, clients: Swarm, shape: Shape) -> None:
+    for route, streaming, _ in shape.loads():
+        clients.ask(Ask(server.base_url, model, route, streaming, 8, 1), _WARM_UP_STREAMS)
+
+
+def _round(
+    number: int, running: dict[str, RunningServer], model: str, clients: Swarm, shape: Shape
+) -> dict[str, tuple[Load, ...]]:
+    """Each load on both servers, one right after the other; each goes first in half of the rounds."""
+    order = list(running) if number % 2 == 0 else list(reversed(running))
+    found: dict[str, list[Load]] = {name: [] for name in running}
+    for route, streaming, streams in shape.loads():
+        for name in order:
+            server = running[name]
+            ask = Ask(server.base_url, model, route, streaming, shape.max_tokens, shape.requests_per_stream)
+            before = server.cpu()
+            heard = clients.ask(ask, streams)
+            found[name].append(summarize(name, ask, streams, heard, server.cpu().since(before), clients.processes))
+    return {name: tuple(loads) for name, loads in found.items()}
+
+
+def summarize(server: str, ask: Ask, streams: int, heard: Heard, cpu: Cpu, processes: int) -> Load:
+    """Rates over the whole time, and the middle and the end of what was timed."""
+    seconds = heard.ended - heard.started
+    millions = heard.tokens / 1e6
+    gaps = heard.gaps_s or [0.0]
+    return Load(
+        server=server,
+        route=ask.route,
+        streaming=ask.streaming,
+        streams=streams,
+        tokens=heard.tokens,
+        tokens_per_s=heard.tokens / seconds,
+        tokens_per_message=heard.tokens / heard.messages,
+        api_cpu_s=cpu.api_s / millions,
+        engine_cpu_s=cpu.engine_s / millions,
+        client_cpu_s=heard.cpu_s / millions,
+        client_busy=heard.cpu_s / seconds / processes,
+        first_median_ms=1000 * median(heard.first_s),
+        first_p99_ms=1000 * p99(heard.first_s),
+        gap_median_ms=1000 * median(gaps),
+        gap_p99_ms=1000 * p99(gaps),
+        whole_median_ms=1000 * median(heard.whole_s),
+        whole_p99_ms=1000 * p99(heard.whole_s),
+    )
+
+
+# --- for the eye -----------------------------------------------------------------------------------------------------
+
+
+def rows(found: Measured) -> list[Row]:
+    """One row per figure, in the order of the loads: the median over the rounds."""
+    return compared(map(_figures, found.ours), map(_figures, found.bare))
+
+
+def as_json(found: Measured) -> dict[str, Any]:
+    """Everything measured, and the rows."""
+    table = [{**asdict(row), "ratio": row.ratio} for row in rows(found)]
+    return {"rows": table, "shape": asdict(found.shape), OURS: _plain(found.ours), BARE: _plain(found.bare)}
+
+
+def _plain(rounds: Sequence[Sequence[Load]]) -> list[list[dict[str, Any]]]:
+    return [[asdict(load) for load in loads] for loads in rounds]
+
+
+def _figures(loads: Sequence[Load]) -> Iterator[tuple[str, float]]:
+    for load in loads:
+        at = f"{load.route}{'' if load.streaming else ' in one piece'}, {load.streams}"
+        yield f"output tokens/s, {at}", load.tokens_per_s
+        yield f"API server, CPU s per million tokens, {at}", load.api_cpu_s
+        yield f"engine, CPU s per million tokens, {at}", load.engine_cpu_s
+        yield f"clients, CPU s per million tokens, {at}", load.client_cpu_s
+        yield f"whole answer, p50 ms, {at}", load.whole_median_ms
+        yield f"whole answer, p99 ms, {at}", load.whole_p99_ms
+        if load.streaming:
+            yield f"first token, p50 ms, {at}", load.first_median_ms
+            yield f"first token, p99 ms, {at}", load.first_p99_ms
+            yield f"between messages, p50 ms, {at}", load.gap_median_ms
+            yield f"between messages, p99 ms, {at}", load.gap_p99_ms
+            yield f"tokens a message, {at}", load.tokens_per_message
+
+
+def notes(found: Measured) -> list[str]:
+    """What must be known to read the table."""
+    busiest = max(load.client_busy for rounds in (found.ours, found.bare) for loads in rounds for load in loads)
+    told = [f"Medians of {len(found.ours)} rounds. A client process was busy for {busiest:.0%} of the time at most."]
+    if busiest > _BUSY:
+        told.append("warning: the clients may be what was measured. Ask with more of them: --clients.")
+    return told

@@ -1,0 +1,78 @@
+"""That vLLM takes the executor without a model for one of its own."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gptoss_bento.bench.frontend import EXECUTOR
+from gptoss_bento.bench.random_answers import RandomAnswers, Vocabulary
+
+# Their own warnings at import are not ours to fix.
+pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def executors() -> Any:
+    return importlib.import_module("vllm.v1.executor.abstract")
+
+
+@pytest.fixture
+def executor(executors: Any) -> Any:
+    """As vLLM makes one, without the configuration that it would read."""
+    config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend=EXECUTOR))
+    found = object.__new__(executors.Executor.get_class(config))
+    found._answers = RandomAnswers(Vocabulary((7, 8, 9)))
+    return found
+
+
+def test_vllm_finds_it_by_its_name_and_misses_nothing(executor: Any, executors: Any) -> None:
+    assert isinstance(executor, executors.Executor)
+    assert type(executor).supports_async_scheduling()
+
+
+@pytest.mark.parametrize("name", ["execute_model", "sample_tokens", "collective_rpc", "initialize_from_config"])
+def test_it_takes_what_vllms_own_take(executor: Any, executors: Any, name: str) -> None:
+    taken = inspect.signature(getattr(type(executor), name)).parameters
+
+    assert list(taken) == list(inspect.signature(getattr(executors.Executor, name)).parameters)
+
+
+def new_request(outputs: Any, request_id: str, tokens: int) -> Any:
+    return outputs.NewRequestData(request_id, [1] * tokens, [], None, None, (), 0, None)
+
+
+def test_a_step_gives_each_request_a_token_once_its_prompt_is_through(executor: Any) -> None:
+    outputs = importlib.import_module("vllm.v1.core.sched.output")
+    step = outputs.SchedulerOutput.make_empty()
+    step.scheduled_new_reqs = [new_request(outputs, "whole", 4), new_request(outputs, "half", 8)]
+    step.num_scheduled_tokens = {"whole": 4, "half": 4}
+
+    first = executor.execute_model(step)
+
+    assert (first.req_ids, first.req_id_to_index) == (["whole", "half"], {"whole": 0, "half": 1})
+    assert [len(tokens) for tokens in first.sampled_token_ids] == [1, 0]
+    step = outputs.SchedulerOutput.make_empty()
+    cached = step.scheduled_cached_reqs
+    cached.req_ids, cached.num_computed_tokens = ["whole", "half"], [4, 4]
+    step.num_scheduled_tokens = {"whole": 1, "half": 4}
+    second = executor.execute_model(step, non_block=True).result()
+    assert [len(tokens) for tokens in second.sampled_token_ids] == [1, 1]
+    assert executor.sample_tokens(None, non_block=True).result() is second
+    assert executor.sample_tokens(None) is second
+
+
+def test_an_empty_step_gives_nothing(executor: Any) -> None:
+    outputs = importlib.import_module("vllm.v1.core.sched.output")
+
+    assert executor.execute_model(outputs.SchedulerOutput.make_empty()).req_ids == []
+
+
+def test_what_else_workers_are_told_is_answered_at_once(executor: Any) -> None:
+    assert executor.collective_rpc("reset_mm_cache") == [None]
+    assert executor.collective_rpc("reset_mm_cache", non_block=True).result() == [None]
+    assert executor.supported_tasks == ("generate",)

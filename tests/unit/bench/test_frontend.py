@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from gptoss_bento.bench import frontend, servers
+from gptoss_bento.bench.frontend import Load, Measured, Shape, as_json, compare, notes, rows, summarize
+from gptoss_bento.bench.servers import Cpu
+from gptoss_bento.bench.swarm import Ask, Heard, Route
+
+ASK = Ask("http://there/v1", "m", Route.COMPLETIONS, True, 128, 2)
+HEARD = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01, 0.02, 0.03])
+LOAD = summarize("gptoss-bento", ASK, 64, HEARD, Cpu(0.2, 0.05), 2)
+SMALL = Shape(streams=(2, 4), rounds=2, workers=3)
+
+
+@dataclass
+class FakeServer:
+    """A server that uses a second of CPU between two looks."""
+
+    base_url: str
+    looks: int = 0
+
+    def cpu(self) -> Cpu:
+        self.looks += 1
+        return Cpu(self.looks, self.looks / 10)
+
+
+@dataclass
+class World:
+    """Stands for servers and clients; keeps what was started, and what was asked of whom."""
+
+    commands: list[list[str]] = field(default_factory=list)
+    variables: list[dict[str, str]] = field(default_factory=list)
+    asked: list[tuple[Ask, int]] = field(default_factory=list)
+    processes: int = 0
+
+    @contextmanager
+    def started(self, command: Callable[[int], Sequence[str]], variables: dict[str, str]) -> Iterator[FakeServer]:
+        self.commands.append(list(command(1)))
+        self.variables.append(variables)
+        yield FakeServer("http://ours/v1" if len(self.commands) == 1 else "http://bare/v1")
+
+    @contextmanager
+    def swarm(self, processes: int) -> Iterator[World]:
+        self.processes = processes
+        yield self
+
+    def ask(self, ask: Ask, streams: int) -> Heard:
+        self.asked.append((ask, streams))
+        return HEARD
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    found = World()
+    monkeypatch.setattr(servers, "started", found.started)
+    monkeypatch.setattr(frontend, "swarm", found.swarm)
+    return found
+
+
+def measure(shape: Shape = SMALL) -> Measured:
+    return compare(["--model=m", "--seed=1"], {"PROFILE": "demo"}, "m", shape, lambda _: None, lambda _: None)
+
+
+def test_what_there_is_is_kept_after_each_round(world: World) -> None:
+    kept: list[Measured] = []
+    found = compare(["--model=m"], {}, "m", SMALL, lambda _: None, kept.append)
+
+    assert [len(each.ours) for each in kept] == [len(each.bare) for each in kept] == [1, 2]
+    assert kept[-1] == found
+    assert len(world.commands) == 2
+
+
+def test_every_load_is_asked_of_both_servers_in_alternating_order(world: World) -> None:
+    measure()
+
+    asked = [(ask.url, ask.streaming, streams) for ask, streams in world.asked if ask.max_tokens == 128]
+    ours_first = [("ours", True, 2), ("bare", True, 2), ("ours", True, 4), ("bare", True, 4)]
+    assert [(url[7:11], streaming, streams) for url, streaming, streams in asked][:4] == ours_first
+    assert [url[7:11] for url, _, _ in asked] == ["ours", "bare"] * 4 + ["bare", "ours"] * 4
+
+
+def test_both_servers_are_warm_before_they_are_measured(world: World) -> None:
+    measure()
+
+    first_measured = next(place for place, (ask, _) in enumerate(world.asked) if ask.max_tokens == 128)
+    assert {ask.url for ask, _ in world.asked[:first_measured]} == {"http://ours/v1", "http://bare/v1"}
+
+
+def test_both_servers_get_the_same_arguments_variables_and_workers(world: World) -> None:
+    measure()
+
+    ours, bare = world.commands
+    assert ours[2:5] == ["bentoml", "serve", "."]
+    assert bare[3:7] == ["serve", "m", "--seed=1", "--api-server-count=3"]
+    assert world.variables == [{"PROFILE": "demo"}] * 2
+
+
+def test_all_rounds_are_kept(world: World) -> None:
+    found = measure(replace(SMALL, routes=(Route.COMPLETIONS, Route.CHAT), clients=5))
+
+    assert [len(loads) for loads in found.ours] == [len(loads) for loads in found.bare] == [8, 8]
+    assert {load.server for load in found.ours[0]} == {"gptoss-bento"}
+    assert {load.server for load in found.bare[0]} == {"vLLM"}
+    assert world.processes == 5
+
+
+def test_a_load_becomes_rates_and_percentiles() -> None:
+    assert LOAD.tokens_per_s == 250
+    assert LOAD.tokens_per_message == 2
+    assert (LOAD.api_cpu_s, LOAD.engine_cpu_s, LOAD.client_cpu_s) == pytest.approx((200, 50, 1000))
+    assert LOAD.client_busy == 0.125
+    assert (LOAD.first_median_ms, LOAD.first_p99_ms) == pytest.approx((200, 298))
+    assert (LOAD.gap_median_ms, LOAD.gap_p99_ms) == pytest.approx((20, 29.8))
+    assert (LOAD.whole_median_ms, LOAD.whole_p99_ms) == pytest.approx((2000, 2980))
+
+
+def measured(**changes: Any) -> Measured:
+    bare = replace(LOAD, server="vLLM", **changes)
+    return Measured(SMALL, ((LOAD,),) * 2, ((bare,),) * 2)
+
+
+def table(found: Measured) -> dict[str, tuple[float, float | None]]:
+    return {row.figure: (row.ours, row.ratio) for row in rows(found)}
+
+
+def test_the_table_compares_the_medians() -> None:
+    found = table(measured(tokens_per_s=500.0, api_cpu_s=100.0))
+
+    assert found["output tokens/s, completions, 64"] == pytest.approx((250, 0.5))
+    assert found["API server, CPU s per million tokens, completions, 64"] == pytest.approx((200, 2))
+    assert found["first token, p99 ms, completions, 64"] == pytest.approx((298, 1))
+
+
+def test_an_answer_in_one_piece_has_no_first_token() -> None:
+    whole: Load = replace(LOAD, streaming=False)
+    figures = list(table(Measured(SMALL, ((whole,),), ((whole,),))))
+
+    assert all(figure.endswith("completions in one piece, 64") for figure in figures)
+    assert not [figure for figure in figures if figure.startswith(("first", "between"))]
+
+
+def test_everything_goes_into_the_file() -> None:
+    found = as_json(measured())
+
+    assert found["shape"]["workers"] == 3
+    assert found["gptoss-bento"][0][0]["tokens_per_s"] == 250
+    assert found["vLLM"][1][0]["streams"] == 64
+    assert found["rows"][0].keys() == {"figure", "ours", "bare", "ratio"}
+
+
+def test_clients_that_were_the_bottleneck_are_told_of() -> None:
+    assert [note[:20] for note in notes(measured())] == ["Medians of 2 rounds."]
+    (_, warning) = notes(measured(client_busy=0.9))
+    assert "--clients" in warning

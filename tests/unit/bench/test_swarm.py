@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route as Path
+
+from gptoss_bento.bench import swarm as module
+from gptoss_bento.bench.swarm import Ask, Heard, Route, Swarm
+from gptoss_bento.errors import BenchmarkError
+
+
+class Server:
+    """Answers on a free port, in a thread, as vLLM does; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.connections: set[tuple[str, int]] = set()
+        self.status = 200
+        self.breaks_off = False
+        paths = ("/v1/completions", "/v1/chat/completions")
+        app = Starlette(routes=[Path(path, self._answer, methods=["POST"]) for path in paths])
+        self._uvicorn = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
+        self._thread = threading.Thread(target=self._uvicorn.run)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        while not self._uvicorn.started:
+            assert self._thread.is_alive(), "the server ended"
+        return f"http://127.0.0.1:{self._uvicorn.servers[0].sockets[0].getsockname()[1]}/v1"
+
+    def __exit__(self, *_: object) -> None:
+        self._uvicorn.should_exit = True
+        self._thread.join()
+
+    async def _answer(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.bodies.append({**body, "path": request.url.path})
+        self.connections.add(cast(tuple[str, int], tuple(request.scope["client"])))
+        usage = {"prompt_tokens": 50, "completion_tokens": body["max_tokens"]}
+        if self.status != 200:
+            return JSONResponse({"error": {"message": "no room"}}, self.status)
+        if not body.get("stream"):
+            return Response(json.dumps({"choices": [], "usage": usage}, separators=(",", ":")))
+        return StreamingResponse(self._events(body["max_tokens"], usage))
+
+    async def _events(self, tokens: int, usage: dict[str, int]) -> AsyncIterator[str]:
+        for _ in range(tokens):
+            await asyncio.sleep(0.002)
+            yield 'data: {"choices":[{"text":"a"}],"usage":null}\n\n'
+        if not self.breaks_off:
+            yield f"data: {json.dumps({'choices': [], 'usage': usage}, separators=(',', ':'))}\n\n"
+        yield "data: [DONE]\n\n"
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[Swarm]:
+    """Threads in place of processes, which take half a second to start."""
+    monkeypatch.setattr(module, "_START_DELAY_S", 0.05)
+    with ThreadPoolExecutor(2) as pool:
+        yield Swarm(pool, 2)  # type: ignore[arg-type]
+
+
+def ask(url: str, *, route: Route = Route.COMPLETIONS, streaming: bool = True, requests: int = 2) -> Ask:
+    return Ask(url, "m", route, streaming, max_tokens=4, requests=requests)
+
+
+def test_every_stream_asks_one_request_after_the_other_on_a_connection_of_its_own(
+    server: Server, clients: Swarm
+) -> None:
+    with server as url:
+        heard = clients.ask(ask(url, requests=3), streams=5)
+
+    assert len(server.bodies) == 15
+    assert len(server.connections) == 5
+    assert heard.tokens == heard.messages == 60
+    assert len(heard.first_s) == len(heard.whole_s) == 15
+
+
+def test_each_message_is_timed(server: Server, clients: Swarm) -> None:
+    with server as url:
+        heard = clients.ask(ask(url), streams=1)
+
+    assert len(heard.gaps_s) == 6
+    assert min(heard.gaps_s) >= 0
+    assert sum(heard.gaps_s) == pytest.approx(sum(heard.whole_s) - sum(heard.first_s))
+    assert 0 < sum(heard.first_s) <= sum(heard.whole_s) <= heard.ended - heard.started
+
+
+def test_an_answer_in_one_piece_is_timed_as_a_whole(server: Server, clients: Swarm) -> None:
+    with server as url:
+        heard = clients.ask(ask(url, streaming=False), streams=3)
+
+    assert (heard.tokens, heard.messages) == (24, 6)
+    assert heard.gaps_s == []
+    assert heard.first_s == heard.whole_s
+    assert not any("stream" in body for body in server.bodies)
+
+
+@pytest.mark.parametrize("route", list(Route))
+def test_every_request_asks_for_exactly_so_many_tokens(server: Server, clients: Swarm, route: Route) -> None:
+    with server as url:
+        clients.ask(ask(url, route=route), streams=1)
+
+    for body in server.bodies:
+        assert body.items() >= {"model": "m", "max_tokens": 4, "ignore_eos": True, "stream": True}.items()
+        assert body["stream_options"] == {"include_usage": True}
+        assert body["path"] == f"/v1{route.path}"
+
+
+def test_no_prompt_begins_like_another(server: Server, clients: Swarm) -> None:
+    with server as url:
+        clients.ask(ask(url), streams=3)
+        clients.ask(ask(url, route=Route.CHAT), streams=3)
+
+    texts = [body.get("prompt") or body["messages"][0]["content"] for body in server.bodies]
+    assert len({text.split(" word")[0] for text in texts}) == len(texts) == 12
+
+
+def test_a_refusal_ends_the_measurement_with_its_reason(server: Server, clients: Swarm) -> None:
+    server.status = 503
+    with server as url, pytest.raises(BenchmarkError, match="no room"):
+        clients.ask(ask(url), streams=2)
+
+
+def test_a_stream_without_its_usage_ends_the_measurement(server: Server, clients: Swarm) -> None:
+    server.breaks_off = True
+    with server as url, pytest.raises(BenchmarkError, match="DONE"):
+        clients.ask(ask(url), streams=1)
+
+
+def test_a_connection_that_is_closed_ends_the_measurement(clients: Swarm) -> None:
+    async def serve(ready: threading.Event, ports: list[int], end: threading.Event) -> None:
+        async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(close, "127.0.0.1", 0) as listening:
+            ports.append(listening.sockets[0].getsockname()[1])
+            ready.set()
+            await asyncio.to_thread(end.wait)
+
+    ready, ports, end = threading.Event(), list[int](), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(ready, ports, end)))
+    thread.start()
+    try:
+        ready.wait()
+        with pytest.raises(BenchmarkError, match="closed the connection"):
+            clients.ask(ask(f"http://127.0.0.1:{ports[0]}/v1"), streams=1)
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_what_processes_heard_adds_up_over_the_whole_time() -> None:
+    heard = Heard()
+    heard.add(Heard(5.0, 9.0, 0.5, 10, 8, [0.1], [1.0], [0.2]))
+    heard.add(Heard(4.0, 8.0, 0.5, 20, 9, [0.3], [2.0], [0.4]))
+
+    assert heard == Heard(4.0, 9.0, 1.0, 30, 17, [0.1, 0.3], [1.0, 2.0], [0.2, 0.4])

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gptoss_bento.http.direct_streaming import DirectStreaming, direct
+
+
+class Watching:
+    """A middleware as BentoML has them, outside of ours: keeps what passes."""
+
+    def __init__(self, app: ASGIApp, passed: list[Message]) -> None:
+        self._app = app
+        self._passed = passed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched(message: Message) -> None:
+            if message["type"].startswith("http"):
+                self._passed.append(message)
+            await send(message)
+
+        await self._app(scope, receive, watched)
+
+
+class Streams(BaseRoute):
+    """Answers every path with three pieces."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.FULL if scope["type"] == "http" else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = StreamingResponse(iter(["one", "two", "three"]))
+        await response(scope, receive, direct(scope, send))
+
+
+async def started(app: Starlette) -> None:
+    """Runs the lifespan to its end."""
+    messages: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        assert message["type"].endswith("complete"), message
+
+    await app({"type": "lifespan", "state": {}}, receive, send)
+
+
+async def text_of(app: ASGIApp) -> str:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return (await client.get("/")).text
+
+
+def application(passed: list[Message], *inner: Middleware) -> Starlette:
+    return Starlette(routes=[Streams()], middleware=[Middleware(Watching, passed=passed), *inner])
+
+
+def bodies(passed: list[Message]) -> list[Any]:
+    return [message["body"] for message in passed if message["type"] == "http.response.body"]
+
+
+async def test_what_lies_outside_sees_start_and_end_and_the_client_everything() -> None:
+    passed: list[Message] = []
+    app = application(passed, Middleware(DirectStreaming))
+    await started(app)
+
+    assert await text_of(app) == "onetwothree"
+
+    assert [message["type"] for message in passed] == ["http.response.start", "http.response.body"]
+    assert passed[0]["status"] == 200
+    assert bodies(passed) == [b""]
+
+
+async def test_without_the_middleware_everything_takes_the_long_way() -> None:
+    passed: list[Message] = []
+    app = application(passed)
+    await started(app)
+
+    assert await text_of(app) == "onetwothree"
+
+    assert bodies(passed) == [b"one", b"two", b"three", b""]
+
+
+async def test_an_answer_in_one_piece_is_seen_whole() -> None:
+    passed: list[Message] = []
+
+    async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        send = direct(scope, send)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"all"})
+
+    app = Starlette(
+        middleware=[Middleware(Watching, passed=passed), Middleware(DirectStreaming), Middleware(_only(whole))]
+    )
+    await started(app)
+
+    assert await text_of(app) == "all"
+    assert bodies(passed) == [b"all"]
+
+
+def _only(answer: ASGIApp) -> Callable[[ASGIApp], ASGIApp]:
+    """Answers HTTP with this, and leaves the lifespan to the application."""
+
+    def around(app: ASGIApp) -> ASGIApp:
+        async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+            await (answer if scope["type"] == "http" else app)(scope, receive, send)
+
+        return choose
+
+    return around

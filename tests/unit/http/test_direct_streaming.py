@@ -37,7 +37,8 @@ class Streams(BaseRoute):
         return (Match.FULL if scope["type"] == "http" else Match.NONE), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = StreamingResponse(iter(["one", "two", "three"]))
+        status = 500 if scope["path"] == "/broken" else 200
+        response = StreamingResponse(iter(["one", "two", "three"]), status)
         await response(scope, receive, direct(scope, send))
 
 
@@ -54,10 +55,10 @@ async def started(app: Starlette) -> None:
     await app({"type": "lifespan", "state": {}}, receive, send)
 
 
-async def text_of(app: ASGIApp) -> str:
+async def text_of(app: ASGIApp, path: str = "/") -> str:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return (await client.get("/")).text
+        return (await client.get(path)).text
 
 
 def application(passed: list[Message], *inner: Middleware) -> Starlette:
@@ -118,3 +119,14 @@ def _only(answer: ASGIApp) -> Callable[[ASGIApp], ASGIApp]:
         return choose
 
     return around
+
+
+async def test_an_error_in_pieces_passes_what_lies_outside() -> None:
+    """http/edge.py holds back how it begins until it has all of it."""
+    passed: list[Message] = []
+    app = application(passed, Middleware(DirectStreaming))
+    await started(app)
+
+    assert await text_of(app, "/broken") == "onetwothree"
+
+    assert bodies(passed) == [b"one", b"two", b"three", b""]

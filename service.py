@@ -32,20 +32,28 @@ from gptoss_bento.http.intake import Intake
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.http.platform_limits import PlatformLimits
 from gptoss_bento.http.probes import Probes
+from gptoss_bento.images import Platform
 from gptoss_bento.native.generate import GenerateApi
 
 
 class Arguments(BaseModel, extra="forbid"):
-    """What `--arg` takes."""
+    """What `--arg` takes.
+
+    `platform` is what an image is built for; None: what the profile needs. `bundle_weights` names the model in the
+    Bento, so that `bentoml containerize` puts it into the image and BentoCloud brings it along.
+    """
 
     profile: str | None = None
+    platform: Platform | None = None
+    bundle_weights: bool = False
 
 
 supervision.supervise(bundle.keep_metrics_in)
 settings = server_settings()
-profile = bentoml.use_arguments(Arguments).profile or settings.profile
+arguments = bentoml.use_arguments(Arguments)
+profile = arguments.profile or settings.profile
 team = find_team(profile, bentoml.server_context.worker_index)
-chosen = bundle.describe(profile, settings, tls_settings(), team.count)
+chosen = bundle.describe(profile, settings, tls_settings(), team.count, arguments.platform)
 sources = take_key_sources()
 keys = KeyRing(sources.fixed, sources.file, closed=bool(sources.problems))
 worker = Worker(chosen.profile, team, keys)
@@ -56,6 +64,9 @@ bound_connections(settings.max_header_bytes, settings.client_timeout)
 @bentoml.asgi_app(build_app(worker, settings), path="/")
 class GptOss(GenerateApi):
     """GPT-OSS on vLLM: the OpenAI API at /v1, /openai/v1 and /v2/{endpoint_id}/openai/v1, and the job API."""
+
+    if arguments.bundle_weights:
+        weights = bundle.weights(chosen.profile)
 
     def __init__(self) -> None:
         super().__init__(lambda: worker.jobs)

@@ -68,6 +68,6 @@ class Calls:
     made: list[tuple[Any, ...]] = field(default_factory=list)
     compute: Callable[..., Any] | None = None
 
-    def __call__(self, *args: Any) -> Any:
-        self.made.append(args)
-        return self.compute(*args) if self.compute else self.result
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        self.made.append((*args, *named.values()))
+        return self.compute(*args, **named) if self.compute else self.result

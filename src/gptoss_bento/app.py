@@ -183,6 +183,9 @@ class Worker:
                 settings.cache_dir,
                 settings.vocabulary_dir,
                 plan.draft,
+                tokenizer=plan.tokenizer,
+                bento_models=settings.bento_models,
+                report=self.startup.tell,
             )
         self.team.reach(Stage.PREPARED)
         environment.apply(plan.variables(found.vocabulary_dir))

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from gptoss_bento.demo import checkpoint
+from gptoss_bento.download_progress import Report, download_progress
 from gptoss_bento.errors import ArtifactError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ _DOWNLOAD_TIMEOUT = httpx.Timeout(30.0, connect=5.0)  # s
 DEMO = "demo"
 # The hub folders original/ and metal/ of gpt-oss hold the same weights again in other formats.
 IGNORED_FILES = ["original/**", "metal/**"]
+_WEIGHTS = ["*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,15 @@ class Artifacts:
 
 
 def prepare(
-    model: str, revision: str | None, cache: Path, vocabulary_dir: Path | None, draft: str | None = None
+    model: str,
+    revision: str | None,
+    cache: Path,
+    vocabulary_dir: Path | None,
+    draft: str | None = None,
+    *,
+    tokenizer: tuple[str, str | None] | None = None,
+    bento_models: Path | None = None,
+    report: Report | None = None,
 ) -> Artifacts:
     """Makes everything available, fetching what is missing.
 
@@ -48,14 +58,27 @@ def prepare(
         cache: where vocabulary and demo model are kept.
         vocabulary_dir: the folder that TIKTOKEN_ENCODINGS_BASE names, if any.
         draft: the model that speculates, a hub id or a folder; vLLM would fetch it itself, silently and late.
+        tokenizer: one of its own, and its revision; the same holds for it.
+        bento_models: where BentoML keeps the models that a Bento names (BENTOML_HF_CACHE_DIR).
+        report: is told how far a download is.
 
     Raises:
         ArtifactError: something cannot be had; the message says what would help.
     """
     vocabulary = find_vocabulary(cache, vocabulary_dir)
     if draft and not is_folder(draft):
-        _fetch(draft, None, "SPECULATIVE_MODEL")
-    return Artifacts(_find_model(model, revision, cache, vocabulary), vocabulary.parent)
+        fetch(draft, None, "SPECULATIVE_MODEL", report)
+    if tokenizer and not is_folder(tokenizer[0]):
+        fetch(*tokenizer, "TOKENIZER", report, only_tokenizer=True)
+    carried = in_bento(model, bento_models) if bento_models and not revision else None
+    found = str(carried) if carried else _find_model(model, revision, cache, vocabulary, report)
+    return Artifacts(found, vocabulary.parent)
+
+
+def in_bento(model: str, bento_models: Path) -> Path | None:
+    """The folder of a model that the Bento names, in the hub's layout; it holds one commit of it, which was pinned."""
+    snapshots = bento_models / f"models--{model.replace('/', '--')}" / "snapshots"
+    return next(iter(sorted(snapshots.glob("*/"))), None)
 
 
 def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
@@ -158,15 +181,17 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _find_model(model: str, revision: str | None, cache: Path, vocabulary: Path) -> str:
+def _find_model(model: str, revision: str | None, cache: Path, vocabulary: Path, report: Report | None) -> str:
     if model == DEMO:
-        return str(_expand_demo(cache, vocabulary))
+        return str(expand_demo(cache, vocabulary))
     if is_folder(model):
         return str(check_folder(Path(model).expanduser()))
-    return _fetch(model, revision)
+    fetch(model, revision, report=report)
+    return model
 
 
-def _expand_demo(cache: Path, vocabulary: Path) -> Path:
+def expand_demo(cache: Path, vocabulary: Path) -> Path:
+    """The folder of the demo model, made if it is not there yet."""
     target = demo_folder(cache)
     if not target.is_dir():
         logger.info("expanding the demo model into %s", target)
@@ -204,21 +229,48 @@ def check_folder(folder: Path) -> Path:
     return folder
 
 
-def _fetch(model: str, revision: str | None, variable: str = "MODEL_NAME") -> str:
-    """Downloads (or finds in the hub's cache) everything vLLM needs; progress bars are the hub library's own."""
+def fetch(
+    model: str,
+    revision: str | None,
+    variable: str = "MODEL_NAME",
+    report: Report | None = None,
+    *,
+    only_tokenizer: bool = False,
+) -> Path:
+    """Downloads (or finds in the hub's cache) everything vLLM needs, and gives the folder of that snapshot.
+
+    A download that was cut off is resumed, within this call and in the next one: the hub's library does both.
+
+    Args:
+        variable: what the operator set to name the model, for the error.
+        report: is told how far it is.
+        only_tokenizer: leave the weights out.
+
+    Raises:
+        ArtifactError: the hub does not have it, or cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    ignored = [*IGNORED_FILES, *(_WEIGHTS if only_tokenizer else ())]
     try:
-        snapshot_download(model, revision=revision, ignore_patterns=IGNORED_FILES)
+        bars = download_progress(model, report)
+        return Path(snapshot_download(model, revision=revision, ignore_patterns=ignored, tqdm_class=bars))
     except HFValidationError as error:
         raise ArtifactError(f"{variable} {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
     except Exception as error:  # the hub's own errors, those of two HTTP libraries, and the disk's
         raise ArtifactError(
-            f"The model {model!r} cannot be fetched from the hub ({_sentence(error)}). Check the name, HF_TOKEN and "
-            f"the network, or set {variable} to a folder that holds it."
+            f"The model {model!r} cannot be fetched from the hub ({_sentence(error)}). {_advice(variable)}"
         ) from None
-    return model
+
+
+def _advice(variable: str) -> str:
+    from huggingface_hub import constants
+
+    elsewhere = f"set {variable} to a folder that holds it"
+    if constants.is_offline_mode():
+        return f"The hub is switched off (HF_HUB_OFFLINE); switch it on, or {elsewhere}."
+    return f"Check the name, HF_TOKEN and the network, or {elsewhere}."
 
 
 def _sentence(error: Exception) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 
+from gptoss_bento.artifacts import DEMO, IGNORED_FILES, is_folder
+from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.images import Platform, choose_platform, image
 from gptoss_bento.profile import AUTOMATIC, Profile, load_profile
 from gptoss_bento.settings import ServerSettings
-
-_BASE_IMAGES = {"cpu": "python:3.11-slim", "cuda": "nvidia/cuda:13.0.2-runtime-ubuntu24.04"}
 
 # OpenTelemetry's middleware makes a span of every streamed message, recorded or not: 40 of the 43 µs that BentoML adds
 # to each. Whoever turns tracing on gets it back with `tracing.excluded_urls: []` in BENTOML_CONFIG.
@@ -33,6 +34,7 @@ def describe(
     server: ServerSettings | None = None,
     tls: Mapping[str, str | int] | None = None,
     workers: int = 1,
+    platform: str | None = None,
 ) -> Bundle:
     """What a Bento of this profile declares. None: the machine that serves it decides, and nothing is reserved.
 
@@ -41,18 +43,35 @@ def describe(
         server: what the operator said of the address and the time a request may take; the profile's otherwise.
         tls: certificate and the rest, as BentoML names them.
         workers: how many processes are to serve it here; a Bento leaves that to the machine that serves it.
+        platform: what the image is for, cpu, cuda or rocm; None: what the profile needs.
 
     Raises:
-        ConfigurationError: there is no such profile, or its file is wrong.
+        ConfigurationError: there is no such profile or platform, or the profile's file is wrong.
     """
     server = server or ServerSettings()
     if profile is None or profile == AUTOMATIC:
-        options: dict[str, Any] = {"image": _image("cuda"), "traffic": {"timeout": 3600}, "tracing": _TRACING}
+        options: dict[str, Any] = {
+            "image": image(choose_platform(None, platform)),
+            "traffic": {"timeout": 3600},
+            "tracing": _TRACING,
+        }
     else:
-        options = _options(profile, load_profile(profile))
+        options = _options(profile, load_profile(profile), platform)
     if workers > 1:
         options["workers"] = workers
     return Bundle(profile or AUTOMATIC, _with_settings(options, server, tls or {}))
+
+
+def weights(profile: str) -> bentoml.models.HuggingFaceModel:
+    """The profile's model as BentoML carries one: `bentoml build` pins its commit, `bentoml containerize` fetches it.
+
+    Raises:
+        ConfigurationError: the profile's model is not one of the hub.
+    """
+    model = load_profile(profile).model if profile != AUTOMATIC else None
+    if model is None or model.source == DEMO or is_folder(model.source):
+        raise ConfigurationError(f"bundle_weights: profile {profile!r} names no model of the hub.")
+    return bentoml.models.HuggingFaceModel(model.source, revision=model.revision or "main", exclude=IGNORED_FILES)
 
 
 def _with_settings(options: dict[str, Any], server: ServerSettings, tls: Mapping[str, str | int]) -> dict[str, Any]:
@@ -65,16 +84,23 @@ def _with_settings(options: dict[str, Any], server: ServerSettings, tls: Mapping
     return {**options, "ssl": {"enabled": True, **tls}} if tls else options
 
 
-def _options(name: str, profile: Profile) -> dict[str, Any]:
+def _resources(profile: Profile, platform: Platform) -> dict[str, Any]:
+    """Those of the profile. The type of GPU that it names is NVIDIA's; which of AMD's there are, a cloud must say."""
+    named = profile.service.resources
+    return {key: value for key, value in named.items() if platform is not Platform.ROCM or key != "gpu_type"}
+
+
+def _options(name: str, profile: Profile, platform: str | None) -> dict[str, Any]:
+    chosen = choose_platform(profile, platform)
     environment = {"PROFILE": name, **profile.service.environment}
     return {
         "description": profile.description,
-        "resources": profile.service.resources,
+        "resources": _resources(profile, chosen),
         "traffic": profile.service.traffic,
         "tracing": _TRACING,
         "envs": [{"name": name, "value": value} for name, value in environment.items()],
-        "labels": {"profile": profile.name, "model": profile.model.source},
-        "image": _image("cuda" if profile.requires.gpus else "cpu"),
+        "labels": {"profile": profile.name, "model": profile.model.source, "platform": chosen.value},
+        "image": image(chosen),
     }
 
 
@@ -84,7 +110,3 @@ def keep_metrics_in(folder: Path) -> None:
     Its own choice is one folder for all services of a user, where each start takes the others' metrics away.
     """
     BentoMLContainer.prometheus_multiproc_dir.set(str(folder))
-
-
-def _image(platform: str) -> bentoml.images.Image:
-    return bentoml.images.Image(base_image=_BASE_IMAGES[platform], python_version="3.11", lock_python_packages=False)

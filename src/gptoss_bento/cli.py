@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gptoss_bento import environment, hardware, plan_report
-from gptoss_bento.errors import GptOssBentoError
+from gptoss_bento.errors import ArtifactError, ConfigurationError, GptOssBentoError
 from gptoss_bento.goal import Goal
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
@@ -81,6 +81,51 @@ def prepare(profile: ProfileOption = None) -> None:
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
     console.print(f"model       {found.model}\nvocabulary  {found.vocabulary_dir}", soft_wrap=True)
+
+
+@app.command()
+def build(
+    profiles: Annotated[list[str] | None, typer.Argument(help="Profiles of configs/; all, if none is given.")] = None,
+    platform: Annotated[
+        str | None, typer.Option(help="What the image is for: cpu, cuda or rocm. Default: what the profile needs.")
+    ] = None,
+) -> None:
+    """Builds a Bento for each profile and prints its tag, for `bentoml serve TAG` and `bentoml containerize TAG`."""
+    from gptoss_bento import building
+
+    for tag in building.build(profiles or (), platform):
+        console.print(tag, soft_wrap=True)
+
+
+@app.command()
+def bake(profile: ProfileOption = None) -> None:
+    """Fills GPTOSS_BENTO_CACHE with all that a start without network needs, verified, and writes a manifest.
+
+    The model is what MODEL_NAME names; without it, only what comes with this package. An image is baked like this.
+    """
+    from gptoss_bento import baking
+
+    settings = environment.load_settings()
+    chosen = _chosen(profile, settings)
+    home = environment.choose_baking_home(settings)
+    baked = baking.bake(settings, None if chosen == AUTOMATIC else load_profile(chosen), home)
+    for source in baked.sources:
+        size = sum(file.bytes for file in source.files) / 1e9
+        console.print(f"{source.name}  {source.commit or ''}  {len(source.files)} files, {size:.3f} GB", soft_wrap=True)
+
+
+@app.command()
+def verify() -> None:
+    """Compares every file of a baked folder (GPTOSS_BENTO_CACHE) with its manifest. Ends with 69 if one differs."""
+    from gptoss_bento import manifest
+
+    folder = environment.cache_dir()
+    baked = manifest.read(folder)
+    if baked is None:
+        raise ConfigurationError(f"{folder} has no {manifest.NAME}; `gptoss-bento bake` writes one.")
+    if wrong := list(manifest.problems(baked, folder)):
+        raise ArtifactError("\n".join(wrong))
+    console.print(f"{sum(len(source.files) for source in baked.sources)} files are as the manifest says")
 
 
 @app.command()
@@ -332,7 +377,13 @@ def _prepare(settings: Settings, planned: EnginePlan) -> Artifacts:
 
     environment.apply_derived(settings)  # as the service does: the model goes where the service will look for it
     return artifacts.prepare(
-        planned.model.value, planned.revision.value, settings.cache_dir, settings.vocabulary_dir, planned.draft
+        planned.model.value,
+        planned.revision.value,
+        settings.cache_dir,
+        settings.vocabulary_dir,
+        planned.draft,
+        tokenizer=planned.tokenizer,
+        bento_models=settings.bento_models,
     )
 
 
@@ -358,6 +409,11 @@ def run() -> None:
     except GptOssBentoError as error:
         print(f"gptoss-bento: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("gptoss_bento.bench"):
+            raise
+        print("gptoss-bento: a Bento holds no benchmarks; run this from the repository.", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if not _is_from_httpx(error):
             raise

@@ -22,10 +22,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from gptoss_bento import extra_arguments
-from gptoss_bento.errors import ConfigurationError
+from gptoss_bento import extra_arguments, manifest
+from gptoss_bento.errors import ArtifactError, ConfigurationError
 from gptoss_bento.http.key_ring import reason
 from gptoss_bento.keys import Key, KeysError, listed_keys, read_keys, shared_keys
+from gptoss_bento.manifest import Manifest
 from gptoss_bento.settings import ServerSettings, Settings, comma_list
 from gptoss_bento.spelling import nearest
 from gptoss_bento.variables import RESERVED, Catalogue, Limits, catalogue, own_variables, typos
@@ -38,6 +39,8 @@ _MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS", "API_KEY", "API_KEYS", "VLLM_A
 _UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
 _OLD_COUNTS = re.compile(r"\w+=\d+(,\w+=\d+)*")  # image=1,video=2
 _VOLUME = Path("/runpod-volume")  # where RunPod mounts a network volume; BASE_PATH's default in worker-vllm
+_BELOW_VOLUME = Path("huggingface-cache/hub")
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,13 @@ class _Reader:
             tokenizer=_text(said.get("tokenizer")),
             served_model_names=tuple(said["served_model_name"].value) if "served_model_name" in said else (),
             cache_dir=cache_dir(self._environ),
-            vocabulary_dir=self._vocabulary_dir(),
+            vocabulary_dir=self._folder("TIKTOKEN_ENCODINGS_BASE"),
+            bento_models=self._folder("BENTOML_HF_CACHE_DIR"),
             visible_devices=self._environ.get("CUDA_VISIBLE_DEVICES"),
             extra_arguments=rest,
             engine={name: each.value for name, each in said.items() if name not in _APART},
             origins=self._origins(said, server, rest),
-            derived=_derived(self._environ, server.base_path),
+            derived=_derived(self._environ, server.base_path, self._manifest()),
             warnings=tuple(self._warnings),
             process=self._environ,
         )
@@ -265,9 +269,16 @@ class _Reader:
             if text.strip() and (allowed := _misread(variable.type, text)):
                 self._complain(name, text, allowed)
 
-    def _vocabulary_dir(self) -> Path | None:
-        text = self._environ.get("TIKTOKEN_ENCODINGS_BASE", "")
+    def _folder(self, variable: str) -> Path | None:
+        text = self._environ.get(variable, "")
         return None if _unset(text) else Path(text).expanduser()
+
+    def _manifest(self) -> Manifest | None:
+        try:
+            return manifest.read(cache_dir(self._environ))
+        except ArtifactError as error:
+            self._problems.append(str(error))
+            return None
 
     def _warn_of_names(self) -> None:
         for name, replacement in self._catalogue.removed.items():
@@ -307,14 +318,42 @@ def _misread(kind: str, text: str) -> str | None:
     return None
 
 
-def _derived(environ: Mapping[str, str], base_path: Path | None) -> dict[str, tuple[str, str]]:
-    """HF_HOME on the model volume, as worker-vllm sets it, unless the operator said where the cache is."""
+def _derived(
+    environ: Mapping[str, str], base_path: Path | None, baked: Manifest | None = None
+) -> dict[str, tuple[str, str]]:
+    """HF_HOME where a model was baked, or on the model volume, as worker-vllm sets it, unless the operator said where.
+
+    Where the models were baked, the hub is switched off: what is missing there should not come from elsewhere.
+    """
     if any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
         return {}
-    if base_path is None and not _VOLUME.is_dir():
+    folder = cache_dir(environ)
+    baked_home = baked.hub_home(folder) if baked else None
+    home, origin = _hub_home(base_path, baked_home, folder)
+    if home is None:
         return {}
-    home = (base_path or _VOLUME) / "huggingface-cache" / "hub"
-    return {"HF_HOME": (str(home), "BASE_PATH" if base_path else f"the volume {_VOLUME}")}
+    derived = {"HF_HOME": (str(home), origin)}
+    if home == baked_home:
+        derived |= {name: ("1", f"{folder / manifest.NAME}") for name in _OFFLINE if _unset(environ.get(name, ""))}
+    return derived
+
+
+def _hub_home(base_path: Path | None, baked: Path | None, folder: Path) -> tuple[Path | None, str]:
+    """HF_HOME and its origin: the operator's volume, what was baked, the volume that happens to be there."""
+    if base_path:
+        return base_path / _BELOW_VOLUME, "BASE_PATH"
+    if baked:
+        return baked, str(folder / manifest.NAME)
+    return (_VOLUME / _BELOW_VOLUME, f"the volume {_VOLUME}") if _VOLUME.is_dir() else (None, "")
+
+
+def choose_baking_home(settings: Settings) -> Path:
+    """HF_HOME for `bake`: the operator's, else on BASE_PATH, else in our cache folder. Puts it into this process."""
+    said = settings.process.get("HF_HOME", "")
+    base_path = settings.server.base_path
+    home = Path(said) if said else base_path / _BELOW_VOLUME if base_path else settings.cache_dir / "huggingface"
+    os.environ["HF_HOME"] = str(home)
+    return home
 
 
 def _own_texts(environ: Mapping[str, str]) -> dict[str, str]:

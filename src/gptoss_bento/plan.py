@@ -85,6 +85,12 @@ class EnginePlan:
         named = speculation.value.get("model") if speculation and isinstance(speculation.value, dict) else None
         return str(named) if named else None
 
+    @property
+    def tokenizer(self) -> tuple[str, str | None] | None:
+        """A tokenizer of its own and its revision, if the operator named one."""
+        named, revision = (self.arguments.get(name) for name in ("tokenizer", "tokenizer_revision"))
+        return (str(named.value), revision.value if revision else None) if named else None
+
     def variables(self, vocabulary_dir: Path) -> dict[str, str]:
         """What the engine's processes need in their environment; openai_harmony looks for its vocabulary there."""
         planned = {name: str(planned.value) for name, planned in self.environment.items()}

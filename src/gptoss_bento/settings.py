@@ -157,7 +157,8 @@ class Settings:
 
     `engine` maps vLLM option names to values; `origins` names where each value came from. `process` is the whole
     environment, in which the plan looks for the operator's own values of what it would set itself; `derived` are
-    variables to add to it, with their origins. `warnings` are sentences for the operator.
+    variables to add to it, with their origins. `warnings` are sentences for the operator. `bento_models` is where
+    BentoML keeps the hub's models that a Bento names.
     """
 
     server: ServerSettings = field(default_factory=ServerSettings)
@@ -167,6 +168,7 @@ class Settings:
     served_model_names: tuple[str, ...] = ()
     cache_dir: Path = Path()
     vocabulary_dir: Path | None = None
+    bento_models: Path | None = None
     visible_devices: str | None = None
     extra_arguments: tuple[str, ...] = ()
     engine: Mapping[str, Any] = field(default_factory=dict)

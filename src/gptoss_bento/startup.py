@@ -33,6 +33,7 @@ class Startup:
 
     state: State = State.STARTING
     phase: str = "imports"
+    detail: str | None = None
     cause: str | None = None
     kind: str | None = None
     log: Sequence[str] = ()
@@ -45,11 +46,16 @@ class Startup:
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Runs one phase; its time is kept only if it ends well."""
-        self.phase, self._phase_started = phase, time.monotonic()
+        self.phase, self.detail, self._phase_started = phase, None, time.monotonic()
         yield
+        self.detail = None
         seconds = time.monotonic() - self._phase_started
         self._finished.append((phase, seconds))
         logger.info("%s: done in %.1f s", phase, seconds)
+
+    def tell(self, detail: str) -> None:
+        """How far the phase is, in a few words."""
+        self.detail = detail
 
     def ready(self) -> None:
         """The engine answers. Asked to stop meanwhile, it stays stopping."""
@@ -100,6 +106,8 @@ class Startup:
         }
         if state is State.STARTING:
             report["seconds_in_phase"] = round(time.monotonic() - self._phase_started, 2)
+            if self.detail:
+                report["detail"] = self.detail
         if self.silent_s is not None:
             report["engine_silent_seconds"] = round(self.silent_s, 1)
         if self.cause:

@@ -8,6 +8,7 @@ import importlib.metadata
 import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -183,10 +184,13 @@ def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) 
     environment = {"BENTOML_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    source = next((tmp_path / "bentos" / "gptoss-bento").glob("*/src"))
-    top = {path.name for path in source.iterdir()}
-    assert {"service.py", "configs", "src"} <= top
-    assert not top & {"tests", "docs", ".venv", ".git", ".ci"}
+    bento = next((tmp_path / "bentos" / "gptoss-bento").glob("*/src")).parent
+    files = {path.relative_to(bento / "src").as_posix() for path in (bento / "src").rglob("*") if path.is_file()}
+    assert {"service.py", "configs/demo.yaml", "src/gptoss_bento/demo/weights.safetensors.xz"} <= files
+    assert {path.split("/")[0] for path in files} <= {*SERVES, "bentofile.yaml"}
+    assert not {path for path in files if "/bench/" in path or path.endswith(("train.py", "dev.txt", ".pyc"))}
+    ours, its = REPOSITORY / "requirements" / "cpu.txt", bento / "env" / "python" / "requirements.txt"
+    assert set(pinned(its)) == set(pinned(ours))
 
 
 def test_each_service_can_have_a_folder_for_metrics_of_its_own(tmp_path: Path) -> None:
@@ -224,3 +228,35 @@ async def test_bentomls_timeout_still_keeps_a_timer_for_each_request() -> None:
     assert len([handle for handle in left if not handle.cancelled()]) >= 50
     for handle in left:
         handle.cancel()
+
+
+def pinned(lock: Path) -> Iterator[tuple[str, str]]:
+    """Names and versions; BentoML writes the lock in its own hand."""
+    for line in lock.read_text().splitlines():
+        if match := re.match(r"([\w.-]+)==([^\s;]+)", line):
+            yield match[1], match[2]
+
+
+SERVES = {"service.py", "configs", "src", "requirements", "LICENSE", "README.md"}
+
+
+def test_our_pieces_of_dockerfile_stand_where_they_are_meant_to() -> None:
+    """BentoML puts a command behind RUN as it is, whatever lines it has, and installs before the post commands."""
+    text = dockerfile(bentoml.images.Image(base_image="base:1", distro="", lock_python_packages=False))
+
+    lines = [line.rstrip() for line in text.splitlines()]
+    order = ["FROM base:1 AS base-container", "ARG BEFORE", "ARG AFTER", "USER bentoml"]
+    places = [lines.index(line) for line in order]
+    assert places == sorted(places)
+    assert re.search(r"^RUN +--mount=type=secret,id=X true$", text, re.MULTILINE)
+    assert next(i for i, line in enumerate(lines) if "pip install -r" in line) in range(places[1], places[2])
+    assert "build-essential" not in text
+
+
+def dockerfile(image: bentoml.images.Image) -> str:
+    from _bentoml_impl.docker import generate_dockerfile  # type: ignore[import-untyped]
+    from bentoml._internal.bento.bento import ImageInfo
+
+    image.run("true\nARG BEFORE").python_packages("x").run("--mount=type=secret,id=X true\nARG AFTER")
+    info = ImageInfo(base_image=image.base_image, commands=image.commands, post_commands=image.post_commands)
+    return str(generate_dockerfile(info, Path(), enable_buildkit=False, envs=[], secret_envs=[]))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gptoss_bento.bundle import describe
+from gptoss_bento.bundle import describe, weights
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.profile import load_profile
 from gptoss_bento.settings import ServerSettings
@@ -38,7 +38,11 @@ def test_a_bundle_declares_what_its_profile_says(name: str) -> None:
     assert bundle.options["description"] == profile.description
     assert bundle.options["resources"] == profile.service.resources
     assert bundle.options["traffic"] == profile.service.traffic
-    assert bundle.options["labels"] == {"profile": name, "model": profile.model.source}
+    assert bundle.options["labels"] == {
+        "profile": name,
+        "model": profile.model.source,
+        "platform": "cpu" if name == "demo" else "cuda",
+    }
 
 
 @pytest.mark.parametrize("name", ["demo", "gpt-oss-20b", "gpt-oss-120b"])
@@ -51,6 +55,27 @@ def test_a_deployment_serves_the_profile_it_was_built_for(name: str) -> None:
 )
 def test_the_image_has_cuda_where_the_profile_needs_a_gpu(name: str, image: str) -> None:
     assert describe(name).options["image"].base_image.startswith(image)
+
+
+def test_a_profile_can_be_built_for_amd() -> None:
+    options = describe("gpt-oss-20b", platform="rocm").options
+
+    assert options["image"].base_image.startswith("vllm/vllm-openai-rocm:")
+    assert options["labels"]["platform"] == "rocm"
+    assert options["resources"] == {"gpu": 1, "memory": "32Gi"}  # the type is one of NVIDIA's
+
+
+def test_the_weights_of_a_profile_are_those_that_serve() -> None:
+    carried = weights("gpt-oss-20b")
+
+    assert (carried.model_id, carried.revision) == ("openai/gpt-oss-20b", "main")
+    assert carried.exclude == ["original/**", "metal/**"]
+
+
+@pytest.mark.parametrize("profile", ["demo", "auto"])
+def test_a_profile_without_a_model_on_the_hub_carries_none(profile: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no model of the hub"):
+        weights(profile)
 
 
 def test_the_profiles_variables_go_into_the_deployment(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from gptoss_bento import artifacts, cli, hardware
+from gptoss_bento import artifacts, baking, building, cli, hardware, manifest
 from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.bench import compare as comparison
 from gptoss_bento.bench import frontend, servers
@@ -28,6 +28,7 @@ from gptoss_bento.doctor import examination
 from gptoss_bento.doctor.examination import Request
 from gptoss_bento.doctor.finding import Finding, error, ok, warning
 from gptoss_bento.errors import AddressInUseError, ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
+from gptoss_bento.manifest import Manifest, Source
 from tests.fakes import H100, L4, Calls, machine
 from tests.server import REPOSITORY
 
@@ -256,8 +257,56 @@ def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytes
 
     lines = words(invoke("prepare"))
 
-    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None)]
+    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None, None, None)]
     assert lines == [["model", "/models/m"], ["vocabulary", "/vocabulary"]]
+
+
+# build, bake, verify
+
+
+def test_build_prints_the_tags_of_what_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Calls(["gptoss-bento:demo-1", "gptoss-bento:gpt-oss-20b-1"])
+    monkeypatch.setattr(building, "build", build)
+
+    lines = words(invoke("build", "demo", "gpt-oss-20b", "--platform", "cuda"))
+
+    assert lines == [["gptoss-bento:demo-1"], ["gptoss-bento:gpt-oss-20b-1"]]
+    assert build.made == [(["demo", "gpt-oss-20b"], "cuda")]
+
+
+def test_bake_says_what_lies_in_the_folder_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = (manifest.File("a", 2_000_000, "x"), manifest.File("b", 1_000_000, "y"))
+    bake = Calls(Manifest((Source("a/b", "models", files, "main", "abc"),)))
+    monkeypatch.setattr(baking, "bake", bake)
+    os.environ.update(MODEL_NAME="a/b", GPTOSS_BENTO_CACHE="/c")
+
+    (line,) = words(invoke("bake", "--profile", "gpt-oss-20b"))
+
+    assert " ".join(line) == "a/b abc 2 files, 0.003 GB"
+    ((settings, profile, home),) = bake.made
+    assert (settings.model_name, profile.name, home) == ("a/b", "gpt-oss-20b", Path("/c/huggingface"))
+    assert os.environ["HF_HOME"] == "/c/huggingface"  # before the hub's library is imported
+
+
+def test_bake_needs_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    bake = Calls(Manifest(()))
+    monkeypatch.setattr(baking, "bake", bake)
+
+    assert invoke("bake").exit_code == 0
+    assert bake.made[0][1] is None
+
+
+def test_verify_counts_what_is_right_and_names_what_is_wrong(tmp_path: Path) -> None:
+    os.environ["GPTOSS_BENTO_CACHE"] = str(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"12345")
+    assert isinstance(invoke("verify").exception, ConfigurationError)  # no manifest
+
+    Manifest((manifest.describe("a/b", tmp_path / "model", tmp_path),)).write(tmp_path)
+    assert words(invoke("verify")) == [["1", "files", "are", "as", "the", "manifest", "says"]]
+
+    (tmp_path / "model" / "weights").write_bytes(b"1234")
+    assert "weights has 4 bytes, expected 5" in str(invoke("verify").exception)
 
 
 # doctor

@@ -176,3 +176,11 @@ def test_a_worker_that_stops_does_not_wait_for_others(startup: Startup) -> None:
     startup.stop()
 
     assert startup.service_state is State.STOPPING
+
+
+def test_a_phase_may_say_how_far_it_is(startup: Startup) -> None:
+    with startup.timed("artifacts"):
+        startup.tell("1.00 GB of 2.00 GB")
+        assert startup.report()["detail"] == "1.00 GB of 2.00 GB"
+
+    assert "detail" not in startup.report()

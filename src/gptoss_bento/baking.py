@@ -1,0 +1,88 @@
+"""`gptoss-bento bake`: everything that a start needs, fetched and verified ahead of it, with a manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from gptoss_bento import artifacts, manifest
+from gptoss_bento.errors import ArtifactError
+from gptoss_bento.manifest import Manifest, Source
+from gptoss_bento.profile import Profile
+from gptoss_bento.settings import Settings
+
+_GIT_BLOB_LENGTH = 40  # hexadecimal digits of SHA-1; those of SHA-256 are 64
+
+
+def bake(settings: Settings, profile: Profile | None, hub_home: Path) -> Manifest:
+    """Fills the cache folder and the hub's cache, and writes the manifest. No GPU is needed.
+
+    The model is what MODEL_NAME names. Without it, only what comes with this package is laid down: the Harmony
+    vocabulary, and the demo model for its profile; 60 GB must be asked for.
+
+    Args:
+        hub_home: HF_HOME of this process; its library has not been imported yet.
+
+    Raises:
+        ArtifactError: something cannot be had, or a file is not what the hub says it is; that file is removed.
+    """
+    cache = settings.cache_dir
+    vocabulary = _vocabulary(cache, settings.vocabulary_dir)
+    sources = [manifest.describe(artifacts.VOCABULARY_FILE, vocabulary.parent, cache)]
+    if _is_demo(settings, profile):
+        folder = artifacts.expand_demo(cache, vocabulary)
+        sources.append(manifest.describe(artifacts.DEMO, folder, cache))
+    else:
+        sources += _from_hub(settings, cache)
+    baked = Manifest(tuple(sources), manifest.relative(hub_home, cache))
+    baked.write(cache)
+    return baked
+
+
+def _vocabulary(cache: Path, said: Path | None) -> Path:
+    """The vocabulary inside the folder. What the operator said may be that very place, which is empty yet."""
+    here = cache / "vocabulary"
+    found = artifacts.find_vocabulary(cache, None if said == here else said)
+    if found.parent == here:
+        return found
+    here.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(found, here))
+
+
+def _is_demo(settings: Settings, profile: Profile | None) -> bool:
+    own = profile.model.source if profile else None
+    return (settings.model_name or own) == artifacts.DEMO
+
+
+def _from_hub(settings: Settings, cache: Path) -> list[Source]:
+    """The model, a tokenizer of its own, and the model that speculates, as far as they are named and on the hub."""
+    speculation = settings.engine.get("speculative_config") or {}
+    wanted = [
+        (settings.model_name, settings.model_revision, "MODEL_NAME", False),
+        (settings.tokenizer, settings.engine.get("tokenizer_revision"), "TOKENIZER_NAME", True),
+        (speculation.get("model"), None, "SPECULATIVE_MODEL", False),
+    ]
+    return [
+        _verified(artifacts.fetch(name, revision, variable, only_tokenizer=only_tokenizer), name, revision, cache)
+        for name, revision, variable, only_tokenizer in wanted
+        if name and not artifacts.is_folder(name)
+    ]
+
+
+def _verified(snapshot: Path, name: str, revision: str | None, cache: Path) -> Source:
+    """The snapshot as a source, if each file has the hash that the hub gave for it: the name of what it links to."""
+    source = manifest.describe(name, snapshot, cache, revision, snapshot.name)
+    damaged = [file.path for file in source.files if not _is_what_the_hub_says(snapshot / file.path, file.sha256)]
+    for path in damaged:
+        (snapshot / path).resolve().unlink(missing_ok=True)
+        (snapshot / path).unlink(missing_ok=True)
+    if damaged:
+        raise ArtifactError(
+            f"{name}: {', '.join(damaged)} came damaged from the hub: the hash differs. It was removed; try again."
+        )
+    return source
+
+
+def _is_what_the_hub_says(path: Path, sha256: str) -> bool:
+    expected = path.resolve().name
+    return expected == (manifest.git_blob(path) if len(expected) == _GIT_BLOB_LENGTH else sha256)

@@ -1,0 +1,227 @@
+"""Baking against a stand-in for the hub, through the hub's own library."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+import gptoss_bento
+from gptoss_bento import artifacts, baking, environment, manifest
+from gptoss_bento.errors import ArtifactError
+from gptoss_bento.manifest import Manifest, Source
+from gptoss_bento.profile import load_profile
+from gptoss_bento.settings import Settings
+from tests.hub import COMMIT, MODEL, Hub, serving
+
+TOKEN = "hf_averysecrettoken"
+FILES = {
+    "config.json": b'{"model_type": "gpt_oss"}',
+    "model.safetensors": os.urandom(300_000),
+    "original/model.safetensors": b"again",
+    "metal/model.bin": b"and again",
+}
+WANTED = {"config.json", "model.safetensors"}
+
+Bake = Callable[..., Manifest]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving(Hub(FILES)) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder; made once, for this is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "_from_download", lambda: b"")  # not what is tested here
+        return artifacts.find_vocabulary(tmp_path_factory.mktemp("vocabulary")).parent
+
+
+@pytest.fixture
+def cache(tmp_path: Path, vocabulary: Path) -> Path:
+    shutil.copytree(vocabulary, tmp_path / "cache" / "vocabulary")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def bake(cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Bake:
+    """Bakes what these settings name, by default the hub's model."""
+    home = cache / "huggingface"
+    fetch = partial(huggingface_hub.snapshot_download, endpoint=hub.url, cache_dir=home / "hub", token=False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+
+    def run(model: str | None = MODEL, **said: object) -> Manifest:
+        settings = Settings(cache_dir=cache, model_name=model, **said)  # type: ignore[arg-type]
+        return baking.bake(settings, load_profile("gpt-oss-20b"), home)
+
+    return run
+
+
+def model_in(baked: Manifest | None) -> Source:
+    assert baked is not None
+    return next(source for source in baked.sources if source.name == MODEL)
+
+
+def test_only_the_files_that_serve_are_fetched_and_the_manifest_names_them(bake: Bake, hub: Hub, cache: Path) -> None:
+    bake()
+
+    assert hub.downloaded() == WANTED
+    model = model_in(manifest.read(cache))
+    assert model.commit == COMMIT
+    assert {file.path for file in model.files} == WANTED
+    assert model.folder == f"huggingface/hub/models--acme--tiny/snapshots/{COMMIT}"
+    assert all((cache / model.folder / file.path).stat().st_size == file.bytes for file in model.files)
+
+
+def test_a_transfer_that_is_cut_off_goes_on_where_it_ended(bake: Bake, hub: Hub, cache: Path) -> None:
+    weights = bytes(24_000_000)  # the library keeps 10 MiB at a time
+    hub.files = {**FILES, "model.safetensors": weights}
+    hub.cut.add("model.safetensors")
+
+    baked = bake()
+
+    assert f"bytes={10 * 1024**2}-" in {request.range for request in hub.requests}
+    assert (cache / model_in(baked).folder / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("name", sorted(WANTED))
+def test_a_file_with_another_hash_is_refused_and_removed(name: str, bake: Bake, hub: Hub, cache: Path) -> None:
+    hub.damaged.add(name)
+
+    with pytest.raises(ArtifactError, match=f"{MODEL}: {name} came damaged"):
+        bake()
+
+    assert not (cache / manifest.NAME).exists()
+    hub.damaged.clear()
+    assert {file.path for file in model_in(bake()).files} == WANTED  # fetched anew
+
+
+def test_a_tokenizer_of_its_own_comes_without_weights(bake: Bake, hub: Hub) -> None:
+    baked = bake(None, tokenizer=MODEL, engine={"tokenizer_revision": COMMIT})
+
+    assert hub.downloaded() == {"config.json"}
+    assert model_in(baked).asked == COMMIT
+
+
+def test_a_model_that_speculates_comes_too(bake: Bake) -> None:
+    assert model_in(bake(None, engine={"speculative_config": {"method": "eagle3", "model": MODEL}})).commit == COMMIT
+
+
+def test_without_a_name_no_model_is_fetched(bake: Bake, hub: Hub) -> None:
+    assert [source.name for source in bake(None).sources] == [artifacts.VOCABULARY_FILE]
+    assert hub.requests == []
+
+
+def test_a_folder_is_left_where_it_is(bake: Bake, hub: Hub, tmp_path: Path) -> None:
+    assert bake(str(tmp_path)).models == ()
+    assert hub.requests == []
+
+
+def test_the_operators_vocabulary_is_copied_in(vocabulary: Path, tmp_path: Path) -> None:
+    settings = Settings(cache_dir=tmp_path / "new", vocabulary_dir=vocabulary)
+
+    (source,) = baking.bake(settings, None, tmp_path).sources
+
+    assert source.folder == "vocabulary"
+    assert (tmp_path / "new" / "vocabulary" / artifacts.VOCABULARY_FILE).is_file()
+
+
+def test_the_demo_model_is_baked_for_its_profile(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def expand(target: Path, _: Path) -> None:
+        target.mkdir(parents=True)
+        (target / "config.json").write_text("{}")
+
+    monkeypatch.setattr("gptoss_bento.demo.checkpoint.expand", expand)
+
+    baked = baking.bake(Settings(cache_dir=cache), load_profile("demo"), cache / "huggingface")
+
+    assert [source.name for source in baked.sources] == [artifacts.VOCABULARY_FILE, "demo"]
+    assert baked.models == ()  # so the hub may stay on
+    assert loaded(cache).derived == {}
+
+
+# What was baked, at start
+
+
+def loaded(cache: Path, **variables: str) -> Settings:
+    return environment.load_settings({"GPTOSS_BENTO_CACHE": str(cache), **variables})
+
+
+def test_what_was_baked_is_served_with_the_hub_switched_off(bake: Bake, cache: Path) -> None:
+    bake()
+
+    origin = str(cache / manifest.NAME)
+    assert loaded(cache).derived == {
+        "HF_HOME": (str(cache / "huggingface"), origin),
+        "HF_HUB_OFFLINE": ("1", origin),
+        "TRANSFORMERS_OFFLINE": ("1", origin),
+    }
+
+
+def test_the_operators_own_cache_and_switch_win_over_what_was_baked(bake: Bake, cache: Path) -> None:
+    bake()
+
+    assert loaded(cache, HF_HOME="/mine").derived == {}
+    assert "HF_HUB_OFFLINE" not in loaded(cache, HF_HUB_OFFLINE="0").derived
+    assert "HF_HUB_OFFLINE" not in loaded(cache, BASE_PATH="/volume").derived
+
+
+def test_verifying_finds_a_changed_byte(bake: Bake, cache: Path) -> None:
+    baked = bake()
+    assert list(manifest.problems(baked, cache)) == []
+
+    weights = (cache / model_in(baked).folder / "model.safetensors").resolve()
+    content = weights.read_bytes()
+    weights.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+    (problem,) = manifest.problems(baked, cache)
+    assert "model.safetensors has the SHA-256" in problem
+
+
+# The command, as an image's build runs it
+
+
+def command(cache: Path, hub: Hub, **variables: str) -> subprocess.CompletedProcess[str]:
+    source = str(Path(gptoss_bento.__file__).parents[1])
+    own = {"HOME": str(cache.parent), "PATH": "/usr/bin:/bin", "PYTHONPATH": source, "GPTOSS_BENTO_CACHE": str(cache)}
+    environ = {**own, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", "MODEL_NAME": MODEL, **variables}
+    words = [sys.executable, "-m", "gptoss_bento", "bake"]
+    return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_token_comes_from_a_file_and_stays_nowhere(cache: Path, hub: Hub, tmp_path: Path) -> None:
+    hub.token = TOKEN
+    (tmp_path / "secret").write_text(TOKEN + "\n")
+    models = tmp_path / "models"
+
+    done = command(cache, hub, HF_TOKEN_PATH=str(tmp_path / "secret"), BASE_PATH=str(models))
+
+    assert done.returncode == 0, done.stderr
+    assert {each.authorization for each in hub.requests if MODEL in each.path} == {f"Bearer {TOKEN}"}
+    assert TOKEN not in done.stdout + done.stderr
+    (tmp_path / "secret").unlink()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
+    assert model_in(manifest.read(cache)).folder.startswith(f"{models}/huggingface-cache/hub/")
+
+
+def test_without_the_right_token_the_reason_is_said_but_not_the_token(cache: Path, hub: Hub, tmp_path: Path) -> None:
+    hub.token = "another"
+    (tmp_path / "secret").write_text(TOKEN)
+
+    done = command(cache, hub, HF_TOKEN_PATH=str(tmp_path / "secret"))
+
+    assert done.returncode == 69
+    assert MODEL in done.stderr
+    assert "Traceback" not in done.stderr
+    assert TOKEN not in done.stdout + done.stderr

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gptoss_bento import building
+from gptoss_bento.errors import ConfigurationError, GptOssBentoError
+
+
+class FakeBentoml:
+    """Stands in for the command; builds nothing."""
+
+    def __init__(self, error: str = "") -> None:
+        self.commands: list[list[str]] = []
+        self._error = error
+
+    def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        self.commands.append(command)
+        tag = f"__tag__:gptoss-bento:{command[command.index('--version') + 1]}\n"
+        return subprocess.CompletedProcess(command, 1 if self._error else 0, tag, self._error)
+
+
+@pytest.fixture
+def bentoml(monkeypatch: pytest.MonkeyPatch) -> FakeBentoml:
+    fake = FakeBentoml()
+    monkeypatch.setattr(subprocess, "run", fake.run)
+    return fake
+
+
+def test_every_profile_gets_a_bento_that_says_so_in_its_tag(bentoml: FakeBentoml) -> None:
+    tags = list(building.build())
+
+    names = [tag.removeprefix("gptoss-bento:").rpartition("-")[0] for tag in tags]
+    assert names == ["demo", "gpt-oss-120b", "gpt-oss-20b"]
+    assert bentoml.commands[0][4:6] == ["--arg", "profile=demo"]
+
+
+def test_the_platform_is_handed_over_and_leaves_out_what_cannot_run_on_it(bentoml: FakeBentoml) -> None:
+    assert len(list(building.build(platform="cpu"))) == 1
+    assert "platform=cpu" in bentoml.commands[0]
+
+
+@pytest.mark.parametrize(
+    ("profiles", "platform", "words"),
+    [
+        (["dmeo"], None, "did you mean 'demo'"),
+        (["demo", "gpt-oss-20b"], "cpu", "'cpu' is not possible"),
+        (["/somewhere/mine.yaml"], None, "put the file into configs/"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is(
+    profiles: list[str], platform: str | None, words: str, bentoml: FakeBentoml
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        building.build(profiles, platform)
+
+    assert bentoml.commands == []
+
+
+def test_an_installed_package_has_nothing_to_build_from(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"built from the repository"):
+        building.build(source=tmp_path)
+
+
+def test_what_bentoml_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", FakeBentoml("Error: no space left").run)
+
+    with pytest.raises(GptOssBentoError, match=r"build of demo failed:\nError: no space left"):
+        list(building.build(["demo"]))

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,8 +55,9 @@ class ProcessLog:
     def untap(self) -> None:
         """Passes the rest on and lets go. Called before the end, so that the last words are not lost."""
         self.release()
+        deadline = time.monotonic() + _LAST_WORDS_S
         for tap in self._taps:  # ends as soon as no child holds the other end of the pipe
-            tap.thread.join(_LAST_WORDS_S)
+            tap.thread.join(max(0, deadline - time.monotonic()))
         self._taps = []
 
     def _tap(self, descriptor: int) -> _Tap:

@@ -20,6 +20,7 @@ import psutil
 from gptoss_bento.bench.servers import free_port
 
 REPOSITORY = Path(__file__).parents[1]
+EXIT_LIMIT_S = 10.0
 READY_TIMEOUT_S = 240.0  # two noisy cores; 40 s when nothing else runs
 MODEL = "gpt-oss-demo"
 # Made once: every httpx client would load the machine's certificates, which takes longer than the request.
@@ -124,6 +125,18 @@ def serve(
         with suppress(subprocess.TimeoutExpired):
             process.wait(15)
         _kill(left)
+
+
+@contextmanager
+def all_processes_end(served: ServedProcess, within_s: float = EXIT_LIMIT_S) -> Iterator[None]:
+    """What happens in the block must end the service and every process of it in time."""
+    tree = served.tree()
+    started = time.monotonic()
+    yield
+    served.wait_until_ended(within_s)
+    remaining = max(within_s - (time.monotonic() - started), 0.1)
+    _, alive = psutil.wait_procs(tree, timeout=remaining)
+    assert alive == []
 
 
 def _kill(processes: Sequence[psutil.Process]) -> None:

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Scope
 
-from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.errors import BrokenStreamError, error_event
 from gptoss_bento.native.json_text import dumps
 from gptoss_bento.native.payload import EngineRequest
 
@@ -70,7 +71,7 @@ class AsgiEngine:
 
     @asynccontextmanager
     async def call(self, request: EngineRequest, request_id: str = "") -> AsyncIterator[Reply]:
-        exchange = _Exchange(dumps(request.body).encode() if request.body is not None else b"")
+        exchange = _Exchange(request.path, dumps(request.body).encode() if request.body is not None else b"")
         task = asyncio.create_task(exchange.run(self.app, _scope(request, request_id)))
         try:
             yield await exchange.reply()
@@ -81,7 +82,8 @@ class AsgiEngine:
 class _Exchange:
     """One request and its answer, between the application's task and the reader's."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, path: str, body: bytes) -> None:
+        self._path = path
         self._body = body
         self._sent = False
         self._messages: asyncio.Queue[Message | Exception | None] = asyncio.Queue(_PIECES_AHEAD)
@@ -116,6 +118,8 @@ class _Exchange:
     async def _next(self) -> Message | None:
         message = await self._messages.get()
         if isinstance(message, BrokenStreamError):
+            if message.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # the request is at fault, as a client would read it
+                return {"body": error_event(self._path, message.status, str(message))}
             raise ConnectionError(str(message)) from message
         if isinstance(message, Exception):
             raise ConnectionError(f"the engine's application failed: {type(message).__name__}") from message

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from http import HTTPStatus
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.inference import AsgiEngine
 from gptoss_bento.native.payload import COMPLETIONS, MODELS, EngineRequest
@@ -113,3 +115,25 @@ async def test_a_writer_that_is_far_ahead_does_not_hold_up_the_end() -> None:
 
     async with asyncio.timeout(1), AsgiEngine(app).call(WHOLE) as reply:
         assert await anext(reply.pieces) == b"x"
+
+
+async def _broken(status: HTTPStatus) -> bytes:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        raise BrokenStreamError(status, "no such grammar")
+
+    async with AsgiEngine(app).call(STREAM) as reply:
+        return await reply.read()
+
+
+async def test_a_stream_that_the_engine_refuses_ends_with_what_it_says() -> None:
+    last = (await _broken(HTTPStatus.BAD_REQUEST)).removeprefix(b"data: 1\n\ndata: ")
+
+    assert json.loads(last)["error"]["message"] == "no such grammar"
+    assert json.loads(last)["error"]["code"] == 400
+
+
+async def test_a_stream_that_the_engine_breaks_off_has_no_end() -> None:
+    with pytest.raises(ConnectionError, match="no such grammar"):
+        await _broken(HTTPStatus.SERVICE_UNAVAILABLE)

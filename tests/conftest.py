@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import openai
 import pytest
 
 from tests.server import ServedProcess, all_processes_end, serve
-
-_INTEGRATION = Path(__file__).parent / "integration"
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +29,5 @@ def client(server: ServedProcess) -> Iterator[openai.OpenAI]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One engine at a time: what may start one runs in one process, and services of their own before the shared one."""
+    """One engine at a time: tests that start a service of their own run before the shared server is started."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    for item in items:
-        if item.path.parent == _INTEGRATION and item.path.name != "test_job_survival.py":  # that one has a fake engine
-            item.add_marker(pytest.mark.xdist_group("engine"))

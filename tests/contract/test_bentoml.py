@@ -114,6 +114,9 @@ def streaming(spans: InMemorySpanExporter) -> Iterator[TestClient]:  # noqa: ARG
         pass
 
     Service.add_asgi_middleware(DirectStreaming)  # type: ignore[attr-defined]
+    metrics = prometheus_client.REGISTRY._names_to_collectors  # those of services that other tests have made
+    for collector in {it for name, it in metrics.items() if name.startswith("bentoml_service_")}:
+        prometheus_client.REGISTRY.unregister(collector)
     with TestClient(Service.to_asgi()) as client:  # type: ignore[attr-defined]
         yield client
 

@@ -30,29 +30,33 @@ class Bell:
         self._own = own
         self._others = [str(path) for path in others]
         self._heard = heard
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket: socket.socket | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hears the others within the block, which runs in an event loop."""
+        """Hears the others within the block, which runs in an event loop, and can tell them something."""
+        if self._own is None:
+            yield
+            return
         loop = asyncio.get_running_loop()
-        with self._socket:
-            if self._own:
-                self._socket.bind(str(self._own))
-                loop.add_reader(self._socket, self._read)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as own:
+            own.bind(str(self._own))
+            loop.add_reader(own, self._read, own)
+            self._socket = own
             try:
                 yield
             finally:
-                loop.remove_reader(self._socket)
+                self._socket = None
+                loop.remove_reader(own)
 
     def ring(self, job_ids: Iterable[str]) -> None:
         """Tells the others. Whoever does not listen, or has too much to read, is left out."""
-        if not self._others or not (message := "\n".join(job_ids).encode()[:_LONGEST]):
+        if self._socket is None or not (message := "\n".join(job_ids).encode()[:_LONGEST]):
             return
         for other in self._others:
             with suppress(OSError):
                 self._socket.sendto(message, other)
 
-    def _read(self) -> None:
+    def _read(self, own: socket.socket) -> None:
         with suppress(OSError):
-            self._heard(self._socket.recv(_LONGEST).decode(errors="replace").split("\n"))
+            self._heard(own.recv(_LONGEST).decode(errors="replace").split("\n"))

@@ -114,11 +114,17 @@ def streaming(spans: InMemorySpanExporter) -> Iterator[TestClient]:  # noqa: ARG
         pass
 
     Service.add_asgi_middleware(DirectStreaming)  # type: ignore[attr-defined]
-    metrics = prometheus_client.REGISTRY._names_to_collectors  # those of services that other tests have made
-    for collector in {it for name, it in metrics.items() if name.startswith("bentoml_service_")}:
-        prometheus_client.REGISTRY.unregister(collector)
+    forget_services()
     with TestClient(Service.to_asgi()) as client:  # type: ignore[attr-defined]
         yield client
+    forget_services()
+
+
+def forget_services() -> None:
+    """Takes back the metrics of a service made before in this process; BentoML registers them for each anew."""
+    metrics = prometheus_client.REGISTRY._names_to_collectors
+    for collector in {it for name, it in metrics.items() if name.startswith("bentoml_service_")}:
+        prometheus_client.REGISTRY.unregister(collector)
 
 
 def test_a_stream_arrives_whole_with_its_request_id(streaming: TestClient) -> None:

@@ -60,6 +60,16 @@ def asgi_client(app: ASGIApp, root_path: str = "") -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @dataclass
 class Calls:
     """Stands for a function: keeps the arguments of every call and returns `result`, or what it computes from them."""

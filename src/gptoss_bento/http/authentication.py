@@ -6,12 +6,11 @@ from collections.abc import Collection
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.errors import error_for
 from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.paths import destination, is_openai_path
+from gptoss_bento.http.paths import is_anthropic_path
 from gptoss_bento.keys import Key
 
 PUBLIC_ROUTES = ("/livez", "/readyz", "/ping")
@@ -45,7 +44,8 @@ class Authentication:
             scope[_KEY] = key
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await _refusal(scope["path"])(scope, receive, send)
+            refusal = error_for(scope["path"], HTTPStatus.UNAUTHORIZED, _MESSAGE, _CHALLENGE)
+            await refusal(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
@@ -63,15 +63,4 @@ def presented_key(scope: Scope) -> str:
     scheme, _, rest = authorization.partition(" ")
     if authorization:
         return rest.strip() if scheme.lower() == "bearer" else authorization
-    return headers.get("x-api-key", "") if _is_anthropic(scope["path"]) else ""
-
-
-def _is_anthropic(path: str) -> bool:
-    to = destination(path)
-    return to is not None and to.path.startswith("/v1/messages")
-
-
-def _refusal(path: str) -> JSONResponse:
-    if is_openai_path(path):
-        return openai_error(HTTPStatus.UNAUTHORIZED, _MESSAGE, headers=_CHALLENGE)
-    return JSONResponse({"error": _MESSAGE}, HTTPStatus.UNAUTHORIZED, headers=_CHALLENGE)
+    return headers.get("x-api-key", "") if is_anthropic_path(scope["path"]) else ""

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from gptoss_bento.http.paths import destination, is_openai_path
+from gptoss_bento.http.paths import destination, is_anthropic_path, is_openai_path
 
 RETRY_AFTER_S = 5
 """What a client is told to wait where nothing better is known."""
@@ -58,7 +58,7 @@ def _body(path: str, status: HTTPStatus, message: str) -> dict[str, Any]:
     if not is_openai_path(path):
         return {"error": message}
     body = _openai_body(status, message)
-    return {"type": "error", **body} if _is_anthropic(path) else body  # Anthropic's SDK asks for the type
+    return {"type": "error", **body} if is_anthropic_path(path) else body  # Anthropic's SDK asks for the type
 
 
 def error_event(path: str, status: HTTPStatus, message: str) -> bytes:
@@ -67,13 +67,8 @@ def error_event(path: str, status: HTTPStatus, message: str) -> bytes:
     if to is not None and to.path.startswith("/v1/responses"):
         event = {"type": "error", "code": str(status.value), "message": message, "param": None}
         return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
-    name = b"event: error\n" if _is_anthropic(path) else b""
+    name = b"event: error\n" if is_anthropic_path(path) else b""
     return name + b"data: " + json.dumps(_body(path, status, message)).encode() + b"\n\n"
-
-
-def _is_anthropic(path: str) -> bool:
-    to = destination(path)
-    return to is not None and to.path.startswith("/v1/messages")
 
 
 def reshaped(path: str, status: HTTPStatus, content: bytes, headers: Mapping[str, str]) -> JSONResponse | None:
@@ -95,7 +90,7 @@ def reshaped(path: str, status: HTTPStatus, content: bytes, headers: Mapping[str
 
 def _fits(path: str, body: Any) -> bool:
     error = body.get("error") if isinstance(body, dict) else None
-    if error is None or (_is_anthropic(path) and "type" not in body):
+    if error is None or (is_anthropic_path(path) and "type" not in body):
         return False
     return isinstance(error, dict if is_openai_path(path) else str)
 

@@ -62,6 +62,12 @@ def destination(path: str, endpoint_ids: Collection[str] = ()) -> Destination | 
     return None
 
 
+def is_anthropic_path(path: str) -> bool:
+    """Whether Anthropic's SDK calls this path, which has its own shape of errors and its own header for keys."""
+    to = destination(path)
+    return to is not None and to.path.startswith("/v1/messages")
+
+
 def is_openai_path(path: str) -> bool:
     """Whether errors on this path are OpenAI-shaped: everything below the prefixes, known or not.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.http.admission import PLATFORM_RULES, Admission, RefusedError
-from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.errors import error_for
 from gptoss_bento.http.paths import is_openai_path
 
 _OPERATION = re.compile(r"(?:/v2/[^/]*)?/(?P<operation>[a-z-]+)(?:/[^/]+)?")
@@ -31,7 +30,8 @@ class PlatformLimits:
         try:
             grant = self._admission.enter([rule])
         except RefusedError as error:
-            await _refusal(scope["path"], error)(scope, receive, send)
+            refusal = error_for(scope["path"], HTTPStatus.TOO_MANY_REQUESTS, str(error), error.headers)
+            await refusal(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
@@ -46,9 +46,3 @@ def operation(path: str) -> str:
     match = _OPERATION.fullmatch(path)
     name = match["operation"] if match else ""
     return _LIKE.get(name, name)
-
-
-def _refusal(path: str, error: RefusedError) -> JSONResponse:
-    if is_openai_path(path):
-        return openai_error(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=error.headers)
-    return JSONResponse({"error": str(error)}, HTTPStatus.TOO_MANY_REQUESTS, headers=error.headers)

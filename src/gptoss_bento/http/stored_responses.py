@@ -18,6 +18,7 @@ import httpx
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import openai_error
 
 _NAMED = re.compile(r"/v1/responses/(?P<id>[^/]+)(?:/cancel)?")
@@ -79,7 +80,7 @@ async def _named_response(scope: Scope, receive: Receive) -> tuple[str | None, R
     if scope["path"] != "/v1/responses" or scope["method"] != "POST":
         return None, receive
     body = await Request(scope, receive).body()
-    return _previous(body), _replay(body, receive)
+    return _previous(body), with_body(body, receive)
 
 
 def _previous(body: bytes) -> str | None:
@@ -89,15 +90,6 @@ def _previous(body: bytes) -> str | None:
         return None
     named = asked.get("previous_response_id") if isinstance(asked, dict) else None
     return named if isinstance(named, str) and "/" not in named else None
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return replay
 
 
 async def _pass_on(other: Path, headers: list[tuple[bytes, bytes]], scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,16 +9,7 @@ import pytest
 from gptoss_bento.http.admission import Admission, Rate, RefusedError, Rule, engine_rule, key_rules
 from gptoss_bento.http.shared_table import SharedTable
 from gptoss_bento.keys import Key, KeyLimits
-
-
-class Clock:
-    """Seconds that pass when they are told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes import Clock
 
 
 @pytest.fixture

@@ -9,16 +9,7 @@ import pytest
 
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.keys import listed_keys
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes import Clock
 
 
 @pytest.fixture

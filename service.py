@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 
 import bentoml
-from bentoml._internal.server.http import traffic
+from bentoml._internal.server.http import instruments, traffic
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from gptoss_bento import bundle, supervision
-from gptoss_bento.app import Worker, build_app, find_team
+from gptoss_bento.app import Worker, build_app, find_team, guarded_engine
 from gptoss_bento.environment import server_settings, take_key_sources, tls_settings
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.connections import bound_connections
@@ -30,8 +30,10 @@ from gptoss_bento.http.direct_streaming import DirectStreaming
 from gptoss_bento.http.edge import Edge
 from gptoss_bento.http.intake import Intake
 from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.http.openai import OpenAIApi
 from gptoss_bento.http.platform_limits import PlatformLimits
 from gptoss_bento.http.probes import Probes
+from gptoss_bento.http.request_metrics import RequestMetrics
 from gptoss_bento.images import Platform
 from gptoss_bento.native.generate import GenerateApi
 
@@ -53,6 +55,8 @@ settings = server_settings()
 arguments = bentoml.use_arguments(Arguments)
 profile = arguments.profile or settings.profile
 team = find_team(profile, bentoml.server_context.worker_index)
+if supervision.keeps_metrics_alone(team):
+    bundle.keep_metrics_in_process()
 chosen = bundle.describe(profile, settings, tls_settings(), team.count, arguments.platform)
 sources = take_key_sources()
 keys = KeyRing(sources.fixed, sources.file, closed=bool(sources.problems))
@@ -88,5 +92,9 @@ GptOss.add_asgi_middleware(  # type: ignore[attr-defined]
 )
 GptOss.add_asgi_middleware(Intake, drain=worker.drain)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(DirectStreaming)  # type: ignore[attr-defined]
-# BentoML takes it from here when it builds the application.
+GptOss.add_asgi_middleware(  # type: ignore[attr-defined]
+    OpenAIApi, engine_app=guarded_engine(worker, settings), endpoint_ids=frozenset(settings.endpoint_ids)
+)
+# BentoML takes them from here when it builds the application.
 traffic.TimeoutMiddleware = Edge  # type: ignore[assignment,misc]
+instruments.RunnerTrafficMetricsMiddleware = RequestMetrics  # type: ignore[misc]

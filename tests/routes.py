@@ -38,9 +38,9 @@ def every_route() -> set[tuple[str, str]]:
 
 
 def _ours() -> Iterator[tuple[str, str]]:
-    openai = [(method, path) for path, methods in paths._ROUTES.items() for method in methods]
+    openai = [(method, path) for path, methods in paths.ROUTES.items() for method in methods]
     for prefix in ("", "/openai", "/v2/any-id/openai"):
-        yield from ((method, prefix + re.sub(r"\[.*?\]\+|\.\+", "x", path)) for method, path in openai)
+        yield from ((method, prefix + _PARAMETER.sub("x", path)) for method, path in openai)
     for (action, has_job), route in native._ROUTES.items():
         for prefix in ("", "/v2/any-id"):
             yield from ((method, f"{prefix}/{action}{'/abc-u1' if has_job else ''}") for method in route.methods)

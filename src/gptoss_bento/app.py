@@ -28,7 +28,6 @@ from gptoss_bento.http.admission import Admission
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.guard import Guard
 from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.openai import OpenAIRoutes
 from gptoss_bento.http.stored_responses import StoredResponses
 from gptoss_bento.native.inference import AsgiEngine
 from gptoss_bento.native.job_limits import JobLimits
@@ -78,7 +77,8 @@ class Worker:
         """Starts on entering, without waiting for the engine; ends everything on leaving."""
         _log_to_stderr(self.team)
         self._log.tap()
-        self.admission.share(supervision.limits_file())
+        if not self.team.is_alone:
+            self.admission.share(supervision.limits_file())
         supervision.limit_shutdown(self._stop, self.team)
         task = asyncio.create_task(self._serve())
         yield
@@ -289,12 +289,14 @@ class _Work:
 
 
 def build_app(worker: Worker, server: ServerSettings) -> Starlette:
-    """The application that BentoML mounts at /."""
-    endpoint_ids = frozenset(server.endpoint_ids)
-    guarded = Guard(lambda: worker.openai_app, worker.admission, server)
-    openai = OpenAIRoutes(guarded.app, endpoint_ids)
-    native = NativeRoutes(lambda: worker.jobs, endpoint_ids, worker.startup.trouble)
-    return Starlette(routes=[native, openai], lifespan=worker.lifespan, exception_handlers={404: not_found})
+    """The application that BentoML mounts at /: the job API. It also starts and ends the worker."""
+    native = NativeRoutes(lambda: worker.jobs, frozenset(server.endpoint_ids), worker.startup.trouble)
+    return Starlette(routes=[native], lifespan=worker.lifespan, exception_handlers={404: not_found})
+
+
+def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:
+    """Gives what answers the OpenAI API behind its bounds, or None while there is no engine."""
+    return Guard(lambda: worker.openai_app, worker.admission, server).app
 
 
 def _print_plan(plan: EnginePlan) -> None:

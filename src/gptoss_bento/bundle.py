@@ -9,8 +9,10 @@ from typing import Any
 
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.server.metrics.prometheus import PrometheusClient
 
 from gptoss_bento.artifacts import DEMO, IGNORED_FILES, is_folder
+from gptoss_bento.environment import forget_metrics_folder
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.images import Platform, choose_platform, image
 from gptoss_bento.profile import AUTOMATIC, Profile, load_profile
@@ -110,3 +112,13 @@ def keep_metrics_in(folder: Path) -> None:
     Its own choice is one folder for all services of a user, where each start takes the others' metrics away.
     """
     BentoMLContainer.prometheus_multiproc_dir.set(str(folder))
+
+
+def keep_metrics_in_process() -> None:
+    """Tells BentoML that this process is the only one with metrics of this service.
+
+    prometheus_client's files, which BentoML asks for, make every count several times as dear, vLLM's for each token
+    included. Before prometheus_client is imported: it looks for the folder once.
+    """
+    forget_metrics_folder()
+    BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))

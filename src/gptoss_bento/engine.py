@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import json
 import logging
 import threading
@@ -156,8 +157,18 @@ async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, t
     with startup.timed("engine: application"):
         app = await _build_app(client, args)
     await stack.enter_async_context(app.router.lifespan_context(app))
-    ctypes.CDLL(None).malloc_trim(0)  # loading in threads leaves 750 MB of free heap behind (measured), in their arenas
+    _settle()
     return Engine(client, app)
+
+
+def _settle() -> None:
+    """What is worth doing once all is loaded."""
+    from vllm.envs import enable_envs_cache
+
+    enable_envs_cache()  # vLLM's API server reads an environment variable for every token: 12 % of its time (measured)
+    gc.collect()
+    gc.freeze()  # what is here now stays: no collection needs to walk through it again
+    ctypes.CDLL(None).malloc_trim(0)  # loading in threads leaves 750 MB of free heap behind (measured), in their arenas
 
 
 def _import_engine() -> None:

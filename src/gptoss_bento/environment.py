@@ -482,6 +482,11 @@ def metrics_folder(environ: Mapping[str, str] | None = None) -> Path | None:
     return folder
 
 
+def forget_metrics_folder() -> None:
+    """From now on prometheus_client, if it is not imported yet, keeps the metrics in this process."""
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+
 _EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
 
 

@@ -140,6 +140,12 @@ def own_team(worker_number: int) -> Team:
     return Team(worker_number - 1, count, path.with_suffix("")) if path and count > 1 else Team()
 
 
+def keeps_metrics_alone(team: Team) -> bool:
+    """Whether this is the only worker, and its metrics go into files only because BentoML always wants them there."""
+    path = environment.exit_note_path()
+    return path is not None and team.is_alone and environment.metrics_folder() == ExitNote(path).metrics
+
+
 def _say(cause: str, exit_code: int) -> None:
     print(f"gptoss-bento: stopped (exit code {exit_code}): {cause}", file=sys.stderr, flush=True)
 

@@ -41,6 +41,7 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
             ["engine_client", "state", "args", "supported_tasks"],
         ),
         ("vllm.logger", "configure_logging_from_args", ["args"]),
+        ("vllm.envs", "enable_envs_cache", []),
         ("vllm.utils.argparse_utils", "FlexibleArgumentParser", []),
         ("vllm.usage.usage_lib", "UsageContext", []),
         ("vllm.utils.system_utils", "set_ulimit", []),

@@ -12,22 +12,32 @@ from dataclasses import dataclass
 
 _PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
 
-_SEGMENT = r"[^/]+"
-_ROUTES: dict[str, tuple[str, ...]] = {
-    r"/v1/models": ("GET", "POST"),  # POST: old READMEs show it with an empty body (contract, D39)
-    r"/v1/models/.+": ("GET",),
-    r"/v1/chat/completions": ("POST",),
-    r"/v1/completions": ("POST",),
-    r"/v1/responses": ("POST",),
-    rf"/v1/responses/{_SEGMENT}": ("GET",),
-    rf"/v1/responses/{_SEGMENT}/cancel": ("POST",),
-    r"/v1/messages": ("POST",),
-    r"/v1/messages/count_tokens": ("POST",),
-    r"/tokenize": ("POST",),
-    r"/detokenize": ("POST",),
-    r"/version": ("GET",),
+ROUTES: dict[str, tuple[str, ...]] = {
+    "/v1/models": ("GET", "POST"),  # POST: old READMEs show it with an empty body (contract, D39)
+    "/v1/models/{model}": ("GET",),
+    "/v1/chat/completions": ("POST",),
+    "/v1/completions": ("POST",),
+    "/v1/responses": ("POST",),
+    "/v1/responses/{id}": ("GET",),
+    "/v1/responses/{id}/cancel": ("POST",),
+    "/v1/messages": ("POST",),
+    "/v1/messages/count_tokens": ("POST",),
+    "/tokenize": ("POST",),
+    "/detokenize": ("POST",),
+    "/version": ("GET",),
 }
-_COMPILED = [(re.compile(pattern), methods) for pattern, methods in _ROUTES.items()]
+"""The routes of vLLM that are reachable, and their methods."""
+
+_VARIABLE = {"{model}": ".+", "{id}": "[^/]+"}  # names of models may have slashes
+
+
+def _pattern(route: str) -> re.Pattern[str]:
+    for name, pattern in _VARIABLE.items():
+        route = route.replace(name, pattern)
+    return re.compile(route)
+
+
+_PATTERNS = [(_pattern(route), route) for route in ROUTES if "{" in route]
 # vLLM has these at the root alone; a client whose base URL ends in /v1 finds them there too.
 _ALSO_UNDER_V1 = {"/v1/tokenize": "/tokenize", "/v1/detokenize": "/detokenize"}
 
@@ -37,9 +47,10 @@ _OWN_PREFIX = re.compile(r"(/v2/[^/]*)?/openai(/|$)|/v1/")
 
 @dataclass(frozen=True)
 class Destination:
-    """A route of vLLM's application and the methods it takes."""
+    """A path of vLLM's application, its route as a template, and the methods that it takes."""
 
     path: str
+    route: str
     methods: tuple[str, ...]
 
 
@@ -56,10 +67,10 @@ def destination(path: str, endpoint_ids: Collection[str] = ()) -> Destination | 
             return None
         path = path[match.end() :]
     path = _ALSO_UNDER_V1.get(path, path)
-    for pattern, methods in _COMPILED:
-        if pattern.fullmatch(path):
-            return Destination(path, methods)
-    return None
+    if path in ROUTES:
+        return Destination(path, path, ROUTES[path])
+    route = next((route for pattern, route in _PATTERNS if pattern.fullmatch(path)), None)
+    return Destination(path, route, ROUTES[route]) if route else None
 
 
 def is_anthropic_path(path: str) -> bool:

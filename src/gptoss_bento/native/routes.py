@@ -141,7 +141,18 @@ def is_native_path(path: str) -> bool:
 
 def paths() -> dict[str, tuple[str, ...]]:
     """The paths at the root, as templates, and the methods they take."""
-    return {f"/{action}{'/{id}' if of_job else ''}": route.methods for (action, of_job), route in _ROUTES.items()}
+    return {_template(*name): route.methods for name, route in _ROUTES.items()}
+
+
+def route_of(path: str) -> str | None:
+    """The route that a path leads to, as a template at the root; None: to none."""
+    match = _PATH.fullmatch(path)
+    name = (match["action"], match["job"] is not None) if match else None
+    return _template(*name) if name in _ROUTES else None
+
+
+def _template(action: str, of_job: bool) -> str:
+    return f"/{action}{'/{id}' if of_job else ''}"
 
 
 async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> Response:

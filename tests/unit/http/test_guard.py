@@ -16,7 +16,7 @@ from gptoss_bento.http.admission import Admission
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.guard import Guard
 from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.openai import OpenAIRoutes
+from gptoss_bento.http.openai import OpenAIApi
 from gptoss_bento.keys import Key as OneKey
 from gptoss_bento.keys import KeyLimits, digest
 from gptoss_bento.native.fake_engine import FakeEngine
@@ -32,7 +32,7 @@ SMALL = ServerSettings(max_openai_requests=2, max_openai_body_bytes=200, client_
 def guarded(app: ASGIApp, settings: ServerSettings = SMALL, **limits: Any) -> ASGIApp:
     """The way of a request to the engine; with limits, everybody must bring the key `s3cret`."""
     guard = Guard(lambda: app, Admission(), settings)
-    routes = Starlette(routes=[OpenAIRoutes(guard.app)])
+    routes = OpenAIApi(Starlette(), guard.app)
     ring = KeyRing([OneKey("alice", (digest("s3cret"),), KeyLimits(**limits))]) if limits else KeyRing()
     return Authentication(routes, ring)
 
@@ -52,7 +52,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_without_an_engine_there_is_nothing_to_guard() -> None:
     guard = Guard(lambda: None, Admission(), SMALL)
-    async with asgi_client(Starlette(routes=[OpenAIRoutes(guard.app)])) as client:
+    async with asgi_client(OpenAIApi(Starlette(), guard.app)) as client:
         assert (await client.post(CHAT, json=BODY)).status_code == 503
 
 

@@ -7,12 +7,11 @@ import httpx2
 import openai
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Match
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocketDisconnect
 
-from gptoss_bento.http.openai import OpenAIRoutes
+from gptoss_bento.http.openai import OpenAIApi
 from tests.fakes import FakeEngineApp, asgi_client
 from tests.unit.http.test_paths import ADMINISTRATIVE, PREFIXES
 
@@ -22,8 +21,8 @@ def engine() -> FakeEngineApp:
     return FakeEngineApp()
 
 
-def service(engine: ASGIApp | None, endpoint_ids: Collection[str] = ()) -> Starlette:
-    return Starlette(routes=[OpenAIRoutes(lambda: engine, endpoint_ids)])
+def service(engine: ASGIApp | None, endpoint_ids: Collection[str] = ()) -> ASGIApp:
+    return OpenAIApi(Starlette(), lambda: engine, endpoint_ids)
 
 
 def is_openai_error(response: httpx.Response, status: int, message: str) -> bool:
@@ -174,7 +173,7 @@ async def test_a_wrong_request_is_told_so_even_without_an_engine(method: str, pa
 
 async def test_an_engine_that_comes_later_is_used(engine: FakeEngineApp) -> None:
     engines: list[ASGIApp] = []
-    app = Starlette(routes=[OpenAIRoutes(lambda: engines[0] if engines else None)])
+    app = OpenAIApi(Starlette(), lambda: engines[0] if engines else None)
 
     async with asgi_client(app) as client:
         before = await client.get("/v1/models")
@@ -218,9 +217,6 @@ async def test_other_paths_are_left_to_the_service(engine: FakeEngineApp) -> Non
 
 
 def test_websockets_are_not_taken(engine: FakeEngineApp) -> None:
-    routes = OpenAIRoutes(lambda: engine)
-
-    assert routes.matches({"type": "websocket", "path": "/v1/realtime"}) == (Match.NONE, {})
     with pytest.raises(WebSocketDisconnect), TestClient(service(engine)).websocket_connect("/v1/realtime"):
         pass
     assert engine.scopes == []

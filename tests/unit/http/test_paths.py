@@ -55,14 +55,16 @@ ADMINISTRATIVE = [
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize(("path", "methods"), ROUTES.items())
 def test_every_route_stands_at_every_prefix(prefix: str, path: str, methods: tuple[str, ...]) -> None:
-    assert destination(prefix + path) == Destination(path, methods)
+    to = destination(prefix + path)
+    assert to is not None
+    assert (to.path, to.methods) == (path, methods)
     assert is_openai_path(prefix + path)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
 def test_tokenizing_is_also_found_under_v1(prefix: str, path: str) -> None:
-    assert destination(f"{prefix}/v1{path}") == Destination(path, ("POST",))
+    assert destination(f"{prefix}/v1{path}") == Destination(path, path, ("POST",))
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from gptoss_bento.keys import KeyLimits
 from gptoss_bento.native import json_text
 from gptoss_bento.native.inference import Engine
-from gptoss_bento.native.job import Claim, Status
+from gptoss_bento.native.job import Claim, Job, Status
 from gptoss_bento.native.job_limits import limited_request
 from gptoss_bento.native.output import EngineError, EngineUnavailableError, error_text, reader
 from gptoss_bento.native.payload import MODELS, TOKENIZE, EngineRequest, InputError, Models
@@ -146,15 +146,19 @@ class ItemWriter:
             self._lost = not await until_available(lambda: self._store.append(self._claim, first, items))  # noqa: B023
             self._written()
 
-    async def end(self, status: Status, error: str | None = None, *, refused: bool = False) -> None:
-        """Writes the end of the run together with what waits."""
+    async def end(
+        self, status: Status, error: str | None = None, *, refused: bool = False
+    ) -> tuple[Job, list[str]] | None:
+        """Writes the end of the run together with what waits. Returns the job if that is its whole output."""
         if self._writing:
             await self._writing
-        if not self._lost:
-            await until_available(
-                lambda: self._store.finish(self._claim, status, self._first, self._waiting, error, refused=refused)
-            )
-        self._written()
+        if self._lost:
+            return None
+        first, items = self._first, self._waiting
+        job = await until_available(
+            lambda: self._store.finish(self._claim, status, first, items, error, refused=refused)
+        )
+        return (job, items) if job and not first else None
 
     async def settle(self) -> None:
         """Waits for a write under way; what comes after it is dropped."""

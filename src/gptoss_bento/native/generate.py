@@ -6,7 +6,7 @@ A job like any other, except that its client learns no id before its end: if it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Self
@@ -148,7 +148,7 @@ def _unknown(name: str, value: Any) -> str:
     return f"{shown(name)[1:-1]} is no field of generate, got {shown(value)}. {hint}"
 
 
-async def _ended(runner: Runner, job_id: str, wait_s: float, request: Request) -> tuple[Job | None, list[str]]:
+async def _ended(runner: Runner, job_id: str, wait_s: float, request: Request) -> tuple[Job | None, Sequence[str]]:
     """The job at its end. Cancelled, if its client leaves, its time is over, or the server stops."""
     ended = asyncio.create_task(runner.ended(job_id, wait_s))
     left = asyncio.create_task(_leaves(request))

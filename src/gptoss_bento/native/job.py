@@ -109,3 +109,4 @@ class Claim:
     execution_timeout_ms: int
     expires_at: int
     owner: str | None = None
+    has_webhook: bool = False

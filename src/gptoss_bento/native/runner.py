@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -36,7 +36,7 @@ from gptoss_bento.native.store import (
     now_ms,
     open_store,
 )
-from gptoss_bento.native.waiting import Changes
+from gptoss_bento.native.waiting import Changes, Watch
 from gptoss_bento.native.webhook import (
     ATTEMPT_TIMEOUT_S,
     ForbiddenAddressError,
@@ -124,6 +124,8 @@ class Runner:
         self._engine_lost = False
         self._models: ModelList | None = None
         self._runs: dict[str, _Run] = {}
+        self._promised = 0  # places for jobs that are being claimed or accepted
+        self._may_wait = True  # as far as is known here, jobs are in the queue
         self._mean_run_s = _FIRST_GUESS_S
         self._gone_while_claiming: set[str] | None = None
         self._to_claim = asyncio.Event()
@@ -139,7 +141,7 @@ class Runner:
     def attach(self, engine: Engine) -> None:
         """The engine answers: jobs run from now on."""
         self._engine, self._models, self._engine_lost = engine, ModelList(engine), False
-        self._to_claim.set()
+        self._claim_soon()
 
     def detach(self) -> None:
         """The engine does not answer any more, and will not."""
@@ -180,9 +182,27 @@ class Runner:
             result_ttl_ms=kept,
             owner=key.name if key else None,
         )
-        with self._refusing():
-            job = await self.store.submit(new, settings.max_queue_size, key.limits.jobs if key else None)
-        self._to_run()
+        with self._refusing():  # in a task of its own: a job that is in the store has a run, whoever hangs up
+            return await asyncio.shield(self._spawn(self._accept(new, key.limits.jobs if key else None)))
+
+    async def _accept(self, new: NewJob, most_of_owner: int | None) -> Job:
+        """Puts a job into the queue, or begins it at once if none is before it and a place is free."""
+        worker_id = self._place.worker_id if self._free else None
+        promised = int(worker_id is not None)
+        self._promised += promised
+        try:
+            job = await self.store.submit(new, self.settings.max_queue_size, most_of_owner, worker_id)
+        except StoreUnavailableError:
+            if worker_id:  # the database may have taken it all the same
+                lost = Claim(new.id, 1, worker_id, new.input, new.execution_timeout_ms, 0)
+                self._spawn(until_available(lambda: self.store.interrupt(lost, counts=False)))
+            raise
+        finally:
+            self._promised -= promised
+        if job.status is Status.IN_QUEUE:
+            self._to_run()
+        elif not self._stopping.is_set():
+            self._begin(_begun(new, job))
         return job
 
     @contextmanager
@@ -193,14 +213,14 @@ class Runner:
         except QueueFullError as error:
             raise RefusedError(str(error), self._mean_run_s / self.settings.max_concurrency) from None
 
-    async def ended(self, job_id: str, wait_s: float) -> tuple[Job | None, list[str]]:
+    async def ended(self, job_id: str, wait_s: float) -> tuple[Job | None, Sequence[str]]:
         """A job with its output, once it has ended or the time is over."""
 
-        found: tuple[Job | None, list[str]] = (None, [])
+        found: tuple[Job | None, Sequence[str]] = (None, ())
 
-        async def has_ended() -> bool:
+        async def has_ended(watch: Watch) -> bool:
             nonlocal found
-            found = await self.store.output(job_id)
+            found = watch.ended or await self.store.output(job_id)
             return found[0] is None or found[0].status.is_terminal
 
         await self._wait(job_id, wait_s, has_ended)
@@ -217,7 +237,7 @@ class Runner:
             is_left: whether the client is gone, to whom nothing must be given out.
         """
 
-        async def has_news() -> bool:
+        async def has_news(_: Watch) -> bool:
             job = await self.store.get(job_id)
             return job is None or job.status.is_terminal or job.item_count > job.delivered
 
@@ -226,16 +246,16 @@ class Runner:
             return await self.store.get(job_id), []
         return await self.store.take(job_id)
 
-    async def _wait(self, job_id: str, wait_s: float, reached: Callable[[], Awaitable[bool]]) -> None:
+    async def _wait(self, job_id: str, wait_s: float, reached: Callable[[Watch], Awaitable[bool]]) -> None:
         deadline = time.monotonic() + wait_s
-        with self.changes.of(job_id) as changed:
-            while not await reached() and not self._stopping.is_set():
+        with self.changes.of(job_id) as watch:
+            while not await reached(watch) and not self._stopping.is_set():
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return  # what was just seen is the answer
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), left)
-                changed.clear()
+                    await asyncio.wait_for(watch.changed.wait(), left)
+                watch.changed.clear()
 
     async def cancel(self, job_id: str) -> Job | None:
         """Cancels a job that has not ended, and its generation at once. Returns what it is now."""
@@ -263,9 +283,13 @@ class Runner:
 
     def _to_run(self) -> None:
         """A job waits: for this worker, or for another one if this one has its share."""
-        self._to_claim.set()
+        self._claim_soon()
         if len(self._runs) >= self._concurrency:
             self._bell.ring([QUEUE])
+
+    def _claim_soon(self) -> None:
+        self._may_wait = True
+        self._to_claim.set()
 
     async def health(self) -> dict[str, Any]:
         """The body of `/health`: one engine is one worker (contract, D33)."""
@@ -342,19 +366,29 @@ class Runner:
                 await self._claim()
             await self._to_claim.wait()
 
+    @property
+    def _free(self) -> int:
+        """How many jobs may begin here now."""
+        if self._engine is None or self._engine.dead or self._paused or self._team.is_ending:
+            return 0
+        return max(0, self._concurrency - len(self._runs) - self._promised)
+
     async def _claim(self) -> None:
-        free = self._concurrency - len(self._runs)
-        if self._engine is None or self._engine.dead or self._paused or free <= 0 or self._team.is_ending:
+        if not (free := self._free):
             return
+        self._may_wait = False
+        self._promised += free
         self._gone_while_claiming = set()
         try:
             claims = await self.store.claim(self._place.worker_id, free)
+            self._may_wait |= len(claims) == free
             for claim in claims:
                 # A job cancelled between its claim and now has no run that could be aborted. After a stop, the job is
                 # this worker's until it leaves, and then interrupted like any other.
                 if claim.id not in self._gone_while_claiming and not self._stopping.is_set():
                     self._begin(claim)
         finally:
+            self._promised -= free
             self._gone_while_claiming = None
 
     def _begin(self, claim: Claim) -> None:
@@ -366,7 +400,8 @@ class Runner:
     def _forget(self, run: _Run) -> None:
         del self._runs[run.claim.id]
         self._team.tell_jobs(len(self._runs))
-        self._to_claim.set()
+        if self._may_wait:
+            self._to_claim.set()
 
     async def _run(self, run: _Run) -> None:
         writer = ItemWriter(self.store, run.claim, lambda: self._tell([run.claim.id]))
@@ -424,9 +459,10 @@ class Runner:
         return items_of(claim, engine, models, self.settings, self.limits.of(claim.owner))
 
     async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
+        ended: tuple[Job, list[str]] | None = None
         try:
             if outcome.status is not None:
-                await writer.end(outcome.status, outcome.error, refused=outcome.refused)
+                ended = await writer.end(outcome.status, outcome.error, refused=outcome.refused)
             else:
                 await writer.settle()
             if outcome.interrupted:
@@ -435,8 +471,11 @@ class Runner:
         except Exception:  # of the database, and not for lack of it: the job must end all the same
             logger.exception("job %s", run.claim.id)
             await until_available(lambda: self.store.finish(run.claim, Status.FAILED, error=_FAULT))
+        if ended:
+            self.changes.end(*ended)
         self._tell([run.claim.id])
-        self._to_deliver.set()
+        if run.claim.has_webhook:
+            self._to_deliver.set()
 
     def _tell(self, job_ids: list[str]) -> None:
         """Something happened here to these jobs."""
@@ -447,7 +486,7 @@ class Runner:
         """Something happened to these jobs in another worker."""
         self.changes.notify(job_ids)
         if QUEUE in job_ids:
-            self._to_claim.set()
+            self._claim_soon()
         if self._runs.keys() & set(job_ids):
             self._spawn(self._look_around())
 
@@ -468,7 +507,7 @@ class Runner:
             owned = await self.store.owned(claims)
             self._abort([claim.id for claim in claims if claim.id not in owned])
         if self._engine and len(self._runs) < self._concurrency and await self.store.waiting():
-            self._to_claim.set()
+            self._claim_soon()
 
     def _abort(self, job_ids: list[str]) -> None:
         for job_id in job_ids:
@@ -544,6 +583,20 @@ async def _refuse_private(webhook: str) -> None:
         await refuse_private(webhook)
     except ForbiddenAddressError as error:
         raise EnvelopeError(f"webhook must lead to a public address, got {shown(webhook)}: {error}") from None
+
+
+def _begun(new: NewJob, job: Job) -> Claim:
+    """The claim of a job that was begun when it was accepted."""
+    return Claim(
+        job.id,
+        job.attempt,
+        job.worker_id or "",
+        new.input,
+        new.execution_timeout_ms,
+        job.expires_at,
+        new.owner,
+        has_webhook=new.webhook is not None,
+    )
 
 
 def _failed(error: Exception) -> _Outcome:

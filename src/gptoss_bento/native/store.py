@@ -264,22 +264,27 @@ class JobStore:
 
     @_writes
     def submit(
-        self, connection: sa.Connection, job: NewJob, max_queue_size: int, max_of_owner: int | None = None
+        self,
+        connection: sa.Connection,
+        job: NewJob,
+        max_queue_size: int,
+        max_of_owner: int | None = None,
+        free_worker: str | None = None,
     ) -> Job:
-        """Puts a job into the queue.
+        """Puts a job into the queue, or, if none waits there, begins it at the worker that is free.
 
         Raises:
             QueueFullError: `max_queue_size` jobs wait, or `max_of_owner` of the same owner have not ended.
         """
         now = self._now()
-        _refuse_overflow(connection, max_queue_size)
+        waiting = _refuse_overflow(connection, max_queue_size)
         if max_of_owner:
             _refuse_crowd(connection, job.owner, max_of_owner)
         connection.execute(_inputs.insert().values(job_id=job.id, input=job.input))
-        inserted = connection.execute(
-            _jobs.insert().values(**_new_row(job, now)).returning(*_JOB_COLUMNS),
-        )
-        return _job(inserted.one())
+        row = _new_row(job, now)
+        if free_worker and not waiting:
+            row |= {"status": Status.IN_PROGRESS.value, "started_at": now, "worker_id": free_worker, "attempt": 1}
+        return _job(connection.execute(_jobs.insert().values(**row).returning(*_JOB_COLUMNS)).one())
 
     @_writes
     def retry(self, connection: sa.Connection, job_id: str, max_queue_size: int) -> tuple[Job | None, bool]:
@@ -372,12 +377,23 @@ class JobStore:
         first = sa.select(_jobs.c.seq).where(waiting).order_by(*order).limit(limit).with_for_update(skip_locked=True)
         values = {"started_at": now, "worker_id": worker_id, "attempt": _jobs.c.attempt + 1}
         change = _change(Status.IN_PROGRESS, _among(first)).values(values)
-        columns = (_jobs.c.id, _jobs.c.attempt, _jobs.c.execution_timeout_ms, _jobs.c.expires_at, _jobs.c.owner, *order)
-        rows = sorted(connection.execute(change.returning(*columns)), key=lambda row: row[-3:])
+        claimed = [
+            _jobs.c[name] for name in ("id", "attempt", "execution_timeout_ms", "expires_at", "owner", "webhook")
+        ]
+        rows = sorted(connection.execute(change.returning(*claimed, *order)), key=lambda row: row[-3:])
         found = connection.execute(_inputs.select().where(_inputs.c.job_id.in_([row.id for row in rows])))
         inputs = {row.job_id: row.input for row in found}
         return [
-            Claim(row.id, row.attempt, worker_id, inputs[row.id], row.execution_timeout_ms, row.expires_at, row.owner)
+            Claim(
+                row.id,
+                row.attempt,
+                worker_id,
+                inputs[row.id],
+                row.execution_timeout_ms,
+                row.expires_at,
+                row.owner,
+                has_webhook=row.webhook is not None,
+            )
             for row in rows
         ]
 
@@ -411,13 +427,14 @@ class JobStore:
         error: str | None = None,
         *,
         refused: bool = False,
-    ) -> bool:
-        """Ends a running job with its last items. False: it was ended or taken over before, and stays as it is."""
+    ) -> Job | None:
+        """Ends a running job with its last items. None: it was ended or taken over before, and stays as it is."""
         now = self._now()
         if items and not _append(connection, claim, first, items):
-            return False
+            return None
         ended = _change(status, _is_run(claim)).values(_ended(now, error) | {"refused": refused})
-        return bool((connection.execute(ended)).rowcount)
+        row = connection.execute(ended.returning(*_JOB_COLUMNS)).one_or_none()
+        return _job(row) if row else None
 
     async def owned(self, claims: Collection[Claim]) -> set[str]:
         """The ids of those that are still to be run under these claims."""
@@ -782,9 +799,12 @@ def _queue_length(connection: sa.Connection) -> int:
     return int(connection.execute(waiting).scalar_one())
 
 
-def _refuse_overflow(connection: sa.Connection, max_queue_size: int) -> None:
-    if _queue_length(connection) >= max_queue_size:
+def _refuse_overflow(connection: sa.Connection, max_queue_size: int) -> int:
+    """How many wait."""
+    waiting = _queue_length(connection)
+    if waiting >= max_queue_size:
         raise QueueFullError(f"{max_queue_size} jobs wait already.")
+    return waiting
 
 
 def _refuse_crowd(connection: sa.Connection, owner: str | None, most: int) -> None:

@@ -4,34 +4,51 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gptoss_bento.native.job import Job
+
+
+@dataclass(eq=False)
+class Watch:
+    """Somebody waits for a job. `ended` is the job with its whole output, where that is known without the store."""
+
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: tuple[Job, Sequence[str]] | None = None
 
 
 class Changes:
     """Who waits for which job."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[Watch]] = defaultdict(set)
         self._known: Mapping[str, object] = {}
 
     @contextmanager
-    def of(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the job changes."""
-        event = asyncio.Event()
-        self._waiting[job_id].add(event)
+    def of(self, job_id: str) -> Iterator[Watch]:
+        """A watch that is told whenever the job changes."""
+        watch = Watch()
+        self._waiting[job_id].add(watch)
         try:
-            yield event
+            yield watch
         finally:
-            self._waiting[job_id].discard(event)
+            self._waiting[job_id].discard(watch)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
 
     def notify(self, job_ids: Iterable[str]) -> None:
         """Something happened to these jobs."""
         for job_id in job_ids:
-            for event in self._waiting.get(job_id, ()):
-                event.set()
+            for watch in self._waiting.get(job_id, ()):
+                watch.changed.set()
+
+    def end(self, job: Job, items: Sequence[str]) -> None:
+        """This job has ended with this output."""
+        for watch in self._waiting.get(job.id, ()):
+            watch.ended = job, items
+            watch.changed.set()
 
     @property
     def watched(self) -> list[str]:

@@ -200,6 +200,63 @@ async def test_no_more_run_at_once_than_may(fake: FakeEngine, store_url: str) ->
     assert fake.most_running == 3
 
 
+async def test_a_job_that_finds_a_free_place_is_begun_when_it_is_accepted(
+    jobs: Runner, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await until(lambda: jobs._free and not jobs._may_wait)  # the first look into the queue is over
+    monkeypatch.setattr(jobs.store, "claim", None)
+    monkeypatch.setattr(jobs.store, "output", None)
+    fake.gate.clear()
+    job = await jobs.submit(Envelope(PROMPT, POLICY), sync=True)
+    assert job.status is Status.IN_PROGRESS
+    waiting = asyncio.create_task(jobs.ended(job.id, 10))
+    monkeypatch.undo()
+    monkeypatch.setattr(jobs.store, "claim", None)
+    fake.gate.set()
+    found, items = await waiting
+
+    assert found
+    assert (found.status, len(items)) == (Status.COMPLETED, 1)
+
+
+async def test_nobody_overtakes_those_who_wait(fake: FakeEngine, store_url: str) -> None:
+    async with jobs_on(None, store_url, max_concurrency=1) as jobs:
+        first = await submit(jobs, PROMPT)
+        jobs.attach(fake.engine())
+        second = await submit(jobs, PROMPT)
+        for job_id in (first, second):
+            await ended(jobs, job_id)
+    assert fake.request_ids == [first, second]
+
+
+async def test_a_client_that_hangs_up_while_its_job_is_accepted_leaves_no_job_without_a_run(
+    jobs: Runner, fake: FakeEngine
+) -> None:
+    submitting = asyncio.create_task(submit(jobs, PROMPT))
+    await asyncio.sleep(0)
+    submitting.cancel()
+    await until(lambda: fake.request_ids)
+    job, _ = await ended(jobs, fake.request_ids[0])
+    assert job.status is Status.COMPLETED
+
+
+async def test_a_job_that_the_store_took_without_saying_so_is_run(
+    jobs: Runner, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_job = jobs.store.submit
+
+    async def silently(*args: Any) -> Any:
+        await store_job(*args)
+        raise StoreUnavailableError("the connection broke")
+
+    monkeypatch.setattr(jobs.store, "submit", silently)
+    with pytest.raises(StoreUnavailableError):
+        await submit(jobs, PROMPT)
+    await until(lambda: fake.request_ids)
+    job, _ = await ended(jobs, fake.request_ids[0])
+    assert job.status is Status.COMPLETED
+
+
 async def test_low_priority_waits_for_the_others(fake: FakeEngine, store_url: str) -> None:
     async with jobs_on(None, store_url, max_concurrency=1) as jobs:
         low = await submit(jobs, {"prompt": "low"}, Policy(600_000, 86_400_000, low_priority=True))
@@ -609,8 +666,8 @@ async def test_output_survives_a_store_that_is_away_for_a_while(jobs: Runner, mo
     tries = 0
     finish, append = jobs.store.finish, jobs.store.append
 
-    def failing_twice(method: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
-        async def attempt(*args: Any, **options: Any) -> bool:
+    def failing_twice(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def attempt(*args: Any, **options: Any) -> Any:
             nonlocal tries
             tries += 1
             if tries % 3:

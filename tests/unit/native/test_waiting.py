@@ -10,18 +10,18 @@ def test_those_who_wait_for_the_job_are_told() -> None:
     with changes.of("a") as first, changes.of("a") as second, changes.of("b") as other:
         changes.notify(["a", "unknown"])
 
-        assert (first.is_set(), second.is_set(), other.is_set()) == (True, True, False)
+        assert (first.changed.is_set(), second.changed.is_set(), other.changed.is_set()) == (True, True, False)
         assert sorted(changes.watched) == ["a", "b"]
     assert changes.watched == []
 
 
 def test_what_another_process_did_is_told() -> None:
     changes = Changes()
-    with changes.of("a") as event:
+    with changes.of("a") as watch:
         changes.compare({"a": 1})
-        assert event.is_set(), "it may have changed before the first look"
-        event.clear()
+        assert watch.changed.is_set(), "it may have changed before the first look"
+        watch.changed.clear()
         changes.compare({"a": 1})
-        assert not event.is_set()
+        assert not watch.changed.is_set()
         changes.compare({"a": 2})
-        assert event.is_set()
+        assert watch.changed.is_set()

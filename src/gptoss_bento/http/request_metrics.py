@@ -100,7 +100,8 @@ class RequestMetrics(RunnerTrafficMetricsMiddleware):
         """What to call for a route: the next middleware, without OpenTelemetry's where that would only look away."""
         tracing: Any = self.app
         excluded = getattr(tracing, "excluded_urls", None)
-        return tracing.app if excluded and excluded.url_disabled(scope["path"]) else tracing
+        next_one: ASGIApp = tracing.app if excluded and excluded.url_disabled(scope["path"]) else tracing
+        return next_one
 
     def _ended(self, series: _Series, status: int) -> _Ended:
         if (ended := series.ended.get(status)) is None:

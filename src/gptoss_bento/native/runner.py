@@ -471,7 +471,7 @@ class Runner:
         except Exception:  # of the database, and not for lack of it: the job must end all the same
             logger.exception("job %s", run.claim.id)
             await until_available(lambda: self.store.finish(run.claim, Status.FAILED, error=_FAULT))
-        if ended:
+        if ended and ended[0].expires_at > self._clock():
             self.changes.end(*ended)
         self._tell([run.claim.id])
         if run.claim.has_webhook:

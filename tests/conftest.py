@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import openai
 import pytest
 
 from tests.server import ServedProcess, all_processes_end, serve
+
+
+@pytest.fixture(autouse=True)
+def own_log_level(caplog: pytest.LogCaptureFixture) -> None:
+    """What vLLM does to the root logger when it builds its application is not for our own."""
+    caplog.set_level(logging.WARNING, "gptoss_bento")
 
 
 @pytest.fixture(scope="session")

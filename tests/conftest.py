@@ -14,7 +14,7 @@ from tests.server import ServedProcess, all_processes_end, serve
 @pytest.fixture(autouse=True)
 def own_log_level(caplog: pytest.LogCaptureFixture) -> None:
     """What vLLM does to the root logger when it builds its application is not for our own."""
-    caplog.set_level(logging.WARNING, "gptoss_bento")
+    caplog.set_level(logging.INFO, "gptoss_bento")
 
 
 @pytest.fixture(scope="session")

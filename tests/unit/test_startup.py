@@ -118,6 +118,7 @@ def test_an_engine_that_does_not_answer_is_not_ready_until_it_does(
     startup: Startup, caplog: pytest.LogCaptureFixture
 ) -> None:
     startup.ready()
+    caplog.clear()
     for seconds in (12.0, 12.5):
         startup.stalled(seconds)
     silent = startup.is_ready

@@ -19,7 +19,7 @@ from tests.postgres import binaries, postgres_server
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("KILLS", "30"))
+KILLS = int(os.environ.get("KILLS", "50"))
 TEAM_KILLS = 3
 TEAM_ENDS_S = 15  # a second where nothing else runs
 JOBS_AT_ONCE = 100

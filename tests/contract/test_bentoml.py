@@ -229,32 +229,36 @@ def test_each_service_can_have_a_folder_for_metrics_of_its_own(tmp_path: Path) -
         BentoMLContainer.prometheus_multiproc_dir.reset()
 
 
+def of_the_service(script: str) -> str:
+    """What a process prints that has imported service.py and has `found`, its middlewares from the outermost in."""
+    head = "import service; found = service.GptOss.to_asgi().user_middleware;"
+    done = subprocess.run(
+        [sys.executable, "-c", head + script],
+        cwd=REPOSITORY,
+        env={**os.environ, "PROFILE": "demo"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
 def test_our_edge_takes_the_place_of_bentomls_timeout() -> None:
     script = (
-        "import service; from gptoss_bento.http.edge import Edge;"
-        "found = [m for m in service.GptOss.to_asgi().user_middleware];"
+        "from gptoss_bento.http.edge import Edge;"
         "names = [getattr(m.cls, '__name__', '') for m in found];"
         "edges = [m.kwargs for m in found if m.cls is Edge];"
         "print(names.count('TimeoutMiddleware'), edges, names.index('Edge') < names.index('Intake'))"
     )
-    environment = {**os.environ, "PROFILE": "demo"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "0 [{'timeout': 3600}] True"
+    assert of_the_service(script) == "0 [{'timeout': 3600}] True"
 
 
 def test_our_metrics_take_the_place_of_bentomls() -> None:
     script = (
-        "import service; from gptoss_bento.http.request_metrics import RequestMetrics;"
-        "found = [m.cls for m in service.GptOss.to_asgi().user_middleware];"
-        "print(found[0] is RequestMetrics, sum(issubclass(cls, RequestMetrics.__base__) for cls in found))"
+        "from gptoss_bento.http.request_metrics import RequestMetrics;"
+        "print(found[0].cls is RequestMetrics, sum(issubclass(m.cls, RequestMetrics.__base__) for m in found))"
     )
-    environment = {**os.environ, "PROFILE": "demo"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "True 1"
+    assert of_the_service(script) == "True 1"
 
 
 def test_bentomls_metrics_still_have_every_path_as_a_label() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -274,23 +274,25 @@ _Times = dict[str, list[float]]
 async def _queueing(server: _Server, shape: Shape) -> tuple[list[str], _Times]:
     """All clients put jobs into the queue; one more asks for the state of some job and of the queue until they have."""
     times: _Times = defaultdict(list)
-    numbers = iter(range(1, shape.jobs))
+    numbers = deque(range(1, shape.jobs))
     ids = [await _run(server, 0, times)]  # there is one to ask for from the beginning
 
     async def put() -> None:
-        for number in numbers:
-            ids.append(await _run(server, number, times))  # noqa: PERF401  # read meanwhile
+        while numbers:
+            ids.append(await _run(server, numbers.popleft(), times))
 
     async def look(putting: asyncio.Future[Any]) -> None:
         await _look(server, ids[0], times)
         while not putting.done():
             await _look(server, ids[len(ids) // 2], times)
 
-    putting = asyncio.gather(*(put() for _ in range(shape.clients)))
+    clients = [asyncio.create_task(put()) for _ in range(shape.clients)]
+    putting = asyncio.gather(*clients)
     try:
         await asyncio.gather(putting, look(putting))
-    finally:
-        putting.cancel()  # where it was the looking that failed
+    finally:  # after a failure, nobody asks for more, and what was asked for is in the queue before it is purged
+        numbers.clear()
+        await asyncio.gather(*clients, return_exceptions=True)
     return ids, times
 
 

@@ -140,7 +140,7 @@ def test_a_server_with_jobs_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_ends_the_measurement_with_the_servers_reason_and_is_purged(tmp_path: Path) -> None:
-    fake = FakeEngine(delay_s=0.03)
+    fake = FakeEngine(delay_s=0.005)
     with job_server(fake, tmp_path, max_concurrency=1, max_queue_size=4) as url:
         with pytest.raises(httpx.HTTPStatusError, match=r"POST /run answered 429: .*4"):
             measure(url, None, SMALL, None, Calls())

@@ -48,8 +48,8 @@ class FakeEngineApp:
             "path": scope["path"],
             "raw_path": scope["raw_path"].decode(),
             "root_path": scope["root_path"],
-            "query": scope["query_string"].decode(),
-            "body": (await request.body()).decode(),
+            "query": scope["query_string"].decode(errors="replace"),
+            "body": (await request.body()).decode(errors="replace"),
         }
         await JSONResponse(echo)(scope, receive, send)
 

@@ -61,7 +61,7 @@ def is_engine_failure(error: BaseException) -> bool:
 
 async def engine_failure(request: Request, error: Exception) -> Response:
     """The answer to a request that has none yet; an exception handler of vLLM's application."""
-    return error_for(request.url.path, *explanation(error))
+    return error_for(request.scope["path"], *explanation(error))
 
 
 def make_honest(state: Any) -> None:

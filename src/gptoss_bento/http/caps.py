@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptoss_bento.keys import KeyLimits
+from gptoss_bento.native.json_text import shown
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -78,7 +79,7 @@ def _cap_tokens(path: str, body: dict[str, Any], most: int) -> None:
     given = {name: body[name] for name in names if body.get(name) is not None}
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int) or value > most:
-            raise CapError(name, f"{name} must be a whole number of at most {most} with this key, got {value!r}.")
+            raise CapError(name, f"{name} must be a whole number of at most {most} with this key, got {shown(value)}.")
     if not given:
         said_nothing = path == COMPLETIONS and names[0] not in body
         body[names[0]] = min(most, _DEFAULT_COMPLETION) if said_nothing else most

@@ -12,6 +12,7 @@ import logging
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.http.errors import BrokenStreamError, error_event, error_for, reshaped
@@ -42,6 +43,8 @@ class Edge:
             async with asyncio.timeout(self._timeout) as limit:
                 answer.limit = limit
                 await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            return
         except BrokenStreamError as error:
             await answer.fail(error.status, str(error))
         except Exception as error:

@@ -114,8 +114,11 @@ def _text(path: str, status: HTTPStatus, body: Any, headers: Mapping[str, str]) 
 
 
 def not_found(request: Request, _: Exception) -> JSONResponse:
-    """A path that nothing serves: the plain body of the job API."""
-    return JSONResponse({"error": f"There is no route {request.url.path}."}, HTTPStatus.NOT_FOUND)
+    """A path that nothing serves: the plain body of the job API.
+
+    Not by `request.url`, here and elsewhere: Starlette raises for a query that is not UTF-8, or a host that is none.
+    """
+    return JSONResponse({"error": f"There is no route {request.scope['path']}."}, HTTPStatus.NOT_FOUND)
 
 
 # "n must be at least 1, got 0." and the like

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 from starlette.requests import Request
@@ -20,11 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import openai_error
+from gptoss_bento.native.json_text import encodable
 
 _NAMED = re.compile(r"/v1/responses/(?P<id>[^/]+)(?:/cancel)?")
 _PASSED_ON = b"x-gptoss-bento-passed-on"
 _OF_ONE_HOP = {b"connection", b"transfer-encoding", b"keep-alive"}
 _MADE_ANEW = {b"host", b"content-length"}
+_STAYS_IN_QUERIES = "%&=+;:,/?@!$'()*[]"
 _ASK_TIMEOUT_S = 5.0
 
 
@@ -52,16 +55,18 @@ class StoredResponses:
                 *(pair for pair in scope["headers"] if pair[0] not in _OF_ONE_HOP | _MADE_ANEW),
                 (_PASSED_ON, b"1"),
             ]
-            if other := await self._holder(named, headers):
-                await _pass_on(other, headers, scope, receive, send)
-                return
+            with suppress(httpx.InvalidURL):  # longer than httpx takes
+                if other := await self._holder(named, headers):
+                    await _pass_on(other, headers, scope, receive, send)
+                    return
         await self._app(scope, receive, send)
 
     async def _holder(self, response_id: str, headers: list[tuple[bytes, bytes]]) -> Path | None:
         for other in self._others:
             with suppress(httpx.TransportError):  # it ends; its responses are gone
                 async with _client(other, _ASK_TIMEOUT_S) as client:
-                    asked = client.build_request("GET", f"/v1/responses/{response_id}", headers=headers)
+                    path = f"/v1/responses/{quote(response_id, safe='')}"
+                    asked = client.build_request("GET", path, headers=headers)
                     answer = await client.send(asked)
                     if answer.status_code == httpx.codes.OK:
                         return other
@@ -86,17 +91,17 @@ async def _named_response(scope: Scope, receive: Receive) -> tuple[str | None, R
 def _previous(body: bytes) -> str | None:
     try:
         asked = json.loads(body)
-    except ValueError:  # vLLM says what is wrong
+    except (ValueError, RecursionError):  # vLLM says what is wrong
         return None
     named = asked.get("previous_response_id") if isinstance(asked, dict) else None
-    return named if isinstance(named, str) and "/" not in named else None
+    return named if isinstance(named, str) and "/" not in named and encodable(named) else None
 
 
 async def _pass_on(other: Path, headers: list[tuple[bytes, bytes]], scope: Scope, receive: Receive, send: Send) -> None:
     """Does the request in another worker. When its client leaves, it ends there as well."""
-    request = Request(scope, receive)
-    body = await request.body()
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    body = await Request(scope, receive).body()
+    query = quote(scope["query_string"], safe=_STAYS_IN_QUERIES)
+    path = quote(scope["path"]) + (f"?{query}" if query else "")
     async with _client(other, None) as client:
         asked = client.build_request(scope["method"], path, headers=headers, content=body)
         tasks = asyncio.create_task(_relay(client, asked, send)), asyncio.create_task(_left(receive))

@@ -175,7 +175,7 @@ async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> 
     except ClientDisconnect:
         raise
     except Exception:
-        logger.exception("%s %s", request.method, request.url.path)
+        logger.exception("%s %s", request.method, request.scope["path"])
         return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
 
 

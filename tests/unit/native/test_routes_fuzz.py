@@ -5,14 +5,13 @@ no fault of ours (500), nothing undocumented (422). `FUZZ_EXAMPLES` says how man
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from starlette.applications import Starlette
@@ -24,12 +23,12 @@ from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
 from tests.fakes import asgi_client
+from tests.fuzzing import FUZZ, SCALARS, fuzz_round
+
+__all__ = ["fuzz_round"]
 
 DOCUMENTED = {200, 400, 404, 405, 413, 429}
 FAULT = "The server could not run the job; its log says why."
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +116,6 @@ async def test_any_bytes_are_a_job_or_a_bad_request(routes: NativeRoutes, path: 
     await answer(routes, "POST", path, b"", b"application/json", body)
 
 
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()  # with NaN and Infinity, which json.dumps writes though JSON has neither
-    | st.text(st.characters(codec=None), max_size=8)
-    | st.sampled_from([10**400, -1, 2**63, "http://127.0.0.1/", "/v1/models", "/v1/chat/completions"])
-)
 INPUTS = ["prompt", "messages", "stream", "openai_input", "openai_route", "route", "body", "method", "model"]
 PARAMETERS = ["sampling_params", "n", "stop", "max_tokens", "temperature", "logit_bias", "max_batch_size"]
 NAMES = st.sampled_from([*INPUTS, *PARAMETERS, "apply_chat_template", "role", "content"])
@@ -173,7 +164,7 @@ def described_calls() -> st.SearchStrategy[Any]:
     return st.one_of(*right, *wrong)
 
 
-@settings(FUZZ, max_examples=EXAMPLES // 2)  # each takes ten times as long to make
+@settings(FUZZ, max_examples=FUZZ.max_examples // 2)  # each takes ten times as long to make
 @given(st.deferred(described_calls), st.booleans())
 async def test_every_answer_is_as_described(routes: NativeRoutes, case: Any, of_a_job: bool) -> None:
     async with asgi_client(Starlette(routes=[routes])) as client:

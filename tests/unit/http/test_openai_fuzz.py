@@ -1,0 +1,231 @@
+"""Whatever comes in on its way to vLLM's application, the answer is a documented one in the shape of its API, nothing is
+raised, no place stays taken, and what reaches the engine is within the limits of its key. See tests/fuzzing.py.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Scope
+
+from gptoss_bento.drain import Drain
+from gptoss_bento.http.admission import Admission
+from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gptoss_bento.http.edge import Edge
+from gptoss_bento.http.errors import not_found
+from gptoss_bento.http.guard import Guard
+from gptoss_bento.http.intake import Intake
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.http.openai import OpenAIApi
+from gptoss_bento.http.paths import ROUTES, is_anthropic_path, is_openai_path
+from gptoss_bento.http.platform_limits import PlatformLimits
+from gptoss_bento.http.route_names import OTHER, route_name
+from gptoss_bento.http.stored_responses import StoredResponses
+from gptoss_bento.keys import Key, KeyLimits, digest
+from gptoss_bento.settings import ServerSettings
+from tests.fakes import FakeEngineApp
+from tests.fuzzing import FUZZ, SCALARS, fuzz_round
+from tests.unit.http.test_paths import PREFIXES
+
+__all__ = ["fuzz_round"]
+
+SETTINGS = ServerSettings(max_openai_requests=1, max_openai_body_bytes=80_000, client_timeout=1)
+MOST_TOKENS = 9
+LIMITS = {
+    "free": KeyLimits(),
+    "capped": KeyLimits(max_tokens=MOST_TOKENS, reasoning_effort="low", streams=1, tokens_per_minute=1000),
+    "slow": KeyLimits(requests_per_minute=1),
+}
+DOCUMENTED = {200, 400, 401, 404, 405, 413, 429}
+"""Of a server that runs; 503 while it does not."""
+
+
+class Begun(Drain):
+    """That of a service that stops."""
+
+    @property
+    def begun(self) -> bool:
+        return True
+
+
+@dataclass
+class Service:
+    """The way to the engine as service.py puts it together, without what BentoML has there."""
+
+    has_keys: bool = False
+    loads: bool = False
+    stops: bool = False
+    others: list[Path] = field(default_factory=list)  # sockets of further workers
+
+    def __post_init__(self) -> None:
+        self.engine = FakeEngineApp()
+        engine = StoredResponses(self.engine, lambda _: False, self.others)
+        admission = Admission()
+        guard = Guard(lambda: None if self.loads else engine, admission, SETTINGS)
+        keys = [Key(name, (digest(name),), limits) for name, limits in LIMITS.items()]
+        app: ASGIApp = Starlette(exception_handlers={404: not_found})
+        app = OpenAIApi(app, guard.app)
+        app = Intake(app, Begun() if self.stops else Drain())
+        app = PlatformLimits(app, admission) if self.others else app
+        self.app: ASGIApp = Edge(Authentication(app, KeyRing(keys if self.has_keys else ())), 60)
+
+    async def answer(self, scope: Scope, body: bytes, *, leaves: bool) -> tuple[int, Any] | None:
+        """Status and JSON, called as an ASGI server calls; None to a client that left before its body's end."""
+        pieces = [(body[:7], True), (body[7:], False)][: 1 if leaves else 2]
+        received = iter([{"type": "http.request", "body": piece, "more_body": more} for piece, more in pieces])
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return next(received, {"type": "http.disconnect"})
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        self.engine.scopes.clear()
+        await self.app(scope, receive, send)
+        if leaves and not sent:
+            return None
+        start, *rest = sent
+        assert [message["type"] for message in sent] == ["http.response.start", *["http.response.body"] * len(rest)]
+        assert [bool(message.get("more_body")) for message in rest] == [True] * (len(rest) - 1) + [False]
+        return start["status"], json.loads(b"".join(message["body"] for message in rest))
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Service]:
+    """One of each kind for all examples."""
+    return {
+        "open": Service(),
+        "with keys": Service(has_keys=True),
+        "one of several workers": Service(others=[tmp_path_factory.mktemp("t") / "http-1"]),
+        "loading": Service(has_keys=True, loads=True),
+        "stopping": Service(stops=True),
+    }
+
+
+NATIVE = ["/", "/nowhere", "/v1", "/openai", "/v2/x", "/status/x"]
+SEGMENTS = st.sampled_from(["v1", "v2", "openai", "models", "responses", "..", "", "cancel"]) | st.text(max_size=6)
+KNOWN = st.tuples(st.sampled_from(PREFIXES), st.sampled_from(list(ROUTES)), st.text(min_size=1, max_size=8)).map(
+    lambda parts: parts[0] + parts[1].replace("{model}", parts[2]).replace("{id}", parts[2])
+)
+PATHS = KNOWN | st.sampled_from(NATIVE) | st.lists(SEGMENTS, max_size=6).map(lambda parts: "/" + "/".join(parts))
+METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "get", "X"])
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from([b"host", b"authorization", b"x-api-key", b"content-type", b"content-length", b"x"]),
+        st.binary(max_size=12) | st.sampled_from([b"[", b"[::1", b"a:b:c", b"a/b", b"Bearer", b"Bearer capped"]),
+    ),
+    max_size=4,
+)
+KINDS = st.sampled_from(["open", "with keys", "one of several workers", "loading", "stopping"])
+
+
+def scope_of(method: str, path: str, headers: list[tuple[bytes, bytes]], query: bytes = b"") -> Scope:
+    return {
+        "type": "http",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query,
+        "headers": headers,
+        "server": ("127.0.0.1", 3000),
+        "client": ("127.0.0.1", 4000),
+    }
+
+
+def check_answer(kind: str, path: str, status: int, answer: Any) -> None:
+    """The status is one that may be, and an error has the fields that the SDK of its API reads."""
+    assert status in DOCUMENTED or (status == 503 and kind in ("loading", "stopping")), answer
+    if status == 200:
+        return
+    error = answer["error"]
+    if not is_openai_path(path):
+        assert error
+        assert isinstance(error, str)
+        return
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["code"] == status
+    assert len(error["message"]) < 1000
+    assert "This server may have" not in error["message"], "a place was not given back"
+    assert not is_anthropic_path(path) or answer["type"] == "error"
+
+
+@FUZZ
+@given(KINDS, METHODS, PATHS, HEADERS, st.binary(max_size=20), st.binary(max_size=20), st.booleans())
+@example("open", "GET", "/nowhere", [(b"host", b"[")], b"", b"", False)
+@example("open", "GET", "/nowhere", [], b"\xff", b"", False)
+async def test_any_request_gets_a_documented_answer(
+    services: dict[str, Service],
+    kind: str,
+    method: str,
+    path: str,
+    headers: list[tuple[bytes, bytes]],
+    query: bytes,
+    body: bytes,
+    leaves: bool,
+) -> None:
+    if found := await services[kind].answer(scope_of(method, path, headers, query), body, leaves=leaves):
+        check_answer(kind, path, *found)
+    assert route_name(path) in {OTHER, *ROUTES} or not is_openai_path(path)
+
+
+TOKENS = {CHAT: "max_completion_tokens", COMPLETIONS: "max_tokens", RESPONSES: "max_output_tokens"}
+FIELDS = ["max_tokens", "max_completion_tokens", "max_output_tokens", "reasoning_effort", "reasoning", "output_config"]
+OTHERS = ["effort", "background", "previous_response_id", "stream", "n", "model", "messages", "prompt", "input"]
+NAMES = st.sampled_from([*FIELDS, *OTHERS]) | st.text(max_size=4)
+LEAVES = SCALARS | st.integers(0, 20) | st.sampled_from(["none", "minimal", "low", "medium", "high"])
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=6
+)
+OBJECTS = st.dictionaries(NAMES, VALUES, max_size=5)
+DEPTHS = st.integers(1, 3999)
+DEEP = st.tuples(NAMES, DEPTHS).map(lambda deep: f"{{{json.dumps(deep[0])}:{'[' * deep[1]}{']' * deep[1]}}}".encode())
+JSON = (OBJECTS | VALUES).map(lambda value: json.dumps(value).encode())
+BODIES = JSON | DEEP | st.tuples(JSON, st.integers(0, 40)).map(lambda cut: cut[0][: cut[1]]) | st.binary(max_size=30)
+
+
+def deep(name: str, depth: int) -> bytes:
+    return f'{{"{name}":{"[" * depth}{"]" * depth}}}'.encode()
+
+
+@FUZZ
+@given(KINDS, st.sampled_from(PREFIXES), st.sampled_from([CHAT, COMPLETIONS, RESPONSES, MESSAGES]), BODIES)
+@example("open", "", CHAT, b" " * 80_001)
+@example("with keys", "", CHAT, deep("max_tokens", 800))
+@example("one of several workers", "", RESPONSES, deep("input", 3000))
+@example("one of several workers", "", RESPONSES, b'{"previous_response_id":"\\ud800"}')
+@example("one of several workers", "", RESPONSES, b'{"previous_response_id":"\\u0000?#"}')
+@example("one of several workers", "", RESPONSES, b'{"previous_response_id":"%s"}' % (b"x" * 70_000))
+async def test_any_body_reaches_the_engine_within_the_keys_limits_or_is_refused(
+    services: dict[str, Service], kind: str, prefix: str, route: str, body: bytes
+) -> None:
+    name = b"x-api-key" if route == MESSAGES else b"authorization"
+    scope = scope_of("POST", prefix + route, [(name, b"capped")])
+    found = await services[kind].answer(scope, body, leaves=False)
+
+    assert found
+    check_answer(kind, prefix + route, *found)
+    if found[0] == 200 and kind == "with keys":
+        check_limits(route, json.loads(found[1]["body"]))
+
+
+def check_limits(route: str, asked: dict[str, Any]) -> None:
+    given = [asked.get(name) for name in {TOKENS.get(route, "max_tokens"), *(["max_tokens"] * (route == CHAT))}]
+    most = [number for number in given if number is not None]
+    assert most
+    assert all(type(number) is int and number <= MOST_TOKENS for number in most)
+    assert not (route == RESPONSES and asked.get("background"))
+    outer = {CHAT: asked, RESPONSES: asked.get("reasoning"), MESSAGES: asked.get("output_config")}.get(route)
+    name = "reasoning_effort" if route == CHAT else "effort"
+    if isinstance(outer, dict):  # what is none the engine refuses
+        assert outer.get(name) not in (None, "medium", "high")

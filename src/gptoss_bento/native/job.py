@@ -76,6 +76,7 @@ class Job:
     item_count: int
     delivered: int
     refused: bool = False  # FAILED because of its input: the same input fails again
+    owner: str | None = None  # the name of the key it came with
 
     def body(self, items: Sequence[str] = ()) -> str:
         """The job object of `/status`, one line of JSON. `items` are the JSON texts of the output."""

@@ -273,11 +273,14 @@ class Runner:
         """Queues a FAILED or TIMED_OUT job again. Returns it, and whether it was such a one.
 
         Raises:
-            RefusedError: too many wait, or the key has made as many requests as it may.
+            RefusedError: too many wait, or the key has made as many requests as it may, or that which the job came
+                with has as many jobs.
         """
         self.limits.admit(key)
+        found = await self.store.get(job_id)
+        most_of_owner = self.limits.of(found.owner).jobs if found else None
         with self._refusing():
-            job, again = await self.store.retry(job_id, self.settings.max_queue_size)
+            job, again = await self.store.retry(job_id, self.settings.max_queue_size, most_of_owner)
         self._to_run()
         return job, again
 

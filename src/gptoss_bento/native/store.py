@@ -287,19 +287,23 @@ class JobStore:
         return _job(connection.execute(_INSERT_JOB, row).one())
 
     @_writes
-    def retry(self, connection: sa.Connection, job_id: str, max_queue_size: int) -> tuple[Job | None, bool]:
+    def retry(
+        self, connection: sa.Connection, job_id: str, max_queue_size: int, max_of_owner: int | None = None
+    ) -> tuple[Job | None, bool]:
         """Puts a FAILED or TIMED_OUT job into the queue again, without its old output.
 
         Returns the job, unchanged if it is in another state, and whether it was queued.
 
         Raises:
-            QueueFullError: `max_queue_size` jobs wait.
+            QueueFullError: `max_queue_size` jobs wait, or `max_of_owner` of the job's owner have not ended.
         """
         now = self._now()
         job = _find(connection, job_id, now)
         if job is None or job.status not in RETRYABLE:
             return job, False
         _refuse_overflow(connection, max_queue_size)
+        if max_of_owner:
+            _refuse_crowd(connection, job.owner, max_of_owner)
         values = _queued_again() | {"queued_at": now, "recoveries": 0, "expires_at": now + _jobs.c.ttl_ms}
         again = connection.execute(
             _change(Status.IN_QUEUE, _jobs.c.id == job_id, from_=RETRYABLE).values(values).returning(*_JOB_COLUMNS)

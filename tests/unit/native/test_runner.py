@@ -797,3 +797,18 @@ async def test_a_key_has_only_so_many_jobs_at_once_and_hears_when_to_come_again(
         await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
 
     assert int(caught.value.headers["Retry-After"]) >= 1
+
+
+async def test_a_job_that_runs_again_counts_for_the_key_it_came_with(fake: FakeEngine, tmp_path: Path) -> None:
+    key, limits = alice(jobs=1)
+    async with running_jobs(ServerSettings(), tmp_path / "jobs.sqlite3", limits=limits) as runner:
+        failed = await runner.submit(Envelope({}, POLICY), sync=False, key=key)
+        runner.attach(fake.engine())
+        assert (await ended(runner, failed.id))[0].status is Status.FAILED
+        fake.gate.clear()
+        running = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
+        for who in (key, None):
+            with pytest.raises(RefusedError, match="1 jobs at once"):
+                await runner.retry(failed.id, who)
+        await runner.cancel(running.id)
+        assert (await runner.retry(failed.id, key))[1]

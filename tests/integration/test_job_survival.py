@@ -6,20 +6,23 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from gptoss_bento.team import make_folder
+from tests.full_disk import Disk, file_limit, small_file_system
 from tests.job_server import job_server
 from tests.postgres import binaries, postgres_server
 
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KILLS", "50"))
+AWAY_S = float(os.environ.get("AWAY_S", "2"))  # PostgreSQL
 TEAM_KILLS = 3
 TEAM_ENDS_S = 15  # a second where nothing else runs
 JOBS_AT_ONCE = 100
@@ -130,17 +133,49 @@ def test_a_database_that_is_away_for_a_while_loses_nothing(tmp_path_factory: pyt
     ):
         submit(client, accepted, 20)
         database.stop()
-        for request in (client.build_request("POST", "/run", json=JOB), client.build_request("GET", "/health")):
-            response = client.send(request)
-            assert response.status_code == 503, response.text
-            assert response.json() == {"error": "The job store cannot be used now. Try again."}
-            assert int(response.headers["retry-after"]) > 0
-        time.sleep(2)
+        job_id = next(iter(accepted))
+        asked = [("POST", "/run"), ("POST", f"/cancel/{job_id}"), ("POST", "/purge-queue")]
+        asked += [("GET", path) for path in ("/health", f"/status/{job_id}", f"/stream/{job_id}")]
+        until = time.monotonic() + AWAY_S
+        while time.monotonic() < until:
+            for method, path in asked:
+                is_unavailable(client.request(method, path, json=JOB if path == "/run" else None))
         database.start()
         states = [client.get(f"/status-sync/{job_id}?wait=60000").json() for job_id in accepted]
     assert len(accepted) == 20
     assert {state["status"] for state in states} == {"COMPLETED"}
     assert not any("retries" in state for state in states), "what was generated meanwhile was not thrown away"
+
+
+def is_unavailable(response: httpx.Response) -> None:
+    assert response.status_code == 503, response.text
+    assert response.json() == {"error": "The job store cannot be used now. Try again."}
+    assert int(response.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("disk_at", [small_file_system, file_limit])
+def test_a_full_disk_loses_nothing(disk_at: Callable[[Path], AbstractContextManager[Disk]], tmp_path: Path) -> None:
+    accepted: set[str] = set()
+    with disk_at(tmp_path) as disk, job_server(f"sqlite:///{tmp_path / 'jobs.sqlite3'}") as (process, client):
+        submit(client, accepted, 20)
+        assert process.pid
+        disk.fill(process.pid)
+        is_unavailable(submit_until_refused(client, accepted))
+        time.sleep(1.5)  # what ran has ended, and could not be written
+        is_unavailable(client.post("/run", json=JOB))
+        states = [client.get(f"/status/{job_id}").json()["status"] for job_id in accepted]
+        assert set(states) & {"IN_PROGRESS", "IN_QUEUE"}
+        disk.free(process.pid)
+        ends = [client.get(f"/status-sync/{job_id}?wait=60000").json() for job_id in accepted]
+    assert {state["status"] for state in ends} == {"COMPLETED"}
+    assert not any("retries" in state for state in ends)
+
+
+def submit_until_refused(client: httpx.Client, accepted: set[str]) -> httpx.Response:
+    """SQLite finds some room within its files."""
+    while (response := client.post("/run", json=JOB)).status_code == 200:
+        accepted.add(response.json()["id"])
+    return response
 
 
 def test_the_folder_of_a_store_need_not_exist(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Whatever comes in on its way to vLLM's application, the answer is a documented one in the shape of its API, nothing is
-raised, no place stays taken, and what reaches the engine is within the limits of its key. See tests/fuzzing.py.
+"""Whatever comes in on its way to vLLM's application, the answer is a documented one in its API's shape, nothing is
+raised, no place stays taken, and what reaches the engine is within its key's limits. How many: tests/fuzzing.py.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
 from gptoss_bento.harmony_repair import KINDS, repairing
+from gptoss_bento.http.background import BackgroundTasks
 from gptoss_bento.http.errors import name_parameter
 from gptoss_bento.http.meter import current_meter
 from gptoss_bento.startup import Startup
@@ -311,6 +312,7 @@ async def _build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handler sets this on its own server
     _hide_model_path(app)
     _bound_response_store(app)
+    app.state.openai_serving_responses.background_tasks = BackgroundTasks()  # so that they keep their places
     _add_model_route(app)
     _report_failures(app)
     _name_parameters(app)

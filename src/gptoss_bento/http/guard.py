@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.http.admission import Admission, Grant, RefusedError, engine_rule, key_rules
 from gptoss_bento.http.authentication import key_of
+from gptoss_bento.http.background import after, left_behind
 from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
 from gptoss_bento.http.caps import GENERATING, CapError, capped, looks_into_bodies
 from gptoss_bento.http.errors import openai_error
-from gptoss_bento.http.meter import metered
+from gptoss_bento.http.meter import Meter, metered
 from gptoss_bento.keys import Key
 from gptoss_bento.native import json_text
 from gptoss_bento.native.payload import EnvelopeError, json_object
@@ -104,15 +105,15 @@ class _Call:
             await self._app(scope, receive, send)
             return
         send = _adding(self._grant.headers, send) if self._grant.headers else send
-        tokens = 0
-        try:
-            with metered() if self._grant.counts_tokens else nullcontext() as meter:
-                try:
-                    await self._app(scope, receive, send)
-                finally:
-                    tokens = meter.tokens if meter else 0
-        finally:
-            self._grant.leave(tokens)
+        with metered() if self._grant.counts_tokens else nullcontext() as meter, left_behind() as tasks:
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                after(tasks, partial(_leave, self._grant, meter))
+
+
+def _leave(grant: Grant, meter: Meter | None) -> None:
+    grant.leave(meter.tokens if meter else 0)
 
 
 def _adding(headers: Mapping[str, str], send: Send) -> Send:

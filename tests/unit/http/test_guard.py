@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.http.admission import Admission
 from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.background import BackgroundTasks
 from gptoss_bento.http.guard import Guard
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.http.openai import OpenAIApi
@@ -208,3 +210,22 @@ async def test_the_engine_reads_what_was_looked_at() -> None:
         response = await client.post(CHAT, content=b'{"max_tokens": 90, "max_tokens": 9}')
 
     assert response.json()["body"] == '{"max_tokens":9}'
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_background_response_keeps_its_place_until_it_has_ended(cancelled: bool) -> None:
+    begun = BackgroundTasks()
+    end = asyncio.Event()
+
+    async def responses(scope: Scope, receive: Receive, send: Send) -> None:
+        begun[f"resp_{len(begun)}"] = asyncio.create_task(end.wait())
+        await JSONResponse({"status": "queued"})(scope, receive, send)
+
+    async with client_of(responses) as client:
+        asked = [await client.post("/v1/responses", json={"background": True}) for _ in range(3)]
+        assert [response.status_code for response in asked] == [200, 200, 429]
+        for task in begun.values():
+            task.cancel() if cancelled else end.set()
+        await asyncio.gather(*begun.values(), return_exceptions=True)
+        assert (await client.post("/v1/responses", json={"background": True})).status_code == 200
+    end.set()

@@ -1,0 +1,36 @@
+"""Tasks that outlive the requests that made them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gptoss_bento.http.background import BackgroundTasks, after, left_behind
+
+
+async def test_each_request_knows_its_own_tasks() -> None:
+    tasks = BackgroundTasks()
+
+    async def request(name: str) -> list[str]:
+        with left_behind() as own:
+            tasks[name] = asyncio.create_task(asyncio.sleep(0, name))
+            await asyncio.sleep(0)
+        return [await task for task in own]
+
+    assert await asyncio.gather(request("a"), request("b")) == [["a"], ["b"]]
+    tasks["c"] = asyncio.create_task(asyncio.sleep(0, "c"))  # of no request
+    assert await tasks["c"] == "c"
+
+
+async def test_what_follows_waits_for_all_of_them() -> None:
+    done: list[str] = []
+    after([], lambda: done.append("none"))
+    assert done == ["none"]
+
+    first, second = asyncio.create_task(asyncio.sleep(0)), asyncio.create_task(asyncio.Event().wait())
+    after([first, second], lambda: done.append("both"))
+    await first
+    await asyncio.sleep(0)
+    assert done == ["none"]
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert done == ["none", "both"]

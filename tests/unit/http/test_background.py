@@ -16,7 +16,7 @@ async def test_each_request_knows_its_own_tasks() -> None:
             await asyncio.sleep(0)
         return [await task for task in own]
 
-    assert await asyncio.gather(request("a"), request("b")) == [["a"], ["b"]]
+    assert list(await asyncio.gather(request("a"), request("b"))) == [["a"], ["b"]]
     tasks["c"] = asyncio.create_task(asyncio.sleep(0, "c"))  # of no request
     assert await tasks["c"] == "c"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -69,6 +70,23 @@ async def test_events_pass_as_they_come() -> None:
 async def never() -> Message:
     await asyncio.Event().wait()
     raise AssertionError
+
+
+async def test_a_client_that_left_is_no_mistake_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[Message] = []
+
+    async def left() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def reads(scope: Scope, receive: Receive, _send: Send) -> None:
+        await Request(scope, receive).body()
+
+    await Edge(reads, 5)({"type": "http", "path": CHAT, "method": "POST", "headers": []}, left, send)
+    assert not sent
+    assert not caplog.records
 
 
 # Errors of every layer, in the shape of the API

@@ -17,6 +17,7 @@ import httpx
 from gptoss_bento.demo import checkpoint
 from gptoss_bento.download_progress import Report, download_progress
 from gptoss_bento.errors import ArtifactError
+from gptoss_bento.leftovers import remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +240,8 @@ def fetch(
 ) -> Path:
     """Downloads (or finds in the hub's cache) everything vLLM needs, and gives the folder of that snapshot.
 
-    A download that was cut off is resumed, within this call and in the next one: the hub's library does both.
+    A connection that was cut off is resumed within this call, by the hub's library. After a kill the next call keeps the
+    files that are whole and fetches the others anew; what was left of those is removed.
 
     Args:
         variable: what the operator set to name the model, for the error.
@@ -249,9 +251,10 @@ def fetch(
     Raises:
         ArtifactError: the hub does not have it, or cannot be reached.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    remove_leftovers(model, Path(constants.HF_HUB_CACHE))
     ignored = [*IGNORED_FILES, *(_WEIGHTS if only_tokenizer else ())]
     try:
         bars = download_progress(model, report)

@@ -38,8 +38,8 @@ class Hub:
     """One model with these files, and what is wrong with it.
 
     `cut` names files whose first transfer ends after half; `stuck` those whose first one stops there until the client
-    has gone, and `is_stuck` says that one does; `damaged` those whose bytes are not what the hub says; `token`: the only
-    one that may read, if any.
+    has gone, and `is_stuck` says that one does; `damaged` those whose bytes are not what the hub says; `token`: the
+    only one that may read, if any.
     """
 
     files: Mapping[str, bytes]

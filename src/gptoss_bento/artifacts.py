@@ -77,9 +77,13 @@ def prepare(
 
 
 def in_bento(model: str, bento_models: Path) -> Path | None:
-    """The folder of a model that the Bento names, in the hub's layout; it holds one commit of it, which was pinned."""
-    snapshots = bento_models / f"models--{model.replace('/', '--')}" / "snapshots"
-    return next(iter(sorted(snapshots.glob("*/"))), None)
+    """The folder of a model that the Bento names, in the hub's layout; it holds one commit of it, which was pinned.
+
+    BentoML writes the model's id in small letters (HuggingFaceModel.to_info), and the hub does not tell them apart.
+    """
+    name = f"models--{model.replace('/', '--')}".lower()
+    folders = (folder for folder in bento_models.glob("models--*") if folder.name.lower() == name)
+    return next((snapshot for folder in folders for snapshot in sorted(folder.glob("snapshots/*/"))), None)
 
 
 def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
@@ -240,8 +244,8 @@ def fetch(
 ) -> Path:
     """Downloads (or finds in the hub's cache) everything vLLM needs, and gives the folder of that snapshot.
 
-    A connection that was cut off is resumed within this call, by the hub's library. After a kill the next call keeps the
-    files that are whole and fetches the others anew; what was left of those is removed.
+    The hub's library resumes after a cut connection, within this call. After a kill the next call keeps the files that
+    are whole, fetches the others anew and removes what was left of those.
 
     Args:
         variable: what the operator set to name the model, for the error.

@@ -63,10 +63,8 @@ def context(bento: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HF_CACHE_DIR", str(cache))
-        with construct_containerfile(bentoml.Bento.from_path(str(bento)), enable_buildkit=False) as (
-            folder,
-            dockerfile,
-        ):
+        built = bentoml.Bento.from_path(str(bento))
+        with construct_containerfile(built, enable_buildkit=False) as (folder, dockerfile):
             yield Context(Path(dockerfile).read_text(), Path(folder))
 
 

@@ -384,12 +384,8 @@ def test_a_model_that_the_bento_names_is_taken_from_there(
         ]
     ]
 
-    assert found == [
-        str(snapshot),
-        str(snapshot),
-        "openai/gpt-oss-20b",
-        "a/b",
-    ]  # a revision that was asked for is not overruled
+    # A revision that was asked for is not overruled.
+    assert found == [str(snapshot), str(snapshot), "openai/gpt-oss-20b", "a/b"]
     assert fetch.made == [("openai/gpt-oss-20b",), ("a/b",)]
 
 

@@ -34,7 +34,7 @@ def remove_leftovers(model: str, hub_cache: Path) -> None:
 
 def _removed(path: Path, locks: Path) -> int:
     """The bytes that this freed. The file is HASH.RANDOM.incomplete, and HASH.lock is held while it is written."""
-    from huggingface_hub.utils import WeakFileLock
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     with suppress(OSError):  # a timeout is one, too
         found = path.stat()

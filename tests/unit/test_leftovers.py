@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub.utils import WeakFileLock
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from gptoss_bento.leftovers import remove_leftovers
 from tests.hub import MODEL

@@ -126,8 +126,8 @@ _LIBNUMA = "libnuma.so.1"
 def check_libnuma(installed: Installed = installed_version, load: Loads = ctypes.CDLL) -> Iterator[Finding]:
     """Whether the library is here that vLLM's kernels for a CPU are linked against; slim images lack it.
 
-    vLLM only warns when it cannot import them, and ends at the first one that it calls. Its builds for GPUs ask for the
-    library only if it is there (vllm/utils/numa_utils.py).
+    vLLM only warns when it cannot import them (vllm/platforms/cpu.py), and fails when it calls one. Its builds for GPUs
+    do without the library where it is not there (vllm/utils/numa_utils.py).
     """
     try:
         load(_LIBNUMA)

@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,20 +37,24 @@ class Request:
 class Hub:
     """One model with these files, and what is wrong with it.
 
-    `cut` names files whose first transfer ends after half; `damaged` those whose bytes are not what the hub says;
-    `token`: the only one that may read, if any.
+    `cut` names files whose first transfer ends after half; `stuck` those whose first one stops there until the client
+    has gone, and `is_stuck` says that one does; `damaged` those whose bytes are not what the hub says; `token`: the
+    only one that may read, if any.
     """
 
     files: Mapping[str, bytes]
     token: str | None = None
+    model: str = MODEL
     cut: set[str] = field(default_factory=set)
+    stuck: set[str] = field(default_factory=set)
+    is_stuck: threading.Event = field(default_factory=threading.Event)
     damaged: set[str] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
     url: str = ""
 
     def downloaded(self) -> set[str]:
         """The files whose content was asked for."""
-        prefix = f"/{MODEL}/resolve/{COMMIT}/"
+        prefix = f"/{self.model}/resolve/{COMMIT}/"
         return {
             each.path.removeprefix(prefix) for each in self.requests if each.method == "GET" and prefix in each.path
         }
@@ -98,16 +102,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        path, model = unquote(urlsplit(self.path).path), self.hub.model
         said = self.headers.get("Authorization")
         self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), said))
         if self.hub.token and said != f"Bearer {self.hub.token}":
             self._send(401, b"", {"X-Error-Code": "GatedRepo"})
-        elif re.fullmatch(rf"/api/models/{MODEL}(/revision/[^/]+)?", path):
-            self._json({"id": MODEL, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.hub.files]})
-        elif path == f"/api/models/{MODEL}/tree/{COMMIT}":
+        elif re.fullmatch(rf"/api/models/{model}(/revision/[^/]+)?", path):
+            self._json({"id": model, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.hub.files]})
+        elif path == f"/api/models/{model}/tree/{COMMIT}":
             self._json(self.hub.tree())
-        elif (match := re.fullmatch(rf"/{MODEL}/resolve/[^/]+/(.+)", path)) and match[1] in self.hub.files:
+        elif (match := re.fullmatch(rf"/{model}/resolve/[^/]+/(.+)", path)) and match[1] in self.hub.files:
             self._file(match[1])
         else:
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
@@ -122,8 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(match[1])
             content, status = content[start:], 206
             headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
-        self._send(status, content, headers, cut=self.command == "GET" and name in self.hub.cut)
-        if self.command == "GET":
+        halves = self.command == "GET" and name in self.hub.cut | self.hub.stuck
+        self._send(status, content, headers, cut=halves)
+        if halves and name in self.hub.stuck:
+            self.hub.stuck.discard(name)
+            self.hub.is_stuck.set()
+            with suppress(ConnectionResetError):
+                self.connection.recv(1)  # empty once the client has gone
+        if halves:
             self.hub.cut.discard(name)
 
     def _json(self, content: object) -> None:

@@ -17,6 +17,7 @@ import httpx
 from gptoss_bento.demo import checkpoint
 from gptoss_bento.download_progress import Report, download_progress
 from gptoss_bento.errors import ArtifactError
+from gptoss_bento.leftovers import remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +77,13 @@ def prepare(
 
 
 def in_bento(model: str, bento_models: Path) -> Path | None:
-    """The folder of a model that the Bento names, in the hub's layout; it holds one commit of it, which was pinned."""
-    snapshots = bento_models / f"models--{model.replace('/', '--')}" / "snapshots"
-    return next(iter(sorted(snapshots.glob("*/"))), None)
+    """The folder of a model that the Bento names, in the hub's layout; it holds one commit of it, which was pinned.
+
+    BentoML writes the model's id in small letters (HuggingFaceModel.to_info), and the hub does not tell them apart.
+    """
+    name = f"models--{model.replace('/', '--')}".lower()
+    folders = (folder for folder in bento_models.glob("models--*") if folder.name.lower() == name)
+    return next((snapshot for folder in folders for snapshot in sorted(folder.glob("snapshots/*/"))), None)
 
 
 def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
@@ -239,7 +244,8 @@ def fetch(
 ) -> Path:
     """Downloads (or finds in the hub's cache) everything vLLM needs, and gives the folder of that snapshot.
 
-    A download that was cut off is resumed, within this call and in the next one: the hub's library does both.
+    The hub's library resumes after a cut connection, within this call. After a kill the next call keeps the files that
+    are whole, fetches the others anew and removes what was left of those.
 
     Args:
         variable: what the operator set to name the model, for the error.
@@ -249,9 +255,10 @@ def fetch(
     Raises:
         ArtifactError: the hub does not have it, or cannot be reached.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    remove_leftovers(model, Path(constants.HF_HUB_CACHE))
     ignored = [*IGNORED_FILES, *(_WEIGHTS if only_tokenizer else ())]
     try:
         bars = download_progress(model, report)

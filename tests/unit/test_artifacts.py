@@ -376,10 +376,16 @@ def test_a_model_that_the_bento_names_is_taken_from_there(
 
     found = [
         artifacts.prepare(model, revision, cache, None, bento_models=tmp_path).model
-        for model, revision in [("openai/gpt-oss-20b", None), ("openai/gpt-oss-20b", "other"), ("a/b", None)]
+        for model, revision in [
+            ("openai/gpt-oss-20b", None),
+            ("OpenAI/GPT-OSS-20b", None),
+            ("openai/gpt-oss-20b", "other"),
+            ("a/b", None),
+        ]
     ]
 
-    assert found == [str(snapshot), "openai/gpt-oss-20b", "a/b"]  # a revision that was asked for is not overruled
+    # A revision that was asked for is not overruled.
+    assert found == [str(snapshot), str(snapshot), "openai/gpt-oss-20b", "a/b"]
     assert fetch.made == [("openai/gpt-oss-20b",), ("a/b",)]
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -191,12 +192,53 @@ def test_verifying_finds_a_changed_byte(bake: Bake, cache: Path) -> None:
 # The command, as an image's build runs it
 
 
-def command(cache: Path, hub: Hub, **variables: str) -> subprocess.CompletedProcess[str]:
+def started(cache: Path, hub: Hub, **variables: str) -> subprocess.Popen[str]:
     source = str(Path(gptoss_bento.__file__).parents[1])
     own = {"HOME": str(cache.parent), "PATH": "/usr/bin:/bin", "PYTHONPATH": source, "GPTOSS_BENTO_CACHE": str(cache)}
     environ = {**own, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", "MODEL_NAME": MODEL, **variables}
     words = [sys.executable, "-m", "gptoss_bento", "bake"]
-    return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def command(cache: Path, hub: Hub, **variables: str) -> subprocess.CompletedProcess[str]:
+    process = started(cache, hub, **variables)
+    output, errors = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def test_after_a_kill_whole_files_stay_and_the_unfinished_one_begins_anew(cache: Path, hub: Hub) -> None:
+    weights = os.urandom(24_000_000)  # so much that the library has written some of it
+    hub.files = {**FILES, "model.safetensors": weights}
+    hub.stuck.add("model.safetensors")
+    blobs = cache / "huggingface" / "hub" / "models--acme--tiny" / "blobs"
+    own = {"HF_HOME": str(cache / "huggingface")}
+
+    with started(cache, hub, **own) as process:
+        try:
+            assert hub.is_stuck.wait(30)
+            wait_until((blobs / hub.etag("config.json")).exists)
+            wait_until(lambda: any(path.stat().st_size for path in blobs.glob("*.incomplete")))
+        finally:
+            process.kill()
+    (left,) = blobs.glob("*.incomplete")
+    os.utime(left, (0, 0))
+    hub.requests.clear()
+    done = command(cache, hub, **own)
+
+    assert done.returncode == 0, done.stderr
+    assert hub.downloaded() == {"model.safetensors"}
+    assert {each.range for each in hub.requests} == {None}
+    baked = manifest.read(cache)
+    assert baked is not None
+    assert list(manifest.problems(baked, cache)) == []
+    assert not left.exists()
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_token_comes_from_a_file_and_stays_nowhere(cache: Path, hub: Hub, tmp_path: Path) -> None:

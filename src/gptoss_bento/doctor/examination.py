@@ -17,6 +17,7 @@ from gptoss_bento.doctor.gpus import check_driver, check_gpu_memory, check_gpu_p
 from gptoss_bento.doctor.hub import Hub, HuggingFaceHub
 from gptoss_bento.doctor.installation import (
     check_engine,
+    check_libnuma,
     check_packages,
     check_python,
     engine_builds,
@@ -209,7 +210,8 @@ def _package_checks(case: Case) -> dict[str, Check]:
         build = builds[0] if builds else ("cuda" if case.hardware and case.hardware.gpus else "cpu")
         return check_packages(find_lock(build), build)
 
-    return {"vLLM": _threaded(check_engine, case.hardware), "packages": _threaded(compare)}
+    engine = {"vLLM": _threaded(check_engine, case.hardware), "libnuma": _threaded(check_libnuma)}
+    return {**engine, "packages": _threaded(compare)}
 
 
 def _gpu_checks(machine: Machine, variables: Mapping[str, str], case: Case, found: Hardware) -> dict[str, Check]:

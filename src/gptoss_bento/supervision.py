@@ -100,7 +100,7 @@ def hear_every_stop() -> None:
     circus refuses one command while another runs, also the one that its handler of signals gives itself, and nobody
     hears of it: a SIGTERM in the second after a worker's death was lost. A contract test tells when that is mended.
     """
-    from circus.sighandler import SysHandler
+    from circus.sighandler import SysHandler  # type: ignore[import-untyped]
 
     SysHandler.quit = _quit
 

@@ -284,14 +284,18 @@ def show(tally: Tally) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=300, help="after which no round begins")
     parser.add_argument("--early", type=float, default=0.15, help="share of rounds with the kill during the start")
     parser.add_argument("--engine", action="store_true", help="with vLLM: a minute a round")
     words = parser.parse_args()
     service, model = (".", MODEL) if words.engine else (_ENGINELESS, _FAKE_MODEL)
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     kills = Kills(folder, service, model, words.early)
+    ends = time.monotonic() + 60 * words.minutes
     for number in range(words.rounds):
         started = time.monotonic()
+        if started > ends:
+            break
         kills.round(number)
         took = time.monotonic() - started
         print(f"round {number}: {took:.1f} s, {len(kills.tally.faults)} faults so far", flush=True)

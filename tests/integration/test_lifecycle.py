@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import threading
@@ -275,6 +276,10 @@ def metrics_add_up(clients: list[httpx.Client]) -> None:
         lines = client.get("/metrics").text.splitlines()
         ended = [line for line in lines if line.startswith("vllm:request_success_total")]
         assert sum(float(line.rsplit(" ", 1)[1]) for line in ended) == len(clients)
+        chats = [
+            line for line in lines if re.match('bentoml_service_request_total.*endpoint="/v1/chat/completions"', line)
+        ]
+        assert sum(float(line.rsplit(" ", 1)[1]) for line in chats) == len(clients)
 
 
 def stored_responses_are_found(clients: list[httpx.Client]) -> None:

@@ -34,6 +34,7 @@ class EnginelessEngine:
         self._fake = FakeEngine(delay_s=_TOKEN_S)
         self._answers: set[asyncio.Task[None]] = set()
         self._last_word: str | None = None
+        self._is_over = False
         self._app = self._fake.app()
 
     @property
@@ -66,6 +67,10 @@ class EnginelessEngine:
         for answer in self._answers:
             answer.cancel()
 
+    def end(self) -> None:
+        """vLLM's application loses its state with its lifespan: an error that comes later finds no words."""
+        self._is_over = True
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = asyncio.ensure_future(self._app(scope, receive, send))
         self._answers.add(answer)
@@ -74,6 +79,8 @@ class EnginelessEngine:
         except asyncio.CancelledError:
             if self._last_word is None:
                 raise
+            if self._is_over:
+                raise RuntimeError("the application is over") from None
             raise BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, self._last_word) from None
         finally:
             self._answers.discard(answer)
@@ -90,7 +97,11 @@ async def running(_: Sequence[str], startup: Startup, __: float, team: Team) -> 
     try:
         with startup.timed("engine: weights and KV cache"):
             await asyncio.sleep(_LOADING_S)
-        yield EnginelessEngine(process)
+        made = EnginelessEngine(process)
+        try:
+            yield made
+        finally:
+            made.end()
     finally:
         if process:
             process.kill()

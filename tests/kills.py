@@ -38,9 +38,7 @@ _JOBS_A_CLIENT = 10
 _LONGEST_LOAD_S = 1.5
 _CLIENT_LIMIT_S = 15.0
 _SETTLED_EVERY = 5
-_BENTOMLS = (
-    "bentoml-client-"  # an empty folder that a killed worker of BentoML's leaves, under a name nobody else knows
-)
+_OURS = "gptoss-bento"
 _MARK = "GPTOSS_BENTO_TEST_ROUND"
 _TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
 
@@ -256,8 +254,10 @@ class Check:
             with suppress(psutil.Error):
                 self.tally.faults.append(f"left: process {' '.join(orphan.cmdline())[-100:]!r}")
                 orphan.kill()
-        if left := sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(_BENTOMLS)):
-            self.tally.faults.append(f"left: {left}")
+        left = sorted(path.name for path in self.folder.iterdir())
+        if ours := [name for name in left if name.startswith(_OURS)]:
+            self.tally.faults.append(f"left: {ours}")
+        self.tally.counts["left by BentoML, vLLM or torch in the folder for temporary files"] += len(left) - len(ours)
 
     def _orphans(self) -> list[psutil.Process]:
         found = []

@@ -255,6 +255,9 @@ def test_two_api_workers_share_one_engine_and_end_together(tmp_path: Path) -> No
         for stream in streams:
             stream.thread.join(10)
         assert time.monotonic() - started < EXIT_LIMIT_S
+    told = [json.loads(stream.last)["error"]["code"] for stream in streams if '"error"' in stream.last]
+    assert told, "those of the worker that was not killed hear why"
+    assert set(told) == {503}
     assert [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith("gptoss-bento")] == []
 
 

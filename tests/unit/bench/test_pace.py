@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def starts(pace: Pace, clock: Clock, *work_s: float) -> list[float]:
+def starts(pace: Pace, clock: Clock, *work_s: float) -> list[int]:
     """When each step begins, in milliseconds from the first; each then takes so long."""
     found = []
     for seconds in work_s:

@@ -106,12 +106,35 @@ def _worker_number(process: psutil.Process) -> int:
 
 @contextmanager
 def serve(
-    folder: Path, variables: Mapping[str, str], arguments: Sequence[str] = (), port: int | None = None
+    folder: Path,
+    variables: Mapping[str, str],
+    arguments: Sequence[str] = (),
+    port: int | None = None,
+    service: str = ".",
 ) -> Iterator[ServedProcess]:
-    """Runs the service until the end of the block, and leaves no process of it behind."""
+    """Runs the service until the end of the block, and leaves no process of it behind.
+
+    Args:
+        folder: for its log and its jobs.
+        variables: what it gets beside this process's own.
+        arguments: further words for `bentoml serve`.
+        port: a free one, unless it is named.
+        service: which one, as `bentoml serve` names it.
+    """
     port = port or free_port()
     log = folder / f"serve-{port}.log"
-    command = [sys.executable, "-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", str(port), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        service,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        *arguments,
+    ]
     store = f"sqlite:///{folder / 'jobs.sqlite3'}"  # its own: the cache folder's is shared with whatever else runs here
     environment = {**os.environ, "JOB_STORE_URL": store, **variables}
     with log.open("wb") as output:

@@ -139,6 +139,7 @@ class Worker:
                     if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
                         await self.team.others_left()
                     running.cut_off(ABORTED)
+                    await self.drain.heard()  # vLLM takes away what its application needs for an answer
 
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:

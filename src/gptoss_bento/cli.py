@@ -224,6 +224,10 @@ def bench_frontend(
     requests: Annotated[int, typer.Option(help="Requests of every stream, one after the other.", min=1)] = 2,
     workers: Annotated[int, typer.Option(help="API processes of either server over its engine.", min=1)] = 1,
     clients: Annotated[int, typer.Option(help="Processes that ask.", min=1)] = 2,
+    step_ms: Annotated[
+        float,
+        typer.Option(help="Time from step to step of the engine: enough of it, and each message has one token.", min=0),
+    ] = 0,
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench-frontend.json"),
 ) -> None:
     """Measures the HTTP side alone, on any machine: this service against bare vLLM's API server, without a model.
@@ -233,7 +237,7 @@ def bench_frontend(
     """
     from gptoss_bento.bench.frontend import Shape, as_json, notes, rows
 
-    shape = Shape(_numbers(streams), _routes(routes), max_tokens, requests, rounds, workers, clients)
+    shape = Shape(_numbers(streams), _routes(routes), max_tokens, requests, rounds, workers, clients, step_ms)
 
     def keep(found: frontend.Measured) -> None:
         output.write_text(json.dumps(as_json(found), indent=2) + "\n")
@@ -350,9 +354,15 @@ def _compare_frontends(
     profile: str | None, shape: frontend.Shape, keep: Callable[[frontend.Measured], None]
 ) -> frontend.Measured:
     from gptoss_bento.bench import frontend
+    from gptoss_bento.bench.pace import STEP_MS
 
-    seats = {} if "max_num_seqs" in environment.load_settings().engine else {"MAX_NUM_SEQS": str(max(shape.streams))}
-    environment.apply({"DISTRIBUTED_EXECUTOR_BACKEND": frontend.EXECUTOR, **seats})  # both servers inherit these
+    said = environment.load_settings().engine
+    seats = {} if "max_num_seqs" in said else {"MAX_NUM_SEQS": str(max(shape.streams))}
+    additional = said.get("additional_config", {})
+    pace = {"ADDITIONAL_CONFIG": json.dumps({**additional, STEP_MS: shape.step_ms})} if shape.step_ms else {}
+    environment.apply(
+        {"DISTRIBUTED_EXECUTOR_BACKEND": frontend.EXECUTOR, **seats, **pace}
+    )  # both servers inherit these
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
     variables = _server_variables(profile, settings, planned, found) | {"API_WORKERS": str(shape.workers)}

@@ -74,6 +74,10 @@ class Drain:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._skipped.set)
 
+    async def heard(self) -> None:
+        """Waits a moment until the requests that were cut off have told their clients."""
+        await self._until(lambda: not self.in_flight, _LAST_WORDS_S)
+
     @asynccontextmanager
     async def offered(self, timeout_s: float, work: Work) -> AsyncIterator[None]:
         """While the block runs, a stop waits for what runs, `timeout_s` seconds at most."""
@@ -94,7 +98,7 @@ class Drain:
             work.pause()
             await self._until(lambda: not work.busy, self._timeout_s)
             await work.hand_back()
-            await self._until(lambda: not self.in_flight, _LAST_WORDS_S)
+            await self.heard()
             logger.info("stopping: drained after %.1f s", time.monotonic() - started)
         finally:
             self._finish()

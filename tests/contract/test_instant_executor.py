@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gptoss_bento.bench.frontend import EXECUTOR
+from gptoss_bento.bench.pace import STEP_MS, Pace
 from gptoss_bento.bench.random_answers import RandomAnswers, Vocabulary
 
 # Their own warnings at import are not ours to fix.
@@ -27,6 +29,7 @@ def executor(executors: Any) -> Any:
     config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend=EXECUTOR))
     found = object.__new__(executors.Executor.get_class(config))
     found._answers = RandomAnswers(Vocabulary((7, 8, 9)))
+    found._pace = Pace()
     return found
 
 
@@ -70,6 +73,26 @@ def test_an_empty_step_gives_nothing(executor: Any) -> None:
     outputs = importlib.import_module("vllm.v1.core.sched.output")
 
     assert executor.execute_model(outputs.SchedulerOutput.make_empty()).req_ids == []
+
+
+def test_its_pace_comes_with_what_vllm_hands_on(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of `additional_config`, which vLLM's own platforms use for what its options do not know."""
+    module = importlib.import_module(type(executor).__module__)
+    monkeypatch.setattr(module, "cached_tokenizer_from_config", lambda _: None)
+    monkeypatch.setattr(module, "vocabulary", lambda _: Vocabulary((7,)))
+    config = importlib.import_module("vllm.config").VllmConfig(additional_config={STEP_MS: 20})
+    executor.vllm_config, executor.model_config = config, None
+    executor._init_executor()
+    outputs = importlib.import_module("vllm.v1.core.sched.output")
+    step = outputs.SchedulerOutput.make_empty()
+    step.scheduled_new_reqs = [new_request(outputs, "one", 4)]
+    step.num_scheduled_tokens = {"one": 4}
+
+    started = time.monotonic()
+    for _ in range(3):
+        executor.execute_model(step)
+
+    assert time.monotonic() - started >= 0.04
 
 
 def test_what_else_workers_are_told_is_answered_at_once(executor: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import threading
@@ -254,6 +255,9 @@ def test_two_api_workers_share_one_engine_and_end_together(tmp_path: Path) -> No
         for stream in streams:
             stream.thread.join(10)
         assert time.monotonic() - started < EXIT_LIMIT_S
+    told = [json.loads(stream.last)["error"]["code"] for stream in streams if '"error"' in stream.last]
+    assert told, "those of the worker that was not killed hear why"
+    assert set(told) == {503}
     assert [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith("gptoss-bento")] == []
 
 
@@ -275,6 +279,10 @@ def metrics_add_up(clients: list[httpx.Client]) -> None:
         lines = client.get("/metrics").text.splitlines()
         ended = [line for line in lines if line.startswith("vllm:request_success_total")]
         assert sum(float(line.rsplit(" ", 1)[1]) for line in ended) == len(clients)
+        chats = [
+            line for line in lines if re.match('bentoml_service_request_total.*endpoint="/v1/chat/completions"', line)
+        ]
+        assert sum(float(line.rsplit(" ", 1)[1]) for line in chats) == len(clients)
 
 
 def stored_responses_are_found(clients: list[httpx.Client]) -> None:

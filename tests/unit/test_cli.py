@@ -625,6 +625,15 @@ def test_bench_frontend_keeps_the_batch_that_is_set(frontends: Calls, tmp_path: 
     assert "--max-num-seqs=32" in frontends.made[0][0]
 
 
+@pytest.mark.usefixtures("frontends")
+def test_bench_frontend_sets_the_pace_beside_what_is_set(tmp_path: Path) -> None:
+    os.environ["ADDITIONAL_CONFIG"] = '{"other": 1}'
+
+    words(invoke("bench", "frontend", "--step-ms", "20", "--output", str(tmp_path / "frontend.json")))
+
+    assert json.loads(os.environ["ADDITIONAL_CONFIG"]) == {"other": 1, "gptoss_bento_step_ms": 20}
+
+
 def test_bench_frontend_knows_two_routes(frontends: Calls) -> None:
     result = invoke("bench", "frontend", "--routes", "completions,responses")
 

@@ -54,6 +54,16 @@ async def test_what_runs_too_long_is_handed_back() -> None:
     assert work.handed_back == 1
 
 
+async def test_what_was_cut_off_gets_a_moment_to_hear_it() -> None:
+    drain = Drain()
+    drain.in_flight = 1
+    hearing = asyncio.create_task(drain.heard())
+    await asyncio.sleep(0.1)
+    assert not hearing.done()
+    drain.in_flight = 0
+    await asyncio.wait_for(hearing, 0.5)
+
+
 async def test_an_idle_service_ends_at_once() -> None:
     drain, end = Drain(), Calls()
     async with drain.offered(60, Work(busy=False)):

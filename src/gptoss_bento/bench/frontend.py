@@ -29,7 +29,8 @@ _BUSY = 0.8  # of a client process's time, from which on it may be what is measu
 class Shape:
     """How much is asked of a server.
 
-    `workers` are API processes over one engine; `clients` are the processes that ask.
+    `workers` are API processes over one engine; `clients` are the processes that ask; `step_ms` is the time from
+    step to step of the engine, 0: as fast as it goes.
     """
 
     streams: tuple[int, ...] = (64, 256, 1024)
@@ -39,6 +40,7 @@ class Shape:
     rounds: int = 5
     workers: int = 1
     clients: int = 2
+    step_ms: float = 0
 
     def loads(self) -> list[tuple[Route, bool, int]]:
         """Route, whether it streams, and how many streams, in the order of the report."""

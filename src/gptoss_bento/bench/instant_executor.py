@@ -17,6 +17,7 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheSpec, SlidingWindowSpec
 from vllm.v1.outputs import ModelRunnerOutput
 
+from gptoss_bento.bench.pace import Pace
 from gptoss_bento.bench.random_answers import RandomAnswers, vocabulary
 
 _KV_TOKENS = 2**20
@@ -31,6 +32,7 @@ class InstantExecutor(Executor):  # type: ignore[misc]  # vLLM's classes are unt
     def _init_executor(self) -> None:
         self._answers = RandomAnswers(vocabulary(cached_tokenizer_from_config(self.model_config)))
         self._output = _output([], [])
+        self._pace = Pace.of(self.vllm_config.additional_config)
 
     @classmethod
     def supports_async_scheduling(cls) -> bool:
@@ -75,6 +77,8 @@ class InstantExecutor(Executor):  # type: ignore[misc]  # vLLM's classes are unt
             length = request.sampling_params.max_tokens if request.sampling_params else None
             self._answers.begin(request.req_id, request.prompt_token_ids or (), length)
         scheduled = scheduler_output.num_scheduled_tokens
+        if scheduled:
+            self._pace.keep()
         sampled = [
             self._answers.tokens(request_id, computed + scheduled[request_id])
             for request_id, computed in _computed(scheduler_output)

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 _DEFERRALS = 5
 _DEFERRAL_S = 0.001
 _PAUSE_S = 1.0  # after an error such as too many open files
+_HANDSHAKES_S = 1.0  # for TLS handshakes that a stop meets
 
 
 def install(team: Team) -> None:
@@ -49,8 +50,8 @@ class FairServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, team: Team) -> None:
         super().__init__(config)
         self._team = team
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._connecting = 0
+        self._accepting: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, which listens on nothing here."""
@@ -62,14 +63,18 @@ class FairServer(uvicorn.Server):
         for listening in sockets or ():
             listening.listen(self.config.backlog)
             listening.setblocking(False)
-            self._spawn(self._accept(listening))
+            _spawn(self._accept(listening), self._accepting)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stops to accept before uvicorn closes the sockets."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stops to accept before uvicorn closes the sockets.
+
+        uvicorn tells the connections that it knows to end, and waits for all: one that came to be afterwards, or lost
+        its socket halfway, would hold up the end. So what is accepted is connected first.
+        """
+        await _cancelled(self._accepting)
+        if self._connecting:
+            await asyncio.wait(self._connecting, timeout=_HANDSHAKES_S)
+        await _cancelled(self._connecting)
         await super().shutdown(sockets)
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -84,8 +89,8 @@ class FairServer(uvicorn.Server):
                 logger.warning("a connection cannot be accepted: %s", error)
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            self._connecting += 1
-            self._spawn(self._serve_connection(connection))  # apart, for a TLS handshake takes its time
+            task = _spawn(self._serve_connection(connection), self._connecting)  # apart, for TLS takes its time
+            task.add_done_callback(lambda _: self._tell())
 
     async def _let_others_go_first(self) -> None:
         for _ in range(_DEFERRALS):
@@ -104,9 +109,6 @@ class FairServer(uvicorn.Server):
         except asyncio.CancelledError:
             connection.close()
             raise
-        finally:
-            self._connecting -= 1
-            self._tell()
 
     def _protocol(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class
@@ -116,12 +118,21 @@ class FairServer(uvicorn.Server):
         return protocol
 
     def _tell(self) -> None:
-        self._team.tell_connections(len(self.server_state.connections) + self._connecting)
+        self._team.tell_connections(len(self.server_state.connections) + len(self._connecting))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+def _spawn(work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work)
+    kept.add(task)
+    task.add_done_callback(kept.discard)
+    return task
+
+
+async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
+    running = list(tasks)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _readable(listening: socket.socket) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.responses import PlainTextResponse
 
 from gptoss_bento.http import accepting
@@ -83,6 +84,31 @@ async def test_other_workers_reach_each_by_a_socket_of_its_own(servers: list[Fai
         streams = await asyncio.open_unix_connection(str(server._team.own_socket("http")))
         assert await ask(streams) == index
         streams[1].close()
+
+
+@pytest.mark.parametrize("turns", range(3))
+def test_a_connection_that_comes_to_be_during_a_stop_does_not_hold_it_up(
+    turns: int, listening: socket.socket, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """On the loop that the service runs on: a cancelled connection of uvloop's still comes to be, and never ends."""
+    folder = tmp_path_factory.mktemp("t") / "team"
+    make_folder(folder, 2)
+
+    async def stop() -> None:
+        config = uvicorn.Config(PlainTextResponse("0"), log_config=None, lifespan="off")
+        server = FairServer(config, Team(0, 2, folder))
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([listening])
+        with socket.create_connection(listening.getsockname()) as client:
+            client.sendall(REQUEST)
+            while not server._connecting:  # noqa: ASYNC110  # another task does it
+                await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.wait_for(server.shutdown([listening]), 5)
+
+    uvloop.run(stop())
 
 
 def test_bentoml_makes_such_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

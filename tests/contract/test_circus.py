@@ -1,0 +1,90 @@
+"""What supervision.py relies on in circus, BentoML's supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from gptoss_bento import supervision
+
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    from circus.arbiter import Arbiter  # type: ignore[import-untyped]
+    from circus.controller import Controller  # type: ignore[import-untyped]
+    from circus.sighandler import SysHandler  # type: ignore[import-untyped]
+    from circus.util import synchronized  # type: ignore[import-untyped]
+    from tornado.ioloop import IOLoop
+
+pytestmark = pytest.mark.filterwarnings("ignore:add_callback_from_signal:DeprecationWarning")  # circus's own way
+
+
+class BusyArbiter:
+    """As much of circus's arbiter as a stop meets, at work until `idle`."""
+
+    _restarting = False
+    _stopping = False
+    stops = 0
+
+    def __init__(self) -> None:
+        self._exclusive_running_command: str | None = "manage_watchers"
+
+    def idle(self) -> None:
+        self._exclusive_running_command = None
+
+    @synchronized("arbiter_stop")  # type: ignore[untyped-decorator]
+    def stop(self) -> None:
+        self._stopping = True
+        self.stops += 1
+
+
+@pytest.fixture
+def mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SysHandler, "quit", SysHandler.quit)  # puts it back afterwards
+    supervision.hear_every_stop()
+
+
+@contextmanager
+def controlled(arbiter: BusyArbiter) -> Iterator[None]:
+    """circus's own controller, with its handlers of signals."""
+    controller = Controller("", None, None, IOLoop.current(), arbiter)
+    controller.send_response = lambda *_, **__: None  # to nobody: a signal waits for no answer
+    try:
+        yield
+    finally:
+        controller.sys_hdl.stop()
+
+
+async def stops_of(busy_s: float, *, told: int = 1) -> int:
+    arbiter = BusyArbiter()
+    with controlled(arbiter):
+        for _ in range(told):
+            os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(busy_s)
+        arbiter.idle()
+        await asyncio.sleep(0.2)
+    return arbiter.stops
+
+
+async def test_circus_still_loses_a_sigterm_while_it_looks_after_its_workers() -> None:
+    """Why `hear_every_stop` is there. When this fails, circus has mended it."""
+    assert await stops_of(0.1) == 0
+
+
+@pytest.mark.usefixtures("mended")
+@pytest.mark.parametrize(("busy_s", "told"), [(0.1, 1), (0, 1), (0.1, 3)])
+async def test_ours_waits_and_stops_once(busy_s: float, told: int) -> None:
+    assert await stops_of(busy_s, told=told) >= 1
+
+
+@pytest.mark.parametrize("name", ["manage_watchers", "stop"])
+def test_the_arbiter_does_one_at_a_time(name: str) -> None:
+    method: Callable[..., Any] = getattr(Arbiter, name)
+    assert inspect.unwrap(method) is not method
+    assert {"_exclusive_running_command", "_stopping"} <= vars(Arbiter([], "", "")).keys()

@@ -1,0 +1,115 @@
+"""The whole service but for vLLM: `bentoml serve tests.engineless_service:GptOss` is ready in seconds.
+
+BentoML's supervisor, the workers, their supervision, the job API and every middleware are the real ones; the engine is
+the fake one of each worker, beside a process of the first that is as hard to end as vLLM's is while it loads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gptoss_bento import engine
+from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.native.fake_engine import FakeEngine
+from gptoss_bento.startup import Startup
+from gptoss_bento.team import Team
+
+_TOKEN_S = 0.01
+_LOADING_S = 0.2
+_ENGINE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+class EnginelessEngine:
+    """What app.py asks of `gptoss_bento.engine.Engine`."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
+        self._process = process
+        self._fake = FakeEngine(delay_s=_TOKEN_S)
+        self._answers: set[asyncio.Task[None]] = set()
+        self._last_word: str | None = None
+        self._is_over = False
+        self._app = self._fake.app()
+
+    @property
+    def app(self) -> ASGIApp:
+        return self._answer
+
+    @property
+    def unfinished_requests(self) -> int:
+        return self._fake.running
+
+    @property
+    def dead(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    @property
+    def exit_signal(self) -> int | None:
+        return -(self._process.returncode or 0) or None if self._process else None
+
+    def holds_response(self, _: str) -> bool:
+        return False
+
+    async def answer(self) -> None:
+        """At once."""
+
+    def token_bytes(self, token_ids: Sequence[int]) -> list[bytes]:
+        return self._fake.token_bytes(token_ids)
+
+    def cut_off(self, message: str) -> None:
+        self._last_word = message
+        for answer in self._answers:
+            answer.cancel()
+
+    def end(self) -> None:
+        """vLLM's application loses its state with its lifespan: an error that comes later finds no words."""
+        self._is_over = True
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = asyncio.ensure_future(self._app(scope, receive, send))
+        self._answers.add(answer)
+        try:
+            await answer
+        except asyncio.CancelledError:
+            if self._last_word is None:
+                raise
+            if self._is_over:
+                raise RuntimeError("the application is over") from None
+            raise BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, self._last_word) from None
+        finally:
+            self._answers.discard(answer)
+
+
+def _start_process() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", _ENGINE, "EngineCore"])
+
+
+@asynccontextmanager
+async def running(_: Sequence[str], startup: Startup, __: float, team: Team) -> AsyncIterator[EnginelessEngine]:
+    """In place of `gptoss_bento.engine.running`."""
+    process = _start_process() if team.is_first else None
+    try:
+        with startup.timed("engine: weights and KV cache"):
+            await asyncio.sleep(_LOADING_S)
+        made = EnginelessEngine(process)
+        try:
+            yield made
+        finally:
+            made.end()
+    finally:
+        if process:
+            process.kill()
+            process.wait()
+
+
+engine.running = running  # type: ignore[assignment]  # before service.py imports app.py's worker
+
+from service import GptOss  # noqa: E402
+
+__all__ = ["GptOss"]

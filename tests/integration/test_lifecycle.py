@@ -110,12 +110,12 @@ def test_sigterm_under_load_drains_and_then_cuts_off(tmp_path: Path) -> None:
             served.terminate()
             readiness = served.wait_until("stopping", 3)
             assert readiness["status"] == "stopping"
+            assert client.get(f"{served.url}/status/{job_id}").json()["status"] == "IN_PROGRESS"
             for path, shape in (("/v1/completions", dict), ("/run", str)):
                 refused = client.post(f"{served.url}{path}", json={})
                 assert refused.status_code == 503
                 assert int(refused.headers["retry-after"]) > 0
                 assert isinstance(refused.json()["error"], shape)
-            assert client.get(f"{served.url}/status/{job_id}").json()["status"] == "IN_PROGRESS"
             for stream in (*short, *streams):
                 stream.thread.join(10)
         assert served.process.returncode == 0

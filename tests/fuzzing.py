@@ -14,6 +14,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from starlette.types import ASGIApp, Message, Scope
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 _OF_A_ROUND = 1000
@@ -48,6 +49,25 @@ def _held() -> _Held:
     gc.collect()
     process = psutil.Process()
     return _Held(process.memory_info().rss, process.num_fds(), len(asyncio.all_tasks()))
+
+
+async def exchanged(app: ASGIApp, scope: Scope, body: bytes, *, leaves: bool = False) -> list[Message]:
+    """What is sent to a client, called as an ASGI server calls, so that no client tidies up first.
+
+    The body comes in two pieces; a client that `leaves` does so before the second.
+    """
+    pieces = [(body[:7], True), (body[7:], False)][: 1 if leaves else 2]
+    received = iter([{"type": "http.request", "body": piece, "more_body": more} for piece, more in pieces])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(received, {"type": "http.disconnect"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
 
 
 _after_first_rounds: dict[str, _Held] = {}

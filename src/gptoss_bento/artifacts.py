@@ -17,7 +17,7 @@ import httpx
 from gptoss_bento.demo import checkpoint
 from gptoss_bento.download_progress import Report, download_progress
 from gptoss_bento.errors import ArtifactError
-from gptoss_bento.leftovers import remove_leftovers
+from gptoss_bento.leftovers import cache_folder, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def in_bento(model: str, bento_models: Path) -> Path | None:
 
     BentoML writes the model's id in small letters (HuggingFaceModel.to_info), and the hub does not tell them apart.
     """
-    name = f"models--{model.replace('/', '--')}".lower()
+    name = cache_folder(model).lower()
     folders = (folder for folder in bento_models.glob("models--*") if folder.name.lower() == name)
     return next((snapshot for folder in folders for snapshot in sorted(folder.glob("snapshots/*/"))), None)
 

@@ -19,13 +19,18 @@ _UNTOUCHED_S = 60.0
 _LOCK_S = 0.01
 
 
+def cache_folder(model: str) -> str:
+    """The name of a model's folder in the hub's layout."""
+    return f"models--{model.replace('/', '--')}"
+
+
 def remove_leftovers(model: str, hub_cache: Path) -> None:
     """Removes the unfinished files of this model that no process writes to any more. What cannot be removed stays.
 
     Args:
         hub_cache: the folder of all models (HF_HUB_CACHE).
     """
-    name = f"models--{model.replace('/', '--')}"
+    name = cache_folder(model)
     locks = hub_cache / ".locks" / name
     removed = [_removed(path, locks) for path in (hub_cache / name / "blobs").glob("*.incomplete")]
     if freed := sum(removed):

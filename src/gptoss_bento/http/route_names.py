@@ -8,9 +8,7 @@ from gptoss_bento.native.routes import route_of
 OTHER = "other"
 """Whatever is no route."""
 
-_OF_BENTOML = frozenset(
-    {"/", "/generate", "/livez", "/readyz", "/healthz", "/ping", "/docs.json", "/schema.json", "/metrics"}
-)
+_OF_BENTOML = frozenset({"/", "/generate", "/livez", "/readyz", "/healthz", "/ping", "/docs.json", "/schema.json"})
 
 
 def route_name(path: str) -> str:

@@ -722,11 +722,15 @@ def _due_webhooks(now: int, limit: int) -> sa.Select[Any]:
 
 
 def _is_run(claim: Claim) -> sa.ColumnElement[bool]:
-    return (
-        (_jobs.c.id == claim.id)
-        & (_jobs.c.attempt == claim.attempt)
-        & (_jobs.c.worker_id == claim.worker_id)
-        & (_jobs.c.status == Status.IN_PROGRESS)
+    return _run_of(claim.id, claim.attempt, claim.worker_id)
+
+
+def _run_of(job_id: Any, attempt: Any, worker_id: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        _jobs.c.id == job_id,
+        _jobs.c.attempt == attempt,
+        _jobs.c.worker_id == worker_id,
+        _jobs.c.status == Status.IN_PROGRESS,
     )
 
 
@@ -797,11 +801,10 @@ def _append(connection: sa.Connection, claim: Claim, first: int, items: Sequence
 
 
 # Those of every job, made once: making them took two thirds of a job's time in the database (measured).
-_OWN_RUN = (
-    (_jobs.c.id == sa.bindparam("run_id", type_=sa.Text()))
-    & (_jobs.c.attempt == sa.bindparam("run_attempt", type_=sa.Integer()))
-    & (_jobs.c.worker_id == sa.bindparam("run_worker", type_=sa.Text()))
-    & (_jobs.c.status == Status.IN_PROGRESS)
+_OWN_RUN = _run_of(
+    sa.bindparam("run_id", type_=sa.Text()),
+    sa.bindparam("run_attempt", type_=sa.Integer()),
+    sa.bindparam("run_worker", type_=sa.Text()),
 )
 _FIND = sa.select(*_JOB_COLUMNS).where(
     _jobs.c.id == sa.bindparam("wanted", type_=sa.Text()),

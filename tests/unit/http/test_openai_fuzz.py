@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Scope
 
 from gptoss_bento.drain import Drain
 from gptoss_bento.http.admission import Admission
@@ -32,7 +32,7 @@ from gptoss_bento.http.stored_responses import StoredResponses
 from gptoss_bento.keys import Key, KeyLimits, digest
 from gptoss_bento.settings import ServerSettings
 from tests.fakes import FakeEngineApp
-from tests.fuzzing import FUZZ, SCALARS, fuzz_round
+from tests.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
 from tests.unit.http.test_paths import PREFIXES
 
 __all__ = ["fuzz_round"]
@@ -78,19 +78,9 @@ class Service:
         self.app: ASGIApp = Edge(Authentication(app, KeyRing(keys if self.has_keys else ())), 60)
 
     async def answer(self, scope: Scope, body: bytes, *, leaves: bool) -> tuple[int, Any] | None:
-        """Status and JSON, called as an ASGI server calls; None to a client that left before its body's end."""
-        pieces = [(body[:7], True), (body[7:], False)][: 1 if leaves else 2]
-        received = iter([{"type": "http.request", "body": piece, "more_body": more} for piece, more in pieces])
-        sent: list[Message] = []
-
-        async def receive() -> Message:
-            return next(received, {"type": "http.disconnect"})
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
+        """Status and JSON, by `exchanged`; None to a client that left before its body's end."""
         self.engine.scopes.clear()
-        await self.app(scope, receive, send)
+        sent = await exchanged(self.app, scope, body, leaves=leaves)
         if leaves and not sent:
             return None
         start, *rest = sent

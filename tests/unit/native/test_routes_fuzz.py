@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from starlette.applications import Starlette
-from starlette.types import Message, Scope
+from starlette.types import Scope
 
 from gptoss_bento.native.description import job_api
 from gptoss_bento.native.fake_engine import FakeEngine
@@ -23,7 +23,7 @@ from gptoss_bento.native.routes import NativeRoutes
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.settings import ServerSettings
 from tests.fakes import asgi_client
-from tests.fuzzing import FUZZ, SCALARS, fuzz_round
+from tests.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
 
 __all__ = ["fuzz_round"]
 
@@ -51,7 +51,7 @@ def _given(runner: Runner) -> Any:
 
 
 async def answer(routes: NativeRoutes, method: str, path: str, query: bytes, kind: bytes, body: bytes) -> Any:
-    """What the routes answer, called as an ASGI server calls them, so that no client tidies up first."""
+    """What the routes answer, as the contract has it."""
     scope: Scope = {
         "type": "http",
         "method": method,
@@ -59,17 +59,7 @@ async def answer(routes: NativeRoutes, method: str, path: str, query: bytes, kin
         "query_string": query,
         "headers": [(b"content-type", kind)],
     }
-    pieces = [(body[:7], True), (body[7:], False)]
-    received = iter([{"type": "http.request", "body": piece, "more_body": more} for piece, more in pieces])
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return next(received, {"type": "http.disconnect"})
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await routes.handle(scope, receive, send)
+    sent = await exchanged(routes.handle, scope, body)
     status, text = sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
     assert status in DOCUMENTED, text
     assert b"\n" not in text

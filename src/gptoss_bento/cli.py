@@ -164,7 +164,7 @@ def bench(
     model: ModelOption = None,
     streams: Annotated[str, typer.Option(help="Numbers of simultaneous requests.")] = "1,8,32",
     runs: Annotated[int, typer.Option(help="How often each server is started; the medians are compared.")] = 3,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of every answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of an answer on average: half to one and a half of it.")] = 64,
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench.json"),
 ) -> None:
     """Measures this service against bare vLLM on the same arguments, in turn in one run, and prints the ratios."""
@@ -219,7 +219,8 @@ def bench_frontend(
         str,
         typer.Option(help="completions, chat, or both with a comma. Harmony's parser is a part of what chat costs."),
     ] = "completions",
-    rounds: Annotated[int, typer.Option(help="How often either server gets each load.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="How often either server is measured; medians are compared.", min=1)] = 5,
+    turns: Annotated[int, typer.Option(help="Turns of either server in each load of a round, added up.", min=1)] = 4,
     max_tokens: Annotated[int, typer.Option(help="Tokens of every answer.", min=8)] = 128,
     requests: Annotated[int, typer.Option(help="Requests of every stream, one after the other.", min=1)] = 2,
     workers: Annotated[int, typer.Option(help="API processes of either server over its engine.", min=1)] = 1,
@@ -237,7 +238,7 @@ def bench_frontend(
     """
     from gptoss_bento.bench.frontend import Shape, as_json, notes, rows
 
-    shape = Shape(_numbers(streams), _routes(routes), max_tokens, requests, rounds, workers, clients, step_ms)
+    shape = Shape(_numbers(streams), _routes(routes), max_tokens, requests, rounds, turns, workers, clients, step_ms)
 
     def keep(found: frontend.Measured) -> None:
         output.write_text(json.dumps(as_json(found), indent=2) + "\n")

@@ -23,7 +23,7 @@ from gptoss_bento.bench.compare import Shape
 from gptoss_bento.bench.load import Load
 from gptoss_bento.bench.report import Run
 from gptoss_bento.bench.servers import Cpu, Memory
-from gptoss_bento.bench.swarm import Ask, Heard, Route
+from gptoss_bento.bench.swarm import Heard, Route
 from gptoss_bento.doctor import examination
 from gptoss_bento.doctor.examination import Request
 from gptoss_bento.doctor.finding import Finding, error, ok, warning
@@ -584,9 +584,8 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def frontends(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Stands for the measurement of the HTTP side."""
-    asked = Ask("http://there/v1", "m", Route.COMPLETIONS, True, 128, 2)
     heard = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01])
-    loads = (frontend.summarize("gptoss-bento", asked, 64, heard, Cpu(0.2, 0.05), 2),)
+    loads = (frontend.summarize("gptoss-bento", Route.COMPLETIONS, True, 64, heard, Cpu(0.2, 0.05), 2),)
     found = frontend.Measured(frontend.Shape(), (loads,), (loads,))
 
     def compare(*arguments: Any) -> frontend.Measured:

@@ -30,7 +30,8 @@ class Shape:
     """How much is asked of a server.
 
     `workers` are API processes over one engine; `clients` are the processes that ask; `step_ms` is the time from
-    step to step of the engine, 0: as fast as it goes.
+    step to step of the engine, 0: as fast as it goes. A round gives either server each load in several `turns`, one
+    after the other, because the speed of a shared machine changes from second to second.
     """
 
     streams: tuple[int, ...] = (64, 256, 1024)
@@ -38,6 +39,7 @@ class Shape:
     max_tokens: int = 128
     requests_per_stream: int = 2
     rounds: int = 5
+    turns: int = 4
     workers: int = 1
     clients: int = 2
     step_ms: float = 0
@@ -133,36 +135,41 @@ def _warm_up(server: RunningServer, model: str, clients: Swarm, shape: Shape) ->
 def _round(
     number: int, running: dict[str, RunningServer], model: str, clients: Swarm, shape: Shape
 ) -> dict[str, tuple[Load, ...]]:
-    """Each load on both servers, one right after the other; each goes first in half of the rounds."""
-    order = list(running) if number % 2 == 0 else list(reversed(running))
-    found: dict[str, list[Load]] = {name: [] for name in running}
+    """Each load on both servers; each goes first in half of the turns."""
+    names = list(running)
+    found: dict[str, list[Load]] = {name: [] for name in names}
     for route, streaming, streams in shape.loads():
-        for name in order:
-            server = running[name]
-            ask = Ask(server.base_url, model, route, streaming, shape.max_tokens, shape.requests_per_stream)
-            before = server.cpu()
-            heard = clients.ask(ask, streams)
-            found[name].append(summarize(name, ask, streams, heard, server.cpu().since(before), clients.processes))
+        heard = {name: Heard() for name in names}
+        cpu = {name: Cpu(0, 0) for name in names}
+        for turn in range(shape.turns):
+            for name in names if (number + turn) % 2 == 0 else reversed(names):
+                server = running[name]
+                before = server.cpu()
+                ask = Ask(server.base_url, model, route, streaming, shape.max_tokens, shape.requests_per_stream)
+                heard[name].then(clients.ask(ask, streams))
+                cpu[name] += server.cpu().since(before)
+        for name in names:
+            load = summarize(name, route, streaming, streams, heard[name], cpu[name], clients.processes)
+            found[name].append(load)
     return {name: tuple(loads) for name, loads in found.items()}
 
 
-def summarize(server: str, ask: Ask, streams: int, heard: Heard, cpu: Cpu, processes: int) -> Load:
+def summarize(server: str, route: Route, streaming: bool, streams: int, heard: Heard, cpu: Cpu, processes: int) -> Load:
     """Rates over the whole time, and the middle and the end of what was timed."""
-    seconds = heard.ended - heard.started
     millions = heard.tokens / 1e6
     gaps = heard.gaps_s or [0.0]
     return Load(
         server=server,
-        route=ask.route,
-        streaming=ask.streaming,
+        route=route,
+        streaming=streaming,
         streams=streams,
         tokens=heard.tokens,
-        tokens_per_s=heard.tokens / seconds,
+        tokens_per_s=heard.tokens / heard.seconds,
         tokens_per_message=heard.tokens / heard.messages,
         api_cpu_s=cpu.api_s / millions,
         engine_cpu_s=cpu.engine_s / millions,
         client_cpu_s=heard.cpu_s / millions,
-        client_busy=heard.cpu_s / seconds / processes,
+        client_busy=heard.cpu_s / heard.seconds / processes,
         first_median_ms=1000 * median(heard.first_s),
         first_p99_ms=1000 * p99(heard.first_s),
         gap_median_ms=1000 * median(gaps),

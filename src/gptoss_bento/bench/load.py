@@ -14,6 +14,7 @@ import httpx
 
 PROMPT_WORDS = 48
 _REQUEST_TIMEOUT_S = 600.0
+_GOLDEN_RATIO = 0.618034  # its multiples without their whole part lie evenly between 0 and 1, and neighbours far apart
 _numbers = itertools.count()
 
 
@@ -48,23 +49,32 @@ async def measure(base_url: str, model: str, streams: int, requests: int, max_to
 
     Args:
         base_url: ends in /v1.
-        max_tokens: every answer has exactly this many tokens.
+        max_tokens: answers have this many tokens on average; see `lengths`.
 
     Raises:
         httpx.HTTPError: a request failed; a benchmark with errors in it says nothing.
     """
     limits = httpx.Limits(max_connections=streams, max_keepalive_connections=streams)
     async with httpx.AsyncClient(base_url=base_url, timeout=_REQUEST_TIMEOUT_S, limits=limits) as client:
-        remaining = iter(range(requests))
+        remaining = iter(lengths(requests, max_tokens))
         samples: list[Sample] = []
 
         async def stream() -> None:
-            samples.extend([await _one(client, model, max_tokens) for _ in remaining])
+            samples.extend([await _one(client, model, tokens) for tokens in remaining])
 
         started = time.perf_counter()
         await asyncio.gather(*(stream() for _ in range(streams)))
         seconds = time.perf_counter() - started
     return summarize(streams, samples, seconds)
+
+
+def lengths(requests: int, average: int) -> list[int]:
+    """How many tokens each answer has: from half to one and a half of the average, the same in every measurement.
+
+    If all were of one length, streams that begin together would end together, wave after wave, and the time to the
+    first token would tell in which engine step the middle of a wave is taken in, which a millisecond decides.
+    """
+    return [max(1, average // 2 + int(number * _GOLDEN_RATIO % 1 * (average + 1))) for number in range(requests)]
 
 
 def prompt(number: int) -> str:

@@ -45,6 +45,9 @@ class Cpu:
         """What was used between two looks."""
         return Cpu(self.api_s - before.api_s, self.engine_s - before.engine_s)
 
+    def __add__(self, other: Cpu) -> Cpu:
+        return Cpu(self.api_s + other.api_s, self.engine_s + other.engine_s)
+
 
 @dataclass(frozen=True)
 class RunningServer:

@@ -90,10 +90,23 @@ class Heard:
     whole_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
 
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last answer."""
+        return self.ended - self.started
+
     def add(self, other: Heard) -> None:
         """Takes in what another process heard at the same time."""
         self.started = min(self.started or other.started, other.started)
         self.ended = max(self.ended, other.ended)
+        self._take_in(other)
+
+    def then(self, later: Heard) -> None:
+        """Takes in what was heard later, without the time between."""
+        self.ended += later.seconds
+        self._take_in(later)
+
+    def _take_in(self, other: Heard) -> None:
         for name in ("cpu_s", "tokens", "messages", "first_s", "whole_s", "gaps_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 

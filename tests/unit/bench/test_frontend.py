@@ -12,10 +12,9 @@ from gptoss_bento.bench.frontend import Load, Measured, Shape, as_json, compare,
 from gptoss_bento.bench.servers import Cpu
 from gptoss_bento.bench.swarm import Ask, Heard, Route
 
-ASK = Ask("http://there/v1", "m", Route.COMPLETIONS, True, 128, 2)
 HEARD = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01, 0.02, 0.03])
-LOAD = summarize("gptoss-bento", ASK, 64, HEARD, Cpu(0.2, 0.05), 2)
-SMALL = Shape(streams=(2, 4), rounds=2, workers=3)
+LOAD = summarize("gptoss-bento", Route.COMPLETIONS, True, 64, HEARD, Cpu(0.2, 0.05), 2)
+SMALL = Shape(streams=(2, 4), rounds=2, turns=1, workers=3)
 
 
 @dataclass
@@ -83,6 +82,15 @@ def test_every_load_is_asked_of_both_servers_in_alternating_order(world: World) 
     ours_first = [("ours", True, 2), ("bare", True, 2), ("ours", True, 4), ("bare", True, 4)]
     assert [(url[7:11], streaming, streams) for url, streaming, streams in asked][:4] == ours_first
     assert [url[7:11] for url, _, _ in asked] == ["ours", "bare"] * 4 + ["bare", "ours"] * 4
+
+
+def test_the_turns_of_a_load_are_taken_by_turns_and_added_up(world: World) -> None:
+    found = measure(Shape(streams=(2,), rounds=1, turns=3))
+
+    asked = [ask.url[7:11] for ask, _ in world.asked if ask.max_tokens == 128 and ask.streaming]
+    assert asked == ["ours", "bare", "bare", "ours", "ours", "bare"]
+    assert (found.ours[0][0].tokens, found.ours[0][0].tokens_per_s) == (3000, 250)
+    assert found.ours[0][0].api_cpu_s == pytest.approx(1000)
 
 
 def test_both_servers_are_warm_before_they_are_measured(world: World) -> None:

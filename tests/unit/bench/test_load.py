@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -69,13 +70,13 @@ async def test_the_streams_are_kept_busy_until_all_requests_are_answered(monkeyp
     assert found.per_token_median_ms > 0
 
 
-async def test_every_request_asks_for_exactly_so_many_tokens_and_their_count(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_request_asks_for_exactly_its_tokens_and_their_count(monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(monkeypatch, StreamingServer())
 
     await load.measure("http://test/v1", "m", streams=1, requests=2, max_tokens=4)
 
-    for body in server.bodies:
-        assert body.items() >= {"model": "m", "max_tokens": 4, "ignore_eos": True, "temperature": 0}.items()
+    for body, tokens in zip(server.bodies, load.lengths(2, 4), strict=True):
+        assert body.items() >= {"model": "m", "max_tokens": tokens, "ignore_eos": True, "temperature": 0}.items()
         assert body.items() >= {"stream": True, "stream_options": {"include_usage": True}}.items()
 
 
@@ -85,6 +86,15 @@ async def test_no_prompt_begins_like_another(monkeypatch: pytest.MonkeyPatch) ->
     await load.measure("http://test/v1", "m", streams=2, requests=6, max_tokens=1)
 
     assert len({str(body["prompt"]).split()[0] for body in server.bodies}) == 6
+
+
+def test_answers_are_as_long_as_asked_on_average_and_no_two_neighbours_are_alike() -> None:
+    found = load.lengths(160, 64)
+
+    assert (min(found), max(found)) == (32, 96)
+    assert sum(found) / len(found) == pytest.approx(64, abs=0.5)
+    assert all(abs(one - next_one) > 20 for one, next_one in itertools.pairwise(found))
+    assert load.lengths(3, 1) == [1, 1, 1]
 
 
 async def test_a_failed_request_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,3 +172,11 @@ def test_what_processes_heard_adds_up_over_the_whole_time() -> None:
     heard.add(Heard(4.0, 8.0, 0.5, 20, 9, [0.3], [2.0], [0.4]))
 
     assert heard == Heard(4.0, 9.0, 1.0, 30, 17, [0.1, 0.3], [1.0, 2.0], [0.2, 0.4])
+
+
+def test_what_is_heard_later_adds_its_time_but_not_the_time_between() -> None:
+    heard = Heard()
+    heard.then(Heard(5.0, 9.0, 0.5, 10, 8, [0.1], [1.0], [0.2]))
+    heard.then(Heard(40.0, 48.0, 0.5, 20, 9, [0.3], [2.0], [0.4]))
+
+    assert (heard.seconds, heard.tokens, heard.first_s) == (12.0, 30, [0.1, 0.3])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -40,7 +41,7 @@ _CLIENT_LIMIT_S = 15.0
 _SETTLED_EVERY = 5
 _OURS = "gptoss-bento"
 _MARK = "GPTOSS_BENTO_TEST_ROUND"
-_TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
+_STOPPED_TWICE = "The server stopped twice while the job ran."
 
 
 @dataclass
@@ -220,16 +221,15 @@ class Kills:
         self.tally.faults.append(f"a stream ended with {last[:100]!r}")
 
     def _settle(self, served: ServedProcess) -> None:
-        """Every job accepted so far comes to an end now."""
+        """Every job accepted so far comes to an end now: done, or given up because it was twice in a worker's death."""
         with _client(served.url, 100) as client:
             for job_id in sorted(self.tally.pending):
                 job = client.get(f"/status-sync/{job_id}?wait=90000").json()
-                end = job.get("status")
-                if end in _TERMINAL:
-                    self.tally.counts[f"job {end}"] += 1
-                    self.tally.counts["job retried"] += bool(job.get("retries"))
-                else:
-                    self.tally.faults.append(f"job {job_id} has no end: {str(job)[:200]}")
+                end = (job.get("status"), job.get("error"))
+                if end not in (("COMPLETED", None), ("FAILED", _STOPPED_TWICE)):
+                    self.tally.faults.append(f"job {job_id} has no end, or no honest one: {str(job)[:200]}")
+                self.tally.counts[f"job {' '.join(filter(None, end))}"] += 1
+                self.tally.counts["job retried"] += bool(job.get("retries"))
         self.tally.pending.clear()
 
 
@@ -254,10 +254,11 @@ class Check:
             with suppress(psutil.Error):
                 self.tally.faults.append(f"left: process {' '.join(orphan.cmdline())[-100:]!r}")
                 orphan.kill()
-        left = sorted(path.name for path in self.folder.iterdir())
-        if ours := [name for name in left if name.startswith(_OURS)]:
-            self.tally.faults.append(f"left: {ours}")
-        self.tally.counts["left by BentoML, vLLM or torch in the folder for temporary files"] += len(left) - len(ours)
+        for name in sorted(path.name for path in self.folder.iterdir()):
+            if name.startswith(_OURS):
+                self.tally.faults.append(f"left: {name}")
+            else:
+                self.tally.counts[f"left by BentoML, vLLM or torch: {_kind(name)}"] += 1
 
     def _orphans(self) -> list[psutil.Process]:
         found = []
@@ -266,6 +267,14 @@ class Check:
                 if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+
+def _kind(name: str) -> str:
+    """A name without what differs each time."""
+    if re.fullmatch(r"[0-9a-f-]{36}", name):
+        return "a socket of vLLM's"
+    known, mark, _ = name.rpartition("_" if name.startswith("vllm_dist") else "-")
+    return f"{known}{mark}*" if mark else name
 
 
 def _client(url: str, timeout_s: float = _CLIENT_LIMIT_S) -> httpx.Client:

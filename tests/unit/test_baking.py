@@ -267,6 +267,7 @@ def test_the_token_comes_from_a_file_and_stays_nowhere(cache: Path, hub: Hub, tm
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
     assert model_in(manifest.read(cache)).folder.startswith(f"{models}/huggingface-cache/hub/")
+    assert loaded(cache, BASE_PATH=str(models)).derived["HF_HUB_OFFLINE"][0] == "1"
 
 
 def test_without_the_right_token_the_reason_is_said_but_not_the_token(cache: Path, hub: Hub, tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ python -m tests.hub FOLDER TOKEN      serves the demo model as acme/tiny to whoe
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import re
+import socket
+import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 MODEL = "acme/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+_SIOCOUTQ = 0x5411  # what is not acknowledged yet: tcp(7)
 LARGE = (".safetensors", ".bin")  # kept in LFS there, under their SHA-256
 
 
@@ -37,15 +42,16 @@ class Request:
 class Hub:
     """One model with these files, and what is wrong with it.
 
-    `cut` names files whose first transfer ends after half; `stuck` those whose first one stops there until the client
-    has gone, and `is_stuck` says that one does; `damaged` those whose bytes are not what the hub says; `token`: the
-    only one that may read, if any.
+    `cut` names files whose first transfer ends after half; `reset` those whose first one ends so with an error of the
+    connection; `stuck` those whose first one stops there until the client has gone, and `is_stuck` says that one does;
+    `damaged` those whose bytes are not what the hub says; `token`: the only one that may read, if any.
     """
 
     files: Mapping[str, bytes]
     token: str | None = None
     model: str = MODEL
     cut: set[str] = field(default_factory=set)
+    reset: set[str] = field(default_factory=set)
     stuck: set[str] = field(default_factory=set)
     is_stuck: threading.Event = field(default_factory=threading.Event)
     damaged: set[str] = field(default_factory=set)
@@ -126,15 +132,27 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(match[1])
             content, status = content[start:], 206
             headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
-        halves = self.command == "GET" and name in self.hub.cut | self.hub.stuck
+        halves = self.command == "GET" and name in self.hub.cut | self.hub.reset | self.hub.stuck
         self._send(status, content, headers, cut=halves)
         if halves and name in self.hub.stuck:
             self.hub.stuck.discard(name)
             self.hub.is_stuck.set()
             with suppress(ConnectionResetError):
                 self.connection.recv(1)  # empty once the client has gone
+        elif halves and name in self.hub.reset:
+            self.hub.reset.discard(name)
+            self._reset()
         if halves:
             self.hub.cut.discard(name)
+
+    def _reset(self) -> None:
+        """Ends the connection with RST instead of FIN, once what was sent has been read."""
+        unread = bytearray(4)
+        deadline = time.monotonic() + 10
+        while struct.unpack("i", fcntl.ioctl(self.connection, _SIOCOUTQ, unread))[0] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     def _json(self, content: object) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})

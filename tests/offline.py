@@ -1,14 +1,17 @@
 """A service without any network: started, asked through both APIs, timed, ended.
 
-    unshare --net --map-root-user python -m tests.offline PORT MODEL COMMAND…
+    unshare --net --map-root-user python -m tests.offline [--healthcheck COMMAND] PORT MODEL COMMAND…
 
-Prints what it saw as one line of JSON. The service's own output goes to stderr.
+Prints what it saw as one line of JSON: with a health check, also its exit code without the service and with it. The
+service's own output goes to stderr.
 """
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
+import shlex
 import socket
 import struct
 import subprocess
@@ -38,8 +41,9 @@ def reaches_outside() -> bool:
         return probe.connect_ex(("192.0.2.1", 9)) == 0  # an address for documents; no packet is sent
 
 
-def observe(port: int, model: str, command: Sequence[str]) -> dict[str, Any]:
+def observe(port: int, model: str, command: Sequence[str], healthcheck: Sequence[str] = ()) -> dict[str, Any]:
     """Starts the service and gives its answers, and the seconds from the start until ready and until the first one."""
+    stopped = _exit_code(healthcheck)
     started = time.monotonic()
     service = subprocess.Popen(command, stdout=sys.stderr)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS, timeout=120) as client:
@@ -50,9 +54,13 @@ def observe(port: int, model: str, command: Sequence[str]) -> dict[str, Any]:
             chat = client.post("/v1/chat/completions", json={"model": model, "messages": [question]}).json()
             seen |= {"first_answer_s": time.monotonic() - started, "chat": chat}
             job = client.post("/v2/local/runsync", json={"input": {"prompt": "The capital of France is"}}).json()
-            return {**seen, "job": job}
+            return {**seen, "job": job, "healthcheck": {"stopped": stopped, "ready": _exit_code(healthcheck)}}
         finally:
             _end(service)
+
+
+def _exit_code(command: Sequence[str]) -> int | None:
+    return subprocess.run(command, stdout=sys.stderr, check=False).returncode if command else None
 
 
 def _wait(client: httpx.Client, service: subprocess.Popen[bytes]) -> None:
@@ -79,5 +87,11 @@ def _end(service: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--healthcheck", type=shlex.split, default=())
+    parser.add_argument("port", type=int)
+    parser.add_argument("model")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    said = parser.parse_args()
     turn_loopback_on()
-    print(json.dumps(observe(int(sys.argv[1]), sys.argv[2], sys.argv[3:])))
+    print(json.dumps(observe(said.port, said.model, said.command, said.healthcheck)))

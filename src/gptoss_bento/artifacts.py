@@ -16,6 +16,7 @@ import httpx
 
 from gptoss_bento.demo import checkpoint
 from gptoss_bento.download_progress import Report, download_progress
+from gptoss_bento.download_resumption import resumed_downloads
 from gptoss_bento.errors import ArtifactError
 from gptoss_bento.leftovers import cache_folder, remove_leftovers
 
@@ -244,8 +245,8 @@ def fetch(
 ) -> Path:
     """Downloads (or finds in the hub's cache) everything vLLM needs, and gives the folder of that snapshot.
 
-    The hub's library resumes after a cut connection, within this call. After a kill the next call keeps the files that
-    are whole, fetches the others anew and removes what was left of those.
+    What was cut off, by the network or by a kill, goes on where it ended (download_resumption.py); in Xet storage only
+    files that are whole outlast a kill.
 
     Args:
         variable: what the operator set to name the model, for the error.
@@ -253,16 +254,22 @@ def fetch(
         only_tokenizer: leave the weights out.
 
     Raises:
-        ArtifactError: the hub does not have it, or cannot be reached.
+        ArtifactError: the hub does not have it, or cannot be reached, or a file came damaged.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    remove_leftovers(model, Path(constants.HF_HUB_CACHE))
+    hub_cache = Path(constants.HF_HUB_CACHE)
+    remove_leftovers(model, hub_cache)
     ignored = [*IGNORED_FILES, *(_WEIGHTS if only_tokenizer else ())]
     try:
         bars = download_progress(model, report)
-        return Path(snapshot_download(model, revision=revision, ignore_patterns=ignored, tqdm_class=bars))
+        with resumed_downloads():
+            snapshot = snapshot_download(model, revision=revision, ignore_patterns=ignored, tqdm_class=bars)
+        remove_leftovers(model, hub_cache, kept=True)
+        return Path(snapshot)
+    except ArtifactError as error:
+        raise ArtifactError(f"{model}: {error}") from None
     except HFValidationError as error:
         raise ArtifactError(f"{variable} {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
     except Exception as error:  # the hub's own errors, those of two HTTP libraries, and the disk's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from gptoss_bento import artifacts, manifest
@@ -62,11 +63,13 @@ def _from_hub(settings: Settings, cache: Path) -> list[Source]:
         (settings.tokenizer, settings.engine.get("tokenizer_revision"), "TOKENIZER_NAME", True),
         (speculation.get("model"), None, "SPECULATIVE_MODEL", False),
     ]
-    return [
-        _verified(artifacts.fetch(name, revision, variable, only_tokenizer=only_tokenizer), name, revision, cache)
-        for name, revision, variable, only_tokenizer in wanted
-        if name and not artifacts.is_folder(name)
-    ]
+    sources = []
+    for name, revision, variable, only_tokenizer in wanted:
+        if name and not artifacts.is_folder(name):
+            snapshot = artifacts.fetch(name, revision, variable, only_tokenizer=only_tokenizer)
+            sources.append(_verified(snapshot, name, revision, cache))
+            _open_to_all(snapshot.parents[1])
+    return sources
 
 
 def _verified(snapshot: Path, name: str, revision: str | None, cache: Path) -> Source:
@@ -81,6 +84,13 @@ def _verified(snapshot: Path, name: str, revision: str | None, cache: Path) -> S
             f"{name}: {', '.join(damaged)} came damaged from the hub: the hash differs. It was removed; try again."
         )
     return source
+
+
+def _open_to_all(folder: Path) -> None:
+    """An image serves as another user than it is built; the hub's library keeps its list of files to its own user."""
+    for path in (folder, *folder.rglob("*")):
+        with suppress(PermissionError):  # somebody else's, on a volume that was filled before
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def _is_what_the_hub_says(path: Path, sha256: str) -> bool:

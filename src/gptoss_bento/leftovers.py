@@ -2,6 +2,7 @@
 
 The hub's library writes each attempt into a file of its own name and takes up no other's, so that two processes never
 write into one. What a process could not remove before it was killed is of no use to anyone, and may be tens of GB.
+download_resumption.py keeps what is: that goes once the model is there without it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import logging
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from gptoss_bento.download_resumption import KEPT
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +27,19 @@ def cache_folder(model: str) -> str:
     return f"models--{model.replace('/', '--')}"
 
 
-def remove_leftovers(model: str, hub_cache: Path) -> None:
+def remove_leftovers(model: str, hub_cache: Path, *, kept: bool = False) -> None:
     """Removes the unfinished files of this model that no process writes to any more. What cannot be removed stays.
 
     Args:
         hub_cache: the folder of all models (HF_HUB_CACHE).
+        kept: also those that could be resumed.
     """
     name = cache_folder(model)
     locks = hub_cache / ".locks" / name
-    removed = [_removed(path, locks) for path in (hub_cache / name / "blobs").glob("*.incomplete")]
+    left = (hub_cache / name / "blobs").glob("*.incomplete")
+    removed = [_removed(path, locks) for path in left if kept or not path.name.endswith(KEPT)]
     if freed := sum(removed):
-        logger.info("removed %.2f GB of downloads of %s that were cut off and cannot be resumed", freed / 1e9, model)
+        logger.info("removed %.2f GB of downloads of %s that were cut off and are of no use", freed / 1e9, model)
 
 
 def _removed(path: Path, locks: Path) -> int:

@@ -29,6 +29,8 @@ FILES = {
     "original/model.safetensors": b"again",
     "metal/model.bin": b"and again",
 }
+LARGE_WEIGHTS = os.urandom(24_000_000)
+KEPT_BYTES = 10 * 1024**2  # of half of them: the library writes so many at a time
 WANTED = {"config.json", "model.safetensors"}
 
 Bake = Callable[..., Manifest]
@@ -84,15 +86,18 @@ def test_only_the_files_that_serve_are_fetched_and_the_manifest_names_them(bake:
     assert all((cache / model.folder / file.path).stat().st_size == file.bytes for file in model.files)
 
 
-def test_a_transfer_that_is_cut_off_goes_on_where_it_ended(bake: Bake, hub: Hub, cache: Path) -> None:
-    weights = bytes(24_000_000)  # the library keeps 10 MiB at a time
-    hub.files = {**FILES, "model.safetensors": weights}
-    hub.cut.add("model.safetensors")
+@pytest.mark.parametrize("way", ["cut", "reset"])
+def test_a_transfer_that_is_cut_off_goes_on_where_it_ended(
+    way: str, bake: Bake, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptoss_bento.download_resumption._PAUSE_S", 0.0)
+    hub.files = {**FILES, "model.safetensors": LARGE_WEIGHTS}
+    getattr(hub, way).add("model.safetensors")
 
     baked = bake()
 
-    assert f"bytes={10 * 1024**2}-" in {request.range for request in hub.requests}
-    assert (cache / model_in(baked).folder / "model.safetensors").read_bytes() == weights
+    assert f"bytes={KEPT_BYTES}-" in {request.range for request in hub.requests}
+    assert (cache / model_in(baked).folder / "model.safetensors").read_bytes() == LARGE_WEIGHTS
 
 
 @pytest.mark.parametrize("name", sorted(WANTED))
@@ -177,6 +182,14 @@ def test_the_operators_own_cache_and_switch_win_over_what_was_baked(bake: Bake, 
     assert "HF_HUB_OFFLINE" not in loaded(cache, BASE_PATH="/volume").derived
 
 
+def test_what_is_baked_can_be_read_by_another_user(bake: Bake, cache: Path) -> None:
+    bake()
+
+    files = [path for path in (cache / "huggingface" / "hub").rglob("*") if ".locks" not in path.parts]
+    assert {path.name for path in files if not path.stat().st_mode & 0o004} == set()
+    assert "trees" in {path.name for path in files}  # which the library keeps to its own user
+
+
 def test_verifying_finds_a_changed_byte(bake: Bake, cache: Path) -> None:
     baked = bake()
     assert list(manifest.problems(baked, cache)) == []
@@ -206,9 +219,8 @@ def command(cache: Path, hub: Hub, **variables: str) -> subprocess.CompletedProc
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
-def test_after_a_kill_whole_files_stay_and_the_unfinished_one_begins_anew(cache: Path, hub: Hub) -> None:
-    weights = os.urandom(24_000_000)  # so much that the library has written some of it
-    hub.files = {**FILES, "model.safetensors": weights}
+def test_a_bake_that_was_killed_goes_on_where_it_ended(cache: Path, hub: Hub) -> None:
+    hub.files = {**FILES, "model.safetensors": LARGE_WEIGHTS}
     hub.stuck.add("model.safetensors")
     blobs = cache / "huggingface" / "hub" / "models--acme--tiny" / "blobs"
     own = {"HF_HOME": str(cache / "huggingface")}
@@ -220,14 +232,14 @@ def test_after_a_kill_whole_files_stay_and_the_unfinished_one_begins_anew(cache:
             wait_until(lambda: any(path.stat().st_size for path in blobs.glob("*.incomplete")))
         finally:
             process.kill()
-    (left,) = blobs.glob("*.incomplete")
-    os.utime(left, (0, 0))
+    (left,) = blobs.glob("*.kept.incomplete")
+    size = left.stat().st_size
     hub.requests.clear()
     done = command(cache, hub, **own)
 
     assert done.returncode == 0, done.stderr
     assert hub.downloaded() == {"model.safetensors"}
-    assert {each.range for each in hub.requests} == {None}
+    assert {each.range for each in hub.requests} == {None, f"bytes={size}-"}
     baked = manifest.read(cache)
     assert baked is not None
     assert list(manifest.problems(baked, cache)) == []
@@ -255,6 +267,7 @@ def test_the_token_comes_from_a_file_and_stays_nowhere(cache: Path, hub: Hub, tm
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
     assert model_in(manifest.read(cache)).folder.startswith(f"{models}/huggingface-cache/hub/")
+    assert loaded(cache, BASE_PATH=str(models)).derived["HF_HUB_OFFLINE"][0] == "1"
 
 
 def test_without_the_right_token_the_reason_is_said_but_not_the_token(cache: Path, hub: Hub, tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ FOLDER = "models--acme--tiny"
 AN_HOUR_S = 3600
 
 
-def unfinished(cache: Path, folder: str = FOLDER, age_s: float = AN_HOUR_S) -> Path:
+def unfinished(
+    cache: Path, folder: str = FOLDER, age_s: float = AN_HOUR_S, name: str = "0123abcd.89ef4567.incomplete"
+) -> Path:
     """A file as the hub's library leaves it, last written to so long ago."""
-    path = cache / folder / "blobs" / "0123abcd.89ef4567.incomplete"
+    path = cache / folder / "blobs" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(20_000_000))
     os.utime(path, (time.time() - age_s,) * 2)
@@ -35,6 +37,15 @@ def test_what_a_killed_download_left_is_removed_and_counted(tmp_path: Path, capl
     assert not left.exists()
     assert whole.exists()
     assert f"removed 0.02 GB of downloads of {MODEL}" in caplog.text
+
+
+def test_what_can_be_resumed_stays_until_the_model_is_there(tmp_path: Path) -> None:
+    left = unfinished(tmp_path, name="0123abcd.kept.incomplete")
+
+    remove_leftovers(MODEL, tmp_path)
+    assert left.exists()
+    remove_leftovers(MODEL, tmp_path, kept=True)
+    assert not left.exists()
 
 
 def test_what_is_still_being_written_stays(tmp_path: Path) -> None:

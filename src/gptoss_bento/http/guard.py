@@ -55,10 +55,8 @@ class Guard:
         try:
             body = await read_body(receive, self._largest_body, self._patience_s)
             answer = self._admitted(app, scope, body)
-        except BodyTooLargeError as error:
-            answer = openai_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
-        except BodyTooSlowError as error:
-            answer = openai_error(HTTPStatus.REQUEST_TIMEOUT, str(error), headers={"Connection": "close"})
+        except (BodyTooLargeError, BodyTooSlowError) as error:
+            answer = body_refusal(error)
         except CapError as error:
             answer = openai_error(HTTPStatus.BAD_REQUEST, str(error), param=error.param)
         except RefusedError as error:
@@ -80,6 +78,13 @@ class Guard:
         if key and looks_into_bodies(key.limits):
             body = _capped(scope["path"], body, key)
         return _Call(app, body, self._admission.enter([self._engine_rule, *key_rules(key, streams=True)]))
+
+
+def body_refusal(error: BodyTooLargeError | BodyTooSlowError) -> ASGIApp:
+    """The answer to a body that is not read."""
+    if isinstance(error, BodyTooLargeError):
+        return openai_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+    return openai_error(HTTPStatus.REQUEST_TIMEOUT, str(error), headers={"Connection": "close"})
 
 
 def _capped(path: str, body: bytes, key: Key) -> bytes:

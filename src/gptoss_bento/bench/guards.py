@@ -140,7 +140,7 @@ def _round(number: int, server: RunningServer, model: str, clients: Swarm, shape
         before = server.cpu()
         heard = clients.ask(ask, shape.streams)
         used = server.cpu().since(before)
-        found[name] = summarize(name, ask, shape.streams, heard, used, clients.processes)
+        found[name] = summarize(name, ask.route, True, shape.streams, heard, used, clients.processes)
     return found
 
 

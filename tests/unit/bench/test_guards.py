@@ -15,12 +15,11 @@ from gptoss_bento.bench.swarm import Ask, Heard, Route
 from gptoss_bento.keys import KeyLimits, digest, read_keys
 
 SMALL = Shape(pairs=3, streams=4, rounds=3, requests_per_stream=2, max_tokens=16, clients=2)
-ASK = Ask("http://there/v1", "m", Route.COMPLETIONS, True, 128, 2)
 
 
 def load(name: str, tokens_per_s: float, api_s: float, busy: float = 0.1) -> Load:
     heard = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1], [1.0], [0.01])
-    found = summarize(name, ASK, 4, heard, Cpu(api_s, 0.0), 2)
+    found = summarize(name, Route.COMPLETIONS, True, 4, heard, Cpu(api_s, 0.0), 2)
     return replace(found, tokens_per_s=tokens_per_s, client_busy=busy)
 
 

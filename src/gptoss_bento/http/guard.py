@@ -77,7 +77,7 @@ class Guard:
         key = key_of(scope)
         if key and looks_into_bodies(key.limits):
             body = _capped(scope["path"], body, key)
-        return _Call(app, body, self._admission.enter([self._engine_rule, *key_rules(key, streams=True)]))
+        return _Call(app, body, self._admission.enter((self._engine_rule, *key_rules(key, streams=True))))
 
 
 def body_refusal(error: BodyTooLargeError | BodyTooSlowError) -> ASGIApp:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gptoss_bento.http.admission import Admission, Grant, RefusedError, engine_rule, key_rules
 from gptoss_bento.http.authentication import key_of
 from gptoss_bento.http.background import after, left_behind
-from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
+from gptoss_bento.http.body import ARRIVAL, BodyTooLargeError, BodyTooSlowError, read_body, with_body
 from gptoss_bento.http.caps import GENERATING, CapError, capped, looks_into_bodies
 from gptoss_bento.http.errors import openai_error
 from gptoss_bento.http.meter import Meter, metered
@@ -53,7 +53,7 @@ class Guard:
             await app(scope, receive, send)
             return
         try:
-            body = await read_body(receive, self._largest_body, self._patience_s)
+            body = await read_body(receive, self._largest_body, self._patience_s, scope.get(ARRIVAL))
             answer = self._admitted(app, scope, body)
         except (BodyTooLargeError, BodyTooSlowError) as error:
             answer = body_refusal(error)

@@ -76,7 +76,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
-        self._arrival = self.scope[ARRIVAL] = Arrival()  # type: ignore[typeddict-unknown-key]
+        self._arrival = self.scope[ARRIVAL] = Arrival()  # type: ignore[literal-required]
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

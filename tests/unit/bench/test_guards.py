@@ -138,6 +138,15 @@ def test_before_the_first_load_there_is_the_first_token_alone() -> None:
     assert first.change == Estimate(1.25, 1.0, 1.5)
 
 
+def test_of_many_pairs_the_fastest_are_compared_too() -> None:
+    slow = [10.0, *[1.0] * 9] * 40  # a tenth is disturbed
+    found = Measured(SMALL, Side(tuple(value + 0.25 for value in reversed(slow))), Side(tuple(slow)))
+
+    _, fastest = guards.rows(found)
+    assert fastest.change == Estimate(0.25, 0.25, 0.25)
+    assert (fastest.guarded, fastest.unguarded) == (1.25, 1.0)
+
+
 @pytest.mark.parametrize(
     ("count", "ranks"), [(1, (1, 1)), (2, (1, 2)), (6, (1, 6)), (10, (2, 9)), (20, (6, 15)), (100, (40, 61))]
 )

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
+import psutil
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento import engine
@@ -57,7 +58,9 @@ class EnginelessEngine:
         return False
 
     async def answer(self) -> None:
-        """At once."""
+        """At once, unless the process beside it is stopped."""
+        while self._process and psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:  # noqa: ASYNC110  # it tells nobody
+            await asyncio.sleep(_TOKEN_S)
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes]:
         return self._fake.token_bytes(token_ids)

@@ -65,12 +65,12 @@ class Worker:
 
     @property
     def openai_app(self) -> ASGIApp | None:
-        """What answers the OpenAI API, once there is an engine."""
-        if (running := self.engine) is None:
-            return None
-        if self.team.is_alone:
-            return running.app
-        return StoredResponses(running.app, running.holds_response, self.team.other_sockets("http"))
+        """vLLM's application, once there is an engine."""
+        return self.engine.app if self.engine else None
+
+    def holds_response(self, response_id: str) -> bool:
+        """Whether a stored response lies in this worker."""
+        return self.engine is not None and self.engine.holds_response(response_id)
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -297,7 +297,12 @@ def build_app(worker: Worker, server: ServerSettings) -> Starlette:
 
 def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:
     """Gives what answers the OpenAI API behind its bounds, or None while there is no engine."""
-    return Guard(lambda: worker.openai_app, worker.admission, server).app
+    guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
+    if worker.team.is_alone:
+        return guarded
+    # In front of the guards: a request that another worker answers is counted there, once, until all of it has ended.
+    others = worker.team.other_sockets("http")
+    return lambda: StoredResponses(app, worker.holds_response, others, server) if (app := guarded()) else None
 
 
 def _print_plan(plan: EnginePlan) -> None:

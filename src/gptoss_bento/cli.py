@@ -29,7 +29,7 @@ from gptoss_bento.settings import Settings
 
 if TYPE_CHECKING:
     from gptoss_bento.artifacts import Artifacts
-    from gptoss_bento.bench import frontend
+    from gptoss_bento.bench import frontend, guards
     from gptoss_bento.bench.compare import Shape
     from gptoss_bento.bench.jobs import Measured
     from gptoss_bento.bench.jobs import Shape as JobShape
@@ -252,6 +252,42 @@ def bench_frontend(
         console.print(note, soft_wrap=True)
 
 
+@bench_app.command("guards")
+def bench_guards(
+    profile: ProfileOption = None,
+    with_model: Annotated[
+        bool, typer.Option("--with-model", help="Serve the profile's model; otherwise none, as `bench frontend` does.")
+    ] = False,
+    pairs: Annotated[int, typer.Option(help="Pairs of requests whose first token is timed.", min=1)] = 2000,
+    streams: Annotated[int, typer.Option(help="Simultaneous requests of a load.", min=1)] = 32,
+    rounds: Annotated[int, typer.Option(help="Pairs of loads.", min=1)] = 30,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of every answer of a load.", min=8)] = 128,
+    requests: Annotated[int, typer.Option(help="Requests of every stream, one after the other.", min=1)] = 4,
+    clients: Annotated[int, typer.Option(help="Processes that ask.", min=1)] = 1,
+    output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench-guards.json"),
+) -> None:
+    """Measures what keys and admission cost: this service with both, and the same process asked beside them, in turn.
+
+    The service has ten keys with every limit, none of which is reached. Without a model, what the HTTP side does is
+    most of what there is, so tokens/s differ by more than any user would see; --with-model shows what one would.
+    """
+    from gptoss_bento.bench.guards import Shape, as_json, notes, rows
+
+    shape = Shape(pairs, streams, rounds, requests, max_tokens, clients)
+
+    def keep(found: guards.Measured) -> None:
+        output.write_text(json.dumps(as_json(found), indent=2) + "\n")
+
+    found = _measure_guards(profile, with_model, shape, keep)
+    table = Table("figure", "with guards", "without", "change", "95 % from", "to", box=None)
+    for row in rows(found):
+        change = [f"{each:.3f} {row.unit}" for each in (row.change.value, row.change.low, row.change.high)]
+        table.add_row(row.figure, _figure(row.guarded, 2), _figure(row.unguarded, 2), *change)
+    console.print(table)
+    for note in notes(found):
+        console.print(note, soft_wrap=True)
+
+
 @app.command()
 def schema(
     hub: Annotated[bool, typer.Option("--hub", help="As the form of RunPod's hub.")] = False,
@@ -355,21 +391,39 @@ def _compare_frontends(
     profile: str | None, shape: frontend.Shape, keep: Callable[[frontend.Measured], None]
 ) -> frontend.Measured:
     from gptoss_bento.bench import frontend
-    from gptoss_bento.bench.pace import STEP_MS
 
-    said = environment.load_settings().engine
-    seats = {} if "max_num_seqs" in said else {"MAX_NUM_SEQS": str(max(shape.streams))}
-    additional = said.get("additional_config", {})
-    pace = {"ADDITIONAL_CONFIG": json.dumps({**additional, STEP_MS: shape.step_ms})} if shape.step_ms else {}
-    environment.apply(
-        {"DISTRIBUTED_EXECUTOR_BACKEND": frontend.EXECUTOR, **seats, **pace}
-    )  # both servers inherit these
+    _do_without_model(max(shape.streams), shape.step_ms)
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
     variables = _server_variables(profile, settings, planned, found) | {"API_WORKERS": str(shape.workers)}
     with _job_store(settings) as store:
         name = planned.served_names.value[0]
         return frontend.compare(planned.argv(found.model), {**variables, **store}, name, shape, console.print, keep)
+
+
+def _do_without_model(streams: int, step_ms: float = 0) -> None:
+    """The servers to be measured inherit this process's variables."""
+    from gptoss_bento.bench.frontend import EXECUTOR
+    from gptoss_bento.bench.pace import STEP_MS
+
+    said = environment.load_settings().engine
+    seats = {} if "max_num_seqs" in said else {"MAX_NUM_SEQS": str(streams)}
+    additional = said.get("additional_config", {})
+    pace = {"ADDITIONAL_CONFIG": json.dumps({**additional, STEP_MS: step_ms})} if step_ms else {}
+    environment.apply({"DISTRIBUTED_EXECUTOR_BACKEND": EXECUTOR, **seats, **pace})
+
+
+def _measure_guards(
+    profile: str | None, with_model: bool, shape: guards.Shape, keep: Callable[[guards.Measured], None]
+) -> guards.Measured:
+    from gptoss_bento.bench.guards import measure
+
+    if not with_model:
+        _do_without_model(shape.streams)
+    settings, planned = _plan(profile)
+    variables = _server_variables(profile, settings, planned, _prepare(settings, planned)) | {"API_WORKERS": "1"}
+    with _job_store(settings) as store:
+        return measure({**variables, **store}, planned.served_names.value[0], shape, console.print, keep)
 
 
 def _server_variables(profile: str | None, settings: Settings, planned: EnginePlan, found: Artifacts) -> dict[str, str]:

@@ -55,6 +55,9 @@ class Key:
     digests: tuple[bytes, ...] = field(repr=False)
     limits: KeyLimits = _ALL
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # asked for with each request
+
 
 class KeysError(ValueError):
     """Something is wrong with the keys; `problems` names each entry, and shows no key."""

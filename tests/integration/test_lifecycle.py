@@ -22,6 +22,7 @@ import httpx
 import psutil
 import pytest
 
+from gptoss_bento.native.fake_engine import MODEL as FAKE_MODEL
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.runner import running_jobs
@@ -145,6 +146,22 @@ def test_an_engine_that_hangs_is_noticed_and_one_that_dies_ends_the_service_with
     for stream in streams:
         assert json.loads(stream.last)["error"]["code"] == 503, stream.last
     assert_all_complete(jobs, tmp_path)
+
+
+def test_an_engine_that_stays_frozen_ends_the_service(tmp_path: Path) -> None:
+    """Without vLLM, for seconds: that a stopped one is noticed is tested above."""
+    with serve(tmp_path, {**DEMO, "ENGINE_STALL_TIMEOUT": "3"}, service="tests.engineless_service:GptOss") as served:
+        served.wait_until_ready()
+        streams = start_streams(served, 3, max_tokens=4000, model=FAKE_MODEL)
+        with all_processes_end(served, 3 + EXIT_LIMIT_S):
+            served.engine().suspend()
+            wait_for_status(served, 503, "engine_silent_seconds", 5)
+            for stream in streams:
+                stream.thread.join(10)
+        assert served.process.returncode == 75
+        assert "has not answered for 3 s (ENGINE_STALL_TIMEOUT); it hangs" in stopped_lines(served)[0]
+    for stream in streams:
+        assert json.loads(stream.last)["error"]["code"] == 503, stream.last
 
 
 def test_engine_that_dies_while_it_starts_ends_the_service(tmp_path: Path) -> None:
@@ -388,9 +405,9 @@ def start_endless_streams(served: ServedProcess, count: int) -> list[Stream]:
     return start_streams(served, count, max_tokens=4000)
 
 
-def start_streams(served: ServedProcess, count: int, max_tokens: int) -> list[Stream]:
+def start_streams(served: ServedProcess, count: int, max_tokens: int, model: str = MODEL) -> list[Stream]:
     started = threading.Barrier(count + 1)
-    body = {"model": MODEL, "prompt": "Hello", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
+    body = {"model": model, "prompt": "Hello", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
 
     def read(stream: Stream) -> None:
         url = f"{served.url}/v1/completions"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from tests.server import MODEL, ServedProcess
+from tests.server import MODEL, NO_TLS, ServedProcess
 
 pytestmark = pytest.mark.engine
 
@@ -148,6 +149,24 @@ def test_responses_stream_ends_with_the_completed_response(client: openai.OpenAI
     assert events[-1].type == "response.completed"
     assert text == events[-1].response.output_text
     assert "Paris" in text
+
+
+def test_no_character_breaks_at_the_edge_of_an_event(server: ServedProcess) -> None:
+    text = " Grüße 🧿 ꙮ"
+    body = {
+        "model": MODEL,
+        "prompt": "Hello",
+        "stream": True,
+        "max_tokens": 40,
+        "structured_outputs": {"choice": [text]},
+    }
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60, verify=NO_TLS) as response:
+        events = b"".join(response.iter_raw()).split(b"\n\n")
+
+    pieces = [json.loads(event.decode().removeprefix("data: "))["choices"][0]["text"] for event in events[:-2]]
+    assert "".join(pieces) == text
+    assert len(pieces) > 3
+    assert not any("�" in piece for piece in pieces)
 
 
 def test_background_response_can_be_cancelled(client: openai.OpenAI) -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from gptoss_bento import artifacts, baking, building, cli, hardware, manifest
 from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.bench import compare as comparison
-from gptoss_bento.bench import frontend, servers
+from gptoss_bento.bench import frontend, guards, servers
 from gptoss_bento.bench import jobs as job_bench
 from gptoss_bento.bench.compare import Shape
 from gptoss_bento.bench.load import Load
@@ -639,3 +639,44 @@ def test_bench_frontend_knows_two_routes(frontends: Calls) -> None:
     assert result.exit_code == 2
     assert "is not completions, chat, or both" in " ".join(result.output.replace("│", " ").split())
     assert frontends.made == []
+
+
+# bench guards
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Stands for the measurement of keys and admission."""
+    found = guards.Measured(guards.Shape(), guards.Side((2.5,)), guards.Side((2.25,)))
+
+    def measure(*arguments: Any) -> guards.Measured:
+        arguments[-1](found)  # after a round
+        return found
+
+    calls = Calls(compute=measure)
+    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    monkeypatch.setattr(guards, "measure", calls)
+    return calls
+
+
+def test_bench_guards_serves_no_model_and_prints_what_the_guards_add(guarded: Calls, tmp_path: Path) -> None:
+    output = tmp_path / "guards.json"
+
+    result = invoke("bench", "guards", "--pairs", "7", "--streams", "8", "--rounds", "3", "--output", str(output))
+
+    ((variables, name, shape, _, _),) = guarded.made
+    assert os.environ["DISTRIBUTED_EXECUTOR_BACKEND"] == frontend.EXECUTOR
+    assert (variables["PROFILE"], variables["API_WORKERS"], name) == ("demo", "1", "gpt-oss-demo")
+    assert variables["JOB_STORE_URL"].startswith("sqlite:////")
+    assert shape == guards.Shape(pairs=7, streams=8, rounds=3)
+    assert [
+        *["first", "token,", "ms,", "1", "stream", "2.50", "2.25", "0.250", "ms", "0.250", "ms", "0.250", "ms"]
+    ] in words(result)
+    assert json.loads(output.read_text())["rows"][0]["change"]["value"] == 0.25
+
+
+@pytest.mark.usefixtures("guarded")
+def test_bench_guards_with_the_model_leaves_the_executor_alone(tmp_path: Path) -> None:
+    words(invoke("bench", "guards", "--with-model", "--output", str(tmp_path / "guards.json")))
+
+    assert "DISTRIBUTED_EXECUTOR_BACKEND" not in os.environ

@@ -489,6 +489,12 @@ def test_an_address_that_is_none_is_not_used_because_shells_set_such() -> None:
     assert "HOST is not an IP address" in settings.warnings[0]
 
 
+def test_code_of_a_models_repository_is_warned_of() -> None:
+    (warning,) = load_settings({"TRUST_REMOTE_CODE": "1"}).warnings
+
+    assert "code of the model's repository runs here" in warning
+
+
 def test_a_switch_of_ours_warns_of_nothing() -> None:
     assert load_settings({"RATE_LIMIT": "1"}).warnings == ()
 

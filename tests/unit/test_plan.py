@@ -389,6 +389,11 @@ def test_a_revision_does_not_go_with_a_prepared_folder() -> None:
     assert not [word for word in planned({}).argv("/models/prepared") if word.startswith("--revision")]
 
 
+def test_code_of_a_models_repository_runs_only_if_asked() -> None:
+    assert not [word for word in planned({}).argv("m") if "trust" in word]
+    assert "--trust-remote-code" in planned({"TRUST_REMOTE_CODE": "1"}).argv("m")
+
+
 def test_further_arguments_come_last() -> None:
     words = planned({"VLLM_EXTRA_ARGS": "--seed 5 --compilation-config.mode 3", "SEED": "4"}).argv("m")
 

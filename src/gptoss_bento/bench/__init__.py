@@ -1,1 +1,1 @@
-"""`gptoss-bento bench`: this service and bare vLLM on the same arguments in turn; `bench jobs`: what jobs cost."""
+"""`gptoss-bento bench`: this service and bare vLLM in turn, its jobs, its HTTP side alone, and what its guards cost."""

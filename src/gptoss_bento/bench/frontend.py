@@ -22,7 +22,7 @@ from gptoss_bento.bench.swarm import Ask, Heard, Route, Swarm, swarm
 
 EXECUTOR = "gptoss_bento.bench.instant_executor.InstantExecutor"
 _WARM_UP_STREAMS = 16
-_BUSY = 0.8  # of a client process's time, from which on it may be what is measured
+BUSY = 0.8  # of a client process's time, from which on it may be what is measured
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,6 @@ def notes(found: Measured) -> list[str]:
     """What must be known to read the table."""
     busiest = max(load.client_busy for rounds in (found.ours, found.bare) for loads in rounds for load in loads)
     told = [f"Medians of {len(found.ours)} rounds. A client process was busy for {busiest:.0%} of the time at most."]
-    if busiest > _BUSY:
+    if busiest > BUSY:
         told.append("warning: the clients may be what was measured. Ask with more of them: --clients.")
     return told

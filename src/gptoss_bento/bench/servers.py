@@ -78,9 +78,9 @@ class RunningServer:
         return Cpu(sum(used.values()) - engine_s, engine_s)
 
 
-def ours(port: int) -> list[str]:
+def ours(port: int, service: str = ".") -> list[str]:
     """The command of this service, run in the folder of service.py."""
-    return [sys.executable, "-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def bare_vllm(port: int, argv: Sequence[str], workers: int = 1) -> list[str]:
@@ -101,26 +101,35 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(command: Callable[[int], Sequence[str]], variables: Mapping[str, str]) -> Iterator[RunningServer]:
+def started(
+    command: Callable[[int], Sequence[str]], variables: Mapping[str, str], key: str | None = None
+) -> Iterator[RunningServer]:
     """Runs a server until the end of the block, on a free port; its output stays in a file if something fails.
 
     Args:
         command: gives the command for a port.
         variables: what it gets beside this process's own variables.
+        key: what it wants to see before it answers.
 
     Raises:
         EngineStartError: it ended, or did not answer in time.
     """
     port = free_port()
     log = Path(tempfile.gettempdir()) / f"gptoss-bento-bench-{port}.log"
-    with running(command(port), port, environment.extended(variables), _SERVICE_DIR, log) as server:
+    with running(command(port), port, environment.extended(variables), _SERVICE_DIR, log, key=key) as server:
         yield server
     log.unlink()
 
 
 @contextmanager
 def running(
-    command: Sequence[str], port: int, variables: Mapping[str, str], folder: Path, log: Path, timeout_s: float = 1200
+    command: Sequence[str],
+    port: int,
+    variables: Mapping[str, str],
+    folder: Path,
+    log: Path,
+    timeout_s: float = 1200,
+    key: str | None = None,
 ) -> Iterator[RunningServer]:
     """Runs a server until the end of the block; its output goes to `log`.
 
@@ -142,14 +151,17 @@ def running(
         )
     try:
         base_url = f"http://127.0.0.1:{port}/v1"
-        _wait_until_answering(base_url, process, log, started + timeout_s)
+        _wait_until_answering(base_url, process, log, started + timeout_s, key)
         yield RunningServer(base_url, time.perf_counter() - started, psutil.Process(process.pid))
     finally:
         _stop(process)
 
 
-def _wait_until_answering(base_url: str, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
-    with httpx.Client(base_url=base_url, timeout=5) as client:
+def _wait_until_answering(
+    base_url: str, process: subprocess.Popen[bytes], log: Path, deadline: float, key: str | None
+) -> None:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=base_url, timeout=5, headers=headers) as client:
         while time.perf_counter() < deadline:
             if process.poll() is not None:
                 raise EngineStartError(f"The server ended with exit code {process.returncode}; its output is in {log}.")

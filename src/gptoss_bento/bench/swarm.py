@@ -12,9 +12,9 @@ import json
 import multiprocessing
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -47,7 +47,7 @@ class Route(StrEnum):
 
 @dataclass(frozen=True)
 class Ask:
-    """What every stream asks, one request after the other."""
+    """What every stream asks, one request after the other; `query` is that of the URL."""
 
     url: str
     model: str
@@ -55,6 +55,8 @@ class Ask:
     streaming: bool
     max_tokens: int
     requests: int
+    key: str | None = None
+    query: str = ""
 
     def body(self, text: str) -> bytes:
         """Exactly `max_tokens` tokens, whatever they are."""
@@ -66,7 +68,9 @@ class Ask:
     def request(self, text: str) -> bytes:
         """The bytes that go over the connection."""
         url, body = urlsplit(self.url), self.body(text)
-        head = f"POST {url.path}{self.route.path} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+        target = f"{url.path}{self.route.path}" + (f"?{self.query}" if self.query else "")
+        key = f"Authorization: Bearer {self.key}\r\n" if self.key else ""
+        head = f"POST {target} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n{key}"
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -132,6 +136,16 @@ class Swarm:
             heard.add(each.result())
         return heard
 
+    def ask_in_turn(self, one: Ask, other: Ask) -> tuple[Heard, Heard]:
+        """One stream that asks the two in turn, on one connection; each goes first in half of the pairs.
+
+        What was heard is in the order of the pairs, for a look at their differences.
+
+        Raises:
+            BenchmarkError: a request failed.
+        """
+        return self._pool.submit(_hear_in_turn, one, other, next(_numbers)).result()
+
 
 @contextmanager
 def swarm(processes: int) -> Iterator[Swarm]:
@@ -148,14 +162,34 @@ def _hear(ask: Ask, streams: int, start: float, number: int) -> Heard:
 
 
 async def _run(ask: Ask, streams: int, start: float, number: int) -> Heard:
-    url = urlsplit(ask.url)
-    loop = asyncio.get_running_loop()
-    opened = [await loop.create_connection(_Connection, str(url.hostname), url.port or 80) for _ in range(streams)]
     numbers = itertools.count(number * _MOST_REQUESTS)
     requests = [[ask.request(prompt(next(numbers))) for _ in range(ask.requests)] for _ in range(streams)]
-    try:
+    async with _connections(ask.url, streams) as connections:
         await asyncio.sleep(start - time.perf_counter())
-        return await _all_streams([connection for _, connection in opened], requests, ask.streaming)
+        return await _all_streams(connections, requests, ask.streaming)
+
+
+def _hear_in_turn(one: Ask, other: Ask, number: int) -> tuple[Heard, Heard]:
+    return asyncio.run(_run_in_turn(one, other, number))
+
+
+async def _run_in_turn(one: Ask, other: Ask, number: int) -> tuple[Heard, Heard]:
+    numbers = itertools.count(number * _MOST_REQUESTS)
+    order = [(one, Heard()), (other, Heard())]
+    async with _connections(one.url, 1) as (connection,):
+        for place in range(one.requests):
+            for ask, heard in order if place % 2 == 0 else reversed(order):
+                await _stream(connection, [ask.request(prompt(next(numbers)))], ask.streaming, heard)
+    return order[0][1], order[1][1]
+
+
+@asynccontextmanager
+async def _connections(url: str, count: int) -> AsyncIterator[list[_Connection]]:
+    to = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    opened = [await loop.create_connection(_Connection, str(to.hostname), to.port or 80) for _ in range(count)]
+    try:
+        yield [connection for _, connection in opened]
     finally:
         for transport, _ in opened:
             transport.abort()

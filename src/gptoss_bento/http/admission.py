@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from gptoss_bento.http.shared_table import Row, SharedTable
@@ -104,23 +105,25 @@ class Admission:
         now = self._clock()
         rows = [(rule, self._table.row(rule.name)) for rule in rules]
         with self._table.locked():
-            for rule, row in rows:
-                self._look(rule, row, now)
-            for rule, row in rows:
-                _take(rule, row, now)
-        return Grant(self, rows, now, _headers(rows, now))
+            found = [_Standing(rule, row, now) for rule, row in rows]
+            for each in found:
+                self._look(each)
+            for each in found:
+                each.take(now)
+        return Grant(self, rows, now, _headers(found))
 
-    def _look(self, rule: Rule, row: Row, now: float) -> None:
-        if rule.requests and (wait_s := rule.requests.wait_s(rule.requests.level(row.bucket(_REQUESTS), now), 1)):
+    def _look(self, found: _Standing) -> None:
+        rule = found.rule
+        if rule.requests and (wait_s := rule.requests.wait_s(found.requests, 1)):
             rate = rule.requests
             text = f"{rule.what} may make {rate.limit} requests in {rate.period_s:g} s."
-        elif rule.tokens and (wait_s := rule.tokens.wait_s(rule.tokens.level(row.bucket(_TOKENS), now), 1)):
+        elif rule.tokens and (wait_s := rule.tokens.wait_s(found.tokens, 1)):
             text = f"{rule.what} may use {rule.tokens.limit} tokens in {rule.tokens.period_s:g} s."
-        elif rule.at_once and row.in_use >= rule.at_once:
+        elif rule.at_once and found.row.in_use >= rule.at_once:
             text, wait_s = f"{rule.what} may have {rule.at_once} requests at once.", self._half_done_s(rule)
         else:
             return
-        raise RefusedError(f"{text} Try again later.", wait_s, _headers([(rule, row)], now))
+        raise RefusedError(f"{text} Try again later.", wait_s, _headers([found]))
 
     def _half_done_s(self, rule: Rule) -> float:
         """By then about half of what runs now has ended."""
@@ -149,19 +152,31 @@ class Admission:
                     row.set_bucket(_TOKENS, rule.tokens.level(row.bucket(_TOKENS), now) - tokens, now)
 
 
-def _take(rule: Rule, row: Row, now: float) -> None:
-    if rule.requests:
-        row.set_bucket(_REQUESTS, rule.requests.level(row.bucket(_REQUESTS), now) - 1, now)
-    if rule.at_once:
-        row.use(1)
+class _Standing:
+    """What a rule's buckets hold at one moment: computed once a request, for all that asks."""
+
+    __slots__ = ("requests", "row", "rule", "tokens")
+
+    def __init__(self, rule: Rule, row: Row, now: float) -> None:
+        self.rule, self.row = rule, row
+        self.requests = rule.requests.level(row.bucket(_REQUESTS), now) if rule.requests else 0.0
+        self.tokens = rule.tokens.level(row.bucket(_TOKENS), now) if rule.tokens else 0.0
+
+    def take(self, now: float) -> None:
+        """For one request."""
+        if self.rule.requests:
+            self.requests -= 1
+            self.row.set_bucket(_REQUESTS, self.requests, now)
+        if self.rule.at_once:
+            self.row.use(1)
 
 
-def _headers(rows: Sequence[tuple[Rule, Row]], now: float) -> dict[str, str]:
+def _headers(found: Sequence[_Standing]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for rule, row in rows:
-        for kind, which, rate in (("requests", _REQUESTS, rule.requests), ("tokens", _TOKENS, rule.tokens)):
+    for each in found:
+        rule = each.rule
+        for kind, rate, level in (("requests", rule.requests, each.requests), ("tokens", rule.tokens, each.tokens)):
             if rate:
-                level = rate.level(row.bucket(which), now)
                 headers[f"x-ratelimit-limit-{kind}"] = str(rate.limit)
                 headers[f"x-ratelimit-remaining-{kind}"] = str(max(0, math.floor(level)))
                 headers[f"x-ratelimit-reset-{kind}"] = _duration(rate.wait_s(level, rate.limit))
@@ -181,10 +196,11 @@ def _duration(seconds: float) -> str:
 # --- the rules -------------------------------------------------------------------------------------------------------
 
 
-def key_rules(key: Key | None, *, streams: bool) -> list[Rule]:
+@lru_cache
+def key_rules(key: Key | None, *, streams: bool) -> tuple[Rule, ...]:
     """What a key's limits mean for a request (`streams`) or for the submission of a job."""
     if key is None:
-        return []
+        return ()
     limits = key.limits
     rule = Rule(
         f"key {key.name}",
@@ -193,7 +209,7 @@ def key_rules(key: Key | None, *, streams: bool) -> list[Rule]:
         Rate(limits.tokens_per_minute) if limits.tokens_per_minute else None,
         limits.streams if streams else None,
     )
-    return [rule] if rule.requests or rule.tokens or rule.at_once else []
+    return (rule,) if rule.requests or rule.tokens or rule.at_once else ()
 
 
 def engine_rule(most: int) -> Rule:

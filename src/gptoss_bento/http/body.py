@@ -7,6 +7,9 @@ import asyncio
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+ARRIVAL = "gptoss_bento.arrival"
+"""Where a scope has its `Arrival`, if the connection told of it."""
+
 _DISCARDED_BYTES = 100_000_000  # of a body that is too large; then the client is cut off
 
 
@@ -24,19 +27,31 @@ class BodyTooSlowError(Exception):
         super().__init__(f"The body must arrive within {within_s:g} s.")
 
 
-async def read_body(receive: Receive, limit: int, within_s: float) -> bytes:
+class Arrival:
+    """Whether a request's body has come to its end."""
+
+    __slots__ = ("is_complete",)
+
+    def __init__(self) -> None:
+        self.is_complete = False
+
+
+async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arrival | None = None) -> bytes:
     """The whole body. One that is too large is read on for a while, so that the client hears why.
 
     Args:
         receive: ASGI's.
         limit: bytes.
         within_s: seconds from now until its end.
+        arrival: of this body; one that is there needs no timer, which takes longer than to read it.
 
     Raises:
         BodyTooLargeError: it has more bytes.
         BodyTooSlowError: it was not there in time.
         ClientDisconnect: it never will be.
     """
+    if arrival and arrival.is_complete:
+        return await _read(receive, limit)
     try:
         async with asyncio.timeout(within_s):
             return await _read(receive, limit)

@@ -50,7 +50,7 @@ class CapError(ValueError):
 
 def looks_into_bodies(limits: KeyLimits) -> bool:
     """Whether requests of such a key must be parsed."""
-    return any((limits.max_tokens, limits.reasoning_effort, limits.streams, limits.tokens_per_minute))
+    return bool(limits.max_tokens or limits.reasoning_effort)
 
 
 def capped(path: str, body: Mapping[str, Any], limits: KeyLimits) -> dict[str, Any]:
@@ -69,8 +69,6 @@ def capped(path: str, body: Mapping[str, Any], limits: KeyLimits) -> dict[str, A
         _cap_tokens(path, within, limits.max_tokens)
     if limits.reasoning_effort and path in _EFFORT_FIELDS:
         _cap_effort(within, _EFFORT_FIELDS[path], limits.reasoning_effort)
-    if path == RESPONSES and within.get("background") and (limits.streams or limits.tokens_per_minute):
-        raise CapError("background", "background is not available to this key: it would go on past the key's limits.")
     return within
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gptoss_bento.http.body import ARRIVAL, Arrival
+
 logger = logging.getLogger(__name__)
 
 MAX_HEADERS = 256
@@ -74,7 +76,12 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
+        self._arrival = self.scope[ARRIVAL] = Arrival()  # type: ignore[literal-required]
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._arrival.is_complete = True
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         too_large = self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS

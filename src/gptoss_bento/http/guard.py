@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gptoss_bento.http.admission import Admission, Grant, RefusedError, engine_rule, key_rules
 from gptoss_bento.http.authentication import key_of
 from gptoss_bento.http.background import after, left_behind
-from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
+from gptoss_bento.http.body import ARRIVAL, BodyTooLargeError, BodyTooSlowError, read_body, with_body
 from gptoss_bento.http.caps import GENERATING, CapError, capped, looks_into_bodies
 from gptoss_bento.http.errors import openai_error
 from gptoss_bento.http.meter import Meter, metered
@@ -53,12 +53,10 @@ class Guard:
             await app(scope, receive, send)
             return
         try:
-            body = await read_body(receive, self._largest_body, self._patience_s)
+            body = await read_body(receive, self._largest_body, self._patience_s, scope.get(ARRIVAL))
             answer = self._admitted(app, scope, body)
-        except BodyTooLargeError as error:
-            answer = openai_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
-        except BodyTooSlowError as error:
-            answer = openai_error(HTTPStatus.REQUEST_TIMEOUT, str(error), headers={"Connection": "close"})
+        except (BodyTooLargeError, BodyTooSlowError) as error:
+            answer = body_refusal(error)
         except CapError as error:
             answer = openai_error(HTTPStatus.BAD_REQUEST, str(error), param=error.param)
         except RefusedError as error:
@@ -79,7 +77,14 @@ class Guard:
         key = key_of(scope)
         if key and looks_into_bodies(key.limits):
             body = _capped(scope["path"], body, key)
-        return _Call(app, body, self._admission.enter([self._engine_rule, *key_rules(key, streams=True)]))
+        return _Call(app, body, self._admission.enter((self._engine_rule, *key_rules(key, streams=True))))
+
+
+def body_refusal(error: BodyTooLargeError | BodyTooSlowError) -> ASGIApp:
+    """The answer to a body that is not read."""
+    if isinstance(error, BodyTooLargeError):
+        return openai_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+    return openai_error(HTTPStatus.REQUEST_TIMEOUT, str(error), headers={"Connection": "close"})
 
 
 def _capped(path: str, body: bytes, key: Key) -> bytes:

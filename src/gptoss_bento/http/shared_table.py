@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,7 @@ BUCKETS = 2
 _HEADER = 8 * PROCESSES  # their process ids
 _ROW = 8 * (1 + 2 * BUCKETS + PROCESSES)  # the name's hash, level and time of each bucket, what each process uses
 _TRIES = 100  # for the lock, some microseconds in all
+_ALONE = nullcontext()
 
 
 class SharedTable:
@@ -47,18 +48,21 @@ class SharedTable:
         with self.locked():
             self._process = self._enter()
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """No other process changes a rate meanwhile; within a process nothing may be awaited.
 
         Nobody waits for a process that was stopped while it held the lock: rather a count is off by one.
         """
-        held = self._file is not None and self._lock(self._file)
+        return _ALONE if self._file is None else self._flocked(self._file)
+
+    @contextmanager
+    def _flocked(self, file: int) -> Iterator[None]:
+        held = self._lock(file)
         try:
             yield
         finally:
-            if held and self._file is not None:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+            if held:
+                fcntl.flock(file, fcntl.LOCK_UN)
 
     @staticmethod
     def _lock(file: int) -> bool:

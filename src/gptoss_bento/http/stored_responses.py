@@ -16,12 +16,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import httpx
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.body import with_body
+from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
 from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.guard import body_refusal
 from gptoss_bento.native.json_text import encodable
+from gptoss_bento.settings import ServerSettings
 
 _NAMED = re.compile(r"/v1/responses/(?P<id>[^/]+)(?:/cancel)?")
 _PASSED_ON = b"x-gptoss-bento-passed-on"
@@ -32,24 +34,35 @@ _ASK_TIMEOUT_S = 5.0
 
 
 class StoredResponses:
-    """ASGI application in front of vLLM's.
+    """ASGI application in front of the guarded one of this process; what is passed on meets the other's guards alone.
 
     Args:
-        app: vLLM's application in this process.
+        app: the guarded application of this process.
         holds: whether this process has the response of that id.
         others: the sockets of the other workers.
+        settings: the bounds of a body.
     """
 
-    def __init__(self, app: ASGIApp, holds: Callable[[str], bool], others: Sequence[Path]) -> None:
+    def __init__(
+        self, app: ASGIApp, holds: Callable[[str], bool], others: Sequence[Path], settings: ServerSettings
+    ) -> None:
         self._app = app
         self._holds = holds
         self._others = others
+        self._largest_body = settings.max_openai_body_bytes
+        self._patience_s = settings.client_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or any(name == _PASSED_ON for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
             return
-        named, receive = await _named_response(scope, receive)
+        try:
+            named, receive = await self._named_response(scope, receive)
+        except (BodyTooLargeError, BodyTooSlowError) as error:
+            await body_refusal(error)(scope, receive, send)
+            return
+        except ClientDisconnect:
+            return
         if named and not self._holds(named):
             headers = [
                 *(pair for pair in scope["headers"] if pair[0] not in _OF_ONE_HOP | _MADE_ANEW),
@@ -60,6 +73,14 @@ class StoredResponses:
                     await _pass_on(other, headers, scope, receive, send)
                     return
         await self._app(scope, receive, send)
+
+    async def _named_response(self, scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
+        """The id of the stored response that a request needs, and what gives its body again."""
+        match = _NAMED.fullmatch(scope["path"])
+        if not match and (scope["path"] != "/v1/responses" or scope["method"] != "POST"):
+            return None, receive
+        body = await read_body(receive, self._largest_body, self._patience_s)
+        return match["id"] if match else _previous(body), with_body(body, receive)
 
     async def _holder(self, response_id: str, headers: list[tuple[bytes, bytes]]) -> Path | None:
         for other in self._others:
@@ -76,16 +97,6 @@ class StoredResponses:
 def _client(socket: Path, timeout_s: float | None) -> httpx.AsyncClient:
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     return httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=timeout_s)
-
-
-async def _named_response(scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
-    """The id of the stored response that a request needs, and what gives its body again."""
-    if match := _NAMED.fullmatch(scope["path"]):
-        return match["id"], receive
-    if scope["path"] != "/v1/responses" or scope["method"] != "POST":
-        return None, receive
-    body = await Request(scope, receive).body()
-    return _previous(body), with_body(body, receive)
 
 
 def _previous(body: bytes) -> str | None:

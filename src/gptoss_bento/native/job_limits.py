@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gptoss_bento.http.admission import Admission, key_rules
-from gptoss_bento.http.caps import GENERATING, MESSAGES, CapError, capped, looks_into_bodies
+from gptoss_bento.http.caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.keys import Key, KeyLimits
 from gptoss_bento.native.payload import TOKENIZE, EngineRequest, InputError, Models, engine_request
@@ -56,6 +56,8 @@ def limited_request(
         default = min(settings.native_default_max_tokens, limits.max_tokens)
         settings = settings.model_copy(update={"native_default_max_tokens": default})
     request = engine_request(given, settings, models)
+    if request.path == RESPONSES and request.body and request.body.get("background"):
+        raise InputError("background is not available to jobs: what is generated would outlive its job.")
     if request.body is None or not looks_into_bodies(limits):
         return request
     if request.path not in GENERATING | _HARMLESS:  # vLLM has more routes, and of those nothing is known here

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 def dumps(value: Any) -> str:
     """One line of JSON that can be encoded as UTF-8; lone surrogates, which JSON can carry, are escaped."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     return text if encodable(text) else json.dumps(value, separators=(",", ":"))
 
 
@@ -19,7 +19,9 @@ def loads(text: str | bytes) -> Any:
         ValueError: it is not JSON: wrong syntax or encoding, `NaN`, `Infinity`, or nested too deeply to be handled.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")  # as json.loads does
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -44,3 +46,8 @@ def encodable(text: str) -> bool:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+# Made once: the module's own functions make them anew at each call, for a third of the time of a small document.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_refuse)

@@ -54,6 +54,10 @@ def test_our_command_is_the_one_of_the_readme() -> None:
     assert servers.ours(3000)[1:] == ["-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", "3000"]
 
 
+def test_another_service_can_be_named() -> None:
+    assert servers.ours(3000, "a.b:Service")[4:6] == ["a.b:Service", "--host"]
+
+
 def test_bare_vllm_gets_the_planned_arguments_and_the_port() -> None:
     words = servers.bare_vllm(3000, ["--model=m", "--enforce-eager"])
 
@@ -129,6 +133,13 @@ def test_a_started_server_gets_a_port_and_variables_and_leaves_nothing(
 
     assert not server.process.is_running()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_wants_a_key_is_shown_one() -> None:
+    script = SERVER.replace("int(sys.argv[2])", "200 if self.headers['Authorization'] == 'Bearer k3y' else 401")
+
+    with servers.started(lambda port: command(port, script=script), {}, "k3y") as server:
+        assert server.process.is_running()
 
 
 def test_the_output_of_a_started_server_stays_if_it_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

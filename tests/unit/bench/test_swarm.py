@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -25,6 +26,7 @@ class Server:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.connections: set[tuple[str, int]] = set()
+        self.keys: list[str | None] = []
         self.status = 200
         self.breaks_off = False
         paths = ("/v1/completions", "/v1/chat/completions")
@@ -44,7 +46,8 @@ class Server:
 
     async def _answer(self, request: Request) -> Response:
         body = json.loads(await request.body())
-        self.bodies.append({**body, "path": request.url.path})
+        self.bodies.append({**body, "path": request.url.path, "query": request.url.query})
+        self.keys.append(request.headers.get("authorization"))
         self.connections.add(cast(tuple[str, int], tuple(request.scope["client"])))
         usage = {"prompt_tokens": 50, "completion_tokens": body["max_tokens"]}
         if self.status != 200:
@@ -129,6 +132,18 @@ def test_no_prompt_begins_like_another(server: Server, clients: Swarm) -> None:
 
     texts = [body.get("prompt") or body["messages"][0]["content"] for body in server.bodies]
     assert len({text.split(" word")[0] for text in texts}) == len(texts) == 12
+
+
+def test_two_are_asked_in_turn_and_each_goes_first_in_half_of_the_pairs(server: Server, clients: Swarm) -> None:
+    with server as url:
+        one, other = replace(ask(url, requests=3), key="k3y"), replace(ask(url, requests=3), query="beside")
+        mine, others = clients.ask_in_turn(one, other)
+
+    assert [body["query"] for body in server.bodies] == ["", "beside", "beside", "", "", "beside"]
+    assert server.keys == [None if body["query"] else "Bearer k3y" for body in server.bodies]
+    assert len(server.connections) == 1
+    assert len({body["prompt"].split(" word")[0] for body in server.bodies}) == 6
+    assert (len(mine.first_s), len(others.first_s), mine.tokens, others.tokens) == (3, 3, 12, 12)
 
 
 def test_a_refusal_ends_the_measurement_with_its_reason(server: Server, clients: Swarm) -> None:

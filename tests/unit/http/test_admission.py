@@ -124,8 +124,8 @@ def test_all_processes_count_together(tmp_path: Path, clock: Clock) -> None:
 
 def test_a_key_without_limits_has_no_rule_and_each_has_its_own() -> None:
     limits = KeyLimits(requests_per_minute=1, streams=2, jobs=3, max_tokens=4)
-    assert key_rules(None, streams=True) == key_rules(Key("a", ()), streams=True) == []
-    assert key_rules(Key("a", (), KeyLimits(jobs=3, max_tokens=4)), streams=True) == []
-    assert key_rules(Key("a", (), limits), streams=True) == [Rule("key a", "This key", Rate(1), None, 2)]
-    assert key_rules(Key("a", (), limits), streams=False) == [Rule("key a", "This key", Rate(1), None, None)]
-    assert key_rules(Key("a", (), KeyLimits(streams=2)), streams=False) == []
+    assert key_rules(None, streams=True) == key_rules(Key("a", ()), streams=True) == ()
+    assert key_rules(Key("a", (), KeyLimits(jobs=3, max_tokens=4)), streams=True) == ()
+    assert key_rules(Key("a", (), limits), streams=True) == (Rule("key a", "This key", Rate(1), None, 2),)
+    assert key_rules(Key("a", (), limits), streams=False) == (Rule("key a", "This key", Rate(1), None, None),)
+    assert key_rules(Key("a", (), KeyLimits(streams=2)), streams=False) == ()

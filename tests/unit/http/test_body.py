@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from gptoss_bento.http import body
-from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
+from gptoss_bento.http.body import Arrival, BodyTooLargeError, BodyTooSlowError, read_body, with_body
 
 
 def arriving(*pieces: bytes, end: bool = True) -> Receive:
@@ -55,6 +55,16 @@ async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.Monke
 async def test_a_body_that_never_ends_is_given_up() -> None:
     with pytest.raises(BodyTooSlowError, match=r"within 0.01 s"):
         await read_body(arriving(b"a", end=False), 3, 0.01)
+
+
+async def test_one_that_is_there_is_read_without_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio, "timeout", None)
+    arrival = Arrival()
+    arrival.is_complete = True
+
+    assert await read_body(arriving(b"all"), 3, 60, arrival) == b"all"
+    with pytest.raises(BodyTooLargeError):
+        await read_body(arriving(b"more"), 3, 60, arrival)
 
 
 async def test_a_client_that_leaves_is_noticed() -> None:

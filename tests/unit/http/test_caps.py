@@ -97,13 +97,6 @@ def test_what_is_asked_is_not_changed_in_place() -> None:
     assert body == {"reasoning": {}}
 
 
-def test_what_would_go_on_past_the_limits_is_refused() -> None:
-    for limits in (KeyLimits(streams=1), KeyLimits(tokens_per_minute=1)):
-        with pytest.raises(CapError, match="background"):
-            capped(RESPONSES, {"background": True}, limits)
-    assert capped(RESPONSES, {"background": True}, TOKENS)["background"] is True
-
-
 def test_bodies_are_looked_into_only_where_it_matters() -> None:
     assert looks_into_bodies(TOKENS)
-    assert not looks_into_bodies(KeyLimits(requests_per_minute=1, jobs=1))
+    assert not looks_into_bodies(KeyLimits(requests_per_minute=1, tokens_per_minute=1, streams=1, jobs=1))

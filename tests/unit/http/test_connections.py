@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http import auto
 
 from gptoss_bento.http import connections
+from gptoss_bento.http.body import ARRIVAL
 from gptoss_bento.http.connections import BoundedConnection
 
 PATIENCE_S = 0.2
@@ -76,6 +77,24 @@ async def test_a_usual_request_is_answered_also_in_pieces() -> None:
         assert (await talk(port, *(bytes([byte]) for byte in GET + b"\r\n"))).endswith(b"ok")
         large = b"x: " + b"y" * 1900 + b"\r\n"
         assert (await talk(port, GET + large + b"\r\n")).endswith(b"ok")
+
+
+async def test_it_tells_whether_the_body_is_there() -> None:
+    told: list[bool] = []
+
+    async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+        told.append(scope[ARRIVAL].is_complete)
+        while (await receive()).get("more_body"):
+            pass
+        told.append(scope[ARRIVAL].is_complete)
+        await answer(scope, receive, send)
+
+    head = GET + b"content-length: 2\r\n\r\n"
+    async with served(tell) as port:
+        await talk(port, head + b"ab")
+        await talk(port, head + b"a", b"b", pause_s=0.02)
+        await talk(port, GET + b"\r\n")
+    assert told == [True, True, False, True, True, True]
 
 
 async def test_a_connection_may_bring_many_requests_that_are_large_together() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gptoss_bento.http import key_ring
 from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import listed_keys
+from gptoss_bento.keys import digest, listed_keys
 from tests.fakes import Clock
 
 
@@ -49,6 +52,21 @@ def test_keys_of_variables_and_of_the_file_are_valid_together(file: Path) -> Non
     assert alice is not None
     assert ring.find("first") == alice
     assert ring.named("bob") is None
+
+
+def test_every_key_is_compared_in_constant_time(file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(given: bytes, each: bytes) -> bool:
+        compared.append(each)
+        return hmac.compare_digest(given, each)
+
+    ring = KeyRing(listed_keys(["listed", "second"]), file, clock=clock)
+    monkeypatch.setattr(key_ring, "hmac", SimpleNamespace(compare_digest=compare))
+    for given in ("listed", "first", "wrong", ""):  # the right one ends nothing
+        compared.clear()
+        ring.find(given)
+        assert compared == [digest("listed"), digest("second"), digest("first")]
 
 
 def test_a_changed_file_counts_within_a_second(file: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

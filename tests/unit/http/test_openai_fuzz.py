@@ -5,6 +5,7 @@ raised, no place stays taken, and what reaches the engine is within its key's li
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,17 @@ class Service:
 
     def __post_init__(self) -> None:
         self.engine = FakeEngineApp()
-        engine = StoredResponses(self.engine, lambda _: False, self.others)
         admission = Admission()
-        guard = Guard(lambda: None if self.loads else engine, admission, SETTINGS)
+        guarded = Guard(lambda: None if self.loads else self.engine, admission, SETTINGS).app
         keys = [Key(name, (digest(name),), limits) for name, limits in LIMITS.items()]
         app: ASGIApp = Starlette(exception_handlers={404: not_found})
-        app = OpenAIApi(app, guard.app)
+        app = OpenAIApi(app, self.in_front(guarded) if self.others else guarded)
         app = Intake(app, Begun() if self.stops else Drain())
         app = PlatformLimits(app, admission) if self.others else app
         self.app: ASGIApp = Edge(Authentication(app, KeyRing(keys if self.has_keys else ())), 60)
+
+    def in_front(self, guarded: Callable[[], ASGIApp | None]) -> Callable[[], ASGIApp | None]:
+        return lambda: StoredResponses(app, lambda _: False, self.others, SETTINGS) if (app := guarded()) else None
 
     async def answer(self, scope: Scope, body: bytes, *, leaves: bool) -> tuple[int, Any] | None:
         """Status and JSON, by `exchanged`; None to a client that left before its body's end."""
@@ -214,7 +217,6 @@ def check_limits(route: str, asked: dict[str, Any]) -> None:
     most = [number for number in given if number is not None]
     assert most
     assert all(type(number) is int and number <= MOST_TOKENS for number in most)
-    assert not (route == RESPONSES and asked.get("background"))
     outer = {CHAT: asked, RESPONSES: asked.get("reasoning"), MESSAGES: asked.get("output_config")}.get(route)
     name = "reasoning_effort" if route == CHAT else "effort"
     if isinstance(outer, dict):  # what is none the engine refuses

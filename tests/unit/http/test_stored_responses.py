@@ -15,8 +15,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from gptoss_bento.http.admission import Admission
+from gptoss_bento.http.background import BackgroundTasks
+from gptoss_bento.http.guard import Guard
 from gptoss_bento.http.stored_responses import StoredResponses
+from gptoss_bento.settings import ServerSettings
 from tests.fakes import asgi_client
 
 
@@ -29,6 +34,8 @@ class FakeResponses:
     asked: list[str] = field(default_factory=list)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
+    end: asyncio.Event = field(default_factory=asyncio.Event)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -50,6 +57,8 @@ class FakeResponses:
 
     async def make(self, request: Request) -> Response:
         body = await request.body()
+        if b"background" in body:
+            self.tasks["resp_9"] = asyncio.create_task(self.end.wait())
         if b"hang" in body:
             self.hanging.set()
             try:
@@ -58,6 +67,18 @@ class FakeResponses:
             finally:
                 self.left.set()
         return JSONResponse({"by": self.name, "body": body.decode(), "key": request.headers.get("authorization")})
+
+
+SETTINGS = ServerSettings(max_openai_requests=1, max_openai_body_bytes=1000)
+
+
+def guarded(responses: FakeResponses, table: Path, others: list[Path]) -> ASGIApp:
+    """As app.py has it in each of several workers."""
+    admission = Admission()
+    admission.share(table)
+    app = Guard(responses.app, admission, SETTINGS).app()
+    assert app
+    return StoredResponses(app, responses.kept.__contains__, others, SETTINGS)
 
 
 @dataclass
@@ -72,13 +93,13 @@ async def workers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wor
     here, there = FakeResponses("here"), FakeResponses("there", {"resp_1"})
     folder = tmp_path_factory.mktemp("t")
     # As in the service, both have it in front; asked by the other, it does not ask further.
-    other = StoredResponses(there.app(), there.kept.__contains__, [folder / "http-0"])
+    other = guarded(there, folder / "limits", [folder / "http-0"])
     server = uvicorn.Server(uvicorn.Config(other, uds=str(folder / "http-1"), log_config=None, lifespan="off"))
     task = asyncio.create_task(server._serve())
     while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.005)
     gone: Path = folder / "http-2"  # a third worker, which has ended
-    own = StoredResponses(here.app(), here.kept.__contains__, [gone, folder / "http-1"])
+    own = guarded(here, folder / "limits", [gone, folder / "http-1"])
     async with asgi_client(own) as client:
         yield Workers(here, there, client)
     server.should_exit = True
@@ -121,6 +142,26 @@ async def test_what_follows_on_a_response_is_made_where_that_lies(workers: Worke
     assert reply.json()["by"] == "there"
     assert reply.json()["body"] == '{"input":"x","previous_response_id":"resp_1"}'
     assert reply.json()["key"] == "Bearer k"
+
+
+async def test_what_goes_on_in_the_other_worker_keeps_its_place_there_until_it_has_ended(workers: Workers) -> None:
+    asked = {"input": "x", "previous_response_id": "resp_1", "background": True}
+    assert (await workers.client.post("/v1/responses", json=asked)).json()["by"] == "there"
+
+    for follows in ({"input": "x"}, {"input": "x", "previous_response_id": "resp_1"}):
+        assert (await workers.client.post("/v1/responses", json=follows)).status_code == 429
+    workers.there.end.set()
+    await workers.there.tasks["resp_9"]
+    assert (await workers.client.post("/v1/responses", json={"input": "x"})).json()["by"] == "here"
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/resp_1/cancel"])
+async def test_a_body_that_is_too_large_goes_nowhere(workers: Workers, path: str) -> None:
+    reply = await workers.client.post(path, json={"previous_response_id": "resp_1", "input": "x" * 1000})
+
+    assert reply.status_code == 413
+    assert "at most 1000 bytes" in reply.json()["error"]["message"]
+    assert workers.here.asked == workers.there.asked == []
 
 
 @pytest.mark.parametrize(

@@ -74,5 +74,14 @@ def test_routes_whose_caps_are_unknown_are_closed_to_a_key_that_has_some() -> No
     assert request({"route": "/tokenize", "body": {"prompt": "a"}}, max_tokens=9) == {"prompt": "a"}
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_tokens": 9}])
+def test_no_job_leaves_a_generation_behind_that_has_no_place(limits: dict[str, Any]) -> None:
+    asked = {"input": "a", "background": True}
+    for given in ({"openai_route": "/v1/responses", "openai_input": asked}, {"route": "/v1/responses", "body": asked}):
+        with pytest.raises(InputError, match="background is not available to jobs"):
+            request(given, **limits)
+    assert request({"route": "/v1/responses", "body": {**asked, "background": False}}, **limits)["input"] == "a"
+
+
 def test_without_caps_nothing_changes() -> None:
     assert request({"prompt": "a"}, jobs=1)["max_tokens"] == 50

@@ -1,0 +1,46 @@
+"""The same server with and without its guards: requests that say so pass beside keys and admission.
+
+Two servers are never quite the same: where their memory lies and what else they do is worth a percent or two, which
+is what the guards may cost. So `bench guards` asks one server both ways. For the benchmark's own service only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gptoss_bento.http.authentication import Authentication
+
+QUERY = "unguarded"
+_QUERY = QUERY.encode()
+
+
+def goes_beside(scope: Scope) -> bool:
+    """Whether a request says so: in its query, since to find a header takes longer than what is measured."""
+    return scope["type"] == "http" and bool(scope["query_string"] == _QUERY)
+
+
+class BypassedAuthentication(Authentication):
+    """Asks for a key only those that do not go beside it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if goes_beside(scope):
+            await self._app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def bypassed(guarded: Callable[[], ASGIApp | None], bare: Callable[[], ASGIApp | None]) -> Callable[[], ASGIApp | None]:
+    """Gives the application that answers by the way which a request chose, or None while there is no engine."""
+
+    def app() -> ASGIApp | None:
+        return answer if bare() else None
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = bare() if goes_beside(scope) else guarded()
+        if chosen is None:
+            raise RuntimeError("the engine ended")
+        await chosen(scope, receive, send)
+
+    return app

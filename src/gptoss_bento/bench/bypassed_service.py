@@ -1,0 +1,26 @@
+"""service.py with a way beside its guards, for `gptoss-bento bench guards`. Whoever serves this serves without keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp
+
+from gptoss_bento import app
+from gptoss_bento.app import Worker, guarded_engine
+from gptoss_bento.bench.bypass import BypassedAuthentication, bypassed
+from gptoss_bento.http import authentication
+from gptoss_bento.settings import ServerSettings
+
+
+def _bypassed_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:
+    return bypassed(guarded_engine(worker, server), lambda: worker.openai_app)
+
+
+# Before service.py imports them.
+authentication.Authentication = BypassedAuthentication  # type: ignore[misc]
+app.guarded_engine = _bypassed_engine
+
+from service import GptOss  # noqa: E402
+
+__all__ = ["GptOss"]

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
 from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.engine_clock import EngineClock
 from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
 from gptoss_bento.harmony_repair import KINDS, repairing
@@ -239,6 +240,17 @@ def _start_errors() -> Iterator[None]:
         raise EngineStartError(f"vLLM's engine did not start{detail}") from error
 
 
+def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) -> AsyncLLM:
+    """A client that sets the engine's gauges beside the other workers' clients."""
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    clock = EngineClock()
+    PrometheusStatLogger._gauge_cls = clock.gauge()
+    client = _start_client(args, config, **attached)
+    client.engine_core.get_output_async = clock.following(client.engine_core.get_output_async)
+    return client
+
+
 async def _attach(args: Namespace, config: VllmConfig, team: Team) -> AsyncLLM:
     """The client of an engine that several workers share, as `vllm serve --api-server-count` makes it.
 
@@ -251,11 +263,11 @@ async def _attach(args: Namespace, config: VllmConfig, team: Team) -> AsyncLLM:
         "client_index": team.index,
     }
     if not team.is_first:
-        return await in_daemon_thread(_start_client, args, config, **attached)
+        return await in_daemon_thread(_start_one_of_several, args, config, **attached)
     launching = _launching(args, config, inputs, outputs)
     launch = await in_daemon_thread(launching.__enter__)  # from here on nothing else reads the configuration
     waiting = in_daemon_thread(launching.__exit__, None, None, None)
-    _, client = await asyncio.gather(waiting, in_daemon_thread(_start_client, args, config, **attached))
+    _, client = await asyncio.gather(waiting, in_daemon_thread(_start_one_of_several, args, config, **attached))
     _own_engine(client, launch)
     return client
 

@@ -115,6 +115,18 @@ def test_a_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_ow
     assert "self.resources.engine_manager" in watching
 
 
+def test_gauges_take_the_time_of_the_engines_message() -> None:
+    """See engine_clock.py."""
+    from prometheus_client import Gauge
+    from vllm.v1.engine import EngineCoreOutputs
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    assert PrometheusStatLogger._gauge_cls is Gauge
+    assert EngineCoreOutputs().timestamp > 0
+    assert "engine_core.get_output_async()" in inspect.getsource(AsyncLLM._run_output_handler)
+
+
 def test_the_launched_engine_tells_who_manages_it() -> None:
     launch = importlib.import_module("vllm.v1.engine.utils").CoreEngineLaunch
     assert "engine_manager" in launch.__dataclass_fields__

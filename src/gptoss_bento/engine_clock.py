@@ -1,0 +1,59 @@
+"""Gauges of the engine that several workers set: the engine's last word counts, not that of the slowest worker.
+
+vLLM gives the numbers of a step to one of its clients, and prometheus_client takes for the most recent what was set
+last. So a worker that comes late to its messages sets again what is over ("1 running"), and nothing sets it right while
+the engine is idle: a replica without work would never be scaled down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from prometheus_client import Gauge
+
+_BEFORE_ALL_S = 1e-9  # prometheus_client leaves out what was set at 0
+
+
+class _Dated(Protocol):
+    @property
+    def timestamp(self) -> float: ...
+
+
+_Message = TypeVar("_Message", bound=_Dated)
+
+
+class EngineClock:
+    """The engine's time of the message that this worker works off. All workers see the same clock."""
+
+    def __init__(self) -> None:
+        self.seconds = _BEFORE_ALL_S
+
+    def following(self, receive: Callable[[], Awaitable[_Message]]) -> Callable[[], Awaitable[_Message]]:
+        """`receive`, which sets this clock to each message that it gives."""
+
+        async def receive_dated() -> _Message:
+            message = await receive()
+            self.seconds = message.timestamp
+            return message
+
+        return receive_dated
+
+    def gauge(self) -> type[Gauge]:
+        """prometheus_client's gauge, which takes for the most recent what the engine said last.
+
+        Not before a worker runs; see native/metrics.py.
+        """
+        from prometheus_client import Gauge
+
+        clock = self
+
+        class EngineGauge(Gauge):
+            def set(self, value: float) -> None:
+                if self._is_most_recent:
+                    self._value.set(float(value), timestamp=clock.seconds)
+                else:
+                    super().set(value)
+
+        return EngineGauge

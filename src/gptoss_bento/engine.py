@@ -155,6 +155,8 @@ async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, t
     with startup.timed("engine: weights and KV cache"):
         threading.Thread(target=_prepare_app, args=(config,), daemon=True).start()  # while the engine process loads
         client = await (in_daemon_thread(_start_client, args, config) if team.is_alone else _attach(args, config, team))
+        if not team.is_alone:  # vLLM waits for the first request, and numbers of others' would lie here unread
+            client._run_output_handler()
     stack.callback(_stop_client, client)
     with startup.timed("engine: application"):
         app = await _build_app(client, args)

@@ -125,6 +125,7 @@ def test_gauges_take_the_time_of_the_engines_message() -> None:
     assert PrometheusStatLogger._gauge_cls is Gauge
     assert EngineCoreOutputs().timestamp > 0
     assert "engine_core.get_output_async()" in inspect.getsource(AsyncLLM._run_output_handler)
+    assert "if self.output_handler is not None:" in inspect.getsource(AsyncLLM._run_output_handler), "once"
 
 
 def test_the_launched_engine_tells_who_manages_it() -> None:

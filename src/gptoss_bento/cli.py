@@ -164,6 +164,10 @@ def bench(
     model: ModelOption = None,
     streams: Annotated[str, typer.Option(help="Numbers of simultaneous requests.")] = "1,8,32",
     runs: Annotated[int, typer.Option(help="How often each server is started; the medians are compared.")] = 3,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Starts each once, both at a time if there is room, and loads them in turn."),
+    ] = False,
     max_tokens: Annotated[int, typer.Option(help="Tokens of an answer on average: half to one and a half of it.")] = 64,
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench.json"),
 ) -> None:
@@ -175,7 +179,7 @@ def bench(
     from gptoss_bento.bench.report import as_json, rows
 
     shape = Shape(_numbers(streams), max_tokens=max_tokens)
-    ours, bare = ([measure_running(url, model, shape)], []) if url else _compare(profile, runs, shape)
+    ours, bare = ([measure_running(url, model, shape)], []) if url else _compare(profile, runs, shape, together)
     output.write_text(json.dumps(as_json(ours, bare), indent=2) + "\n")
     table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
     for row in rows(ours, bare):
@@ -347,14 +351,15 @@ def _refuse_options_before(context: typer.Context) -> None:
         raise typer.BadParameter(f"{', '.join(given)} must come after {context.invoked_subcommand!r}.")
 
 
-def _compare(profile: str | None, runs: int, shape: Shape) -> tuple[list[Run], list[Run]]:
-    from gptoss_bento.bench.compare import compare
+def _compare(profile: str | None, runs: int, shape: Shape, together: bool) -> tuple[list[Run], list[Run]]:
+    from gptoss_bento.bench.compare import compare, compare_together
 
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
     name = planned.served_names.value[0]
     variables = _server_variables(profile, settings, planned, found)
-    return compare(planned.argv(found.model), variables, name, runs, shape, console.print)
+    measured = compare_together if together else compare
+    return measured(planned.argv(found.model), variables, name, runs, shape, console.print)
 
 
 def _measure_jobs(profile: str | None, url: str | None, model: str | None, shape: JobShape) -> Measured:

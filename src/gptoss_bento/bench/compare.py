@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +12,7 @@ import httpx
 
 from gptoss_bento.bench import load, servers
 from gptoss_bento.bench.report import Run
+from gptoss_bento.bench.servers import RunningServer
 
 OURS, BARE = "gptoss-bento", "vLLM"
 
@@ -58,16 +60,61 @@ def compare(
     return found[OURS], found[BARE]
 
 
+def compare_together(
+    argv: Sequence[str], variables: dict[str, str], model: str, rounds: int, shape: Shape, tell: Callable[[str], None]
+) -> tuple[list[Run], list[Run]]:
+    """Starts both servers once and loads them in turn, one after the other at each number of streams.
+
+    The speed of a machine that others use too changes within minutes, by more than what is looked for; here both
+    servers meet the same minute. The machine must have room for two engines, so this is for CPUs and small models. The
+    arguments and what is returned are those of `compare`; how long a start took is told in the first run of either.
+    """
+    found: dict[str, list[Run]] = {OURS: [], BARE: []}
+    with ExitStack() as stack:
+        running: dict[str, RunningServer] = {}
+        for server in found:
+            tell(f"starting {server}")
+            running[server] = stack.enter_context(servers.started(_command(server, argv), variables))
+        for each in running.values():
+            asyncio.run(_warm_up(each.base_url, model))
+        for number in range(rounds):
+            tell(f"round {number + 1} of {rounds}")
+            loads = _loads_in_turn(number, running, model, shape)
+            for server, each in running.items():
+                found[server].append(Run(server, None if number else each.ready_s, loads[server], each.memory()))
+    return found[OURS], found[BARE]
+
+
+def _loads_in_turn(
+    number: int, running: dict[str, RunningServer], model: str, shape: Shape
+) -> dict[str, tuple[load.Load, ...]]:
+    """Each server goes first in half of the rounds."""
+    order = list(running) if number % 2 == 0 else list(reversed(running))
+    found: dict[str, tuple[load.Load, ...]] = dict.fromkeys(running, ())
+    for n in shape.streams:
+        for server in order:
+            url = running[server].base_url
+            found[server] += (asyncio.run(load.measure(url, model, n, shape.requests(n), shape.max_tokens)),)
+    return found
+
+
 def _run(server: str, argv: Sequence[str], variables: dict[str, str], model: str, shape: Shape) -> Run:
-    command: Callable[[int], Sequence[str]] = servers.ours if server == OURS else partial(servers.bare_vllm, argv=argv)
-    with servers.started(command, variables) as running:
+    with servers.started(_command(server, argv), variables) as running:
         loads = _loads(running.base_url, model, shape)
         return Run(server, running.ready_s, loads, running.memory())
 
 
+def _command(server: str, argv: Sequence[str]) -> Callable[[int], Sequence[str]]:
+    return servers.ours if server == OURS else partial(servers.bare_vllm, argv=argv)
+
+
+async def _warm_up(url: str, model: str) -> None:
+    await load.measure(url, model, 4, 8, 16)
+
+
 def _loads(url: str, model: str, shape: Shape) -> tuple[load.Load, ...]:
     async def all_loads() -> tuple[load.Load, ...]:
-        await load.measure(url, model, 4, 8, 16)  # warms up
+        await _warm_up(url, model)
         return tuple([await load.measure(url, model, n, shape.requests(n), shape.max_tokens) for n in shape.streams])
 
     return asyncio.run(all_loads())

@@ -183,14 +183,18 @@ def summarize(server: str, route: Route, streaming: bool, streams: int, heard: H
 
 
 def rows(found: Measured) -> list[Row]:
-    """One row per figure, in the order of the loads: the median over the rounds."""
+    """One row per figure, in the order of the loads."""
     return compared(map(_figures, found.ours), map(_figures, found.bare))
 
 
 def as_json(found: Measured) -> dict[str, Any]:
     """Everything measured, and the rows."""
-    table = [{**asdict(row), "ratio": row.ratio} for row in rows(found)]
-    return {"rows": table, "shape": asdict(found.shape), OURS: _plain(found.ours), BARE: _plain(found.bare)}
+    return {
+        "rows": [asdict(row) for row in rows(found)],
+        "shape": asdict(found.shape),
+        OURS: _plain(found.ours),
+        BARE: _plain(found.bare),
+    }
 
 
 def _plain(rounds: Sequence[Sequence[Load]]) -> list[list[dict[str, Any]]]:

@@ -23,15 +23,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: the median over all runs of either server. `ratio` is ours / bare vLLM."""
+    """One figure: the median over all runs of either server, and that of the ratios ours / bare vLLM within a run.
+
+    A run measures both one after the other, so that what changes from run to run, the machine's speed, is not in it.
+    """
 
     figure: str
     ours: float
     bare: float | None
-
-    @property
-    def ratio(self) -> float | None:
-        return self.ours / self.bare if self.bare else None
+    ratio: float | None
 
 
 Figures = Iterable[tuple[str, float]]
@@ -44,25 +44,30 @@ def rows(ours: Sequence[Run], bare: Sequence[Run]) -> list[Row]:
 
 
 def compared(ours: Iterable[Figures], bare: Iterable[Figures]) -> list[Row]:
-    """One row per figure: its median over the runs of either server."""
-    mine, theirs = _medians(ours), _medians(bare)
-    return [Row(figure, value, theirs.get(figure)) for figure, value in mine.items()]
+    """One row per figure. The n-th runs of both servers belong together."""
+    mine, theirs = _by_figure(ours), _by_figure(bare)
+    return [_row(figure, values, theirs.get(figure, [])) for figure, values in mine.items()]
 
 
 def as_json(ours: Sequence[Run], bare: Sequence[Run]) -> dict[str, Any]:
     """Everything measured, and the rows."""
     return {
-        "rows": [{**asdict(row), "ratio": row.ratio} for row in rows(ours, bare)],
+        "rows": [asdict(row) for row in rows(ours, bare)],
         "runs": [asdict(run) for run in (*ours, *bare)],
     }
 
 
-def _medians(runs: Iterable[Figures]) -> dict[str, float]:
+def _by_figure(runs: Iterable[Figures]) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {}
     for run in runs:
         for figure, value in run:
             figures.setdefault(figure, []).append(value)
-    return {figure: median(values) for figure, values in figures.items()}
+    return figures
+
+
+def _row(figure: str, ours: Sequence[float], bare: Sequence[float]) -> Row:
+    ratios = [mine / other for mine, other in zip(ours, bare, strict=False) if other]
+    return Row(figure, median(ours), median(bare) if bare else None, median(ratios) if ratios else None)
 
 
 def _figures(run: Run) -> Iterator[tuple[str, float]]:

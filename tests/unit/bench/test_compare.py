@@ -1,14 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import httpx
 import pytest
 
-from gptoss_bento.bench import compare, load
+from gptoss_bento.bench import compare, load, servers
 from gptoss_bento.bench.compare import Shape, measure_running
 from gptoss_bento.bench.load import Load
 from gptoss_bento.bench.report import Run
+from gptoss_bento.bench.servers import Memory
 from tests.fakes import Calls
 
 LOAD = Load(1, 12, 100.0, 20.0, 30.0, 5.0)
@@ -84,3 +87,35 @@ def test_the_two_servers_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -
         *("vLLM", "gptoss-bento"),
         *("gptoss-bento", "vLLM"),
     ]
+
+
+@dataclass
+class FakeServer:
+    base_url: str
+    ready_s: float = 40.0
+
+    def memory(self) -> Memory:
+        return Memory(3000.0, 2900.0)
+
+
+def test_servers_that_run_together_are_loaded_in_alternating_order(
+    measured: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def started(command: Callable[[int], Sequence[str]], variables: dict[str, str]) -> Iterator[FakeServer]:
+        assert variables == {"PROFILE": "demo"}
+        yield FakeServer("ours" if "bentoml" in command(1) else "bare")
+
+    monkeypatch.setattr(servers, "started", started)
+    shape = Shape((1, 8), max_tokens=9)
+
+    ours, bare = compare.compare_together(["--model=m"], {"PROFILE": "demo"}, "m", 2, shape, Calls())
+
+    assert [(url, streams) for url, _, streams, *_ in measured.made] == [
+        *[("ours", 4), ("bare", 4)],  # both are warm before one is measured
+        *[("ours", 1), ("bare", 1), ("ours", 8), ("bare", 8)],
+        *[("bare", 1), ("ours", 1), ("bare", 8), ("ours", 8)],
+    ]
+    for name, runs in (("gptoss-bento", ours), ("vLLM", bare)):
+        memory = Memory(3000.0, 2900.0)
+        assert runs == [Run(name, 40.0, (LOAD, LOAD), memory), Run(name, None, (LOAD, LOAD), memory)]

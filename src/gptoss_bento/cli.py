@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gptoss_bento.bench.compare import Shape
     from gptoss_bento.bench.jobs import Measured
     from gptoss_bento.bench.jobs import Shape as JobShape
-    from gptoss_bento.bench.report import Run
+    from gptoss_bento.bench.report import Row, Run
     from gptoss_bento.bench.swarm import Route
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -180,11 +180,8 @@ def bench(
 
     shape = Shape(_numbers(streams), max_tokens=max_tokens)
     ours, bare = ([measure_running(url, model, shape)], []) if url else _compare(profile, runs, shape, together)
-    output.write_text(json.dumps(as_json(ours, bare), indent=2) + "\n")
-    table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
-    for row in rows(ours, bare):
-        table.add_row(row.figure, _figure(row.ours, 1), _figure(row.bare, 1), _figure(row.ratio, 3))
-    console.print(table)
+    _save(output, as_json(ours, bare))
+    _show_compared(rows(ours, bare))
 
 
 @bench_app.command("jobs")
@@ -206,7 +203,7 @@ def bench_jobs(
     from gptoss_bento.bench.jobs import Shape, notes, rows
 
     found = _measure_jobs(profile, url, model, Shape(pairs, jobs, clients))
-    output.write_text(json.dumps(asdict(found), indent=2) + "\n")
+    _save(output, asdict(found))
     table = Table("figure", "median ms", "p99 ms", box=None)
     for row in rows(found):
         table.add_row(row.figure, _figure(row.median_ms, 1), _figure(row.p99_ms, 1))
@@ -245,13 +242,10 @@ def bench_frontend(
     shape = Shape(_numbers(streams), _routes(routes), max_tokens, requests, rounds, turns, workers, clients, step_ms)
 
     def keep(found: frontend.Measured) -> None:
-        output.write_text(json.dumps(as_json(found), indent=2) + "\n")
+        _save(output, as_json(found))
 
     found = _compare_frontends(profile, shape, keep)
-    table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
-    for row in rows(found):
-        table.add_row(row.figure, _figure(row.ours, 1), _figure(row.bare, 1), _figure(row.ratio, 3))
-    console.print(table)
+    _show_compared(rows(found))
     for note in notes(found):
         console.print(note, soft_wrap=True)
 
@@ -280,7 +274,7 @@ def bench_guards(
     shape = Shape(pairs, streams, rounds, requests, max_tokens, clients)
 
     def keep(found: guards.Measured) -> None:
-        output.write_text(json.dumps(as_json(found), indent=2) + "\n")
+        _save(output, as_json(found))
 
     found = _measure_guards(profile, with_model, shape, keep)
     table = Table("figure", "with guards", "without", "change", "95 % from", "to", box=None)
@@ -319,6 +313,17 @@ def record_options() -> None:
 
 def _print_json(content: object) -> None:
     print(json.dumps(content, indent=2))
+
+
+def _save(output: Path, content: object) -> None:
+    output.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _show_compared(rows: Sequence[Row]) -> None:
+    table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
+    for row in rows:
+        table.add_row(row.figure, _figure(row.ours, 1), _figure(row.bare, 1), _figure(row.ratio, 3))
+    console.print(table)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

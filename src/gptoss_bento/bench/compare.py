@@ -76,7 +76,7 @@ def compare_together(
             tell(f"starting {server}")
             running[server] = stack.enter_context(servers.started(_command(server, argv), variables))
         for each in running.values():
-            asyncio.run(_warm_up(each.base_url, model))
+            _warm_up(each.base_url, model)
         for number in range(rounds):
             tell(f"round {number + 1} of {rounds}")
             loads = _loads_in_turn(number, running, model, shape)
@@ -93,8 +93,7 @@ def _loads_in_turn(
     found: dict[str, tuple[load.Load, ...]] = dict.fromkeys(running, ())
     for n in shape.streams:
         for server in order:
-            url = running[server].base_url
-            found[server] += (asyncio.run(load.measure(url, model, n, shape.requests(n), shape.max_tokens)),)
+            found[server] += (_load(running[server].base_url, model, n, shape),)
     return found
 
 
@@ -108,13 +107,14 @@ def _command(server: str, argv: Sequence[str]) -> Callable[[int], Sequence[str]]
     return servers.ours if server == OURS else partial(servers.bare_vllm, argv=argv)
 
 
-async def _warm_up(url: str, model: str) -> None:
-    await load.measure(url, model, 4, 8, 16)
-
-
 def _loads(url: str, model: str, shape: Shape) -> tuple[load.Load, ...]:
-    async def all_loads() -> tuple[load.Load, ...]:
-        await _warm_up(url, model)
-        return tuple([await load.measure(url, model, n, shape.requests(n), shape.max_tokens) for n in shape.streams])
+    _warm_up(url, model)
+    return tuple(_load(url, model, n, shape) for n in shape.streams)
 
-    return asyncio.run(all_loads())
+
+def _warm_up(url: str, model: str) -> None:
+    asyncio.run(load.measure(url, model, 4, 8, 16))
+
+
+def _load(url: str, model: str, streams: int, shape: Shape) -> load.Load:
+    return asyncio.run(load.measure(url, model, streams, shape.requests(streams), shape.max_tokens))

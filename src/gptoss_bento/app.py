@@ -234,7 +234,7 @@ class Worker:
         else:
             self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
         supervision.stop_service(error)
-        self.team.reach(Stage.FAILED)  # after the note: what others note then is only the consequence
+        self.team.fail()  # after the note: what others note then is only the consequence
 
 
 def find_team(profile: str | None, worker_number: int | None) -> Team:

@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 _LOOK_S = 0.25
 _LONGEST_PATH = 90  # of the folder; Linux allows 107 for a socket in it, and ZMQ and we need some for its name
 _SLOT = 8  # numbers of 8 bytes: each slot has a cache line of its own
-_PID, _STAGE, _CONNECTIONS, _JOBS = range(4)
+_PID, _STAGE, _CONNECTIONS, _JOBS, _FAILED = range(5)
 
 
 class Stage(IntEnum):
@@ -35,8 +35,7 @@ class Stage(IntEnum):
     PREPARED = 2  # weights and vocabulary lie where the engine looks for them
     READY = 3  # attached to the engine
     STOPPING = 4  # takes nothing new
-    FAILED = 5  # has noted why the service ends
-    LEFT = 6  # ended as it should
+    LEFT = 5  # ended as it should
 
 
 class Team:
@@ -91,6 +90,11 @@ class Team:
         """Tells the others how far this worker is; nothing leads back."""
         self._set(_STAGE, max(stage, self._get(self.index, _STAGE)))
 
+    def fail(self) -> None:
+        """This worker has noted why the service ends. That stays to be seen when it has left, which may be at once."""
+        self._set(_FAILED, 1)
+        self.reach(Stage.STOPPING)
+
     @property
     def all_ready(self) -> bool:
         return all(self._get(index, _STAGE) == Stage.READY for index in range(self.count))
@@ -136,7 +140,7 @@ class Team:
             stage = self._get(index, _STAGE)
             if index == self.index:
                 continue
-            if stage == Stage.FAILED:
+            if self._get(index, _FAILED):
                 return f"API worker {index + 1} cannot go on."
             if stage in _SERVING and not _lives(self._get(index, _PID)):
                 return f"API worker {index + 1} died without a word (killed, or out of memory)."

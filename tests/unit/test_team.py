@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,9 +142,11 @@ def test_a_killed_process_that_nobody_has_waited_for_is_dead(team: list[Team]) -
 
 def test_a_worker_that_failed_takes_the_others_with_it(team: list[Team]) -> None:
     all_reach(team, Stage.READY)
-    team[2].reach(Stage.FAILED)
-
+    team[2].fail()
     assert team[0].trouble() == "API worker 3 cannot go on."
+
+    team[2].leave()
+    assert team[0].trouble() == "API worker 3 cannot go on.", "it may leave before the others look"
 
 
 def test_a_worker_that_left_in_order_is_no_trouble(team: list[Team]) -> None:
@@ -222,18 +225,18 @@ def test_the_last_to_leave_removes_the_folder(team: list[Team], folder: Path) ->
 
 def test_nothing_leads_back(team: list[Team]) -> None:
     team[0].enter(os.getpid())
-    team[0].reach(Stage.FAILED)
     team[0].reach(Stage.STOPPING)
+    team[0].reach(Stage.READY)
 
-    assert team[1].trouble() == "API worker 1 cannot go on."
+    assert team[1].is_ending
 
 
-@pytest.mark.parametrize("stage", [Stage.STOPPING, Stage.FAILED, Stage.LEFT])
-def test_the_service_is_ending_as_soon_as_one_worker_is(team: list[Team], stage: Stage) -> None:
+@pytest.mark.parametrize("end", [lambda member: member.reach(Stage.STOPPING), Team.leave, Team.fail])
+def test_the_service_is_ending_as_soon_as_one_worker_is(team: list[Team], end: Callable[[Team], None]) -> None:
     all_reach(team, Stage.READY)
     assert not team[0].is_ending
 
-    team[1].reach(stage)
+    end(team[1])
     assert team[0].is_ending
 
 

@@ -174,13 +174,23 @@ class _Standing:
 def _headers(found: Sequence[_Standing]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for each in found:
-        rule = each.rule
-        for kind, rate, level in (("requests", rule.requests, each.requests), ("tokens", rule.tokens, each.tokens)):
-            if rate:
-                headers[f"x-ratelimit-limit-{kind}"] = str(rate.limit)
-                headers[f"x-ratelimit-remaining-{kind}"] = str(max(0, math.floor(level)))
-                headers[f"x-ratelimit-reset-{kind}"] = _duration(rate.wait_s(level, rate.limit))
+        if each.rule.requests:
+            _add_headers(headers, _OF_REQUESTS, each.rule.requests, each.requests)
+        if each.rule.tokens:
+            _add_headers(headers, _OF_TOKENS, each.rule.tokens, each.tokens)
     return headers
+
+
+_Names = tuple[str, str, str]
+_OF_REQUESTS: _Names = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
+_OF_TOKENS: _Names = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
+
+
+def _add_headers(headers: dict[str, str], names: _Names, rate: Rate, level: float) -> None:
+    limit, remaining, reset = names
+    headers[limit] = str(rate.limit)
+    headers[remaining] = str(max(0, math.floor(level)))
+    headers[reset] = _duration(rate.wait_s(level, rate.limit))
 
 
 def _duration(seconds: float) -> str:

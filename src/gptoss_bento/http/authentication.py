@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from http import HTTPStatus
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.http.errors import error_for
@@ -58,9 +57,15 @@ def key_of(scope: Scope) -> Key | None:
 
 def presented_key(scope: Scope) -> str:
     """The key a request brings, or an empty text, which is never a key."""
-    headers = Headers(scope=scope)
-    authorization = headers.get("authorization", "").strip()
+    authorization = _header(scope, b"authorization").strip()
     scheme, _, rest = authorization.partition(" ")
     if authorization:
         return rest.strip() if scheme.lower() == "bearer" else authorization
-    return headers.get("x-api-key", "") if is_anthropic_path(scope["path"]) else ""
+    return _header(scope, b"x-api-key") if is_anthropic_path(scope["path"]) else ""
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value, "latin-1")
+    return ""

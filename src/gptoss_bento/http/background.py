@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
+from collections.abc import Callable, Collection
+from contextvars import ContextVar, Token
+from typing import Any, Self
 
 Task = asyncio.Task[Any]
 
-_current: ContextVar[list[Task] | None] = ContextVar("background", default=None)
+_current: ContextVar[LeftBehind | None] = ContextVar("background", default=None)
 
 
 class BackgroundTasks(dict[str, Task]):
@@ -22,15 +21,17 @@ class BackgroundTasks(dict[str, Task]):
             of_request.append(task)
 
 
-@contextmanager
-def left_behind() -> Iterator[list[Task]]:
-    """The tasks that a request made within leaves behind, complete at the end of the block."""
-    tasks: list[Task] = []
-    token = _current.set(tasks)
-    try:
-        yield tasks
-    finally:
-        _current.reset(token)
+class LeftBehind(list[Task]):
+    """The tasks that a request made within its block leaves behind, complete at the end of the block."""
+
+    _before: Token[LeftBehind | None]
+
+    def __enter__(self) -> Self:
+        self._before = _current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._before)
 
 
 def after(tasks: Collection[Task], then: Callable[[], None]) -> None:

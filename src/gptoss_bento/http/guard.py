@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
 
@@ -12,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.http.admission import Admission, Grant, RefusedError, engine_rule, key_rules
 from gptoss_bento.http.authentication import key_of
-from gptoss_bento.http.background import after, left_behind
+from gptoss_bento.http.background import LeftBehind, after
 from gptoss_bento.http.body import ARRIVAL, BodyTooLargeError, BodyTooSlowError, read_body, with_body
 from gptoss_bento.http.caps import GENERATING, CapError, capped, looks_into_bodies
 from gptoss_bento.http.errors import openai_error
-from gptoss_bento.http.meter import Meter, metered
+from gptoss_bento.http.meter import Meter
 from gptoss_bento.keys import Key
 from gptoss_bento.native import json_text
 from gptoss_bento.native.payload import EnvelopeError, json_object
@@ -88,12 +87,13 @@ def body_refusal(error: BodyTooLargeError | BodyTooSlowError) -> ASGIApp:
 
 
 def _capped(path: str, body: bytes, key: Key) -> bytes:
-    """The body within the key's caps, written anew: what the engine's parser reads is what was looked at here."""
+    """The body within the key's caps. What the engine's parser reads is what was looked at here: it is the same one."""
     try:
         asked = json_object(body)
     except EnvelopeError as error:
         raise CapError(None, str(error)) from None
-    return json_text.dumps(capped(path, asked, key.limits)).encode()
+    within = capped(path, asked, key.limits)
+    return body if within == asked else json_text.dumps(within).encode()
 
 
 class _Call:
@@ -110,15 +110,15 @@ class _Call:
             await self._app(scope, receive, send)
             return
         send = _adding(self._grant.headers, send) if self._grant.headers else send
-        with metered() if self._grant.counts_tokens else nullcontext() as meter, left_behind() as tasks:
+        with Meter() as meter, LeftBehind() as tasks:
             try:
                 await self._app(scope, receive, send)
             finally:
                 after(tasks, partial(_leave, self._grant, meter))
 
 
-def _leave(grant: Grant, meter: Meter | None) -> None:
-    grant.leave(meter.tokens if meter else 0)
+def _leave(grant: Grant, meter: Meter) -> None:
+    grant.leave(meter.tokens if grant.counts_tokens else 0)
 
 
 def _adding(headers: Mapping[str, str], send: Send) -> Send:

@@ -41,7 +41,7 @@ class KeyRing:
         self._clock = clock
         self._stamp: _Stamp | None = None
         self._look_at = 0.0
-        self._keys = self._fixed
+        self._take(self._fixed)
         self.is_open = not (fixed or file or closed)
         """Whether no key is needed."""
         if file:
@@ -51,17 +51,20 @@ class KeyRing:
         """Whose key this is; None if it is nobody's."""
         hashed = digest(given)
         # All are compared, each in constant time, so that the time tells nothing about any.
-        found = [key for key in self._current() for each in key.digests if hmac.compare_digest(hashed, each)]
-        return found[0] if found else None
+        found = None
+        for each, key in self._current():
+            if hmac.compare_digest(hashed, each) and found is None:
+                found = key
+        return found
 
     def named(self, name: str) -> Key | None:
         """The key of this name, if there still is one."""
-        return next((key for key in self._current() if key.name == name), None)
+        return next((key for _, key in self._current() if key.name == name), None)
 
-    def _current(self) -> tuple[Key, ...]:
+    def _current(self) -> Sequence[tuple[bytes, Key]]:
         if self._file and self._clock() >= self._look_at:
             self._look()
-        return self._keys
+        return self._digests
 
     def _look(self) -> None:
         assert self._file is not None  # noqa: S101
@@ -79,7 +82,11 @@ class KeyRing:
             return
         if keys != self._keys:
             logger.info("API_KEYS_FILE: %d keys are valid now: %s", len(keys), ", ".join(key.name for key in keys))
+        self._take(keys)
+
+    def _take(self, keys: tuple[Key, ...]) -> None:
         self._keys = keys
+        self._digests = [(each, key) for key in keys for each in key.digests]
 
 
 def reason(error: Exception) -> str:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from typing import Self
 
 _current: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 
 class Meter:
-    """Counts what the engine does for one request, or for one job."""
+    """Counts what the engine is asked for within its block, and in tasks that begin there: one request, or one job."""
+
+    __slots__ = ("_before", "_generations")
+    _before: Token[Meter | None]
 
     def __init__(self) -> None:
         self._generations: list[Callable[[], int]] = []
+
+    def __enter__(self) -> Self:
+        self._before = _current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._before)
 
     @property
     def tokens(self) -> int:
@@ -23,17 +33,6 @@ class Meter:
     def add(self, count: Callable[[], int]) -> None:
         """The engine begins a generation; `count` tells its tokens so far, also after its end."""
         self._generations.append(count)
-
-
-@contextmanager
-def metered() -> Iterator[Meter]:
-    """What the engine is asked for within, and in tasks that begin within, is counted."""
-    meter = Meter()
-    token = _current.set(meter)
-    try:
-        yield meter
-    finally:
-        _current.reset(token)
 
 
 def current_meter() -> Meter | None:

@@ -89,7 +89,9 @@ class SharedTable:
         """The row of this name, made when it is first asked for."""
         if (row := self._rows.get(name)) is None:
             with self.locked():
-                row = self._rows[name] = Row(self._levels, self._numbers, self._place_of(name), self._process)
+                processes = 1 if self._file is None else PROCESSES
+                place = self._place_of(name)
+                row = self._rows[name] = Row(self._levels, self._numbers, place, self._process, processes)
         return row
 
     def _place_of(self, name: str) -> int:
@@ -104,13 +106,15 @@ class SharedTable:
 
 
 class Row:
-    """The numbers of one name."""
+    """The numbers of one name, in a table of so many processes."""
 
-    def __init__(self, levels: memoryview[float], numbers: memoryview[int], row: int, process: int) -> None:
+    def __init__(
+        self, levels: memoryview[float], numbers: memoryview[int], row: int, process: int, processes: int
+    ) -> None:
         self._levels = levels
         self._numbers = numbers
         self._buckets = row * _ROW // 8 + 1
-        self._all = slice(_in_use(row), _in_use(row) + PROCESSES)
+        self._all = slice(_in_use(row), _in_use(row) + processes)
         self._own = _in_use(row) + process
 
     def bucket(self, which: int) -> tuple[float, float]:

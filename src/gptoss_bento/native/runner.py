@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_bento.http.admission import RefusedError
-from gptoss_bento.http.meter import metered
+from gptoss_bento.http.meter import Meter
 from gptoss_bento.keys import Key
 from gptoss_bento.native.bell import QUEUE, Bell
 from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, until_available
@@ -419,7 +419,7 @@ class Runner:
         owner = run.claim.owner
         if not self.limits.of(owner).tokens_per_minute:
             return await self._generate(run, writer)
-        with metered() as meter:
+        with Meter() as meter:
             try:
                 return await self._generate(run, writer)
             finally:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from gptoss_bento.http.background import BackgroundTasks, after, left_behind
+from gptoss_bento.http.background import BackgroundTasks, LeftBehind, after
 
 
 async def test_each_request_knows_its_own_tasks() -> None:
     tasks = BackgroundTasks()
 
     async def request(name: str) -> list[str]:
-        with left_behind() as own:
+        with LeftBehind() as own:
             tasks[name] = asyncio.create_task(asyncio.sleep(0, name))
             await asyncio.sleep(0)
         return [await task for task in own]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gptoss_bento.http.meter import current_meter, metered
+from gptoss_bento.http.meter import Meter, current_meter
 
 
 async def generate(tokens: list[int]) -> None:
@@ -14,7 +14,7 @@ async def generate(tokens: list[int]) -> None:
 
 async def test_what_is_begun_within_is_counted_also_by_tasks_and_after_their_end() -> None:
     first, second = [0], [5]
-    with metered() as meter:
+    with Meter() as meter:
         await generate(first)
         await asyncio.create_task(generate(second))
     await generate([1000])
@@ -26,7 +26,7 @@ async def test_what_is_begun_within_is_counted_also_by_tasks_and_after_their_end
 
 async def test_requests_beside_each_other_do_not_mix() -> None:
     async def request(tokens: int) -> int:
-        with metered() as meter:
+        with Meter() as meter:
             await asyncio.sleep(0)
             await generate([tokens])
             return meter.tokens

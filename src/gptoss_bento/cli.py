@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -43,6 +44,7 @@ console = Console()
 
 ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, or the path of a .yaml file.")]
 ModelOption = Annotated[str | None, typer.Option(help="The model's name at --url; the first one, if not given.")]
+LengthOption = Annotated[int, typer.Option(help="Tokens of an answer on average: half to one and a half of it.", min=2)]
 
 
 @app.callback()
@@ -168,10 +170,11 @@ def bench(
         bool,
         typer.Option("--together", help="Starts each once, both at a time if there is room, and loads them in turn."),
     ] = False,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of an answer on average: half to one and a half of it.")] = 64,
+    max_tokens: LengthOption = 64,
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench.json"),
 ) -> None:
     """Measures this service against bare vLLM on the same arguments, in turn in one run, and prints the ratios."""
+    context.with_resource(_ended_in_order())
     if context.invoked_subcommand:
         _refuse_options_before(context)
         return
@@ -222,9 +225,13 @@ def bench_frontend(
     ] = "completions",
     rounds: Annotated[int, typer.Option(help="How often either server is measured; medians are compared.", min=1)] = 5,
     turns: Annotated[int, typer.Option(help="Turns of either server in each load of a round, added up.", min=1)] = 4,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of every answer.", min=8)] = 128,
-    requests: Annotated[int, typer.Option(help="Requests of every stream, one after the other.", min=1)] = 2,
+    max_tokens: LengthOption = 128,
+    requests: Annotated[int, typer.Option(help="Requests of a stream on average, one after the other.", min=1)] = 2,
     workers: Annotated[int, typer.Option(help="API processes of either server over its engine.", min=1)] = 1,
+    against: Annotated[
+        Literal["vllm", "one-worker"],
+        typer.Option(help="Bare vLLM with as many API servers, or this service with one worker."),
+    ] = "vllm",
     clients: Annotated[int, typer.Option(help="Processes that ask.", min=1)] = 2,
     step_ms: Annotated[
         float,
@@ -234,18 +241,20 @@ def bench_frontend(
 ) -> None:
     """Measures the HTTP side alone, on any machine: this service against bare vLLM's API server, without a model.
 
-    Both run vLLM's scheduler and engine core, with an executor that answers every step at once with random tokens. They
-    run at the same time and are loaded in turn. MAX_NUM_SEQS is the largest number of streams, unless it is set.
+    Or, with --against one-worker, what more workers bring. Both servers run vLLM's scheduler and engine core, with an
+    executor that answers every step at once with random tokens. They run at the same time and are loaded in turn.
+    MAX_NUM_SEQS is the largest number of streams, unless it is set.
     """
-    from gptoss_bento.bench.frontend import Shape, as_json, notes, rows
+    from gptoss_bento.bench.frontend import Baseline, Shape, as_json, notes, rows
 
-    shape = Shape(_numbers(streams), _routes(routes), max_tokens, requests, rounds, turns, workers, clients, step_ms)
+    asked = (_numbers(streams), _routes(routes), max_tokens, requests)
+    shape = Shape(*asked, rounds, turns, workers, clients, step_ms, Baseline(against))
 
     def keep(found: frontend.Measured) -> None:
         _save(output, as_json(found))
 
     found = _compare_frontends(profile, shape, keep)
-    _show_compared(rows(found))
+    _show_compared(rows(found), shape.against.server)
     for note in notes(found):
         console.print(note, soft_wrap=True)
 
@@ -259,8 +268,8 @@ def bench_guards(
     pairs: Annotated[int, typer.Option(help="Pairs of requests whose first token is timed.", min=1)] = 2000,
     streams: Annotated[int, typer.Option(help="Simultaneous requests of a load.", min=1)] = 32,
     rounds: Annotated[int, typer.Option(help="Pairs of loads.", min=1)] = 30,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of every answer of a load.", min=8)] = 128,
-    requests: Annotated[int, typer.Option(help="Requests of every stream, one after the other.", min=1)] = 4,
+    max_tokens: LengthOption = 128,
+    requests: Annotated[int, typer.Option(help="Requests of a stream on average, one after the other.", min=1)] = 4,
     clients: Annotated[int, typer.Option(help="Processes that ask.", min=1)] = 1,
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench-guards.json"),
 ) -> None:
@@ -319,10 +328,10 @@ def _save(output: Path, content: object) -> None:
     output.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _show_compared(rows: Sequence[Row]) -> None:
-    table = Table("figure", "gptoss-bento", "vLLM", "ratio", box=None)
+def _show_compared(rows: Sequence[Row], baseline: str = "vLLM") -> None:
+    table = Table("figure", "gptoss-bento", baseline, "ratio", box=None)
     for row in rows:
-        table.add_row(row.figure, _figure(row.ours, 1), _figure(row.bare, 1), _figure(row.ratio, 3))
+        table.add_row(row.figure, _figure(row.ours, 1), _figure(row.baseline, 1), _figure(row.ratio, 3))
     console.print(table)
 
 
@@ -354,6 +363,16 @@ def _refuse_options_before(context: typer.Context) -> None:
     ]
     if given:
         raise typer.BadParameter(f"{', '.join(given)} must come after {context.invoked_subcommand!r}.")
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM would end this process alone, and leave behind the servers that it started."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _compare(profile: str | None, runs: int, shape: Shape, together: bool) -> tuple[list[Run], list[Run]]:
@@ -405,7 +424,7 @@ def _compare_frontends(
     _do_without_model(max(shape.streams), shape.step_ms)
     settings, planned = _plan(profile)
     found = _prepare(settings, planned)
-    variables = _server_variables(profile, settings, planned, found) | {"API_WORKERS": str(shape.workers)}
+    variables = _server_variables(profile, settings, planned, found)
     with _job_store(settings) as store:
         name = planned.served_names.value[0]
         return frontend.compare(planned.argv(found.model), {**variables, **store}, name, shape, console.print, keep)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from gptoss_bento.bench import jobs as job_bench
 from gptoss_bento.bench.compare import Shape
 from gptoss_bento.bench.load import Load
 from gptoss_bento.bench.report import Run
-from gptoss_bento.bench.servers import Cpu, Memory
+from gptoss_bento.bench.servers import Cpu, Memory, RunningServer
 from gptoss_bento.bench.swarm import Heard, Route
 from gptoss_bento.doctor import examination
 from gptoss_bento.doctor.examination import Request
@@ -578,6 +580,32 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.run()
 
 
+def test_a_benchmark_that_is_told_to_end_ends_the_servers_it_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measure(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ended: list[bool] = []
+
+    @contextmanager
+    def started(*_: object) -> Iterator[RunningServer]:
+        try:
+            yield RunningServer("http://127.0.0.1:1/v1", 1.0, psutil.Process())
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    monkeypatch.setattr(servers, "started", started)
+    monkeypatch.setattr(job_bench, "measure", measure)
+    before = signal.getsignal(signal.SIGTERM)
+
+    result = invoke("bench", "jobs", "--output", str(tmp_path / "jobs.json"))
+
+    assert (result.exit_code, ended) == (128 + signal.SIGTERM, [True])
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 # bench frontend
 
 
@@ -609,11 +637,19 @@ def test_bench_frontend_gives_both_servers_the_executor_without_a_model(frontend
     assert os.environ["DISTRIBUTED_EXECUTOR_BACKEND"] == frontend.EXECUTOR
     assert "--max-num-seqs=300" in argv
     assert os.environ["MAX_NUM_SEQS"] == "300"
-    assert (variables["PROFILE"], variables["API_WORKERS"], name) == ("demo", "2", "gpt-oss-demo")
+    assert (variables["PROFILE"], name) == ("demo", "gpt-oss-demo")
     assert variables["JOB_STORE_URL"].startswith("sqlite:////")
     assert shape == frontend.Shape((8, 300), (Route.COMPLETIONS, Route.CHAT), rounds=3, workers=2)
+    assert "vLLM" in result.output
     assert ["output", "tokens/s,", "completions,", "64", "250.0", "250.0", "1.000"] in words(result)
     assert json.loads(output.read_text())["rows"][0]["ratio"] == 1
+
+
+def test_bench_frontend_compares_with_one_worker(frontends: Calls, tmp_path: Path) -> None:
+    result = invoke("bench", "frontend", "--against", "one-worker", "--output", str(tmp_path / "frontend.json"))
+
+    assert frontends.made[0][3].against is frontend.Baseline.ONE_WORKER
+    assert "one worker" in result.output
 
 
 def test_bench_frontend_keeps_the_batch_that_is_set(frontends: Calls, tmp_path: Path) -> None:

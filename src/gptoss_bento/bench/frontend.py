@@ -1,7 +1,7 @@
-"""The HTTP side alone: this service and bare vLLM's API server, each before vLLM's engine core without a model.
+"""The HTTP side alone: this service and another server, each before vLLM's engine core without a model.
 
-Both run at the same time and are loaded in turn, so that a slow minute of the machine meets both; the one that is not
-asked sleeps.
+The other one is bare vLLM's API server, or this service with one worker. Both run at the same time and are loaded in
+turn, so that a slow minute of the machine meets both; the one that is not asked sleeps.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from functools import partial
 from statistics import median
 from typing import Any
@@ -25,13 +26,24 @@ _WARM_UP_STREAMS = 16
 BUSY = 0.8  # of a client process's time, from which on it may be what is measured
 
 
+class Baseline(StrEnum):
+    """What this service is compared with."""
+
+    VLLM = "vllm"
+    ONE_WORKER = "one-worker"
+
+    @property
+    def server(self) -> str:
+        return {"vllm": BARE, "one-worker": "one worker"}[self.value]
+
+
 @dataclass(frozen=True)
 class Shape:
     """How much is asked of a server.
 
-    `workers` are API processes over one engine; `clients` are the processes that ask; `step_ms` is the time from
-    step to step of the engine, 0: as fast as it goes. A round gives either server each load in several `turns`, one
-    after the other, because the speed of a shared machine changes from second to second.
+    `workers` are API processes over one engine, bare vLLM's as well; `clients` are the processes that ask; `step_ms` is
+    the time from step to step of the engine, 0: as fast as it goes. A round gives either server each load in several
+    `turns`, one after the other, because the speed of a shared machine changes from second to second.
     """
 
     streams: tuple[int, ...] = (64, 256, 1024)
@@ -43,6 +55,7 @@ class Shape:
     workers: int = 1
     clients: int = 2
     step_ms: float = 0
+    against: Baseline = Baseline.VLLM
 
     def loads(self) -> list[tuple[Route, bool, int]]:
         """Route, whether it streams, and how many streams, in the order of the report."""
@@ -82,7 +95,7 @@ class Measured:
 
     shape: Shape
     ours: tuple[tuple[Load, ...], ...]
-    bare: tuple[tuple[Load, ...], ...]
+    baseline: tuple[tuple[Load, ...], ...]
 
 
 def compare(
@@ -97,7 +110,7 @@ def compare(
 
     Args:
         argv: vLLM's arguments as this service plans them, with `EXECUTOR`; bare vLLM gets the same.
-        variables: what both need in their environment.
+        variables: what both need in their environment, beside the number of workers.
         tell: is told what happens.
         keep: is given what there is after each round, so that a run that is broken off leaves its rounds.
 
@@ -105,26 +118,31 @@ def compare(
         EngineStartError: one of them did not start.
         BenchmarkError: a request failed.
     """
-    found: dict[str, list[tuple[Load, ...]]] = {OURS: [], BARE: []}
+    baseline = shape.against.server
+    found: dict[str, list[tuple[Load, ...]]] = {OURS: [], baseline: []}
     with ExitStack() as stack:
         clients = stack.enter_context(swarm(shape.clients))
         running = {}
-        for name, command in _commands(argv, shape.workers).items():
+        for name, (command, workers) in _servers(argv, shape).items():
             tell(f"starting {name}")
-            running[name] = stack.enter_context(servers.started(command, variables))
+            running[name] = stack.enter_context(servers.started(command, variables | {"API_WORKERS": str(workers)}))
         for server in running.values():
             _warm_up(server, model, clients, shape)
         for number in range(shape.rounds):
             tell(f"round {number + 1} of {shape.rounds}")
             for name, loads in _round(number, running, model, clients, shape).items():
                 found[name].append(loads)
-            measured = Measured(shape, tuple(found[OURS]), tuple(found[BARE]))
+            measured = Measured(shape, tuple(found[OURS]), tuple(found[baseline]))
             keep(measured)
     return measured
 
 
-def _commands(argv: Sequence[str], workers: int) -> dict[str, Callable[[int], list[str]]]:
-    return {OURS: servers.ours, BARE: partial(servers.bare_vllm, argv=argv, workers=workers)}
+def _servers(argv: Sequence[str], shape: Shape) -> dict[str, tuple[Callable[[int], list[str]], int]]:
+    """The command of either server, and the workers that our service is told to have."""
+    ours = (servers.ours, shape.workers)
+    if shape.against is Baseline.ONE_WORKER:
+        return {OURS: ours, shape.against.server: (servers.ours, 1)}
+    return {OURS: ours, BARE: (partial(servers.bare_vllm, argv=argv, workers=shape.workers), shape.workers)}
 
 
 def _warm_up(server: RunningServer, model: str, clients: Swarm, shape: Shape) -> None:
@@ -184,7 +202,7 @@ def summarize(server: str, route: Route, streaming: bool, streams: int, heard: H
 
 def rows(found: Measured) -> list[Row]:
     """One row per figure, in the order of the loads."""
-    return compared(map(_figures, found.ours), map(_figures, found.bare))
+    return compared(map(_figures, found.ours), map(_figures, found.baseline))
 
 
 def as_json(found: Measured) -> dict[str, Any]:
@@ -193,7 +211,7 @@ def as_json(found: Measured) -> dict[str, Any]:
         "rows": [asdict(row) for row in rows(found)],
         "shape": asdict(found.shape),
         OURS: _plain(found.ours),
-        BARE: _plain(found.bare),
+        found.shape.against.server: _plain(found.baseline),
     }
 
 
@@ -220,7 +238,7 @@ def _figures(loads: Sequence[Load]) -> Iterator[tuple[str, float]]:
 
 def notes(found: Measured) -> list[str]:
     """What must be known to read the table."""
-    busiest = max(load.client_busy for rounds in (found.ours, found.bare) for loads in rounds for load in loads)
+    busiest = max(load.client_busy for rounds in (found.ours, found.baseline) for loads in rounds for load in loads)
     told = [f"Medians of {len(found.ours)} rounds. A client process was busy for {busiest:.0%} of the time at most."]
     if busiest > BUSY:
         told.append("warning: the clients may be what was measured. Ask with more of them: --clients.")

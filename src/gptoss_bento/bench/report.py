@@ -23,14 +23,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: the median over all runs of either server, and that of the ratios ours / bare vLLM within a run.
+    """One figure: the median over all runs of either server, and that of the ratios ours / baseline within a run.
 
     A run measures both one after the other, so that what changes from run to run, the machine's speed, is not in it.
     """
 
     figure: str
     ours: float
-    bare: float | None
+    baseline: float | None
     ratio: float | None
 
 
@@ -43,9 +43,9 @@ def rows(ours: Sequence[Run], bare: Sequence[Run]) -> list[Row]:
     return compared(map(_figures, ours), map(_figures, bare))
 
 
-def compared(ours: Iterable[Figures], bare: Iterable[Figures]) -> list[Row]:
+def compared(ours: Iterable[Figures], baseline: Iterable[Figures]) -> list[Row]:
     """One row per figure. The n-th runs of both servers belong together."""
-    mine, theirs = _by_figure(ours), _by_figure(bare)
+    mine, theirs = _by_figure(ours), _by_figure(baseline)
     return [_row(figure, values, theirs.get(figure, [])) for figure, values in mine.items()]
 
 
@@ -65,9 +65,9 @@ def _by_figure(runs: Iterable[Figures]) -> dict[str, list[float]]:
     return figures
 
 
-def _row(figure: str, ours: Sequence[float], bare: Sequence[float]) -> Row:
-    ratios = [mine / other for mine, other in zip(ours, bare, strict=False) if other]
-    return Row(figure, median(ours), median(bare) if bare else None, median(ratios) if ratios else None)
+def _row(figure: str, ours: Sequence[float], baseline: Sequence[float]) -> Row:
+    ratios = [mine / other for mine, other in zip(ours, baseline, strict=False) if other]
+    return Row(figure, median(ours), median(baseline) if baseline else None, median(ratios) if ratios else None)
 
 
 def _figures(run: Run) -> Iterator[tuple[str, float]]:

@@ -90,7 +90,7 @@ def bare_vllm(port: int, argv: Sequence[str], workers: int = 1) -> list[str]:
         return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *argv, *address]
     model, *rest = argv
     words = ["serve", model.removeprefix("--model="), *rest, f"--api-server-count={workers}", *address]
-    return [sys.executable, "-m", "vllm.entrypoints.cli.main", *words]
+    return [sys.executable, "-m", "gptoss_bento.bench.vllm_command", *words]
 
 
 def free_port() -> int:

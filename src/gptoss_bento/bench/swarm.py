@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import cast
 from urllib.parse import urlsplit
 
-from gptoss_bento.bench.load import prompt
+from gptoss_bento.bench.load import lengths, prompt
 from gptoss_bento.errors import BenchmarkError
 
 _START_DELAY_S = 0.5  # so that all processes have connected when the first asks
@@ -47,7 +47,10 @@ class Route(StrEnum):
 
 @dataclass(frozen=True)
 class Ask:
-    """What every stream asks, one request after the other; `query` is that of the URL."""
+    """What is asked: `requests` times as many requests as there are streams; `query` is that of the URL.
+
+    `max_tokens` is what answers have on average, see `load.lengths`; in turn, each has as many.
+    """
 
     url: str
     model: str
@@ -58,16 +61,16 @@ class Ask:
     key: str | None = None
     query: str = ""
 
-    def body(self, text: str) -> bytes:
-        """Exactly `max_tokens` tokens, whatever they are."""
+    def body(self, text: str, tokens: int) -> bytes:
+        """Asks for exactly so many tokens, whatever they are."""
         question = {"prompt": text} if self.route is Route.COMPLETIONS else {"messages": [_message(text)]}
         stream = {"stream": True, "stream_options": {"include_usage": True}} if self.streaming else {}
-        length = {"max_tokens": self.max_tokens, "ignore_eos": True}
+        length = {"max_tokens": tokens, "ignore_eos": True}
         return json.dumps({"model": self.model, **question, **length, **stream}).encode()
 
-    def request(self, text: str) -> bytes:
+    def request(self, text: str, tokens: int) -> bytes:
         """The bytes that go over the connection."""
-        url, body = urlsplit(self.url), self.body(text)
+        url, body = urlsplit(self.url), self.body(text, tokens)
         target = f"{url.path}{self.route.path}" + (f"?{self.query}" if self.query else "")
         key = f"Authorization: Bearer {self.key}\r\n" if self.key else ""
         head = f"POST {target} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n{key}"
@@ -163,7 +166,8 @@ def _hear(ask: Ask, streams: int, start: float, number: int) -> Heard:
 
 async def _run(ask: Ask, streams: int, start: float, number: int) -> Heard:
     numbers = itertools.count(number * _MOST_REQUESTS)
-    requests = [[ask.request(prompt(next(numbers))) for _ in range(ask.requests)] for _ in range(streams)]
+    asked = lengths(streams * ask.requests, ask.max_tokens)
+    requests = [ask.request(prompt(next(numbers)), tokens) for tokens in asked]
     async with _connections(ask.url, streams) as connections:
         await asyncio.sleep(start - time.perf_counter())
         return await _all_streams(connections, requests, ask.streaming)
@@ -179,7 +183,8 @@ async def _run_in_turn(one: Ask, other: Ask, number: int) -> tuple[Heard, Heard]
     async with _connections(one.url, 1) as (connection,):
         for place in range(one.requests):
             for ask, heard in order if place % 2 == 0 else reversed(order):
-                await _stream(connection, [ask.request(prompt(next(numbers)))], ask.streaming, heard)
+                request = ask.request(prompt(next(numbers)), ask.max_tokens)
+                await _stream(connection, iter([request]), ask.streaming, heard)
     return order[0][1], order[1][1]
 
 
@@ -196,17 +201,18 @@ async def _connections(url: str, count: int) -> AsyncIterator[list[_Connection]]
         await asyncio.sleep(0)  # they close in the loop's next turn
 
 
-async def _all_streams(connections: list[_Connection], requests: list[list[bytes]], streaming: bool) -> Heard:
+async def _all_streams(connections: list[_Connection], requests: list[bytes], streaming: bool) -> Heard:
+    """Each stream takes the next request there is, so that all are busy until the last ones."""
     heard = Heard(started=time.perf_counter())
     before = time.process_time()
-    streams = zip(connections, requests, strict=True)
-    await asyncio.gather(*(_stream(connection, mine, streaming, heard) for connection, mine in streams))
+    left = iter(requests)
+    await asyncio.gather(*(_stream(connection, left, streaming, heard) for connection in connections))
     heard.cpu_s = time.process_time() - before
     heard.ended = time.perf_counter()
     return heard
 
 
-async def _stream(connection: _Connection, requests: list[bytes], streaming: bool, heard: Heard) -> None:
+async def _stream(connection: _Connection, requests: Iterator[bytes], streaming: bool, heard: Heard) -> None:
     for request in requests:
         started = time.perf_counter()
         answer = await connection.ask(request)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gptoss_bento.bench import frontend, servers
-from gptoss_bento.bench.frontend import Load, Measured, Shape, as_json, compare, notes, rows, summarize
+from gptoss_bento.bench.frontend import Baseline, Load, Measured, Shape, as_json, compare, notes, rows, summarize
 from gptoss_bento.bench.servers import Cpu
 from gptoss_bento.bench.swarm import Ask, Heard, Route
 
@@ -70,7 +70,7 @@ def test_what_there_is_is_kept_after_each_round(world: World) -> None:
     kept: list[Measured] = []
     found = compare(["--model=m"], {}, "m", SMALL, lambda _: None, kept.append)
 
-    assert [len(each.ours) for each in kept] == [len(each.bare) for each in kept] == [1, 2]
+    assert [len(each.ours) for each in kept] == [len(each.baseline) for each in kept] == [1, 2]
     assert kept[-1] == found
     assert len(world.commands) == 2
 
@@ -106,15 +106,24 @@ def test_both_servers_get_the_same_arguments_variables_and_workers(world: World)
     ours, bare = world.commands
     assert ours[2:5] == ["bentoml", "serve", "."]
     assert bare[3:7] == ["serve", "m", "--seed=1", "--api-server-count=3"]
-    assert world.variables == [{"PROFILE": "demo"}] * 2
+    assert world.variables == [{"PROFILE": "demo", "API_WORKERS": "3"}] * 2
+
+
+def test_several_workers_can_be_compared_with_one(world: World) -> None:
+    found = measure(replace(SMALL, against=Baseline.ONE_WORKER))
+
+    assert world.commands[0] == world.commands[1] == servers.ours(1)
+    assert [variables["API_WORKERS"] for variables in world.variables] == ["3", "1"]
+    assert {load.server for load in found.baseline[0]} == {"one worker"}
+    assert as_json(found).keys() == {"rows", "shape", "gptoss-bento", "one worker"}
 
 
 def test_all_rounds_are_kept(world: World) -> None:
     found = measure(replace(SMALL, routes=(Route.COMPLETIONS, Route.CHAT), clients=5))
 
-    assert [len(loads) for loads in found.ours] == [len(loads) for loads in found.bare] == [8, 8]
+    assert [len(loads) for loads in found.ours] == [len(loads) for loads in found.baseline] == [8, 8]
     assert {load.server for load in found.ours[0]} == {"gptoss-bento"}
-    assert {load.server for load in found.bare[0]} == {"vLLM"}
+    assert {load.server for load in found.baseline[0]} == {"vLLM"}
     assert world.processes == 5
 
 
@@ -159,7 +168,7 @@ def test_everything_goes_into_the_file() -> None:
     assert found["shape"]["workers"] == 3
     assert found["gptoss-bento"][0][0]["tokens_per_s"] == 250
     assert found["vLLM"][1][0]["streams"] == 64
-    assert found["rows"][0].keys() == {"figure", "ours", "bare", "ratio"}
+    assert found["rows"][0].keys() == {"figure", "ours", "baseline", "ratio"}
 
 
 def test_clients_that_were_the_bottleneck_are_told_of() -> None:

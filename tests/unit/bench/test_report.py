@@ -47,7 +47,7 @@ def test_the_medians_over_the_runs_count_and_the_ratio_is_that_within_a_run() ->
 
     found = {row.figure: row for row in rows(ours, bare)}["output tokens/s, 1 stream"]
 
-    assert (found.ours, found.bare, found.ratio) == (100, 200, 0.9)
+    assert (found.ours, found.baseline, found.ratio) == (100, 200, 0.9)
 
 
 def test_without_a_bare_server_there_is_no_ratio() -> None:
@@ -71,5 +71,5 @@ def test_the_json_holds_rows_with_ratios_and_all_runs() -> None:
 
     content = json.loads(json.dumps(as_json(ours, bare)))
 
-    assert content["rows"][0] == {"figure": "time to ready, s", "ours": 40, "bare": 40, "ratio": 1}
+    assert content["rows"][0] == {"figure": "time to ready, s", "ours": 40, "baseline": 40, "ratio": 1}
     assert content["runs"] == json.loads(json.dumps([asdict(one) for one in (*ours, *bare)]))

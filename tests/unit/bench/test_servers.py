@@ -68,7 +68,7 @@ def test_bare_vllm_gets_the_planned_arguments_and_the_port() -> None:
 def test_several_api_servers_of_vllm_are_started_as_its_command_does() -> None:
     words = servers.bare_vllm(3000, ["--model=m", "--enforce-eager"], workers=3)
 
-    assert words[2:6] == ["vllm.entrypoints.cli.main", "serve", "m", "--enforce-eager"]
+    assert words[2:6] == ["gptoss_bento.bench.vllm_command", "serve", "m", "--enforce-eager"]
     assert words[6:] == ["--api-server-count=3", "--host", "127.0.0.1", "--port", "3000"]
 
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from gptoss_bento import environment, hardware, plan_report
 from gptoss_bento.errors import ArtifactError, ConfigurationError, GptOssBentoError
 from gptoss_bento.goal import Goal
-from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.plan import OUTPUT_CHUNK, EnginePlan, make_plan
 from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
 from gptoss_bento.settings import Settings
 
@@ -459,7 +459,9 @@ def _server_variables(profile: str | None, settings: Settings, planned: EnginePl
     """What a server to be measured gets beside this process's variables. It listens on loopback and wants no key."""
     chosen = planned.profile if _chosen(profile, settings) == AUTOMATIC else _chosen(profile, settings)
     no_keys = dict.fromkeys(("API_KEY", "VLLM_API_KEY", "API_KEYS", "API_KEYS_FILE"), "")
-    return {"PROFILE": chosen, **no_keys, **planned.variables(found.vocabulary_dir)}
+    variables = planned.variables(found.vocabulary_dir)
+    del variables[OUTPUT_CHUNK]  # our choice for the HTTP side: the service makes it again, bare vLLM has its own
+    return {"PROFILE": chosen, **no_keys, **variables}
 
 
 def _figure(value: float | None, digits: int) -> str:

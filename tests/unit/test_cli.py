@@ -31,6 +31,7 @@ from gptoss_bento.doctor.examination import Request
 from gptoss_bento.doctor.finding import Finding, error, ok, warning
 from gptoss_bento.errors import AddressInUseError, ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
 from gptoss_bento.manifest import Manifest, Source
+from gptoss_bento.plan import OUTPUT_CHUNK
 from tests.fakes import H100, L4, Calls, machine
 from tests.server import REPOSITORY
 
@@ -428,6 +429,8 @@ def test_bench_compares_with_bare_vllm_on_the_same_arguments(monkeypatch: pytest
     assert "--model=/models/m" in argv
     assert variables["PROFILE"] == "demo"
     assert variables["TIKTOKEN_ENCODINGS_BASE"] == "/vocabulary"
+    assert variables["VLLM_NO_USAGE_STATS"] == "1"
+    assert OUTPUT_CHUNK not in variables, "bare vLLM has its own"
     assert (name, runs) == ("gpt-oss-demo", 2)
     assert ["output", "tokens/s,", "8", "streams", "99.0", "100.0", "0.990"] in words(result)
     rows = {row["figure"]: row["ratio"] for row in json.loads(output.read_text())["rows"]}

@@ -54,6 +54,10 @@ class EnginelessEngine:
     def exit_signal(self) -> int | None:
         return -(self._process.returncode or 0) or None if self._process else None
 
+    @property
+    def crashed(self) -> bool:
+        return self.dead
+
     def holds_response(self, _: str) -> bool:
         return False
 

@@ -206,6 +206,9 @@ class Worker:
             beating.cancel()
 
     async def _confirm_life(self, running: Engine, beating: asyncio.Task[None]) -> None:
+        if self._is_stopping:
+            self._hurry_if_lost(running)
+            return
         hangs = beating.exception() if beating.done() else None
         if not (running.dead or hangs) or (running.dead and not self.team.is_first):  # its owner says so for all
             return
@@ -216,6 +219,13 @@ class Worker:
             raise EngineDiedError("vLLM's engine process died while serving")
         running.cut_off(f"{hangs}. Try again.")
         raise hangs
+
+    def _hurry_if_lost(self, running: Engine) -> None:
+        """At a stop nothing needs to be waited for once the engine has crashed: no request can end any more."""
+        if running.crashed:
+            self.team.lose_engine()
+        if self.team.has_lost_engine:
+            self.drain.skip()
 
     @property
     def _is_stopping(self) -> bool:

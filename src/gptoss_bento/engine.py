@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import logging
+import signal
 import threading
 from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -73,9 +74,16 @@ class Engine:
     @property
     def exit_signal(self) -> int | None:
         """The signal that ended the engine's process, if one did; None too where another worker started it."""
+        return next((-code for code in self._exit_codes() if code < 0), None)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the engine's process ended, and not because it was told to; False where another worker started it."""
+        return any(code not in (0, -signal.SIGTERM, -signal.SIGINT) for code in self._exit_codes())
+
+    def _exit_codes(self) -> list[int]:
         manager = getattr(getattr(self.client.engine_core, "resources", None), "engine_manager", None)
-        codes = [process.exitcode or 0 for process in getattr(manager, "processes", [])]
-        return next((-code for code in codes if code < 0), None)
+        return [process.exitcode or 0 for process in getattr(manager, "processes", [])]
 
     async def answer(self) -> None:
         """Returns when the engine's loop has answered, between two steps of it: a sign of life."""

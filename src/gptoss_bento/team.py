@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 _LOOK_S = 0.25
 _LONGEST_PATH = 90  # of the folder; Linux allows 107 for a socket in it, and ZMQ and we need some for its name
 _SLOT = 8  # numbers of 8 bytes: each slot has a cache line of its own
-_PID, _STAGE, _CONNECTIONS, _JOBS, _FAILED = range(5)
+_PID, _STAGE, _CONNECTIONS, _JOBS, _FAILED, _ENGINE_CRASHED = range(6)
 
 
 class Stage(IntEnum):
@@ -94,6 +94,15 @@ class Team:
         """This worker has noted why the service ends. That stays to be seen when it has left, which may be at once."""
         self._set(_FAILED, 1)
         self.reach(Stage.STOPPING)
+
+    def lose_engine(self) -> None:
+        """The engine of this worker crashed. The others hear it from nobody else."""
+        self._set(_ENGINE_CRASHED, 1)
+
+    @property
+    def has_lost_engine(self) -> bool:
+        """Whether the engine of all workers crashed."""
+        return bool(self._get(0, _ENGINE_CRASHED))
 
     @property
     def all_ready(self) -> bool:

@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from gptoss_bento import app, environment, hardware, heartbeat, supervision
 from gptoss_bento.app import Worker
 from gptoss_bento.errors import ConfigurationError, EngineDiedError
 from gptoss_bento.startup import State
-from gptoss_bento.team import Stage, Team
+from gptoss_bento.team import Stage, Team, make_folder
 from tests.fakes import H100, Calls, machine
 
 
@@ -24,6 +26,7 @@ class FakeEngine:
     """As much of an engine as the watch asks for."""
 
     dead: bool = False
+    crashed: bool = False
     exit_signal: int | None = None
     frozen: bool = False
     unfinished_requests: int = 0
@@ -172,6 +175,26 @@ async def test_a_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Sig
         worker._stop(second, end)
         await asyncio.sleep(0.2)
         assert bool(end.made) is skips
+
+
+@pytest.mark.parametrize("crashed", [True, False])
+async def test_an_engine_that_crashes_ends_the_drain_of_all_workers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crashed: bool
+) -> None:
+    monkeypatch.setattr(supervision, "stop_service", Calls())
+    make_folder(tmp_path / "team", 2)
+    workers = [Worker(team=Team(index, 2, tmp_path / "team")) for index in range(2)]
+    engines = [FakeEngine(), FakeEngine()]
+    ends = [Calls(), Calls()]
+    async with AsyncExitStack() as stack:
+        for worker, engine, end in zip(workers, engines, ends, strict=True):
+            worker.startup.ready()
+            await stack.enter_async_context(worker.drain.offered(60, Busy()))
+            stack.callback(watch(worker, engine).cancel)
+            assert worker._stop(signal.SIGTERM, end) == 60
+        engines[0].dead, engines[0].crashed = True, crashed
+        await asyncio.sleep(2.2)
+        assert [bool(end.made) for end in ends] == [crashed, crashed]
 
 
 class Busy:

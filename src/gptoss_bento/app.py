@@ -15,7 +15,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from gptoss_bento import artifacts, death, engine, environment, hardware, supervision
+from gptoss_bento import artifacts, death, engine, environment, hardware, metric_files, supervision
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.drain import Drain
 from gptoss_bento.engine import Engine
@@ -121,7 +121,10 @@ class Worker:
         async with self._job_runner(settings) as jobs:  # jobs are accepted while the engine loads
             argv = await self._prepare(settings)
             timeout_s = settings.server.vllm_startup_timeout
-            async with engine.running(argv, self.startup, timeout_s, self.team) as running:
+            async with (
+                engine.running(argv, self.startup, timeout_s, self.team) as running,
+                metric_files.written_later(),
+            ):
                 self.engine, self._is_loading = running, False
                 self._log.release()
                 jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))

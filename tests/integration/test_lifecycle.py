@@ -310,7 +310,8 @@ def answers_spread_over_workers(served: ServedProcess, clients: list[httpx.Clien
 
 
 def metrics_add_up(clients: list[httpx.Client]) -> None:
-    """vLLM's and BentoML's, whichever worker is asked."""
+    """vLLM's and BentoML's, whichever worker is asked; each writes down what it counted twice a second."""
+    time.sleep(2)
     for client in clients:
         lines = client.get("/metrics").text.splitlines()
         ended = [line for line in lines if line.startswith("vllm:request_success_total")]

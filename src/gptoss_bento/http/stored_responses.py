@@ -25,7 +25,8 @@ from gptoss_bento.http.guard import body_refusal
 from gptoss_bento.native.json_text import encodable
 from gptoss_bento.settings import ServerSettings
 
-_NAMED = re.compile(r"/v1/responses/(?P<id>[^/]+)(?:/cancel)?")
+_ROUTE = "/v1/responses"
+_NAMED = re.compile(rf"{_ROUTE}/(?P<id>[^/]+)(?:/cancel)?")
 _PASSED_ON = b"x-gptoss-bento-passed-on"
 _OF_ONE_HOP = {b"connection", b"transfer-encoding", b"keep-alive"}
 _MADE_ANEW = {b"host", b"content-length"}
@@ -53,7 +54,7 @@ class StoredResponses:
         self._patience_s = settings.client_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or any(name == _PASSED_ON for name, _ in scope["headers"]):
+        if not _may_name_one(scope):  # nearly all there is
             await self._app(scope, receive, send)
             return
         try:
@@ -77,7 +78,7 @@ class StoredResponses:
     async def _named_response(self, scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
         """The id of the stored response that a request needs, and what gives its body again."""
         match = _NAMED.fullmatch(scope["path"])
-        if not match and (scope["path"] != "/v1/responses" or scope["method"] != "POST"):
+        if not match and (scope["path"] != _ROUTE or scope["method"] != "POST"):
             return None, receive
         body = await read_body(receive, self._largest_body, self._patience_s)
         return match["id"] if match else _previous(body), with_body(body, receive)
@@ -92,6 +93,12 @@ class StoredResponses:
                     if answer.status_code == httpx.codes.OK:
                         return other
         return None
+
+
+def _may_name_one(scope: Scope) -> bool:
+    if scope["type"] != "http" or not scope["path"].startswith(_ROUTE):
+        return False
+    return all(name != _PASSED_ON for name, _ in scope["headers"])
 
 
 def _client(socket: Path, timeout_s: float | None) -> httpx.AsyncClient:

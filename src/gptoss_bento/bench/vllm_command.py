@@ -6,6 +6,7 @@ The command looks up the version of an installed package "vllm" before it does a
 
 from __future__ import annotations
 
+import runpy
 from importlib import metadata
 
 _version = metadata.version
@@ -25,9 +26,7 @@ def version(distribution_name: str) -> str:
 def main() -> None:
     """Runs it with this process's arguments."""
     metadata.version = version
-    from vllm.entrypoints.cli.main import main as run  # slow
-
-    run()
+    runpy.run_module("vllm.entrypoints.cli.main", run_name="__main__")
 
 
 if __name__ == "__main__":

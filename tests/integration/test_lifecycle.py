@@ -103,9 +103,9 @@ def test_sigterm_under_load_drains_and_then_cuts_off(tmp_path: Path) -> None:
     with serve(tmp_path, environment) as served, httpx.Client(verify=NO_TLS) as client:
         served.wait_until_ready()
         assert_outputs_as_openai_has_them(served)
+        job_id = client.post(f"{served.url}/run", json=ENDLESS_JOB).json()["id"]  # has reached the engine before these
         streams = start_endless_streams(served, 6)
         short = start_streams(served, 1, max_tokens=40)
-        job_id = client.post(f"{served.url}/run", json=ENDLESS_JOB).json()["id"]
         wait_for_job(client, served, job_id, "IN_PROGRESS")
         with all_processes_end(served):
             served.terminate()

@@ -598,11 +598,11 @@ async def test_a_job_outlives_the_client_that_waits_for_it(waiting: httpx.AsyncC
     """And the OpenAI routes differ from it: there a client that leaves ends the generation."""
     await wait_for_running(waiting, 0, timeout_s=10)
     parameters = {"max_tokens": 200, "ignore_eos": True}
+    completed = (await waiting.get("/health")).json()["jobs"]["completed"]
     request = asyncio.create_task(waiting.post("/runsync", json={"input": {**PROMPT, "sampling_params": parameters}}))
     await wait_for_running(waiting, 1, timeout_s=10)
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)
-    completed = (await waiting.get("/health")).json()["jobs"]["completed"]
     async with asyncio.timeout(60):  # busy cores; a few seconds otherwise
         while (await waiting.get("/health")).json()["jobs"]["completed"] == completed:  # noqa: ASYNC110
             await asyncio.sleep(0.1)

@@ -31,6 +31,7 @@ from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine_clock import EngineClock
 from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
+from gptoss_bento.gathering import Gathering
 from gptoss_bento.harmony_repair import KINDS, repairing
 from gptoss_bento.http.background import BackgroundTasks
 from gptoss_bento.http.errors import name_parameter
@@ -251,13 +252,14 @@ def _start_errors() -> Iterator[None]:
 
 
 def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) -> AsyncLLM:
-    """A client that sets the engine's gauges beside the other workers' clients."""
+    """A client that sets the engine's gauges beside the other workers' clients, and shares the cores with them."""
     from vllm.v1.metrics.loggers import PrometheusStatLogger
 
     clock = EngineClock()
     PrometheusStatLogger._gauge_cls = clock.gauge()
     client = _start_client(args, config, **attached)
-    client.engine_core.get_output_async = clock.following(client.engine_core.get_output_async)
+    core = client.engine_core
+    core.get_output_async = Gathering(core.outputs_queue.empty).before(clock.following(core.get_output_async))
     return client
 
 

@@ -128,6 +128,14 @@ def test_gauges_take_the_time_of_the_engines_message() -> None:
     assert "if self.output_handler is not None:" in inspect.getsource(AsyncLLM._run_output_handler), "once"
 
 
+def test_what_the_engine_puts_out_waits_in_a_queue_that_can_be_looked_at() -> None:
+    """See gathering.py."""
+    client = importlib.import_module("vllm.v1.engine.core_client").AsyncMPClient
+    made, read = (inspect.getsource(method) for method in (client.__init__, client.get_output_async))
+    assert "self.outputs_queue = asyncio.Queue[" in made
+    assert "await self.outputs_queue.get()" in read
+
+
 def test_the_launched_engine_tells_who_manages_it() -> None:
     launch = importlib.import_module("vllm.v1.engine.utils").CoreEngineLaunch
     assert "engine_manager" in launch.__dataclass_fields__

@@ -140,7 +140,7 @@ class Worker:
                     jobs.detach()
                     await jobs.stop()  # while the engine can still be told to abort
                     if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
-                        await self.team.others_left()
+                        await self.team.others_left(lambda: self._hurry_if_lost(running))
                     running.cut_off(ABORTED)
                     await self.drain.heard()  # vLLM takes away what its application needs for an answer
 

@@ -368,7 +368,12 @@ def _refuse_options_before(context: typer.Context) -> None:
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
     """SIGTERM would end this process alone, and leave behind the servers that it started."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt their end
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
@@ -460,7 +465,8 @@ def _server_variables(profile: str | None, settings: Settings, planned: EnginePl
     chosen = planned.profile if _chosen(profile, settings) == AUTOMATIC else _chosen(profile, settings)
     no_keys = dict.fromkeys(("API_KEY", "VLLM_API_KEY", "API_KEYS", "API_KEYS_FILE"), "")
     variables = planned.variables(found.vocabulary_dir)
-    del variables[OUTPUT_CHUNK]  # our choice for the HTTP side: the service makes it again, bare vLLM has its own
+    if planned.environment[OUTPUT_CHUNK].origin == "default":  # the service plans it again, bare vLLM has its own
+        del variables[OUTPUT_CHUNK]
     return {"PROFILE": chosen, **no_keys, **variables}
 
 

@@ -2,25 +2,24 @@
 
 A worker that always finds a core free sends each token as soon as it is there. With two workers and an engine on two
 cores that is as many messages, which cost the cores what would have been tokens; one worker alone falls behind, sends
-more at a time, and gave 15 to 20 % more tokens/s (docs/performance.md). So a worker that has to wait for a core waits
-a little longer, for more to send; where there are cores enough nothing is changed.
+more at a time, and gave more tokens/s (docs/performance.md). So a worker that must often wait for a core waits a little
+longer, for more to send; where there are cores enough nothing is changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 _Message = TypeVar("_Message")
 
-_FACTOR = (
-    8  # pause for each second that the worker waited for a core: with 4, two workers in one piece stayed 2 % behind
-)
-_WEIGHT = 0.2  # of the newest wait in the mean
-_SHORTEST_S = 0.001
+_WITHOUT_CORE_S = 0.4  # the pause of a thread that does nothing but wait, were it not for the bound
 _LONGEST_S = 0.05
+_SHORTEST_S = 0.001
+_WEIGHT = 0.2  # of the newest share in the mean
 
 
 class CoreWait:
@@ -34,21 +33,33 @@ class CoreWait:
 
     def seconds(self) -> float:
         """Since the thread began; 0 where nobody counts (Linux, Documentation/scheduler/sched-stats)."""
-        return int(os.pread(self._file, 80, 0).split()[1]) / 1e9 if self._file is not None else 0.0
+        try:
+            return int(os.pread(self._file, 80, 0).split()[1]) / 1e9 if self._file is not None else 0.0
+        except (OSError, ValueError, IndexError):  # no reason to end a service
+            self._file = None
+            return 0.0
 
 
 class Gathering:
-    """Pauses in the reception of messages, as long as this thread waits for cores.
+    """Pauses in the reception of messages, the longer the more of its time this thread waits for a core.
 
     Args:
         is_empty: whether no message is there.
         waited_s: how long the thread has waited for a core in all; None: as `CoreWait` says.
+        clock: seconds.
     """
 
-    def __init__(self, is_empty: Callable[[], bool], waited_s: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        is_empty: Callable[[], bool],
+        waited_s: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._is_empty = is_empty
         self._waited_s = waited_s
-        self._known_s = self._mean_s = 0.0
+        self._clock = clock
+        self._looked: tuple[float, float] | None = None  # what had been waited, and when that was
+        self._share = 0.0
 
     def before(self, receive: Callable[[], Awaitable[_Message]]) -> Callable[[], Awaitable[_Message]]:
         """`receive`, with a pause before it if nothing is there; all that came meanwhile is received without one."""
@@ -62,10 +73,11 @@ class Gathering:
         return receive_gathered
 
     def _pause_s(self) -> float:
-        if self._waited_s is None:  # only here is it the thread that receives
-            self._waited_s = CoreWait().seconds
-            self._known_s = self._waited_s()
-        waited_s = self._waited_s()
-        self._mean_s += _WEIGHT * (waited_s - self._known_s - self._mean_s)
-        self._known_s = waited_s
-        return min(_LONGEST_S, _FACTOR * self._mean_s)
+        if self._waited_s is None:
+            self._waited_s = CoreWait().seconds  # here it is the thread that receives
+        waited, now = self._waited_s(), self._clock()
+        waited_before, before = self._looked or (waited, now)
+        self._looked = (waited, now)
+        share = max(0.0, waited - waited_before) / max(now - before, _SHORTEST_S)
+        self._share += _WEIGHT * (share - self._share)
+        return min(_LONGEST_S, _WITHOUT_CORE_S * self._share)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _WRITE_S = 0.5
 
@@ -65,4 +68,7 @@ def _delay(kind: Any, lock: AbstractContextManager[Any]) -> Callable[[], None]:
 async def _every(seconds: float, act: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        act()
+        try:
+            act()
+        except Exception:
+            logger.exception("writing metrics")

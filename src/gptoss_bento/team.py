@@ -180,9 +180,14 @@ class Team:
             task.cancel()
             await asyncio.wait((task,))
 
-    async def others_left(self) -> None:
-        """Waits until this worker is the last, for as long as the others need to end what they do."""
-        while any(self._is_there(index) for index in range(self.count) if index != self.index):  # noqa: ASYNC110
+    async def others_left(self, meanwhile: Callable[[], None]) -> None:
+        """Waits until this worker is the last, for as long as the others need to end what they do.
+
+        Args:
+            meanwhile: is called again and again.
+        """
+        while any(self._is_there(index) for index in range(self.count) if index != self.index):
+            meanwhile()
             await asyncio.sleep(_LOOK_S)
 
     def leave(self) -> None:

@@ -164,16 +164,18 @@ def test_an_engine_that_stays_frozen_ends_the_service(tmp_path: Path) -> None:
         assert json.loads(stream.last)["error"]["code"] == 503, stream.last
 
 
-def test_an_engine_that_crashes_during_a_stop_ends_the_streams_of_all_workers(tmp_path: Path) -> None:
-    """Without vLLM, whose client tells the engine's owner alone that it is gone."""
+@pytest.mark.parametrize("number", [1, 4])
+def test_an_engine_that_crashes_during_a_stop_ends_the_streams_of_all_workers(tmp_path: Path, number: int) -> None:
+    """Without vLLM, whose client tells the engine's owner alone that it is gone. He may have nothing to do any more."""
     (tmp_path / "t").mkdir()
     environment = {**DEMO, "API_WORKERS": "2", "DRAIN_TIMEOUT": "60", "TMPDIR": str(tmp_path / "t")}
     with serve(tmp_path, environment, service="tests.engineless_service:GptOss") as served:
         served.wait_until_ready()
-        streams = start_streams(served, 4, max_tokens=4000, model=FAKE_MODEL)
+        streams = start_streams(served, number, max_tokens=4000, model=FAKE_MODEL)
         with all_processes_end(served):
             served.terminate()
             served.wait_until("stopping", 3)
+            time.sleep(1)  # a worker without a stream has drained
             served.engine().kill()
             for stream in streams:
                 stream.thread.join(3)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -15,13 +16,6 @@ import pytest
 from gptoss_bento.gathering import CoreWait, Gathering
 
 _BUSY = "import os; os.sched_setaffinity(0, {int(__import__('sys').argv[1])}); print(flush=True)\nwhile True: pass"
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[Engine]:
-    engine = Engine()
-    yield engine
-    engine.end()
 
 
 class Engine:
@@ -52,21 +46,59 @@ class Engine:
         self._task.cancel()
 
 
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    yield engine
+    engine.end()
+
+
+@dataclass
+class Thread:
+    """Waits for a core for this share of its time."""
+
+    share: float = 0.0
+    waited: float = 0.0
+    now: float = 0.0
+    look_s: float = 0.01
+
+    def waited_s(self) -> float:
+        self.waited += self.share * self.look_s
+        return self.waited
+
+    def clock(self) -> float:
+        self.now += self.look_s
+        return self.now
+
+    def gathering(self, engine: Engine) -> Gathering:
+        return Gathering(engine.said.empty, self.waited_s, self.clock)
+
+
 async def test_without_a_wait_for_cores_each_word_is_received_as_it_comes(engine: Engine) -> None:
-    assert await engine.heard_at_once(Gathering(engine.said.empty, lambda: 0.0), looks=20) < 1.5
+    assert await engine.heard_at_once(Thread(share=0.001).gathering(engine), looks=20) < 1.5
 
 
 async def test_a_wait_for_cores_gathers_words(engine: Engine) -> None:
-    waited = count(0, 1)  # a second more at each look
     began = time.monotonic()
-    assert await engine.heard_at_once(Gathering(engine.said.empty, lambda: float(next(waited))), looks=10) > 3
+    assert await engine.heard_at_once(Thread(share=0.5).gathering(engine), looks=10) > 3
     assert time.monotonic() - began < 2, "no pause is longer than 50 ms"
 
 
 async def test_when_the_cores_are_free_again_the_pauses_end(engine: Engine) -> None:
-    waits = iter([0.0, 0.5, 1.0])
-    gathering = Gathering(engine.said.empty, lambda: next(waits, 1.0))
-    await engine.heard_at_once(gathering, looks=40)
+    thread = Thread(share=0.5)
+    gathering = thread.gathering(engine)
+    await engine.heard_at_once(gathering, looks=10)
+    thread.share = 0
+    await engine.heard_at_once(gathering, looks=30)
+    assert await engine.heard_at_once(gathering, looks=20) < 1.5
+
+
+async def test_what_a_thread_waited_in_an_idle_hour_makes_no_pause(engine: Engine) -> None:
+    """Its loop wakes some 20 times a second, and each time a core may take some microseconds to come."""
+    thread = Thread(share=20 * 50e-6, look_s=3600)
+    gathering = thread.gathering(engine)
+    await engine.heard_at_once(gathering, looks=2)
+    thread.look_s = 0.01
     assert await engine.heard_at_once(gathering, looks=20) < 1.5
 
 
@@ -75,7 +107,7 @@ async def test_an_error_comes_out_as_it_is() -> None:
         raise ConnectionError("engine")
 
     with pytest.raises(ConnectionError, match="engine"):
-        await Gathering(lambda: True, lambda: 0.0).before(receive)()
+        await Gathering(lambda: True).before(receive)()
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not count the wait")
@@ -101,9 +133,14 @@ def test_the_wait_for_a_core_is_that_of_this_thread() -> None:
     assert 0.05 < found[0] < 0.6
 
 
-def test_a_kernel_that_does_not_count_gives_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object) -> int:
-        raise FileNotFoundError
+@pytest.mark.parametrize("content", [None, b"", b"not available\n"])
+def test_a_kernel_that_does_not_count_gives_no_wait(monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
+    def opened(*_: object) -> int:
+        if content is None:
+            raise FileNotFoundError
+        return 1
 
-    monkeypatch.setattr(os, "open", missing)
-    assert CoreWait().seconds() == 0
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "pread", lambda *_: content)
+    wait = CoreWait()
+    assert (wait.seconds(), wait.seconds()) == (0, 0)

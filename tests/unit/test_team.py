@@ -11,6 +11,7 @@ import pytest
 
 from gptoss_bento.errors import ConfigurationError, WorkerDiedError
 from gptoss_bento.team import Stage, Team, make_folder
+from tests.fakes import Calls
 
 ENDED_PID = 2**22 + 1  # above any that Linux gives
 
@@ -202,15 +203,17 @@ async def test_work_is_given_up_in_order_when_another_dies(team: list[Team]) -> 
 async def test_the_owner_of_the_engine_is_the_last_to_end_it(team: list[Team]) -> None:
     all_reach(team, Stage.READY)
     team[0].reach(Stage.STOPPING)
-    waiting = asyncio.create_task(team[0].others_left())
+    looks = Calls(None)
+    waiting = asyncio.create_task(team[0].others_left(looks))
     team[1].leave()
     await asyncio.sleep(0.01)
     assert not waiting.done()
+    assert looks.made, "the engine may crash meanwhile, and the others hear it from its owner"
 
     team[2].enter(ENDED_PID)  # killed meanwhile
     async with asyncio.timeout(5):
         await waiting
-    await Team().others_left()
+    await Team().others_left(looks)
 
 
 def test_the_last_to_leave_removes_the_folder(team: list[Team], folder: Path) -> None:

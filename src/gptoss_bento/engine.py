@@ -259,7 +259,8 @@ def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) 
     PrometheusStatLogger._gauge_cls = clock.gauge()
     client = _start_client(args, config, **attached)
     core = client.engine_core
-    core.get_output_async = Gathering(core.outputs_queue.empty).before(clock.following(core.get_output_async))
+    gathering = Gathering(core.outputs_queue.empty, client.get_num_unfinished_requests)
+    core.get_output_async = gathering.before(clock.following(core.get_output_async))
     return client
 
 

@@ -18,7 +18,8 @@ _Message = TypeVar("_Message")
 
 _WITHOUT_CORE_S = 0.4  # the pause of a thread that does nothing but wait, were it not for the bound
 _LONGEST_S = 0.05
-_SHORTEST_S = 0.001
+_LONGEST_PER_REQUEST_S = 0.001  # few messages are not worth a pause
+_SHORTEST_S = 0.002
 _WEIGHT = 0.2  # of the newest share in the mean
 
 
@@ -45,6 +46,7 @@ class Gathering:
 
     Args:
         is_empty: whether no message is there.
+        requests: for how many the messages are.
         waited_s: how long the thread has waited for a core in all; None: as `CoreWait` says.
         clock: seconds.
     """
@@ -52,10 +54,12 @@ class Gathering:
     def __init__(
         self,
         is_empty: Callable[[], bool],
+        requests: Callable[[], int],
         waited_s: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._is_empty = is_empty
+        self._requests = requests
         self._waited_s = waited_s
         self._clock = clock
         self._looked: tuple[float, float] | None = None  # what had been waited, and when that was
@@ -80,4 +84,4 @@ class Gathering:
         self._looked = (waited, now)
         share = max(0.0, waited - waited_before) / max(now - before, _SHORTEST_S)
         self._share += _WEIGHT * (share - self._share)
-        return min(_LONGEST_S, _WITHOUT_CORE_S * self._share)
+        return min(_LONGEST_S, _LONGEST_PER_REQUEST_S * self._requests(), _WITHOUT_CORE_S * self._share)

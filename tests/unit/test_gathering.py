@@ -55,9 +55,10 @@ async def engine() -> AsyncIterator[Engine]:
 
 @dataclass
 class Thread:
-    """Waits for a core for this share of its time."""
+    """Waits for a core for this share of its time, and works for so many requests."""
 
     share: float = 0.0
+    requests: int = 100
     waited: float = 0.0
     now: float = 0.0
     look_s: float = 0.01
@@ -71,7 +72,7 @@ class Thread:
         return self.now
 
     def gathering(self, engine: Engine) -> Gathering:
-        return Gathering(engine.said.empty, self.waited_s, self.clock)
+        return Gathering(engine.said.empty, lambda: self.requests, self.waited_s, self.clock)
 
 
 async def test_without_a_wait_for_cores_each_word_is_received_as_it_comes(engine: Engine) -> None:
@@ -82,6 +83,10 @@ async def test_a_wait_for_cores_gathers_words(engine: Engine) -> None:
     began = time.monotonic()
     assert await engine.heard_at_once(Thread(share=0.5).gathering(engine), looks=10) > 3
     assert time.monotonic() - began < 2, "no pause is longer than 50 ms"
+
+
+async def test_one_stream_is_not_held_up(engine: Engine) -> None:
+    assert await engine.heard_at_once(Thread(share=0.9, requests=1).gathering(engine), looks=20) < 1.5
 
 
 async def test_when_the_cores_are_free_again_the_pauses_end(engine: Engine) -> None:
@@ -107,7 +112,7 @@ async def test_an_error_comes_out_as_it_is() -> None:
         raise ConnectionError("engine")
 
     with pytest.raises(ConnectionError, match="engine"):
-        await Gathering(lambda: True).before(receive)()
+        await Gathering(lambda: True, lambda: 1).before(receive)()
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not count the wait")

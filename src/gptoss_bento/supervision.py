@@ -120,8 +120,7 @@ def _quit_when_free(controller: Any) -> None:
 def _exit_as_noted(note: ExitNote, serving: bool) -> None:
     if serving:
         kill_processes()
-    for path in _remains():
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    _remove_remains()
     if (taken := note.take()) is None:
         return
     exit_code, cause = taken
@@ -129,10 +128,15 @@ def _exit_as_noted(note: ExitNote, serving: bool) -> None:
     os._exit(exit_code)
 
 
-def _remains() -> list[Path]:
-    """What workers that were killed could not remove."""
-    path = environment.exit_note_path()
-    return [found for found in path.parent.glob(f"{path.stem}*") if found != path] if path else []
+def _remove_remains() -> None:
+    """Removes what the service had in the folder for temporary files, but for the note."""
+    if (note := environment.exit_note_path()) is None:
+        return
+    for path in note.parent.glob(f"{note.stem}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != note:
+            path.unlink(missing_ok=True)
 
 
 def is_serving() -> bool:
@@ -188,6 +192,7 @@ def _explain(default: _ExceptHook) -> _ExceptHook:
             default(kind, error, trace)
             return
         _say(str(known), known.exit_code)
+        _remove_remains()
         os._exit(known.exit_code)
 
     return explain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,12 +23,16 @@ STOPPED = "gptoss-bento: stopped"
 
 def ended(folder: Path, variables: Mapping[str, str], port: int | None = None) -> tuple[int, str]:
     """The exit code, and the last words, of a start that must fail by itself."""
-    with serve(folder, variables, port=port) as served:
+    with (
+        tempfile.TemporaryDirectory() as temporary,  # pytest's folders have names too long for the workers' sockets
+        serve(folder, {**variables, "TMPDIR": temporary}, port=port) as served,
+    ):
         exit_code = served.wait_until_ended(150)  # two workers that import vLLM, on a busy machine
         before, *said = served.output().split(STOPPED)
         assert len(said) == 1, before[-3000:]
         words = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
         assert [line for line in words if str(served.port) in line] == []
+        assert list(Path(temporary).glob("gptoss-bento-*")) == []
         return exit_code, said[0]
 
 

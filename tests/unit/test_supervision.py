@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -176,6 +177,21 @@ def test_an_error_of_ours_ends_the_supervisor_in_one_line(exits: Calls, capsys: 
     assert exits.made == [(78,)]
     assert default.made == []
     assert capsys.readouterr().err == "gptoss-bento: stopped (exit code 78): There is no profile 'x'.\n"
+
+
+@pytest.mark.usefixtures("exits")
+def test_a_start_that_fails_leaves_nothing_of_the_service(note_path: Path) -> None:
+    ours = [note_path.with_suffix(suffix) for suffix in ("", ".metrics", ".limits")]
+    ours[0].mkdir()
+    ours[1].mkdir()
+    (ours[1] / "counter_1.db").touch()
+    ours[2].touch()
+    another = note_path.with_name("gptoss-bento-another.metrics")
+    another.mkdir()
+
+    supervision._explain(Calls())(OSError, OSError(errno.EADDRINUSE, "in use"), None)
+
+    assert [path for path in (*ours, another) if path.exists()] == [another]
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(2, "no such file"), KeyboardInterrupt()])

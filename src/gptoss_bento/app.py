@@ -20,7 +20,7 @@ from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.drain import Drain
 from gptoss_bento.engine import Engine
 from gptoss_bento.engine_errors import ABORTED
-from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError
+from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError, WorkerDiedError
 from gptoss_bento.hardware import Hardware
 from gptoss_bento.heartbeat import Heartbeat
 from gptoss_bento.http import accepting
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 0.5
 _LINES_SHOWN = 20
+_TOLD_S = 1.0
+"""After the engine's death the probes and `/health` say for so long what it died of."""
 
 
 class Worker:
@@ -101,10 +103,16 @@ class Worker:
         if self.drain.begun and number == signal.SIGINT:
             self.drain.skip()
         self._mark_stopping()
-        if not self._is_stopping:  # failed: there is nothing to wait for
-            end()
+        if not self._is_stopping:  # failed: there is nothing to wait for but those who ask why
+            self._end_when_told(end)
             return 0
         return self.drain.begin(end)
+
+    def _end_when_told(self, end: Callable[[], None]) -> None:
+        if self.startup.kind is None:  # the last line says it all
+            end()
+        else:
+            asyncio.get_running_loop().call_later(_TOLD_S, end)
 
     async def _serve(self) -> None:
         try:
@@ -119,30 +127,42 @@ class Worker:
     async def _run_engine(self) -> None:
         settings = self._load_settings()
         async with self._job_runner(settings) as jobs:  # jobs are accepted while the engine loads
-            argv = await self._prepare(settings)
-            timeout_s = settings.server.vllm_startup_timeout
-            async with (
-                engine.running(argv, self.startup, timeout_s, self.team) as running,
-                metric_files.written_later(),
-            ):
-                self.engine, self._is_loading = running, False
-                self._log.release()
-                jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
-                self.team.reach(Stage.READY)
-                self.startup.ready()
-                try:
-                    async with self.drain.offered(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
-                        await self._watch(running, settings.server.engine_stall_timeout)
-                except EngineDiedError as error:
-                    self._fail(error)  # at once: the probes say so, and the other workers wait for it
-                finally:
-                    self.team.reach(Stage.STOPPING)
-                    jobs.detach()
-                    await jobs.stop()  # while the engine can still be told to abort
-                    if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
-                        await self.team.others_left(lambda: self._hurry_if_lost(running))
-                    running.cut_off(ABORTED)
-                    await self.drain.heard()  # vLLM takes away what its application needs for an answer
+            try:
+                await self._serve_with_engine(settings, jobs)
+            except (EngineStartError, EngineDiedError) as error:
+                self._fail(error)
+                if not self._is_stopping:
+                    await asyncio.sleep(_TOLD_S)  # `/health` needs the jobs
+
+    async def _serve_with_engine(self, settings: Settings, jobs: Runner) -> None:
+        argv = await self._prepare(settings)
+        timeout_s = settings.server.vllm_startup_timeout
+        async with (
+            engine.running(argv, self.startup, timeout_s, self.team) as running,
+            metric_files.written_later(),
+        ):
+            self.engine, self._is_loading = running, False
+            self._log.release()
+            jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
+            self.team.reach(Stage.READY)
+            self.startup.ready()
+            try:
+                async with self.drain.offered(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
+                    await self._watch(running, settings.server.engine_stall_timeout)
+            except EngineDiedError as error:
+                self._fail(error)  # at once: the probes say so, and the other workers wait for it
+                raise
+            finally:
+                await self._wind_up(running, jobs)
+
+    async def _wind_up(self, running: Engine, jobs: Runner) -> None:
+        self.team.reach(Stage.STOPPING)
+        jobs.detach()
+        await jobs.stop()  # while the engine can still be told to abort
+        if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
+            await self.team.others_left(lambda: self._hurry_if_lost(running))
+        running.cut_off(ABORTED)
+        await self.drain.heard()  # vLLM takes away what its application needs for an answer
 
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
@@ -237,8 +257,9 @@ class Worker:
     def _fail(self, error: GptOssBentoError) -> None:
         if self.startup.state in (State.STOPPING, State.FAILED):
             return
-        signal_of_death = self.engine.exit_signal if self.engine else None
-        kind = death.classify(self._log.last(), signal_of_death)
+        if isinstance(error, WorkerDiedError) and (cause := supervision.noted_cause()):
+            error = WorkerDiedError(f"{error} {cause}")
+        kind = death.classify(self._log.recent(), self._signal_of_death(error))
         said = error
         error = death.explained(said, kind, self._log.cause())
         self.engine = None
@@ -248,6 +269,11 @@ class Worker:
             self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
         supervision.stop_service(error)
         self.team.fail()  # after the note: what others note then is only the consequence
+
+    def _signal_of_death(self, error: GptOssBentoError) -> int | None:
+        if self.engine:
+            return self.engine.exit_signal
+        return error.exit_signal if isinstance(error, EngineStartError) else None
 
 
 def find_team(profile: str | None, worker_number: int | None) -> Team:

@@ -64,6 +64,7 @@ _KINDS: tuple[tuple[Death, re.Pattern[str]], ...] = tuple(
 )
 _KILLED = Death("killed", "by the kernel for lack of memory, or by somebody; the kernel's log tells")
 _UNKNOWN = Death("unknown", "the engine's log is above")
+_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP)
 
 
 def classify(lines: Sequence[str], exit_signal: int | None = None) -> Death:
@@ -79,11 +80,17 @@ def classify(lines: Sequence[str], exit_signal: int | None = None) -> Death:
         for death, pattern in _KINDS:
             if pattern.search(line):
                 return death
+    if exit_signal in _FAULTS:
+        name = signal.Signals(exit_signal).name
+        return Death("crashed", f"{name}, a fault of native code; if it comes again, report it with the log")
     return _UNKNOWN
 
 
 def explained(error: GptOssBentoError, death: Death, cause: str | None) -> GptOssBentoError:
-    """The error with its cause, and with the exit code that fits: where the machine is at fault, no restart helps."""
+    """The error with its cause, and with the exit code that fits.
+
+    Where the machine is at fault no restart helps; after SIGKILL one may, also when it came during the start.
+    """
     if not isinstance(error, (EngineStartError, EngineDiedError)):
         return error
     text = str(error)
@@ -91,4 +98,6 @@ def explained(error: GptOssBentoError, death: Death, cause: str | None) -> GptOs
         text += f". Cause: {cause}"
     if death is not _UNKNOWN:
         text += f" [{death.name}: {death.remedy}]"
+    if death is _KILLED:
+        return EngineDiedError(text)
     return (MachineError if death.is_of_the_machine else type(error))(text)

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import logging
+import re
 import signal
 import threading
 from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace
@@ -240,6 +241,9 @@ def _start_client(args: Namespace, config: VllmConfig, **attached: Any) -> Async
         )
 
 
+_FAILED_BY_SIGNAL = re.compile(r"Failed core proc\(s\): \{[^}]*: -(\d+)")  # vLLM 0.32, v1/engine/utils.py
+
+
 @contextmanager
 def _start_errors() -> Iterator[None]:
     try:
@@ -248,7 +252,10 @@ def _start_errors() -> Iterator[None]:
         summary = _first_line(error)
         # vLLM then only points to its log, where app.py finds the cause.
         detail = "" if "root cause above" in summary else f": {summary}"
-        raise EngineStartError(f"vLLM's engine did not start{detail}") from error
+        failure = EngineStartError(f"vLLM's engine did not start{detail}")
+        if exit_code := _FAILED_BY_SIGNAL.search(str(error)):
+            failure.exit_signal = int(exit_code[1])
+        raise failure from error
 
 
 def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) -> AsyncLLM:

@@ -8,7 +8,7 @@
     ├── JobStoreError          75  the database of the jobs does not answer
     ├── MachineError           74  the disk is full, or a GPU is lost
     ├── EngineStartError       70  vLLM refused to start
-    ├── EngineDiedError        75  vLLM was serving and died or hangs, or a start took too long
+    ├── EngineDiedError        75  vLLM died while serving, hangs, was killed, or a start took too long
     ├── WorkerDiedError        75  a worker process was killed
     └── BenchmarkError          1  what was measured says nothing; `gptoss-bento bench` only
 
@@ -51,10 +51,12 @@ class EngineStartError(GptOssBentoError):
     """vLLM did not start with these arguments on this machine."""
 
     exit_code = 70
+    exit_signal: int | None = None
+    """The signal that ended the engine's process, if one did."""
 
 
 class EngineDiedError(GptOssBentoError):
-    """vLLM stopped while it was serving, or was not ready in time; a new start may help."""
+    """vLLM stopped while it was serving, was killed, or was not ready in time; a new start may help."""
 
     exit_code = 75
 

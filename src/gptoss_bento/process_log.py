@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 _KEPT_LINES = 200
+_RECENT_S = 300.0  # what was printed earlier is not what the engine died of
 _CHUNK_BYTES = 65536
 _LAST_WORDS_S = 1.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -35,7 +36,8 @@ class ProcessLog:
     """Passes everything written to stdout and stderr on, and remembers the end of it."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._lines: deque[tuple[float, str]] = deque(maxlen=_KEPT_LINES)
+        self._released = 0.0
         self._taps: list[_Tap] = []
 
     def tap(self) -> None:
@@ -45,8 +47,13 @@ class ProcessLog:
     def release(self) -> None:
         """From now on, only the children started meanwhile are seen; this process writes directly again.
 
-        A thread that passes on every line of the access log would take turns with the requests.
+        What was printed until now is not what the engine dies of later. A thread that passes on every line of the
+        access log would take turns with the requests.
         """
+        self._let_go()
+        self._released = time.monotonic()
+
+    def _let_go(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         for tap in self._taps:
@@ -54,7 +61,7 @@ class ProcessLog:
 
     def untap(self) -> None:
         """Passes the rest on and lets go. Called before the end, so that the last words are not lost."""
-        self.release()
+        self._let_go()
         deadline = time.monotonic() + _LAST_WORDS_S
         for tap in self._taps:  # ends as soon as no child holds the other end of the pipe
             tap.thread.join(max(0, deadline - time.monotonic()))
@@ -82,15 +89,20 @@ class ProcessLog:
 
     def add(self, line: str) -> None:
         """Remembers one line."""
-        self._lines.append(_ANSI.sub("", line.rstrip()))
+        self._lines.append((time.monotonic(), _ANSI.sub("", line.rstrip())))
 
     def last(self, count: int = _KEPT_LINES) -> list[str]:
         """The last lines, oldest first."""
-        return list(self._lines)[-count:]
+        return [line for _, line in self._lines][-count:]
+
+    def recent(self) -> list[str]:
+        """Those of the last minutes, and since `release` if that was called: in which a cause may be found."""
+        since = max(self._released, time.monotonic() - _RECENT_S)
+        return [line for at, line in self._lines if at >= since]
 
     def cause(self) -> str | None:
         """The last exception that was printed and that is not the consequence of another one."""
-        for line in reversed(self._lines):
+        for line in reversed(self.recent()):
             match = _EXCEPTION.search(line)
             if match and not any(word in line for word in _CONSEQUENCES):
                 return match[1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -42,6 +44,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _SERVING = ("serve", "serve-http")
 _LOOK_S = 0.05
+_NOTE_BYTES = 65536
+_LONGEST_CAUSE = 10_000  # characters, of which JSON makes six bytes at most
 
 
 class ExitNote:
@@ -55,20 +59,26 @@ class ExitNote:
         """The folder for metrics of the service whose note this is."""
         return self._path.with_suffix(".metrics")
 
+    def reserve(self) -> None:
+        """Takes the room that a note needs, so that it can be written when the disk is full."""
+        self._path.touch(mode=0o600)
+        self._path.write_bytes(b" " * _NOTE_BYTES)
+
     def write(self, error: GptOssBentoError) -> None:
         """The first cause stays; what follows from it is not written over it."""
-        if not self._path.exists():
-            unfinished = self._path.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps({"exit_code": error.exit_code, "cause": str(error)}))
-            unfinished.replace(self._path)
+        note = {"exit_code": error.exit_code, "cause": str(error)[:_LONGEST_CAUSE]}
+        with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not file.read().strip():
+                file.seek(0)
+                file.write(json.dumps(note).encode())
 
-    def take(self) -> tuple[int, str] | None:
-        """(exit code, cause), once."""
+    def read(self) -> tuple[int, str] | None:
+        """(exit code, cause), or None if there is none, or none that was finished."""
         try:
-            note = json.loads(self._path.read_text())
-        except FileNotFoundError:
+            note = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
             return None
-        self._path.unlink()
         return note["exit_code"], note["cause"]
 
 
@@ -87,7 +97,9 @@ def supervise(keep_metrics_in: Callable[[Path], None] = lambda _: None) -> None:
     note = ExitNote(environment.set_exit_note_path())
     keep_metrics_in(environment.metrics_folder() or note.metrics)
     serving = is_serving()
-    if serving:  # what a killed worker leaves behind becomes a child of this process, which ends it
+    if serving:
+        note.reserve()
+        # What a killed worker leaves behind becomes a child of this process, which ends it.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
         hear_every_stop()
     atexit.register(_exit_as_noted, note, serving)
@@ -120,22 +132,23 @@ def _quit_when_free(controller: Any) -> None:
 def _exit_as_noted(note: ExitNote, serving: bool) -> None:
     if serving:
         kill_processes()
+    said = note.read()
     _remove_remains()
-    if (taken := note.take()) is None:
+    if said is None:
         return
-    exit_code, cause = taken
+    exit_code, cause = said
     _say(cause, exit_code)
     os._exit(exit_code)
 
 
 def _remove_remains() -> None:
-    """Removes what the service had in the folder for temporary files, but for the note."""
+    """Removes what the service had in the folder for temporary files."""
     if (note := environment.exit_note_path()) is None:
         return
     for path in note.parent.glob(f"{note.stem}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path != note:
+        else:
             path.unlink(missing_ok=True)
 
 
@@ -177,7 +190,8 @@ def keeps_metrics_alone(team: Team) -> bool:
 
 
 def _say(cause: str, exit_code: int) -> None:
-    print(f"gptoss-bento: stopped (exit code {exit_code}): {cause}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # of a log on a full disk: the exit code must come all the same
+        print(f"gptoss-bento: stopped (exit code {exit_code}): {cause}", file=sys.stderr, flush=True)
 
 
 _ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
@@ -239,8 +253,18 @@ def stop_service(error: GptOssBentoError) -> None:
     if (path := environment.exit_note_path()) is None:  # not under BentoML's supervisor
         os.kill(os.getpid(), signal.SIGTERM)
         return
-    ExitNote(path).write(error)
+    try:
+        ExitNote(path).write(error)
+    except OSError:
+        logger.exception("the exit code will be 0 instead of %d", error.exit_code)
     os.kill(os.getppid(), signal.SIGTERM)
+
+
+def noted_cause() -> str | None:
+    """Why the service ends, if a worker has said so."""
+    path = environment.exit_note_path()
+    noted = ExitNote(path).read() if path else None
+    return noted and noted[1]
 
 
 OnStop = Callable[[int, Callable[[], None]], float]

@@ -138,11 +138,14 @@ def test_an_engine_that_hangs_is_noticed_and_one_that_dies_ends_the_service_with
         with all_processes_end(served):
             killed = time.monotonic()
             served.engine().kill()
+            health = wait_for_health_of_a_dead_engine(served)
             for stream in streams:
                 stream.thread.join(10)
             assert time.monotonic() - killed < 4
         assert served.process.returncode == 75
         assert "engine process died while serving [killed: " in stopped_lines(served)[0]
+    assert health["workers"]["unhealthy"] == 1
+    assert health["engine"]["cause_kind"] == "killed"
     for stream in streams:
         assert json.loads(stream.last)["error"]["code"] == 503, stream.last
     assert_all_complete(jobs, tmp_path)
@@ -191,8 +194,8 @@ def test_engine_that_dies_while_it_starts_ends_the_service(tmp_path: Path) -> No
         time.sleep(2)
         with all_processes_end(served):
             engine.kill()
-        assert served.process.returncode == 70
-        assert stopped_lines(served) != []
+        assert served.process.returncode == 75
+        assert "engine did not start [killed: " in stopped_lines(served)[0]
 
 
 def test_killed_worker_is_not_started_again_for_ever(tmp_path: Path) -> None:
@@ -457,6 +460,16 @@ def wait_for_status(served: ServedProcess, status: int, word: str, timeout_s: fl
             return
         time.sleep(0.1)
     raise AssertionError(f"/readyz is not {status} with {word!r} after {timeout_s} s")
+
+
+def wait_for_health_of_a_dead_engine(served: ServedProcess) -> dict[str, Any]:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        health: dict[str, Any] = httpx.get(f"{served.url}/health", verify=NO_TLS).json()
+        if health.get("engine", {}).get("status") == "failed":
+            return health
+        time.sleep(0.1)
+    raise AssertionError("/health does not say what the engine died of")
 
 
 def wait_for_job(client: httpx.Client, served: ServedProcess, job_id: str, status: str, timeout_s: float = 20) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from gptoss_bento import app, environment, hardware, heartbeat, supervision
 from gptoss_bento.app import Worker
-from gptoss_bento.errors import ConfigurationError, EngineDiedError
+from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError, WorkerDiedError
 from gptoss_bento.startup import State
 from gptoss_bento.team import Stage, Team, make_folder
 from tests.fakes import H100, Calls, machine
@@ -139,6 +139,35 @@ def test_a_killed_engine_is_told_from_one_that_failed(worker: Worker) -> None:
     assert worker.startup.kind == "killed"
 
 
+def test_a_warning_of_the_start_is_not_what_it_died_of_later(worker: Worker) -> None:
+    worker._log.add("WARNING cannot save the cache: OSError: [Errno 28] No space left on device")
+    worker._log.release()
+    worker.engine = FakeEngine(exit_signal=signal.SIGSEGV)  # type: ignore[assignment]
+    worker._fail(EngineDiedError("It died"))
+
+    assert worker.startup.kind == "crashed"
+    assert worker.startup.cause == (
+        "It died [crashed: SIGSEGV, a fault of native code; if it comes again, report it with the log]"
+    )
+
+
+def test_a_killed_start_may_be_tried_again(worker: Worker) -> None:
+    error = EngineStartError("vLLM's engine did not start")
+    error.exit_signal = signal.SIGKILL
+    worker._fail(error)
+
+    stopped: Any = supervision.stop_service
+    ((said,),) = stopped.made
+    assert (worker.startup.kind, said.exit_code) == ("killed", 75)
+
+
+def test_the_other_workers_say_what_the_first_one_noted(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "noted_cause", lambda: "It died of this.")
+    worker._fail(WorkerDiedError("API worker 1 cannot go on."))
+
+    assert worker.startup.cause == "API worker 1 cannot go on. It died of this."
+
+
 def test_a_wrong_setting_has_no_kind_of_death(worker: Worker) -> None:
     worker._log.add("OSError: No space left on device")
     worker._fail(ConfigurationError("wrong"))
@@ -158,12 +187,25 @@ def test_before_the_engine_runs_a_signal_ends_at_once(worker: Worker) -> None:
 
 
 def test_after_a_failure_a_signal_ends_at_once(worker: Worker) -> None:
-    worker._fail(EngineDiedError("It died"))
+    worker._fail(ConfigurationError("wrong"))
     end = Calls()
 
     assert worker._stop(signal.SIGTERM, end) == 0
     assert end.made == [()]
     assert worker.startup.state is State.FAILED
+
+
+async def test_after_the_engines_death_there_is_a_moment_to_ask_why(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_TOLD_S", 0.05)
+    worker._fail(EngineDiedError("It died"))
+    end = Calls()
+
+    assert worker._stop(signal.SIGTERM, end) == 0
+    assert end.made == []
+    await asyncio.sleep(0.1)
+    assert end.made == [()]
 
 
 @pytest.mark.parametrize(("second", "skips"), [(signal.SIGINT, True), (signal.SIGTERM, False)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -71,6 +72,17 @@ def test_the_last_exception_is_the_cause() -> None:
 def test_only_the_last_lines_are_kept() -> None:
     assert cause_of("RuntimeError: long ago", *["INFO request"] * 200) is None
     assert cause_of("RuntimeError: just now", *["INFO request"] * 199) == "RuntimeError: just now"
+
+
+def test_what_was_printed_minutes_ago_is_no_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ProcessLog()
+    log.add("OSError: earlier and handled")
+    began = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began + 301)
+    assert log.cause() is None
+    assert log.last() == ["OSError: earlier and handled"]
+    log.add("RuntimeError: boom")
+    assert log.cause() == "RuntimeError: boom"
 
 
 # Prints through a tap, lets go of it, tells the cause that it saw, and waits for its reader before it ends.

@@ -33,21 +33,22 @@ from gptoss_bento.errors import (
 from gptoss_bento.supervision import ExitNote
 from gptoss_bento.team import Team
 from tests.fakes import Calls
+from tests.full_disk import small_file_system
 
 # Exit note
 
 
-def test_a_note_is_taken_once(tmp_path: Path) -> None:
+def test_a_note_says_code_and_cause(tmp_path: Path) -> None:
     note = ExitNote(tmp_path / "note.json")
+    note.reserve()
+    assert note.read() is None
     note.write(EngineStartError("vLLM did not start"))
 
-    assert note.take() == (70, "vLLM did not start")
-    assert note.take() is None
-    assert list(tmp_path.iterdir()) == []
+    assert note.read() == (70, "vLLM did not start")
 
 
-def test_without_a_note_there_is_nothing_to_take(tmp_path: Path) -> None:
-    assert ExitNote(tmp_path / "note.json").take() is None
+def test_without_a_note_there_is_nothing_to_read(tmp_path: Path) -> None:
+    assert ExitNote(tmp_path / "note.json").read() is None
 
 
 def test_the_first_cause_stays(tmp_path: Path) -> None:
@@ -55,23 +56,28 @@ def test_the_first_cause_stays(tmp_path: Path) -> None:
     note.write(ConfigurationError("the cause"))
     note.write(EngineDiedError("its consequence"))
 
-    assert note.take() == (78, "the cause")
+    assert note.read() == (78, "the cause")
 
 
-def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path) -> None:
+    path = tmp_path / "note.json"
+    path.write_text('{"exit_code": 70, "cau')
+
+    assert ExitNote(path).read() is None
+
+
+@pytest.mark.parametrize("cause", ["vLLM did not start", "\0" * 100_000], ids=["short", "long"])
+def test_a_note_can_be_written_when_the_disk_is_full(tmp_path: Path, cause: str) -> None:
     note = ExitNote(tmp_path / "note.json")
+    with small_file_system(tmp_path) as disk:
+        note.reserve()
+        disk.fill(os.getpid())
+        note.write(MachineError(cause))
+        said = note.read()
 
-    def cut_off(path: Path, target: Path) -> Path:
-        assert json.loads(path.read_text()) == {"exit_code": 70, "cause": "cause"}
-        assert path.parent == target.parent  # a rename within one file system is one step
-        assert not target.exists()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        note.write(EngineStartError("cause"))
-
-    assert note.take() is None
+    assert said is not None
+    assert said[0] == 74
+    assert cause.startswith(said[1])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_each_error_has_its_exit_code(error: type[GptOssBentoError], exit_code: 
     note = ExitNote(tmp_path / "note.json")
     note.write(error("cause"))
 
-    assert note.take() == (exit_code, "cause")
+    assert note.read() == (exit_code, "cause")
 
 
 # The supervisor, as real processes
@@ -297,6 +303,22 @@ def test_a_worker_notes_the_cause_and_asks_the_supervisor_to_end(note_path: Path
 
     assert kill.made == [(os.getppid(), signal.SIGTERM)]
     assert json.loads(note_path.read_text()) == {"exit_code": 70, "cause": "cause"}
+
+
+def test_where_no_cause_can_be_noted_the_service_ends_all_the_same(
+    note_path: Path, kill: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    note_path.mkdir()
+    supervision.stop_service(EngineStartError("cause"))
+
+    assert kill.made == [(os.getppid(), signal.SIGTERM)]
+    assert caplog.messages == ["cause", "the exit code will be 0 instead of 70"]
+
+
+def test_a_worker_reads_what_another_one_noted(note_path: Path) -> None:
+    assert supervision.noted_cause() is None
+    ExitNote(note_path).write(EngineStartError("cause"))
+    assert supervision.noted_cause() == "cause"
 
 
 @pytest.mark.usefixtures("no_supervisor")

@@ -13,13 +13,14 @@ from gptoss_bento.keys import Key, KeysError, digest, read_keys, shared_keys
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 1.0  # how soon a change of the file counts
-_Stamp = tuple[int, int, int, int]
+_Stamp = tuple[int, ...]
 
 
 class KeyRing:
     """Finds whom a key belongs to. Every process has its own and looks at the file itself.
 
-    A file that cannot be read, or is wrong, changes nothing: the keys before it stay valid, and the log says why.
+    A file that cannot be read, or is wrong, changes nothing: the keys before it stay valid, and the log says why. One
+    that cannot be read is tried again at each look, for that may pass without a change of the file.
 
     Args:
         fixed: the keys that do not change.
@@ -39,7 +40,8 @@ class KeyRing:
         self._fixed = tuple(fixed)
         self._file = file
         self._clock = clock
-        self._stamp: _Stamp | None = None
+        self._stamp: _Stamp | None = None  # of what was read last
+        self._trouble: str | None = None  # with the file, as the log has it already
         self._look_at = 0.0
         self._take(self._fixed)
         self.is_open = not (fixed or file or closed)
@@ -70,19 +72,34 @@ class KeyRing:
         assert self._file is not None  # noqa: S101
         self._look_at = self._clock() + _LOOK_S
         stamp = _stamp(self._file)
-        if stamp == self._stamp:
+        if stamp is not None and stamp == self._stamp:
+            return
+        try:
+            text = self._file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            self._stamp = None  # even if it comes back as it was
+            if reason(error) != self._trouble:
+                self._log_trouble(error)
             return
         self._stamp = stamp
+        self._read(text)
+
+    def _read(self, text: str) -> None:
         try:
-            keys = (*self._fixed, *read_keys(self._file.read_text()))
+            keys = (*self._fixed, *read_keys(text))
             if problems := shared_keys(keys):
                 raise KeysError(problems)
-        except (OSError, UnicodeDecodeError, KeysError) as error:
-            logger.error("API_KEYS_FILE: %s; the keys before stay valid.", reason(error))
+        except KeysError as error:
+            self._log_trouble(error)
             return
-        if keys != self._keys:
+        if keys != self._keys or self._trouble:
             logger.info("API_KEYS_FILE: %d keys are valid now: %s", len(keys), ", ".join(key.name for key in keys))
+        self._trouble = None
         self._take(keys)
+
+    def _log_trouble(self, error: Exception) -> None:
+        self._trouble = reason(error)
+        logger.error("API_KEYS_FILE: %s; the keys before stay valid.", self._trouble)
 
     def _take(self, keys: tuple[Key, ...]) -> None:
         self._keys = keys
@@ -102,4 +119,4 @@ def _stamp(file: Path) -> _Stamp | None:
         seen = file.stat()
     except OSError:
         return None
-    return seen.st_mtime_ns, seen.st_size, seen.st_ino, seen.st_dev
+    return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino, seen.st_dev

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,8 +83,6 @@ def test_a_changed_file_counts_within_a_second(file: Path, clock: Clock, caplog:
 
 
 def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, clock: Clock) -> None:
-    import os
-
     ring = KeyRing((), file, clock=clock)
     seen = file.stat()
     other = file.with_name("other")
@@ -118,3 +119,84 @@ def test_a_key_of_the_file_that_is_also_a_fixed_one_is_trouble(file: Path, clock
     clock.now += 1
 
     assert names(ring, "listed", "first") == ["key-1", "alice"]
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Lets reads of files fail with this error, or succeed again."""
+    read = Path.read_text
+
+    def set_to(code: int | None) -> None:
+        def failing(_: Path) -> str:
+            raise OSError(code, os.strerror(code or 0))
+
+        monkeypatch.setattr(Path, "read_text", failing if code else read)
+
+    return set_to
+
+
+def test_a_change_that_could_not_be_read_is_read_later(
+    file: Path, clock: Clock, fail: Callable[[int | None], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = KeyRing((), file, clock=clock)
+    caplog.clear()
+    file.write_text("alice: {key: second}\n")
+    for code in (errno.EMFILE, errno.EMFILE, errno.ESTALE):
+        fail(code)
+        clock.now += 1
+        assert names(ring, "first", "second") == ["alice", None]
+    fail(None)
+    clock.now += 1
+    assert names(ring, "first", "second") == [None, "alice"]
+
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "API_KEYS_FILE: Too many open files; the keys before stay valid.",
+        "API_KEYS_FILE: Stale file handle; the keys before stay valid.",
+        "API_KEYS_FILE: 1 keys are valid now: alice",
+    ]
+
+
+def test_a_file_that_is_half_written_is_read_again(file: Path, clock: Clock) -> None:
+    ring = KeyRing((), file, clock=clock)
+    file.write_bytes("# ü\n".encode()[:3])
+    clock.now += 1
+    assert names(ring, "first") == ["alice"]
+    file.write_text("# ü\nalice: {key: second}\n", encoding="utf-8")
+    clock.now += 1
+    assert names(ring, "first", "second") == [None, "alice"]
+
+
+def test_rights_that_change_count_as_a_change(file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = KeyRing((), file, clock=clock)
+    reads: list[Path] = []
+    read = Path.read_text
+
+    def seen(path: Path) -> str:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_text", seen)
+    for _ in range(3):
+        clock.now += 1
+        ring.find("first")
+    assert not reads, "what did not change is not read"
+    file.chmod(0o400)
+    clock.now += 1
+    ring.find("first")
+    assert reads == [file]
+
+
+def test_a_file_that_comes_back_as_it_was_is_said_to_be_good_again(
+    file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = KeyRing((), file, clock=clock)
+    away = file.rename(file.with_name("away"))
+    for _ in range(3):
+        clock.now += 1
+        assert names(ring, "first") == ["alice"]
+    caplog.clear()
+    away.rename(file)
+    clock.now += 1
+    assert names(ring, "first") == ["alice"]
+    assert "1 keys are valid now: alice" in caplog.text

@@ -34,6 +34,7 @@ from tests.server import EXIT_LIMIT_S, MODEL, NO_TLS, ServedProcess, all_process
 pytestmark = pytest.mark.slow
 
 DEMO = {"PROFILE": "demo"}
+ENDS = ("200002", "200012")  # <|return|> and <|call|>, with which gpt-oss ends an answer
 ENDLESS_JOB = {"input": {"prompt": "Hello", "sampling_params": {"max_tokens": 4000, "ignore_eos": True}}}
 
 
@@ -287,15 +288,18 @@ def test_two_api_workers_share_one_engine_and_end_together(tmp_path: Path) -> No
         stored_responses_are_found(clients)
         jobs_are_everywhere(clients)
 
+        here, there = (client_of(served, clients, number) for number in (0, 1))
+        follower = start_follower(here, there)
         streams = start_endless_streams(served, 6)
         started = time.monotonic()
         with all_processes_end(served):
             served.workers()[1].kill()
         assert served.process.returncode == 75
         assert stopped_lines(served)[0].endswith("API worker 2 died without a word (killed, or out of memory).")
-        for stream in streams:
+        for stream in (follower, *streams):
             stream.thread.join(10)
         assert time.monotonic() - started < EXIT_LIMIT_S
+    assert json.loads(follower.last)["code"] == "503", "it was answered by the worker that was killed"
     told = [json.loads(stream.last)["error"]["code"] for stream in streams if '"error"' in stream.last]
     assert told, "those of the worker that was not killed hear why"
     assert set(told) == {503}
@@ -336,6 +340,36 @@ def stored_responses_are_found(clients: list[httpx.Client]) -> None:
         assert client.get("/v1/responses/resp_missing").status_code == 404
         follows = client.post("/v1/responses", json={**asked, "previous_response_id": first["id"]})
         assert follows.json()["previous_response_id"] == first["id"], follows.text
+
+
+def client_of(served: ServedProcess, clients: list[httpx.Client], number: int) -> httpx.Client:
+    """One whose connection that worker has."""
+    ports = {
+        c.raddr.port for c in served.workers()[number].net_connections() if c.raddr and c.laddr.port == served.port
+    }
+    own = (client.get("/livez").extensions["network_stream"].get_extra_info("client_addr") for client in clients)
+    return next(client for client, address in zip(clients, own, strict=True) if address[1] in ports)
+
+
+def start_follower(here: httpx.Client, there: httpx.Client) -> Stream:
+    """A stream asked for in one worker and answered by another, which has the response that it follows on."""
+    asked = {"model": MODEL, "input": "Hello", "max_output_tokens": 4}
+    first = there.post("/v1/responses", json=asked).json()["id"]
+    no_end = {"max_output_tokens": 4000, "logit_bias": dict.fromkeys(ENDS, -100)}
+    stream, began = Stream(), threading.Event()
+
+    def read() -> None:
+        body = {**asked, **no_end, "previous_response_id": first, "stream": True}
+        with suppress(httpx.HTTPError), here.stream("POST", "/v1/responses", json=body) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    stream.last = line.removeprefix("data: ")
+                    began.set()
+
+    stream.thread = threading.Thread(target=read, daemon=True)
+    stream.thread.start()
+    assert began.wait(60)
+    return stream
 
 
 def jobs_are_everywhere(clients: list[httpx.Client]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -17,10 +17,10 @@ from urllib.parse import quote
 
 import httpx
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
-from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.http.guard import body_refusal
 from gptoss_bento.native.json_text import encodable
 from gptoss_bento.settings import ServerSettings
@@ -32,6 +32,8 @@ _OF_ONE_HOP = {b"connection", b"transfer-encoding", b"keep-alive"}
 _MADE_ANEW = {b"host", b"content-length"}
 _STAYS_IN_QUERIES = "%&=+;:,/?@!$'()*[]"
 _ASK_TIMEOUT_S = 5.0
+_END_OF_EVENT = b"\n\n"
+_ENDED = "The worker that holds this response ended before its answer did. Try again."
 
 
 class StoredResponses:
@@ -116,39 +118,54 @@ def _previous(body: bytes) -> str | None:
 
 
 async def _pass_on(other: Path, headers: list[tuple[bytes, bytes]], scope: Scope, receive: Receive, send: Send) -> None:
-    """Does the request in another worker. When its client leaves, it ends there as well."""
+    """Does the request in another worker. When its client leaves, it ends there as well.
+
+    Raises:
+        BrokenStreamError: that worker has ended, before the answer or within it. http/edge.py says so.
+    """
     body = await Request(scope, receive).body()
     query = quote(scope["query_string"], safe=_STAYS_IN_QUERIES)
     path = quote(scope["path"]) + (f"?{query}" if query else "")
     async with _client(other, None) as client:
         asked = client.build_request(scope["method"], path, headers=headers, content=body)
-        tasks = asyncio.create_task(_relay(client, asked, send)), asyncio.create_task(_left(receive))
+        relay, left = asyncio.create_task(_relay(client, asked, send)), asyncio.create_task(_left(receive))
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((relay, left), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
+            for task in (relay, left):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(relay, left, return_exceptions=True)
+        if left not in done:
+            relay.result()  # raises what went wrong there
 
 
 async def _relay(client: httpx.AsyncClient, asked: httpx.Request, send: Send) -> None:
     try:
         answer = await client.send(asked, stream=True)
-    except httpx.TransportError:
-        reply = openai_error(HTTPStatus.SERVICE_UNAVAILABLE, "The worker that holds this response has ended.")
-        await reply({"type": "http"}, _never, send)
-        return
-    headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _OF_ONE_HOP]
-    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-    async for piece in answer.aiter_raw():
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _OF_ONE_HOP]
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+        async for piece in _pieces(answer):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except httpx.TransportError as error:
+        raise BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, _ENDED) from error
     await send({"type": "http.response.body"})
+
+
+async def _pieces(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes, of a stream only whole events: an error event after a part of one would belong to it."""
+    if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+        async for piece in answer.aiter_raw():
+            yield piece
+        return
+    rest = b""
+    async for piece in answer.aiter_raw():
+        events, end, rest = (rest + piece).rpartition(_END_OF_EVENT)
+        if end:
+            yield events + end
+    if rest:
+        yield rest
 
 
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _never() -> Message:
-    raise NotImplementedError  # an answer that is complete waits for nothing

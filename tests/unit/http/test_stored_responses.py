@@ -19,10 +19,12 @@ from starlette.types import ASGIApp
 
 from gptoss_bento.http.admission import Admission
 from gptoss_bento.http.background import BackgroundTasks
+from gptoss_bento.http.edge import Edge
 from gptoss_bento.http.guard import Guard
 from gptoss_bento.http.stored_responses import StoredResponses
 from gptoss_bento.settings import ServerSettings
 from tests.fakes import asgi_client
+from tests.unit.http.test_openai import is_openai_error
 
 
 @dataclass
@@ -202,3 +204,62 @@ async def test_a_client_that_leaves_ends_its_request_in_the_other_worker(workers
         await task
         await workers.there.left.wait()
     assert sent == []
+
+
+IS_THERE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+FOLLOWS = {"input": "x", "previous_response_id": "resp_1"}
+
+
+@pytest.fixture
+async def killed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[httpx.AsyncClient, list[bytes]]]:
+    """A worker beside one that holds every response, says the bytes of the list on its connections, and is killed."""
+    path, said = tmp_path_factory.mktemp("t") / "http-1", [IS_THERE]
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said.pop(0))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(say, path)
+    app = Edge(StoredResponses(FakeResponses("here").app(), lambda _: False, [path], SETTINGS), 60)
+    async with server, asgi_client(app) as client:
+        yield client, said
+
+
+@pytest.mark.parametrize("rest", [b"", b"9\r\ndata: 2\n\n", b"4\r\ndata\r\n", b"7\r\ndata: 2\r\n1\r\n\n\r\n"])
+async def test_a_stream_whose_worker_is_killed_ends_with_an_error_event(
+    killed: tuple[httpx.AsyncClient, list[bytes]], rest: bytes
+) -> None:
+    client, said = killed
+    said.append(STREAM + b"9\r\ndata: 1\n\n\r\n" + rest)
+
+    *events, last, nothing = (await client.post("/v1/responses", json=FOLLOWS)).text.split("\n\n")
+
+    assert events in (["data: 1"], ["data: 1", "data: 2"]), "none of them broken"
+    assert last.startswith('event: error\ndata: {"type": "error", "code": "503", "message": "The worker that holds')
+    assert nothing == ""
+
+
+async def test_a_worker_that_is_killed_before_it_answers_is_a_503(
+    killed: tuple[httpx.AsyncClient, list[bytes]],
+) -> None:
+    client, said = killed
+    said.append(b"")
+
+    reply = await client.post("/v1/responses", json=FOLLOWS)
+
+    assert is_openai_error(reply, 503, "The worker that holds this response")
+    assert int(reply.headers["retry-after"]) > 0
+
+
+async def test_an_answer_in_one_piece_whose_worker_is_killed_breaks_off(
+    killed: tuple[httpx.AsyncClient, list[bytes]],
+) -> None:
+    client, said = killed
+    said.append(WHOLE)
+
+    with pytest.raises(ConnectionResetError):  # uvicorn cuts the connection
+        await client.get("/v1/responses/resp_1")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import ClassVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
@@ -10,21 +13,35 @@ from starlette.types import Message, Receive
 ARRIVAL = "gptoss_bento.arrival"
 """Where a scope has its `Arrival`, if the connection told of it."""
 
-_DISCARDED_BYTES = 100_000_000  # of a body that is too large; then the client is cut off
+DISCARDED_BYTES = 100_000_000
+"""What is read of a body that nobody wants, so that its sender hears why; then it is cut off."""
 
 
-class BodyTooLargeError(Exception):
+class BodyRefusedError(Exception):
+    """A body that is not read to its end, with the answer to it. The message says why."""
+
+    status: ClassVar[HTTPStatus]
+    headers: Mapping[str, str] | None = None
+
+
+class BodyTooLargeError(BodyRefusedError):
     """413. The message names the limit."""
 
-    def __init__(self, limit: int) -> None:
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+    def __init__(self, limit: int, has_ended: bool) -> None:
         super().__init__(f"The body must have at most {limit} bytes.")
+        self.headers = None if has_ended else {"Connection": "close"}
 
 
-class BodyTooSlowError(Exception):
+class BodyTooSlowError(BodyRefusedError):
     """408. The message names the time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
 
     def __init__(self, within_s: float) -> None:
         super().__init__(f"The body must arrive within {within_s:g} s.")
+        self.headers = {"Connection": "close"}
 
 
 class Arrival:
@@ -37,7 +54,7 @@ class Arrival:
 
 
 async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arrival | None = None) -> bytes:
-    """The whole body. One that is too large is read on for a while, so that the client hears why.
+    """The whole body. One that is too large is read on, so that the client hears why, up to `DISCARDED_BYTES`.
 
     Args:
         receive: ASGI's.
@@ -62,7 +79,7 @@ async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arri
 async def _read(receive: Receive, limit: int) -> bytes:
     body = bytearray()
     size, more = 0, True
-    while more and size <= _DISCARDED_BYTES:
+    while more and size <= DISCARDED_BYTES:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
@@ -76,7 +93,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
         else:
             body.clear()
     if size > limit:
-        raise BodyTooLargeError(limit)
+        raise BodyTooLargeError(limit, has_ended=not more)
     return bytes(body)
 
 

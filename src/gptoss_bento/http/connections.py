@@ -2,19 +2,21 @@
 
 uvicorn 0.54 on httptools bounds neither the size of a request's head nor the time for it, and waits without end for a
 reader that does not read; its flow control holds the answer back meanwhile, so such a reader costs no memory, but its
-place in the engine.
+place in the engine. Its keep-alive timer ends with the first byte after an answer, also one that begins no request: a
+byte of a body that was answered unread, or an empty line.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+import math
+from collections.abc import Callable
 
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gptoss_bento.http.body import ARRIVAL, Arrival
+from gptoss_bento.http.body import ARRIVAL, DISCARDED_BYTES, Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -35,30 +37,43 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head_bytes = self._header_count = 0
-        self._fed = 0  # bytes given to the parser since the head began
+        self._is_in_head = True  # or before the first
+        self._fed = 0  # bytes given to the parser since the head began, or since the last answer ended
+        self._may_be_fed: float = self.max_head_bytes
         self._reading: asyncio.TimerHandle | None = None
-        self._head: asyncio.TimerHandle | None = self._in_time(self.transport.close)
+        self._waiting: asyncio.TimerHandle | None = self._in_time(self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
+        self._end_waiting()
         self._end_reading()
         super().connection_lost(exc)
 
-    # a head that is too large, or never ends
+    # no request: it has not begun, its head never ends or is too large, or what comes is the rest of one answered
 
     def data_received(self, data: bytes) -> None:
-        if self._head is not None and self._fed > self.max_head_bytes:
-            self.send_400_response("")
+        if self._fed > self._may_be_fed:
+            self._refuse_more()
             return
+        self._fed += len(data)
         super().data_received(data)
-        if self._head is not None:
-            self._fed += len(data)
+        if self._is_in_head and self._waiting is None:  # most heads come in one piece and need no timer
+            self._waiting = self._in_time(self._close)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._end_head()
+        self._end_waiting()
+        self._is_in_head = True
         self._head_bytes = self._header_count = self._fed = 0
-        self._head = self._in_time(self.transport.close)
+        self._may_be_fed = self.max_head_bytes
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._close()
+        elif self.cycle.response_complete and not self._is_in_head:  # no further one was sent ahead
+            self._fed, self._may_be_fed = 0, DISCARDED_BYTES
+            self._end_waiting()
+            self._waiting = self.loop.call_later(max(self.patience_s, self.timeout_keep_alive), self._close)
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -75,7 +90,9 @@ class BoundedConnection(HttpToolsProtocol):
             raise _HeadTooLargeError  # httptools makes its own error of it, which uvicorn answers
 
     def on_headers_complete(self) -> None:
-        self._end_head()
+        self._end_waiting()
+        self._is_in_head = False
+        self._may_be_fed = math.inf  # `read_body` counts
         self._arrival = self.scope[ARRIVAL] = Arrival()  # type: ignore[literal-required]
         super().on_headers_complete()
 
@@ -84,19 +101,33 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        too_large = self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS
-        if not too_large and self._fed <= self.max_head_bytes:
-            super().send_400_response(msg)
+        if self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS:
+            self._send_431_response()
             return
+        super().send_400_response(msg)
+        self._close()
+
+    def _refuse_more(self) -> None:
+        if self._is_in_head:
+            self._send_431_response()
+        else:
+            self._close()
+
+    def _send_431_response(self) -> None:
         text = b"The head of the request is too large."
         head = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
         self.transport.write(head + b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text))
-        self.transport.close()
+        self._close()
 
-    def _end_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+    def _close(self) -> None:
+        self.transport.close()
+        self._end_waiting()
+        self._waiting = self._in_time(self.transport.abort)  # closing waits for what was written to be read
+
+    def _end_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     # a reader that does not read
 
@@ -111,7 +142,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._in_time(self.transport.abort)  # closing waits for the rest to be read
+        self._close()
 
     def _give_up(self) -> None:
         logger.info("a client left its answer unread for %g s; its connection is cut", self.patience_s)
@@ -122,7 +153,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._reading.cancel()
             self._reading = None
 
-    def _in_time(self, end: Any) -> asyncio.TimerHandle:
+    def _in_time(self, end: Callable[[], None]) -> asyncio.TimerHandle:
         return self.loop.call_later(self.patience_s, end)
 
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gptoss_bento.http.admission import Admission, Grant, RefusedError, engine_rule, key_rules
 from gptoss_bento.http.authentication import key_of
 from gptoss_bento.http.background import LeftBehind, after
-from gptoss_bento.http.body import ARRIVAL, BodyTooLargeError, BodyTooSlowError, read_body, with_body
+from gptoss_bento.http.body import ARRIVAL, BodyRefusedError, read_body, with_body
 from gptoss_bento.http.caps import GENERATING, CapError, capped, looks_into_bodies
 from gptoss_bento.http.errors import openai_error
 from gptoss_bento.http.meter import Meter
@@ -54,7 +54,7 @@ class Guard:
         try:
             body = await read_body(receive, self._largest_body, self._patience_s, scope.get(ARRIVAL))
             answer = self._admitted(app, scope, body)
-        except (BodyTooLargeError, BodyTooSlowError) as error:
+        except BodyRefusedError as error:
             answer = body_refusal(error)
         except CapError as error:
             answer = openai_error(HTTPStatus.BAD_REQUEST, str(error), param=error.param)
@@ -79,11 +79,9 @@ class Guard:
         return _Call(app, body, self._admission.enter((self._engine_rule, *key_rules(key, streams=True))))
 
 
-def body_refusal(error: BodyTooLargeError | BodyTooSlowError) -> ASGIApp:
+def body_refusal(error: BodyRefusedError) -> ASGIApp:
     """The answer to a body that is not read."""
-    if isinstance(error, BodyTooLargeError):
-        return openai_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
-    return openai_error(HTTPStatus.REQUEST_TIMEOUT, str(error), headers={"Connection": "close"})
+    return openai_error(error.status, str(error), headers=error.headers)
 
 
 def _capped(path: str, body: bytes, key: Key) -> bytes:

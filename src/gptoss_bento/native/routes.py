@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.http.admission import RefusedError
 from gptoss_bento.http.authentication import key_of
-from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError
+from gptoss_bento.http.body import BodyRefusedError
 from gptoss_bento.http.body import read_body as read_asgi_body
 from gptoss_bento.http.paths import is_openai_path
 from gptoss_bento.keys import Key
@@ -47,7 +47,7 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 class HttpError(Exception):
     """An answer that is no success."""
 
-    def __init__(self, status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
@@ -186,12 +186,12 @@ def opened(runner: Runner | None) -> Runner:
     return runner
 
 
-def error_response(status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> Response:
+def error_response(status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error as RunPod's SDKs read it: `error` is a text."""
     return _json(dumps({"error": message}), status, headers)
 
 
-def _json(text: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _json(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(text.encode(), status, headers, media_type="application/json")
 
 
@@ -301,10 +301,8 @@ async def read_body(request: Request, limit: int, within_s: float) -> bytes:
     """The body, whatever its type says."""
     try:
         return await read_asgi_body(request.receive, limit, within_s)
-    except BodyTooLargeError as error:
-        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
-    except BodyTooSlowError as error:
-        raise HttpError(HTTPStatus.REQUEST_TIMEOUT, str(error), {"Connection": "close"}) from None
+    except BodyRefusedError as error:
+        raise HttpError(error.status, str(error), error.headers) from None
 
 
 @dataclass(frozen=True)

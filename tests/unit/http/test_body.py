@@ -34,12 +34,13 @@ async def test_a_body_is_put_together(pieces: list[bytes]) -> None:
 
 @pytest.mark.parametrize("pieces", [[b"four"], [b"thr", b"ee"], [b"a", b"b", b"c", b"d"]])
 async def test_a_body_that_is_too_large_is_counted_as_it_comes(pieces: list[bytes]) -> None:
-    with pytest.raises(BodyTooLargeError, match="at most 3 bytes"):
+    with pytest.raises(BodyTooLargeError, match="at most 3 bytes") as refused:
         await read_body(arriving(*pieces), 3, 1)
+    assert refused.value.headers is None  # the connection can be used again
 
 
 async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "_DISCARDED_BYTES", 1000)
+    monkeypatch.setattr(body, "DISCARDED_BYTES", 1000)
     got = 0
 
     async def receive() -> Message:
@@ -47,9 +48,10 @@ async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.Monke
         got += 100
         return {"type": "http.request", "body": b"x" * 100, "more_body": True}
 
-    with pytest.raises(BodyTooLargeError):
+    with pytest.raises(BodyTooLargeError) as refused:
         await read_body(receive, 10, 1)
     assert got == 1100
+    assert refused.value.headers == {"Connection": "close"}
 
 
 async def test_a_body_that_never_ends_is_given_up() -> None:

@@ -32,11 +32,14 @@ async def answer(_: Scope, __: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp = answer) -> AsyncIterator[int]:
-    """The port of a server."""
-    config = uvicorn.Config(app, http=BoundedConnection, lifespan="off", log_config=None, timeout_keep_alive=1)
+async def served(app: ASGIApp = answer, keep_alive_s: float = 1, buffered: int = 0) -> AsyncIterator[int]:
+    """The port of a server, whose system keeps so many bytes of answers, or as many as it likes."""
+    config = uvicorn.Config(app, http=BoundedConnection, lifespan="off", log_config=None)
+    config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]  # a loop takes fractions too
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
+    if buffered:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffered)
     task = asyncio.create_task(server._serve([listening]))
     try:
         yield listening.getsockname()[1]
@@ -130,6 +133,74 @@ async def test_what_is_not_http_is_still_a_400() -> None:
 async def test_a_head_that_never_ends_is_not_waited_for(beginning: bytes) -> None:
     async with served() as port, asyncio.timeout(2):
         assert await talk(port, beginning) == b""
+
+
+POST = b"POST / HTTP/1.1\r\nhost: a\r\n"
+TOLD = b"content-length: 1000000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "further"),
+    [
+        pytest.param(POST + TOLD, b"x", id="one byte of its body"),
+        pytest.param(POST + b"transfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n", id="one chunk of its body"),
+        pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\r\n", id="an empty line"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 6])
+async def test_what_begins_no_request_does_not_hold_the_connection(request_: bytes, further: bytes, count: int) -> None:
+    async with served(keep_alive_s=PATIENCE_S) as port, asyncio.timeout(5 * PATIENCE_S):
+        answered = await talk(port, request_, *[further] * count, pause_s=PATIENCE_S / 4)
+    assert answered.count(b"HTTP/1.1 200 ") == 1
+
+
+async def test_a_body_that_was_answered_unread_may_end_and_another_request_follow() -> None:
+    body = [b"x" * 100_000] * 10
+    async with served() as port:
+        assert (await talk(port, POST + TOLD, b"", *body, GET + b"\r\n", pause_s=0.01)).count(b"ok") == 2
+
+
+async def test_of_a_body_that_was_answered_unread_so_much_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "DISCARDED_BYTES", 10_000)
+    monkeypatch.setattr(BoundedConnection, "patience_s", 60)
+    async with served(keep_alive_s=60) as port, asyncio.timeout(5):
+        assert (await talk(port, POST + TOLD, *[b"x" * 5_000] * 5, pause_s=0.02)).count(b"ok") == 1
+
+
+async def test_a_connection_that_is_idle_is_kept_as_long_as_the_server_says() -> None:
+    one = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+    async with served() as port:
+        assert (await talk(port, one, GET + b"\r\n", pause_s=2 * PATIENCE_S)).count(b"ok") == 2
+
+
+@pytest.mark.parametrize("more", [b"", b"nonsense\r\n\r\n"])
+async def test_a_connection_that_is_closed_does_not_wait_for_its_last_words_to_be_read(more: bytes) -> None:
+    """What waits is too little for uvicorn to pause for."""
+
+    async def long_answer(_: Scope, __: Receive, send: Send) -> None:
+        close = [] if more else [(b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": close})
+        await send({"type": "http.response.body", "body": b"x" * 50_000})
+
+    async with served(long_answer, buffered=1) as port, client_with_little_room(port) as (reader, writer):
+        writer.write(POST + b"\r\n")
+        await asyncio.sleep(PATIENCE_S / 2)
+        writer.write(more)
+        await asyncio.sleep(3 * PATIENCE_S)
+        async with asyncio.timeout(5):
+            assert len(await reader.read()) < 50_000
+
+
+@asynccontextmanager
+async def client_with_little_room(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """It buffers nothing to speak of of what it does not read."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=client, limit=1)
+    yield reader, writer
+    writer.close()
 
 
 async def test_a_request_may_take_as_long_as_it_takes() -> None:

@@ -57,6 +57,7 @@ class NewJob:
     ttl_ms: int
     result_ttl_ms: int
     owner: str | None = None  # the name of the key it came with
+    key_limits: str | None = None  # which that key had then: JSON text
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Job:
     delivered: int
     refused: bool = False  # FAILED because of its input: the same input fails again
     owner: str | None = None  # the name of the key it came with
+    key_limits: str | None = None  # which that key had then: JSON text
 
     def body(self, items: Sequence[str] = ()) -> str:
         """The job object of `/status`, one line of JSON. `items` are the JSON texts of the output."""
@@ -110,4 +112,5 @@ class Claim:
     execution_timeout_ms: int
     expires_at: int
     owner: str | None = None
+    key_limits: str | None = None
     has_webhook: bool = False

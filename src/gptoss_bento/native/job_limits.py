@@ -10,6 +10,8 @@ from gptoss_bento.http.admission import Admission, key_rules
 from gptoss_bento.http.caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.keys import Key, KeyLimits
+from gptoss_bento.native.job import Claim, Job
+from gptoss_bento.native.json_text import loads
 from gptoss_bento.native.payload import TOKENIZE, EngineRequest, InputError, Models, engine_request
 from gptoss_bento.settings import ServerSettings
 
@@ -18,7 +20,11 @@ _HARMLESS = frozenset({TOKENIZE, "/detokenize", f"{MESSAGES}/count_tokens"})
 
 @dataclass(frozen=True)
 class JobLimits:
-    """The limits of the keys that jobs came with. A job remembers its key's name; by it the limits of today count."""
+    """The limits of the keys that jobs came with. A job remembers its key's name; by it the limits of today count.
+
+    It also remembers the limits themselves, in the store, where every worker finds them after any restart: those of
+    a key that was removed meanwhile are known from nowhere else, and its jobs must not run without.
+    """
 
     keys: KeyRing = field(default_factory=KeyRing)
     admission: Admission = field(default_factory=Admission)
@@ -32,16 +38,28 @@ class JobLimits:
         if rules := key_rules(key, streams=False):
             self.admission.enter(rules).leave()
 
-    def of(self, owner: str | None) -> KeyLimits:
-        """What jobs of this owner may have."""
-        key = self.keys.named(owner) if owner else None
-        return key.limits if key else KeyLimits()
+    def of(self, job: Job | Claim) -> KeyLimits:
+        """What a job may have; nothing bounds it where there are no keys any more."""
+        if job.owner is None or self.keys.is_open:
+            return KeyLimits()
+        key = self.keys.named(job.owner)
+        return key.limits if key else _limits(job.key_limits)
 
     def charge(self, owner: str | None, tokens: int) -> None:
         """A job of this owner has cost so many tokens."""
         key = self.keys.named(owner) if owner else None
         if rules := key_rules(key, streams=False):
             self.admission.charge(rules, tokens)
+
+
+def limits_text(key: Key | None) -> str | None:
+    """The limits of a key, as a job remembers them."""
+    return key.limits.model_dump_json(exclude_none=True) if key and key.limits != KeyLimits() else None
+
+
+def _limits(text: str | None) -> KeyLimits:
+    # Not validated: another version may have written it, and a job that cannot be read could not even end.
+    return KeyLimits.model_construct(**loads(text)) if text else KeyLimits()
 
 
 def limited_request(

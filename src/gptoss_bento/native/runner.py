@@ -20,7 +20,7 @@ from gptoss_bento.native.bell import QUEUE, Bell
 from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, until_available
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Job, NewJob, Status
-from gptoss_bento.native.job_limits import JobLimits
+from gptoss_bento.native.job_limits import JobLimits, limits_text
 from gptoss_bento.native.json_text import dumps, shown
 from gptoss_bento.native.metrics import job_gauges
 from gptoss_bento.native.output import EngineError, EngineUnavailableError
@@ -181,6 +181,7 @@ class Runner:
             ttl_ms=policy.ttl_ms,
             result_ttl_ms=kept,
             owner=key.name if key else None,
+            key_limits=limits_text(key),
         )
         with self._refusing():  # in a task of its own: a job that is in the store has a run, whoever hangs up
             return await asyncio.shield(self._spawn(self._accept(new, key.limits.jobs if key else None)))
@@ -278,7 +279,7 @@ class Runner:
         """
         self.limits.admit(key)
         found = await self.store.get(job_id)
-        most_of_owner = self.limits.of(found.owner).jobs if found else None
+        most_of_owner = self.limits.of(found).jobs if found else None
         with self._refusing():
             job, again = await self.store.retry(job_id, self.settings.max_queue_size, most_of_owner)
         self._to_run()
@@ -416,14 +417,13 @@ class Runner:
 
     async def _metered(self, run: _Run, writer: ItemWriter) -> _Outcome:
         """Runs the engine, and charges the job's owner where that matters."""
-        owner = run.claim.owner
-        if not self.limits.of(owner).tokens_per_minute:
+        if not self.limits.of(run.claim).tokens_per_minute:
             return await self._generate(run, writer)
         with Meter() as meter:
             try:
                 return await self._generate(run, writer)
             finally:
-                self.limits.charge(owner, meter.tokens)
+                self.limits.charge(run.claim.owner, meter.tokens)
 
     async def _generate(self, run: _Run, writer: ItemWriter) -> _Outcome:
         """Runs the engine until the end, whichever it is."""
@@ -459,7 +459,7 @@ class Runner:
         return _failed(error)
 
     def _items(self, claim: Claim, engine: Engine, models: ModelList) -> AsyncGenerator[tuple[str, bool], None]:
-        return items_of(claim, engine, models, self.settings, self.limits.of(claim.owner))
+        return items_of(claim, engine, models, self.settings, self.limits.of(claim))
 
     async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
         ended: tuple[Job, list[str]] | None = None
@@ -598,6 +598,7 @@ def _begun(new: NewJob, job: Job) -> Claim:
         new.execution_timeout_ms,
         job.expires_at,
         new.owner,
+        new.key_limits,
         has_webhook=new.webhook is not None,
     )
 

@@ -104,6 +104,7 @@ _jobs = sa.Table(
     sa.Column("webhook_due_at", sa.BigInteger),  # null: nothing to deliver
     sa.Column("webhook_attempts", sa.Integer, nullable=False),
     sa.Column("owner", sa.Text),  # the name of the key that it came with
+    sa.Column("key_limits", sa.Text),  # which that key had then, as JSON; null: none
     sa.Index("jobs_queue", "status", "low_priority", "queued_at", "seq"),
     sa.Index("jobs_expiry", "expires_at"),
     sa.Index("jobs_webhooks", "webhook_due_at"),
@@ -160,7 +161,13 @@ def _add_owner(connection: sa.Connection) -> None:
         connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN owner TEXT"))
 
 
-MIGRATIONS: list[Migration] = [_first_schema, _add_refused, _add_owner]
+def _add_key_limits(connection: sa.Connection) -> None:
+    known = {column["name"] for column in sa.inspect(connection).get_columns(_jobs.name)}
+    if "key_limits" not in known:
+        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN key_limits TEXT"))
+
+
+MIGRATIONS: list[Migration] = [_first_schema, _add_refused, _add_owner, _add_key_limits]
 """The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
 
 A worker of an older version may still be at work on a database that a newer one has migrated, so a new column needs a
@@ -382,7 +389,8 @@ class JobStore:
         values = {"started_at": now, "worker_id": worker_id, "attempt": _jobs.c.attempt + 1}
         change = _change(Status.IN_PROGRESS, _among(first)).values(values)
         claimed = [
-            _jobs.c[name] for name in ("id", "attempt", "execution_timeout_ms", "expires_at", "owner", "webhook")
+            _jobs.c[name]
+            for name in ("id", "attempt", "execution_timeout_ms", "expires_at", "owner", "key_limits", "webhook")
         ]
         rows = sorted(connection.execute(change.returning(*claimed, *order)), key=lambda row: row[-3:])
         found = connection.execute(_inputs.select().where(_inputs.c.job_id.in_([row.id for row in rows])))
@@ -396,6 +404,7 @@ class JobStore:
                 row.execution_timeout_ms,
                 row.expires_at,
                 row.owner,
+                row.key_limits,
                 has_webhook=row.webhook is not None,
             )
             for row in rows
@@ -746,6 +755,7 @@ def _new_row(job: NewJob, now: int) -> dict[str, Any]:
         "result_ttl_ms": job.result_ttl_ms,
         "webhook": job.webhook,
         "owner": job.owner,
+        "key_limits": job.key_limits,
         **dict.fromkeys(("attempt", "retries", "recoveries", "item_count", "delivered", "webhook_attempts"), 0),
     }
 

@@ -9,7 +9,8 @@ import pytest
 from gptoss_bento.http.admission import Admission, RefusedError
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.keys import Key, KeyLimits, digest
-from gptoss_bento.native.job_limits import JobLimits, limited_request
+from gptoss_bento.native.job import Claim
+from gptoss_bento.native.job_limits import JobLimits, limited_request, limits_text
 from gptoss_bento.native.payload import InputError, Models
 from gptoss_bento.settings import ServerSettings
 
@@ -42,9 +43,27 @@ def test_what_a_job_used_is_charged_to_its_key_by_name(limits: JobLimits) -> Non
     limits.admit(BOB)
 
 
+def claim(owner: str | None, key_limits: str | None = None) -> Claim:
+    return Claim("a", 1, "w", "{}", 1, 1, owner, key_limits)
+
+
+GONE = Key("gone", (digest("gone"),), KeyLimits(jobs=2, max_tokens=9, reasoning_effort="low"))
+
+
 def test_todays_limits_count(limits: JobLimits) -> None:
-    assert limits.of("alice") == ALICE.limits
-    assert limits.of("gone") == limits.of(None) == KeyLimits()
+    assert limits.of(claim("alice", limits_text(GONE))) == ALICE.limits
+    assert limits.of(claim("bob", limits_text(GONE))) == limits.of(claim(None)) == KeyLimits()
+
+
+def test_of_a_key_that_was_removed_those_count_that_a_job_came_with(limits: JobLimits) -> None:
+    assert limits.of(claim("gone", limits_text(GONE))) == GONE.limits
+    assert limits.of(claim("gone", limits_text(BOB))) == limits.of(claim("gone", limits_text(None))) == KeyLimits()
+    assert limits.of(claim("gone", '{"jobs": 3, "of_a_later_version": {}}')) == KeyLimits(jobs=3)
+
+
+def test_without_keys_there_are_no_limits() -> None:
+    assert JobLimits().of(claim("gone", limits_text(GONE))) == KeyLimits()
+    assert JobLimits(KeyRing(closed=True)).of(claim("gone", limits_text(GONE))) == GONE.limits
 
 
 def request(given: dict[str, Any], **limits: Any) -> dict[str, Any]:

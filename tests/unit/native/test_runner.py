@@ -14,7 +14,7 @@ import pytest
 
 from gptoss_bento.http.admission import Admission, RefusedError, key_rules
 from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import Key, KeyLimits, digest
+from gptoss_bento.keys import Key, KeyLimits, digest, listed_keys
 from gptoss_bento.native import runner as runner_module
 from gptoss_bento.native.fake_engine import ADAPTER, FakeEngine
 from gptoss_bento.native.job import Job, Status
@@ -812,3 +812,20 @@ async def test_a_job_that_runs_again_counts_for_the_key_it_came_with(fake: FakeE
                 await runner.retry(failed.id, who)
         await runner.cancel(running.id)
         assert (await runner.retry(failed.id, key))[1]
+
+
+async def test_a_job_keeps_its_limits_when_its_key_is_removed_and_the_server_starts_again(
+    fake: FakeEngine, store_url: str
+) -> None:
+    key, limits = alice(jobs=1, max_tokens=5)
+    settings = ServerSettings(job_store_url=store_url)
+    async with running_jobs(settings, Path("unused"), limits=limits) as runner:
+        greedy = await runner.submit(Envelope(STREAM, POLICY), sync=False, key=key)
+
+    others = JobLimits(KeyRing(listed_keys(["other"])), Admission())
+    async with running_jobs(settings, Path("unused"), limits=others) as runner:
+        runner.attach(fake.engine())
+        for _ in range(2):
+            job, _ = await ended(runner, greedy.id)
+            assert "at most 5 with this key, got 60" in (job.error or "")
+            assert (await runner.retry(greedy.id))[1]

@@ -430,7 +430,7 @@ async def test_migrations_run_once_and_in_order(store: JobStore) -> None:
     await store.migrate(steps)
 
     assert ran == ["second", "third"]
-    with pytest.raises(ConfigurationError, match=r"schema version 5, made by a newer .* knows 3"):
+    with pytest.raises(ConfigurationError, match=r"schema version 6, made by a newer .* knows 4"):
         await store.migrate()
 
 
@@ -540,3 +540,17 @@ async def test_a_store_from_before_there_were_owners_gets_the_column(store: JobS
 
     await store.submit(replace(NEW, owner="alice"), 1)
     assert (await store.claim(W, 1))[0].owner == "alice"
+
+
+async def test_a_store_from_before_limits_were_kept_gets_the_column(store: JobStore) -> None:
+    def drop(connection: sa.Connection) -> None:
+        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN key_limits"))
+        connection.execute(sa.text("UPDATE schema_version SET version = 3"))
+
+    await submit(store, "a", owner="alice")
+    await store._database.run(drop, writes=True)
+    await store.migrate()
+
+    await submit(store, "b", owner="alice", key_limits='{"jobs":1}')
+    assert [claim.key_limits for claim in await store.claim(W, 2)] == [None, '{"jobs":1}']
+    assert (await found(store, "b")).key_limits == '{"jobs":1}'

@@ -93,8 +93,8 @@ class ServerSettings(BaseModel):
     max_openai_requests: int = Field(
         2048,
         ge=1,
-        description="Requests of the OpenAI API that run or wait in the engine at once; beyond it 429. Jobs have "
-        "places of their own: MAX_CONCURRENCY.",
+        description="Requests of the OpenAI API that run or wait in the engine at once; beyond it 429. One counts for "
+        "each of its generations (n, prompts). Jobs have places of their own: MAX_CONCURRENCY.",
     )
     max_openai_body_bytes: int = Field(20_971_520, ge=1, description="Largest body of the OpenAI API.")
     rate_limit: Switch = Field(

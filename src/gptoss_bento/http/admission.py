@@ -66,6 +66,7 @@ class Grant:
     _admission: Admission
     _rules: Sequence[tuple[Rule, Row]]
     _began: float
+    _places: int = 1
     headers: dict[str, str] = field(default_factory=dict)
     """`x-ratelimit-*`, empty without a rate."""
 
@@ -76,7 +77,7 @@ class Grant:
 
     def leave(self, tokens: int = 0) -> None:
         """The request has ended and cost so many tokens."""
-        self._admission.leave(self._rules, self._began, tokens)
+        self._admission.leave(self._rules, self._began, tokens, self._places)
 
 
 class Admission:
@@ -96,8 +97,12 @@ class Admission:
         """From now on the numbers are in this file, where other processes see them. Before anybody comes in."""
         self._table = SharedTable(path)
 
-    def enter(self, rules: Sequence[Rule]) -> Grant:
+    def enter(self, rules: Sequence[Rule], places: int = 1) -> Grant:
         """Takes from all rules, or from none.
+
+        Args:
+            rules: those that the request must pass.
+            places: how many it needs of what a rule allows at once; more than there are never come in.
 
         Raises:
             RefusedError: one of them has nothing left.
@@ -107,20 +112,21 @@ class Admission:
         with self._table.locked():
             found = [_Standing(rule, row, now) for rule, row in rows]
             for each in found:
-                self._look(each)
+                self._look(each, places)
             for each in found:
-                each.take(now)
-        return Grant(self, rows, now, _headers(found))
+                each.take(now, places)
+        return Grant(self, rows, now, places, _headers(found))
 
-    def _look(self, found: _Standing) -> None:
+    def _look(self, found: _Standing, places: int) -> None:
         rule = found.rule
         if rule.requests and (wait_s := rule.requests.wait_s(found.requests, 1)):
             rate = rule.requests
             text = f"{rule.what} may make {rate.limit} requests in {rate.period_s:g} s."
         elif rule.tokens and (wait_s := rule.tokens.wait_s(found.tokens, 1)):
             text = f"{rule.what} may use {rule.tokens.limit} tokens in {rule.tokens.period_s:g} s."
-        elif rule.at_once and found.row.in_use >= rule.at_once:
-            text, wait_s = f"{rule.what} may have {rule.at_once} requests at once.", self._half_done_s(rule)
+        elif rule.at_once and found.row.in_use + places > rule.at_once:
+            weight = f", and this one counts as {places}" if places > 1 else ""
+            text, wait_s = f"{rule.what} may have {rule.at_once} requests at once{weight}.", self._half_done_s(rule)
         else:
             return
         raise RefusedError(f"{text} Try again later.", wait_s, _headers([found]))
@@ -129,11 +135,11 @@ class Admission:
         """By then about half of what runs now has ended."""
         return self._means.get(rule.name, _FIRST_GUESS_S) / 2
 
-    def leave(self, rows: Sequence[tuple[Rule, Row]], began: float, tokens: int) -> None:
+    def leave(self, rows: Sequence[tuple[Rule, Row]], began: float, tokens: int, places: int) -> None:
         """See `Grant.leave`."""
         for rule, row in rows:
             if rule.at_once:
-                row.use(-1)
+                row.use(-places)
                 took = self._clock() - began
                 mean = self._means.get(rule.name, took)
                 self._means[rule.name] = mean + _WEIGHT * (took - mean)
@@ -162,13 +168,13 @@ class _Standing:
         self.requests = rule.requests.level(row.bucket(_REQUESTS), now) if rule.requests else 0.0
         self.tokens = rule.tokens.level(row.bucket(_TOKENS), now) if rule.tokens else 0.0
 
-    def take(self, now: float) -> None:
+    def take(self, now: float, places: int) -> None:
         """For one request."""
         if self.rule.requests:
             self.requests -= 1
             self.row.set_bucket(_REQUESTS, self.requests, now)
         if self.rule.at_once:
-            self.row.use(1)
+            self.row.use(places)
 
 
 def _headers(found: Sequence[_Standing]) -> dict[str, str]:

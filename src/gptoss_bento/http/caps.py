@@ -39,7 +39,7 @@ _EFFORT_FIELDS: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class CapError(ValueError):
-    """The request asks for more than its key may have."""
+    """The request asks for more than it may ever have."""
 
     param: str | None
     message: str

@@ -15,6 +15,7 @@ from gptoss_bento.http.background import LeftBehind, after
 from gptoss_bento.http.body import ARRIVAL, BodyRefusedError, read_body, with_body
 from gptoss_bento.http.caps import GENERATING, CapError, capped, looks_into_bodies
 from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.generations import generations_in, refuse_more_than
 from gptoss_bento.http.meter import Meter
 from gptoss_bento.keys import Key
 from gptoss_bento.native import json_text
@@ -58,6 +59,8 @@ class Guard:
             answer = body_refusal(error)
         except CapError as error:
             answer = openai_error(HTTPStatus.BAD_REQUEST, str(error), param=error.param)
+        except EnvelopeError as error:
+            answer = openai_error(HTTPStatus.BAD_REQUEST, str(error))
         except RefusedError as error:
             answer = openai_error(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=error.headers)
         except ClientDisconnect:
@@ -68,7 +71,8 @@ class Guard:
         """The application as this request may use it.
 
         Raises:
-            CapError: it asks for more than its key may have.
+            CapError: it asks for more than its key may have, or than there is.
+            EnvelopeError: it had to be parsed, and is no JSON object.
             RefusedError: there is no place for it now.
         """
         if scope["path"] not in GENERATING:
@@ -76,7 +80,11 @@ class Guard:
         key = key_of(scope)
         if key and looks_into_bodies(key.limits):
             body = _capped(scope["path"], body, key)
-        return _Call(app, body, self._admission.enter((self._engine_rule, *key_rules(key, streams=True))))
+        rules = (self._engine_rule, *key_rules(key, streams=True))
+        places = generations_in(scope["path"], body)
+        for rule in reversed(rules):  # the key's first
+            refuse_more_than(rule.at_once or places, rule.what, places)
+        return _Call(app, body, self._admission.enter(rules, places))
 
 
 def body_refusal(error: BodyRefusedError) -> ASGIApp:
@@ -86,10 +94,7 @@ def body_refusal(error: BodyRefusedError) -> ASGIApp:
 
 def _capped(path: str, body: bytes, key: Key) -> bytes:
     """The body within the key's caps. What the engine's parser reads is what was looked at here: it is the same one."""
-    try:
-        asked = json_object(body)
-    except EnvelopeError as error:
-        raise CapError(None, str(error)) from None
+    asked = json_object(body)
     within = capped(path, asked, key.limits)
     return body if within == asked else json_text.dumps(within).encode()
 

@@ -9,11 +9,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
-from gptoss_bento.keys import KeyLimits
 from gptoss_bento.native import json_text
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Job, Status
-from gptoss_bento.native.job_limits import limited_request
+from gptoss_bento.native.job_limits import JobLimits, limited_request
 from gptoss_bento.native.output import EngineError, EngineUnavailableError, error_text, reader
 from gptoss_bento.native.payload import MODELS, TOKENIZE, EngineRequest, InputError, Models
 from gptoss_bento.native.store import JobStore, StoreUnavailableError
@@ -58,7 +57,7 @@ class ModelList:
 
 
 async def items_of(
-    claim: Claim, engine: Engine, models: ModelList, settings: ServerSettings, limits: KeyLimits
+    claim: Claim, engine: Engine, models: ModelList, settings: ServerSettings, limits: JobLimits
 ) -> AsyncGenerator[tuple[str, bool], None]:
     """Runs a job and yields the JSON texts of its output as they come, each with whether the answer is over.
 
@@ -69,10 +68,10 @@ async def items_of(
         EngineError: the engine refused or failed.
     """
     known = await models.get()
-    request = limited_request(json_text.loads(claim.input), settings, known, limits)
+    request = limited_request(json_text.loads(claim.input), settings, known, limits.of(claim))
     if request.must_fit and known.context_length:
         await _refuse_too_long(request, engine, known.context_length)
-    async with engine.call(request, claim.id) as reply:
+    async with limits.room_for(request, settings.max_openai_requests), engine.call(request, claim.id) as reply:
         if not 200 <= reply.status < 300:
             kind = EngineUnavailableError if reply.status == HTTPStatus.SERVICE_UNAVAILABLE else EngineError
             raise kind(error_text(request, reply.status, await reply.read()), reply.status)

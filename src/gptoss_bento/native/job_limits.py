@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gptoss_bento.http.admission import Admission, key_rules
+from gptoss_bento.http.admission import Admission, RefusedError, Rule, key_rules
 from gptoss_bento.http.caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
+from gptoss_bento.http.generations import generations_of, refuse_more_than
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.keys import Key, KeyLimits
 from gptoss_bento.native.job import Claim, Job
 from gptoss_bento.native.json_text import loads
 from gptoss_bento.native.payload import TOKENIZE, EngineRequest, InputError, Models, engine_request
 from gptoss_bento.settings import ServerSettings
+
+_LOOK_AGAIN_S = 0.1
 
 _HARMLESS = frozenset({TOKENIZE, "/detokenize", f"{MESSAGES}/count_tokens"})
 
@@ -37,6 +42,30 @@ class JobLimits:
         """
         if rules := key_rules(key, streams=False):
             self.admission.enter(rules).leave()
+
+    @asynccontextmanager
+    async def room_for(self, request: EngineRequest, most: int) -> AsyncIterator[None]:
+        """A job is in the engine. If it is several generations, it waits until there is room for all of them.
+
+        Args:
+            request: of the job.
+            most: generations of all such jobs at once.
+        """
+        generations = generations_of(request.path, request.body or {})
+        if generations == 1:  # its place is the job's own, of `MAX_CONCURRENCY`
+            yield
+            return
+        rule = Rule("generations of jobs", "Jobs", at_once=most)
+        while True:
+            try:
+                grant = self.admission.enter((rule,), generations)
+                break
+            except RefusedError:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+        try:
+            yield
+        finally:
+            grant.leave()
 
     def of(self, job: Job | Claim) -> KeyLimits:
         """What a job may have; nothing bounds it where there are no keys any more."""
@@ -68,7 +97,7 @@ def limited_request(
     """What `input` asks for, within the limits of its key.
 
     Raises:
-        InputError: no shape matches, a field is wrong, or it asks for more than the key may have.
+        InputError: no shape matches, a field is wrong, or it asks for more than the key or anybody may have.
     """
     if limits.max_tokens:
         default = min(settings.native_default_max_tokens, limits.max_tokens)
@@ -76,11 +105,18 @@ def limited_request(
     request = engine_request(given, settings, models)
     if request.path == RESPONSES and request.body and request.body.get("background"):
         raise InputError("background is not available to jobs: what is generated would outlive its job.")
-    if request.body is None or not looks_into_bodies(limits):
+    if request.body is None:
+        return request
+    try:
+        refuse_more_than(settings.max_openai_requests, "This server", generations_of(request.path, request.body))
+        return _within(request, request.body, limits)
+    except CapError as error:
+        raise InputError(str(error)) from None
+
+
+def _within(request: EngineRequest, body: Mapping[str, Any], limits: KeyLimits) -> EngineRequest:
+    if not looks_into_bodies(limits):
         return request
     if request.path not in GENERATING | _HARMLESS:  # vLLM has more routes, and of those nothing is known here
         raise InputError(f"Invalid route: {request.path} is not available to this key.")
-    try:
-        return replace(request, body=capped(request.path, request.body, limits))
-    except CapError as error:
-        raise InputError(str(error)) from None
+    return replace(request, body=capped(request.path, body, limits))

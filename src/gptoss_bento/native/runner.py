@@ -459,7 +459,7 @@ class Runner:
         return _failed(error)
 
     def _items(self, claim: Claim, engine: Engine, models: ModelList) -> AsyncGenerator[tuple[str, bool], None]:
-        return items_of(claim, engine, models, self.settings, self.limits.of(claim))
+        return items_of(claim, engine, models, self.settings, self.limits)
 
     async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
         ended: tuple[Job, list[str]] | None = None

@@ -129,3 +129,18 @@ def test_a_key_without_limits_has_no_rule_and_each_has_its_own() -> None:
     assert key_rules(Key("a", (), limits), streams=True) == (Rule("key a", "This key", Rate(1), None, 2),)
     assert key_rules(Key("a", (), limits), streams=False) == (Rule("key a", "This key", Rate(1), None, None),)
     assert key_rules(Key("a", (), KeyLimits(streams=2)), streams=False) == ()
+
+
+def test_a_request_may_need_several_places_and_gives_them_all_back(admission: Admission) -> None:
+    rule = Rule("a", "This key", at_once=5)
+    grant = admission.enter([rule], 4)
+    with pytest.raises(RefusedError, match="may have 5 requests at once, and this one counts as 2"):
+        admission.enter([rule], 2)
+    admission.enter([rule]).leave()
+    grant.leave()
+    admission.enter([rule], 5).leave()
+
+
+def test_several_places_are_one_request_of_a_rate(admission: Admission) -> None:
+    rule = Rule("a", "This key", Rate(3))
+    assert admission.enter([rule], 50).headers["x-ratelimit-remaining-requests"] == "2"

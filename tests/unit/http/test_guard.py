@@ -29,6 +29,7 @@ from tests.unit.http.test_openai import is_openai_error
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 5}
+MANY = ServerSettings(max_openai_requests=8)
 SMALL = ServerSettings(max_openai_requests=2, max_openai_body_bytes=200, client_timeout=0.05)
 
 
@@ -123,6 +124,35 @@ async def test_beyond_the_bound_it_is_a_429_that_says_when() -> None:
         fake.gate.set()
         assert [response.status_code for response in await asyncio.gather(*running)] == [200, 200]
         assert (await client.post(CHAT, json=BODY)).status_code == 200
+
+
+async def test_a_request_takes_a_place_for_each_of_its_generations() -> None:
+    fake = FakeEngine()
+    fake.gate.clear()
+    async with client_of(fake.app(), MANY) as client:
+        running = asyncio.create_task(client.post(CHAT, json={**BODY, "n": 5}))
+        await until(lambda: fake.running == 1)
+        refused = await client.post(CHAT, json={**BODY, "n": 4})
+        assert is_openai_error(refused, 429, "8 requests at once, and this one counts as 4")
+        fits = asyncio.create_task(client.post(CHAT, json={**BODY, "n": 3}))
+        await until(lambda: fake.running == 2)
+        assert (await client.post(CHAT, json=BODY)).status_code == 429
+        fake.gate.set()
+        assert [(await each).status_code for each in (running, fits)] == [200, 200]
+        assert (await client.post(CHAT, json={**BODY, "n": 8})).status_code == 200
+
+
+@pytest.mark.parametrize(("limits", "who"), [({}, "This server takes 8"), ({"streams": 4}, "This key takes 4")])
+async def test_more_generations_than_there_are_places_never_come_in(limits: dict[str, Any], who: str) -> None:
+    fake = FakeEngine()
+    async with client_of(fake.app(), MANY, **limits) as client:
+        chat = await client.post(CHAT, json={**BODY, "n": 9})
+        completion = await client.post("/v1/completions", json={"prompt": ["a", "b", "c"], "n": 3})
+
+    for refused in (chat, completion):
+        assert is_openai_error(refused, 400, f"{who} generations at once; n times the number of prompts is 9")
+        assert refused.json()["error"]["param"] == "n"
+    assert fake.requests == []
 
 
 async def test_a_request_that_fails_or_is_left_gives_its_place_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.keys import Key, KeyLimits, digest
 from gptoss_bento.native.job import Claim
 from gptoss_bento.native.job_limits import JobLimits, limited_request, limits_text
-from gptoss_bento.native.payload import InputError, Models
+from gptoss_bento.native.payload import EngineRequest, InputError, Models
 from gptoss_bento.settings import ServerSettings
 
 ALICE = Key("alice", (digest("s3cret"),), KeyLimits(requests_per_minute=2, tokens_per_minute=100))
@@ -100,6 +101,47 @@ def test_no_job_leaves_a_generation_behind_that_has_no_place(limits: dict[str, A
         with pytest.raises(InputError, match="background is not available to jobs"):
             request(given, **limits)
     assert request({"route": "/v1/responses", "body": {**asked, "background": False}}, **limits)["input"] == "a"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"openai_input": {"messages": [], "n": 9}},
+        {"openai_route": "/v1/completions", "openai_input": {"prompt": ["a"] * 9}},
+        {"route": "/v1/chat/completions/batch", "body": {"messages": [[{"role": "user", "content": "a"}]] * 9}},
+    ],
+)
+def test_no_job_asks_for_more_generations_than_anybody_may_have(given: dict[str, Any]) -> None:
+    def asked(most: int) -> EngineRequest:
+        return limited_request(given, ServerSettings(max_openai_requests=most), Models(), KeyLimits())
+
+    assert asked(9).body
+    with pytest.raises(InputError, match=r"This server takes 8 generations at once; .* is 9"):
+        asked(8)
+
+
+async def test_jobs_of_several_generations_wait_until_there_is_room_for_all(limits: JobLimits) -> None:
+    several = EngineRequest("POST", "/v1/chat/completions", body={"n": 3})
+    one = EngineRequest("POST", "/v1/chat/completions", body={})
+    inside = 0
+
+    async def job() -> None:
+        nonlocal inside
+        async with limits.room_for(several, most=8):
+            inside += 1
+            await ended.wait()
+
+    ended = asyncio.Event()
+    jobs = [asyncio.create_task(job()) for _ in range(4)]
+    await asyncio.sleep(0)
+    async with limits.room_for(one, most=8):
+        assert inside == 2
+    jobs[2].cancel()
+    ended.set()
+    await asyncio.gather(*jobs, return_exceptions=True)
+    assert inside == 3
+    async with limits.room_for(EngineRequest("POST", "/v1/chat/completions", body={"n": 8}), most=8):
+        pass
 
 
 def test_without_caps_nothing_changes() -> None:

@@ -1,0 +1,86 @@
+"""How many generations one request starts: for each prompt of a list `n`; it counts as so many requests. Pure.
+
+Fields are those of vLLM 0.32, which by itself takes an `n` of up to 16,384 and 1,024 prompts (vllm/envs.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from gptoss_bento.http.caps import CHAT, COMPLETIONS, CapError
+from gptoss_bento.native.payload import json_object
+
+BATCH = f"{CHAT}/batch"
+"""A route of vLLM that jobs reach: its `messages` are a list of conversations."""
+
+_WHOLE = TypeAdapter(int)
+_N = (b'"n"', b'"\\u006e"', b'"\\u006E"')  # every way in which JSON can write that name
+
+
+def generations_in(path: str, body: bytes) -> int:
+    """Those of a request that has not been parsed.
+
+    Args:
+        path: the engine's route, without prefix.
+        body: JSON; it is parsed only if it may ask for several.
+
+    Raises:
+        EnvelopeError: it had to be parsed, and is no JSON object. The engine's parser takes more, such as `NaN`.
+    """
+    return generations_of(path, json_object(body)) if _may_be_several(path, body) else 1
+
+
+def generations_of(path: str, body: Mapping[str, Any]) -> int:
+    """Those of a parsed request. 1 for what the engine will refuse."""
+    count = _PROMPTS.get(path)
+    return count(body) * _n(body) if count else 1
+
+
+def refuse_more_than(most: int, who: str, generations: int) -> None:
+    """Refuses what never comes in, however long it waits.
+
+    Args:
+        most: generations at once.
+        who: has that bound, as a subject.
+        generations: of one request.
+
+    Raises:
+        CapError: they are more.
+    """
+    if generations > most:
+        raise CapError("n", f"{who} takes {most} generations at once; n times the number of prompts is {generations}.")
+
+
+def _may_be_several(path: str, body: bytes) -> bool:
+    if path not in _PROMPTS:
+        return False
+    is_list = path == COMPLETIONS and b"[" in body
+    return is_list or any(name in body for name in _N) or b"\0" in body  # as in UTF-16, which JSON may be
+
+
+def _n(body: Mapping[str, Any]) -> int:
+    """As the engine's own models read it, for which `"2"` is 2."""
+    try:
+        return max(1, _WHOLE.validate_python(body.get("n", 1)))
+    except ValidationError:
+        return 1
+
+
+def _prompts(body: Mapping[str, Any]) -> int:
+    return max(1, _length(body.get("prompt")) + _length(body.get("prompt_embeds")))
+
+
+def _length(given: Any) -> int:
+    """Of a list of texts, of token lists or of embeddings; a list of numbers is one prompt."""
+    is_list = isinstance(given, list) and given and not isinstance(given[0], (int, float))
+    return len(given) if is_list else 0
+
+
+_PROMPTS: dict[str, Callable[[Mapping[str, Any]], int]] = {
+    CHAT: lambda _: 1,
+    COMPLETIONS: _prompts,
+    BATCH: lambda body: max(1, _length(body.get("messages"))),
+}

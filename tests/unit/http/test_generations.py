@@ -1,0 +1,63 @@
+"""How many generations a request is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gptoss_bento.http.caps import CHAT, COMPLETIONS, RESPONSES, CapError
+from gptoss_bento.http.generations import BATCH, generations_in, generations_of, refuse_more_than
+from gptoss_bento.native.payload import EnvelopeError
+
+SEVERAL = [
+    (CHAT, {"messages": [], "n": 3}, 3),
+    (CHAT, {"messages": [], "n": "3"}, 3),
+    (CHAT, {"messages": [], "n": 3.0}, 3),
+    (COMPLETIONS, {"prompt": "x", "n": 4}, 4),
+    (COMPLETIONS, {"prompt": ["x", "y", "z"]}, 3),
+    (COMPLETIONS, {"prompt": [[1, 2], [3]], "n": 5}, 10),
+    (COMPLETIONS, {"prompt_embeds": ["AA==", "AA=="]}, 2),
+    (BATCH, {"messages": [[{"role": "user", "content": "x"}], [{"role": "user", "content": "y"}]], "n": 2}, 4),
+    (COMPLETIONS, {"prompt": ["x"], "prompt_embeds": ["AA=="], "n": 2}, 4),
+]
+ONE = [
+    (CHAT, {"messages": [{"role": "user", "content": "n"}]}),
+    (CHAT, {"messages": [], "prompt": ["x", "y"]}),
+    (COMPLETIONS, {"prompt": "[x]"}),
+    (COMPLETIONS, {"prompt": [1, 2, 3]}),
+    (COMPLETIONS, {"prompt": []}),
+    (RESPONSES, {"input": "x", "n": 3}),
+    *((CHAT, {"messages": [], "n": n}) for n in (None, 0, -3, "many", 2.5, [3], True)),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "number"), [*SEVERAL, *((path, body, 1) for path, body in ONE)])
+def test_each_prompt_is_generated_n_times(path: str, body: dict[str, Any], number: int) -> None:
+    assert generations_of(path, body) == number
+    assert generations_in(path, json.dumps(body).encode()) == number
+
+
+@pytest.mark.parametrize("body", [rb'{"\u006e": 9}', rb'{"\u006E": 9}', b'{"n"\n:\t9}'])
+def test_no_way_to_write_the_name_is_missed(body: bytes) -> None:
+    assert generations_in(CHAT, body) == 9
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_every_encoding_that_json_may_have_is_read(encoding: str) -> None:
+    assert generations_in(CHAT, '{"n": 9}'.encode(encoding)) == 9
+    assert generations_in(COMPLETIONS, '{"prompt": ["x", "y"]}'.encode(encoding)) == 2
+
+
+@pytest.mark.parametrize("body", [b'{"n": 9', b'["n"]', b'"n"', b'\xff"n"', b'{"n": 9, "seed": NaN}'])
+def test_what_may_ask_for_several_must_be_json(body: bytes) -> None:
+    with pytest.raises(EnvelopeError):
+        generations_in(CHAT, body)
+    assert generations_in("/v1/responses", body) == 1
+
+
+def test_what_is_more_than_there_is_never_comes_in() -> None:
+    refuse_more_than(8, "This key", 8)
+    with pytest.raises(CapError, match="This key takes 8 generations at once; n times the number of prompts is 9"):
+        refuse_more_than(8, "This key", 9)

@@ -33,6 +33,8 @@ _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_S = 30
 _CLEANED_AT_ONCE = 500
 _MIGRATION_LOCK = 0x67707462  # any number, the same in all replicas
+_ALONE_TIMEOUT_MS = 5_000
+_FAR = 1000  # more than can be accepted at the same moment: PostgreSQL has fewer connections
 
 
 class StoreUnavailableError(Exception):
@@ -853,19 +855,40 @@ def _queue_length(connection: sa.Connection) -> int:
     return int(connection.execute(_COUNT_WAITING).scalar_one())
 
 
-def _refuse_overflow(connection: sa.Connection, max_queue_size: int) -> int:
+def _refuse_overflow(connection: sa.Connection, most: int) -> int:
     """How many wait."""
     waiting = _queue_length(connection)
-    if waiting >= max_queue_size:
-        raise QueueFullError(f"{max_queue_size} jobs wait already.")
+    if most - _FAR < waiting < most:  # at a distance others may come in meanwhile, and nobody needs to wait
+        _alone(connection, "")
+        waiting = _queue_length(connection)
+    if waiting >= most:
+        raise QueueFullError(f"{most} jobs wait already.")
     return waiting
 
 
 def _refuse_crowd(connection: sa.Connection, owner: str | None, most: int) -> None:
+    _alone(connection, owner or "")
     not_ended = _jobs.c.status.in_((Status.IN_QUEUE, Status.IN_PROGRESS))
     of_owner = sa.select(sa.func.count()).select_from(_jobs).where(not_ended & (_jobs.c.owner == owner))
     if connection.execute(of_owner).scalar_one() >= most:
         raise QueueFullError(f"This key may have {most} jobs at once. Try again later.")
+
+
+_ALONE = sa.text(
+    # By the table's number, for there may be several stores in one database.
+    "SELECT pg_advisory_xact_lock('jobs'::regclass::oid::integer, hashtext(:owner)), "
+    f"set_config('idle_in_transaction_session_timeout', '{_ALONE_TIMEOUT_MS}', true)"
+)
+
+
+def _alone(connection: sa.Connection, owner: str) -> None:
+    """Until this transaction ends no other counts the jobs of this owner, or those that wait (""), to add one.
+
+    SQLite has one writer in any case. PostgreSQL ends the session of a process that stands still meanwhile, or is cut
+    off, for which all would wait.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_ALONE, {"owner": owner})
 
 
 def _add_to_totals(connection: sa.Connection, deleted: Sequence[Any]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
@@ -528,6 +530,69 @@ async def test_an_owner_has_only_so_many_jobs_that_have_not_ended(store: JobStor
     assert (claim.id, claim.owner) == ("a", "alice")
     await store.finish(claim, Status.COMPLETED)
     await store.submit(replace(NEW, id="d", owner="alice"), 100, 2)
+
+
+@pytest.fixture
+async def workers(store_url: str, clock: Clock) -> AsyncIterator[tuple[JobStore, JobStore]]:
+    """The same store as two worker processes have it open."""
+    async with open_store(store_url, Path("unused"), clock) as one, open_store(store_url, Path("unused"), clock) as two:
+        yield one, two
+
+
+async def accepted(asked: Iterable[Coroutine[Any, Any, object]]) -> int:
+    """How many of these came in; the others were refused."""
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(each, QueueFullError) for each in answers if isinstance(each, BaseException)), answers
+    return sum(not isinstance(each, BaseException) for each in answers)
+
+
+@pytest.mark.parametrize(("free", "in_progress"), [(None, 0), (W, 1)])
+async def test_workers_that_accept_at_the_same_time_keep_to_a_keys_jobs(
+    workers: tuple[JobStore, JobStore], free: str | None, in_progress: int
+) -> None:
+    new = [replace(NEW, id=f"j{i}", owner="alice") for i in range(30)]
+    assert await accepted(workers[i % 2].submit(job, 100, 1, free) for i, job in enumerate(new)) == 1
+    counts = await workers[0].counts()
+    assert (counts.in_queue, counts.in_progress) == (1 - in_progress, in_progress)
+
+
+async def test_workers_that_accept_at_the_same_time_keep_to_the_length_of_the_queue(
+    workers: tuple[JobStore, JobStore],
+) -> None:
+    new = [replace(NEW, id=f"j{i}") for i in range(30)]
+    assert await accepted(workers[i % 2].submit(job, 5) for i, job in enumerate(new)) == 5
+    assert await workers[1].queue_length() == 5
+
+
+@pytest.mark.parametrize(("most_waiting", "most_of_owner", "queued"), [(5, None, 5), (100, 1, 1)])
+async def test_jobs_that_are_run_again_at_the_same_time_keep_to_both(
+    workers: tuple[JobStore, JobStore], most_waiting: int, most_of_owner: int | None, queued: int
+) -> None:
+    ids = [f"j{i}" for i in range(20)]
+    await submit(workers[0], *ids, owner="alice")
+    for claim in await workers[0].claim(W, len(ids)):
+        await workers[0].finish(claim, Status.FAILED)
+    asked = (workers[i % 2].retry(job_id, most_waiting, most_of_owner) for i, job_id in enumerate(ids))
+    assert await accepted(asked) == queued
+    assert await workers[1].queue_length() == queued
+
+
+async def test_who_stands_still_while_it_accepts_a_job_holds_up_the_others_for_a_while_only(
+    store: JobStore, store_url: str
+) -> None:
+    """As a process that was stopped, or whose machine is gone without a word to the database."""
+    if store_url.startswith("sqlite"):
+        return  # waits for 10 s, and one that was stopped is on this machine
+    still = await asyncpg.connect(store_url.replace("+asyncpg", ""))
+    await still.execute("BEGIN")
+    alone = str(store_module._ALONE).replace(":owner", "$1").replace(f"'{store_module._ALONE_TIMEOUT_MS}'", "'500'")
+    await still.fetch(alone, "alice")
+    alices = replace(NEW, owner="alice")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(store.submit(alices, 9, 1), 0.2)
+    await store.submit(replace(NEW, id="b", owner="bob"), 9, 1)
+    await asyncio.wait_for(store.submit(alices, 9, 1), 5)
+    assert still.is_closed()
 
 
 async def test_a_store_from_before_there_were_owners_gets_the_column(store: JobStore) -> None:

@@ -1,4 +1,4 @@
-"""A request's body, read before anything is done with it: bounded in size, counted as it comes, and in time."""
+"""A request's body, read before anything is done with it: bounded in size as it comes, in time, and all together."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ ARRIVAL = "gptoss_bento.arrival"
 
 DISCARDED_BYTES = 100_000_000
 """What is read of a body that nobody wants, so that its sender hears why; then it is cut off."""
+
+_HELD_BYTES = 256 * 2**20
+_HELD_BODIES = 8  # of the largest that may be sent
 
 
 class BodyRefusedError(Exception):
@@ -44,6 +47,46 @@ class BodyTooSlowError(BodyRefusedError):
         self.headers = {"Connection": "close"}
 
 
+class BodyCrowdedError(BodyRefusedError):
+    """503: others that came later need the memory."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("Too many large bodies are on their way to this server. Try again later.")
+        self.headers = {"Retry-After": "5", "Connection": "close"}
+
+
+class _Bodies:
+    """What this process holds of bodies whose rest it awaits.
+
+    Beyond a bound, the one that has been on its way for longest gives way: those that are sent at once come through
+    beside any number of slow ones.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[asyncio.Timeout, int] = {}  # the oldest first
+        self._all = 0
+
+    def hold(self, timer: asyncio.Timeout, size: int, most: int) -> None:
+        """So much is held now of the body with this timer, and at most so much may be of all."""
+        self._all += size - self._held.get(timer, 0)
+        self._held[timer] = size
+        while self._all > most:
+            oldest = next(iter(self._held))
+            self.leave(oldest)
+            if not oldest.expired():
+                oldest.reschedule(_AT_ONCE)
+
+    def leave(self, timer: asyncio.Timeout) -> None:
+        """It is there, or will never be."""
+        self._all -= self._held.pop(timer, 0)
+
+
+_AT_ONCE = 0.0  # of the loop's clock: the time that tells a body which gave way from a slow one
+_bodies = _Bodies()
+
+
 class Arrival:
     """Whether a request's body has come to its end."""
 
@@ -65,18 +108,23 @@ async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arri
     Raises:
         BodyTooLargeError: it has more bytes.
         BodyTooSlowError: it was not there in time.
+        BodyCrowdedError: it was still on its way when the memory for such was full.
         ClientDisconnect: it never will be.
     """
     if arrival and arrival.is_complete:
         return await _read(receive, limit)
     try:
-        async with asyncio.timeout(within_s):
-            return await _read(receive, limit)
+        async with asyncio.timeout(within_s) as timer:
+            try:
+                return await _read(receive, limit, timer)
+            finally:
+                _bodies.leave(timer)
     except TimeoutError:
-        raise BodyTooSlowError(within_s) from None
+        raise (BodyCrowdedError() if timer.when() == _AT_ONCE else BodyTooSlowError(within_s)) from None
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, timer: asyncio.Timeout | None = None) -> bytes:
+    most_held = max(_HELD_BYTES, _HELD_BODIES * limit)
     body = bytearray()
     size, more = 0, True
     while more and size <= DISCARDED_BYTES:
@@ -92,6 +140,8 @@ async def _read(receive: Receive, limit: int) -> bytes:
             body += piece
         else:
             body.clear()
+        if more and timer and timer.when() != _AT_ONCE:
+            _bodies.hold(timer, len(body), most_held)
     if size > limit:
         raise BodyTooLargeError(limit, has_ended=not more)
     return bytes(body)

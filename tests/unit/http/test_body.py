@@ -9,7 +9,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from gptoss_bento.http import body
-from gptoss_bento.http.body import Arrival, BodyTooLargeError, BodyTooSlowError, read_body, with_body
+from gptoss_bento.http.body import (
+    Arrival,
+    BodyCrowdedError,
+    BodyTooLargeError,
+    BodyTooSlowError,
+    read_body,
+    with_body,
+)
 
 
 def arriving(*pieces: bytes, end: bool = True) -> Receive:
@@ -57,6 +64,40 @@ async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.Monke
 async def test_a_body_that_never_ends_is_given_up() -> None:
     with pytest.raises(BodyTooSlowError, match=r"within 0.01 s"):
         await read_body(arriving(b"a", end=False), 3, 0.01)
+
+
+async def test_of_bodies_that_do_not_end_the_oldest_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "_HELD_BYTES", 0)
+    slow = [asyncio.create_task(read_body(arriving(b"a" * 10, end=False), 10, 60)) for _ in range(8)]
+    await asyncio.sleep(0.01)
+    assert not any(task.done() for task in slow)
+
+    assert await read_body(arriving(b"quick", b"quick"), 10, 60) == b"quickquick"
+    assert await read_body(arriving(b"quick", b"quick"), 10, 60) == b"quickquick"
+    await asyncio.sleep(0.01)
+
+    gone = [task for task in slow if task.done()]
+    assert gone == slow[:1]
+    refusal = gone[0].exception()
+    assert isinstance(refusal, BodyCrowdedError)
+    assert refusal.headers == {"Retry-After": "5", "Connection": "close"}
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert (body._bodies._all, body._bodies._held) == (0, {})
+
+
+async def test_one_that_gave_way_and_is_there_all_the_same_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "_HELD_BYTES", 0)
+    monkeypatch.setattr(body, "_HELD_BODIES", 0.5)
+    assert await read_body(arriving(b"abc", b"def", b"gh", b"i"), 10, 60) == b"abcdefghi"
+    assert body._bodies._all == 0
+
+
+async def test_what_is_only_forgotten_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "_HELD_BYTES", 0)
+    with pytest.raises(BodyTooLargeError):
+        await read_body(arriving(*[b"a" * 10] * 50), 10, 60)
 
 
 async def test_one_that_is_there_is_read_without_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,23 @@ A request names the rules that it must pass. All are looked at first; only if no
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 
-from gptoss_bento.http.shared_table import Row, SharedTable
+from gptoss_bento.http.shared_table import Row, SharedTable, TableFullError
 from gptoss_bento.keys import Key
 
+logger = logging.getLogger(__name__)
+
 _LONGEST_WAIT_S = 3600
+_FULL_WAIT_S = 60.0  # rows of keys that are not used for so long are given to others
 _FIRST_GUESS_S = 4.0  # how long a request takes, until one has ended
 _WEIGHT = 0.1  # of the newest request in the mean
 
@@ -49,10 +55,17 @@ class Rule:
 
 
 class RefusedError(Exception):
-    """Not now: 429. `headers` say when, and where the rates stand."""
+    """Not now. `headers` say when, and where the rates stand."""
 
-    def __init__(self, message: str, wait_s: float, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        wait_s: float,
+        headers: Mapping[str, str] | None = None,
+        status: HTTPStatus = HTTPStatus.TOO_MANY_REQUESTS,
+    ) -> None:
         super().__init__(message)
+        self.status = status
         self.headers = {"Retry-After": str(min(max(1, math.ceil(wait_s)), _LONGEST_WAIT_S)), **(headers or {})}
 
 
@@ -89,13 +102,14 @@ class Admission:
     """
 
     def __init__(self, table: SharedTable | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._table = table or SharedTable()
+        self._table = table or SharedTable(clock=clock)
         self._clock = clock
+        self._was_full = False
         self._means: dict[str, float] = {}  # seconds that requests take, by rule
 
     def share(self, path: Path | None) -> None:
         """From now on the numbers are in this file, where other processes see them. Before anybody comes in."""
-        self._table = SharedTable(path)
+        self._table = SharedTable(path, self._clock)
 
     def enter(self, rules: Sequence[Rule], places: int = 1) -> Grant:
         """Takes from all rules, or from none.
@@ -108,14 +122,24 @@ class Admission:
             RefusedError: one of them has nothing left.
         """
         now = self._clock()
-        rows = [(rule, self._table.row(rule.name)) for rule in rules]
         with self._table.locked():
+            rows = [(rule, self._row(rule)) for rule in rules]
             found = [_Standing(rule, row, now) for rule, row in rows]
             for each in found:
                 self._look(each, places)
             for each in found:
                 each.take(now, places)
         return Grant(self, rows, now, places, _headers(found))
+
+    def _row(self, rule: Rule) -> Row:
+        try:
+            return self._table.row(rule.name)
+        except TableFullError as error:
+            if not self._was_full:
+                logger.error("Limits cannot be counted for all keys: %s. Requests of others are refused.", error)
+            self._was_full = True
+            text = "This server counts the limits of as many keys as it can. Try again later."
+            raise RefusedError(text, _FULL_WAIT_S, status=HTTPStatus.SERVICE_UNAVAILABLE) from None
 
     def _look(self, found: _Standing, places: int) -> None:
         rule = found.rule
@@ -144,17 +168,15 @@ class Admission:
                 mean = self._means.get(rule.name, took)
                 self._means[rule.name] = mean + _WEIGHT * (took - mean)
         if tokens:
-            self._charge(rows, tokens)
+            self.charge([rule for rule, _ in rows], tokens)
 
     def charge(self, rules: Sequence[Rule], tokens: int) -> None:
         """Takes tokens that were used without coming in; they may be more than there are."""
-        self._charge([(rule, self._table.row(rule.name)) for rule in rules], tokens)
-
-    def _charge(self, rows: Sequence[tuple[Rule, Row]], tokens: int) -> None:
         now = self._clock()
-        with self._table.locked():
-            for rule, row in rows:
+        with self._table.locked(), suppress(RefusedError):  # nobody can be told now that there is no row
+            for rule in rules:
                 if rule.tokens:
+                    row = self._row(rule)
                     row.set_bucket(_TOKENS, rule.tokens.level(row.bucket(_TOKENS), now) - tokens, now)
 
 

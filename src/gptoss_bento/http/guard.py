@@ -62,7 +62,7 @@ class Guard:
         except EnvelopeError as error:
             answer = openai_error(HTTPStatus.BAD_REQUEST, str(error))
         except RefusedError as error:
-            answer = openai_error(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=error.headers)
+            answer = openai_error(error.status, str(error), headers=error.headers)
         except ClientDisconnect:
             return
         await answer(scope, receive, send)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -30,7 +29,7 @@ class PlatformLimits:
         try:
             grant = self._admission.enter([rule])
         except RefusedError as error:
-            refusal = error_for(scope["path"], HTTPStatus.TOO_MANY_REQUESTS, str(error), error.headers)
+            refusal = error_for(scope["path"], error.status, str(error), error.headers)
             await refusal(scope, receive, send)
             return
         try:

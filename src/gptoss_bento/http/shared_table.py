@@ -1,7 +1,8 @@
 """Numbers that all worker processes of one service see: a file in memory, one row a name.
 
 Rates are kept once a row; what is in use is kept once a row and process, so that only its own process writes it and
-the rest of a process that died does not count.
+the rest of a process that died does not count. Names come and go with the keys, so when all rows are taken, one that
+tells nothing any more is given to the next.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import fcntl
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -22,9 +24,17 @@ BUCKETS = 2
 """Token buckets a row: requests and tokens."""
 
 _HEADER = 8 * PROCESSES  # their process ids
-_ROW = 8 * (1 + 2 * BUCKETS + PROCESSES)  # the name's hash, level and time of each bucket, what each process uses
+_ROW = 8 * (2 + 2 * BUCKETS + PROCESSES)
+"""The name's hash, when it was asked for, level and time of each bucket, what each process uses."""
+
+_FULL_AGAIN_S = 60.0  # by then every bucket is, unless it is in debt
+_DEBT_S = 3600.0  # no client is told to wait longer
 _TRIES = 100  # for the lock, some microseconds in all
 _ALONE = nullcontext()
+
+
+class TableFullError(Exception):
+    """More names are in use than there are rows."""
 
 
 class SharedTable:
@@ -32,9 +42,10 @@ class SharedTable:
 
     Args:
         path: the file; None keeps the numbers in this process alone.
+        clock: seconds, the same in all processes.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         size = _HEADER + ROWS * _ROW
         self._file: int | None = None
         if path is not None:
@@ -44,6 +55,7 @@ class SharedTable:
         self._processes = memory[:_HEADER].cast("q")
         self._numbers = memory[_HEADER:].cast("q")
         self._levels = memory[_HEADER:].cast("d")
+        self._clock = clock
         self._rows: dict[str, Row] = {}
         with self.locked():
             self._process = self._enter()
@@ -86,36 +98,86 @@ class SharedTable:
         raise RuntimeError(f"more than {PROCESSES} worker processes")
 
     def row(self, name: str) -> Row:
-        """The row of this name, made when it is first asked for."""
-        if (row := self._rows.get(name)) is None:
-            with self.locked():
-                processes = 1 if self._file is None else PROCESSES
-                place = self._place_of(name)
-                row = self._rows[name] = Row(self._levels, self._numbers, place, self._process, processes)
+        """The row of this name, made when it is first asked for. It is another's once it has told nothing for a while,
+        so it is asked for each time, within `locked`; only what it has in use can be given back later.
+
+        Raises:
+            TableFullError: there is none.
+        """
+        if (row := self._rows.get(name)) is None or not row.is_its_own:
+            row = self._rows[name] = self._find(name)
+        row.asked_at = self._clock()
         return row
 
-    def _place_of(self, name: str) -> int:
+    def _find(self, name: str) -> Row:
+        if len(self._rows) >= ROWS:
+            self._rows.clear()
         hashed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True) or 1
+        row = self._place_of(hashed)
+        if row is None:
+            row = self._useless_row(self._clock())
+        if row is None:
+            raise TableFullError(f"more than {ROWS} names are in use")
+        found = self._row(row, hashed)
+        found.take()
+        return found
+
+    def _place_of(self, hashed: int) -> int | None:
+        """Where this name stands, or may: rows that were taken once are never empty again."""
         for probe in range(ROWS):
             row = (hashed + probe) % ROWS
-            cell = row * _ROW // 8
-            if self._numbers[cell] in (0, hashed):
-                self._numbers[cell] = hashed
+            if self._numbers[row * _ROW // 8] in (0, hashed):
                 return row
-        raise RuntimeError(f"more than {ROWS} names")
+        return None
+
+    def _useless_row(self, now: float) -> int | None:
+        return next((row for row in range(ROWS) if self._row(row).is_useless(now)), None)
+
+    def _row(self, row: int, hashed: int = 0) -> Row:
+        return Row(self._levels, self._numbers, row, hashed, self._process, 1 if self._file is None else PROCESSES)
 
 
 class Row:
     """The numbers of one name, in a table of so many processes."""
 
+    __slots__ = ("_all", "_buckets", "_first", "_hashed", "_levels", "_numbers", "_own")
+
     def __init__(
-        self, levels: memoryview[float], numbers: memoryview[int], row: int, process: int, processes: int
+        self, levels: memoryview[float], numbers: memoryview[int], row: int, hashed: int, process: int, processes: int
     ) -> None:
         self._levels = levels
         self._numbers = numbers
-        self._buckets = row * _ROW // 8 + 1
+        self._hashed = hashed
+        self._first = row * _ROW // 8
+        self._buckets = self._first + 2
         self._all = slice(_in_use(row), _in_use(row) + processes)
         self._own = _in_use(row) + process
+
+    @property
+    def is_its_own(self) -> bool:
+        """Whether it belongs to the name that it was made for."""
+        return self._numbers[self._first] == self._hashed
+
+    def is_useless(self, now: float) -> bool:
+        """Whether it tells what an empty one does: nothing is in use, and its buckets are full again."""
+        in_debt = any(self.bucket(which)[0] < 0 for which in range(BUCKETS))
+        return now - self.asked_at > (_DEBT_S if in_debt else _FULL_AGAIN_S) and not self.in_use
+
+    def take(self) -> None:
+        """From now on it belongs to its name; if it did not before, it is as good as new."""
+        if not self.is_its_own:
+            for which in range(BUCKETS):
+                self.set_bucket(which, 0, 0)
+            self._numbers[self._first] = self._hashed
+
+    @property
+    def asked_at(self) -> float:
+        """When it was last asked for."""
+        return self._levels[self._first + 1]
+
+    @asked_at.setter
+    def asked_at(self, now: float) -> None:
+        self._levels[self._first + 1] = now
 
     def bucket(self, which: int) -> tuple[float, float]:
         """Level and the time it was written at; (0, 0) if never."""
@@ -138,4 +200,4 @@ class Row:
 
 
 def _in_use(row: int) -> int:
-    return row * _ROW // 8 + 1 + 2 * BUCKETS
+    return row * _ROW // 8 + 2 + 2 * BUCKETS

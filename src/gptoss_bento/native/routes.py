@@ -168,7 +168,7 @@ async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> 
     except EnvelopeError as error:
         return error_response(HTTPStatus.BAD_REQUEST, str(error))
     except RefusedError as error:
-        return error_response(HTTPStatus.TOO_MANY_REQUESTS, str(error), error.headers)
+        return error_response(error.status, str(error), error.headers)
     except StoreUnavailableError as error:
         logger.warning("%s", error)
         return error_response(HTTPStatus.SERVICE_UNAVAILABLE, "The job store cannot be used now. Try again.", RETRY)

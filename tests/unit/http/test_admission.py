@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gptoss_bento.http import shared_table
 from gptoss_bento.http.admission import Admission, Rate, RefusedError, Rule, engine_rule, key_rules
 from gptoss_bento.http.shared_table import SharedTable
 from gptoss_bento.keys import Key, KeyLimits
@@ -120,6 +121,43 @@ def test_all_processes_count_together(tmp_path: Path, clock: Clock) -> None:
     other.enter([rule])
     refused(one, rule)
     refused(other, rule)
+
+
+def test_names_that_come_and_go_are_no_trouble_and_too_many_at_once_a_503(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    monkeypatch.setattr(shared_table, "ROWS", 10)
+    admission = Admission(clock=clock)
+    grants = [admission.enter([Rule(f"old {i}", "", Rate(5), Rate(100), at_once=2)]) for i in range(10)]
+    for name in ("c", "d"):
+        error = refused(admission, Rule(name, "", Rate(5)))
+        assert (error.status, error.headers) == (503, {"Retry-After": "60"})
+    admission.charge([Rule("d", "", tokens=Rate(5))], 5)
+    assert [record.message for record in caplog.records] == [
+        "Limits cannot be counted for all keys: more than 10 names are in use. Requests of others are refused."
+    ]
+    grants.pop().leave()
+    for i in range(30):
+        clock.now += 61
+        admission.enter([Rule(f"new {i}", "", Rate(5))]).leave()
+    for grant in grants:
+        grant.leave(100)
+
+
+def test_a_key_whose_row_was_given_away_meanwhile_is_charged_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr(shared_table, "ROWS", 1)
+    admission = Admission(clock=clock)
+    slow, other = Rule("slow", "", tokens=Rate(100)), Rule("other", "", tokens=Rate(100))
+    grant = admission.enter([slow])
+    clock.now += 61
+    admission.enter([other]).leave()
+    grant.leave(200)  # there is no row for it
+    assert admission.enter([other]).headers["x-ratelimit-remaining-tokens"] == "100"
+    clock.now += 61
+    grant.leave(200)
+    refused(admission, slow)
 
 
 def test_a_key_without_limits_has_no_rule_and_each_has_its_own() -> None:

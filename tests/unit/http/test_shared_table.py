@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 
 from gptoss_bento.http import shared_table
-from gptoss_bento.http.shared_table import SharedTable
+from gptoss_bento.http.shared_table import SharedTable, TableFullError
+from tests.fakes import Clock
 from tests.server import REPOSITORY
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 def test_a_new_row_is_empty_and_keeps_what_is_written() -> None:
@@ -85,9 +91,49 @@ def test_many_names_have_rows_of_their_own() -> None:
     assert [table.row(f"key {number}").in_use for number in range(500)] == list(range(500))
 
 
-def test_too_many_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_table, "ROWS", 2)
-    table = SharedTable()
-    table.row("a"), table.row("b")
-    with pytest.raises(RuntimeError, match="more than 2 names"):
+
+
+@pytest.mark.usefixtures("small")
+def test_more_names_than_rows_are_an_error_while_all_are_in_use(clock: Clock) -> None:
+    table = SharedTable(clock=clock)
+    table.row("a").use(1)
+    table.row("b").set_bucket(0, -1.0, clock())
+    clock.now += 61  # a runs yet, b is in debt
+    with pytest.raises(TableFullError, match="more than 2 names"):
         table.row("c")
+    assert (table.row("a").in_use, table.row("b").bucket(0)[0]) == (1, -1.0)
+
+
+@pytest.mark.usefixtures("small")
+def test_rows_that_tell_nothing_any_more_are_given_to_other_names(clock: Clock) -> None:
+    table = SharedTable(clock=clock)
+    running, idle = table.row("a"), table.row("b")
+    running.use(1)
+    idle.set_bucket(0, 3.0, clock())
+    with pytest.raises(TableFullError):
+        table.row("c")
+    clock.now += 61
+    assert table.row("c").bucket(0) == (0, 0)
+    assert table.row("a").in_use == 1
+    with pytest.raises(TableFullError):
+        table.row("b")
+    clock.now += 61
+    assert (table.row("b").bucket(0), table.row("b").in_use, running.in_use) == ((0, 0), 0, 1)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_row_that_another_process_gave_away_is_not_used_any_more(tmp_path: Path, clock: Clock) -> None:
+    one, other = SharedTable(tmp_path / "limits", clock), SharedTable(tmp_path / "limits", clock)
+    one.row("a").use(1)
+    was_bs = one.row("b")
+    clock.now += 61
+    other.row("c").set_bucket(0, 5.0, clock())
+    with pytest.raises(TableFullError):
+        one.row("b")
+    one.row("a").use(-1)
+    clock.now += 61
+    assert one.row("b") is not was_bs
+    assert other.row("b").bucket(0) == (0, 0)

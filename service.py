@@ -21,7 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from gptoss_bento import bundle, supervision
-from gptoss_bento.app import Worker, build_app, find_team, guarded_engine
+from gptoss_bento.app import Worker, build_app, find_team, guarded_engine, serve_together
 from gptoss_bento.environment import server_settings, take_key_sources, tls_settings
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.connections import bound_connections
@@ -62,6 +62,7 @@ sources = take_key_sources()
 keys = KeyRing(sources.fixed, sources.file, closed=bool(sources.problems))
 worker = Worker(chosen.profile, team, keys)
 bound_connections(settings.max_header_bytes, settings.client_timeout)
+serve_together(worker, keys, settings)
 
 
 @bentoml.service(name="gptoss-bento", **chosen.options)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from gptoss_bento import artifacts, death, engine, environment, hardware, metric_files, supervision
@@ -25,10 +26,14 @@ from gptoss_bento.hardware import Hardware
 from gptoss_bento.heartbeat import Heartbeat
 from gptoss_bento.http import accepting
 from gptoss_bento.http.admission import Admission
+from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.http.edge import Edge
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.guard import Guard
+from gptoss_bento.http.intake import Intake
 from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.stored_responses import StoredResponses
+from gptoss_bento.http.openai import OpenAIApi
+from gptoss_bento.http.stored_responses import ForOtherWorkers, StoredResponses
 from gptoss_bento.native.inference import AsgiEngine
 from gptoss_bento.native.job_limits import JobLimits
 from gptoss_bento.native.routes import NativeRoutes
@@ -70,9 +75,9 @@ class Worker:
         """vLLM's application, once there is an engine."""
         return self.engine.app if self.engine else None
 
-    def holds_response(self, response_id: str) -> bool:
-        """Whether a stored response lies in this worker."""
-        return self.engine is not None and self.engine.holds_response(response_id)
+    def holds_response(self, response_id: str) -> bool | None:
+        """Whether a stored response lies in this worker; None: there is no engine that could say."""
+        return self.engine.holds_response(response_id) if self.engine else None
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -284,10 +289,7 @@ def find_team(profile: str | None, worker_number: int | None) -> Team:
         worker_number: from 1, as BentoML counts; None: this process is no worker.
     """
     if worker_number is not None:
-        team = supervision.own_team(worker_number)
-        if not team.is_alone:
-            accepting.install(team)
-        return team
+        return supervision.own_team(worker_number)
     count = _planned_workers(profile or AUTOMATIC) if supervision.may_start_several() else 1
     supervision.gather_team(count)
     return Team(count=count)
@@ -339,9 +341,19 @@ def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIA
     guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
     if worker.team.is_alone:
         return guarded
-    # In front of the guards: a request that another worker answers is counted there, once, until all of it has ended.
+    # In front of the guards: a request that another worker answers takes its places there, until all of it has ended.
     others = worker.team.other_sockets("http")
     return lambda: StoredResponses(app, worker.holds_response, others, server) if (app := guarded()) else None
+
+
+def serve_together(worker: Worker, keys: KeyRing, server: ServerSettings) -> None:
+    """In one of several workers: its server takes its share of the connections, and what the others pass on."""
+    if not worker.team.own_socket("http"):
+        return
+    guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
+    passed_on = Intake(OpenAIApi(Router(), guarded), worker.drain)
+    app = ForOtherWorkers(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
+    accepting.install(worker.team, Edge(app, timeout=None))
 
 
 def _print_plan(plan: EnginePlan) -> None:

@@ -319,20 +319,21 @@ def answers_spread_over_workers(served: ServedProcess, clients: list[httpx.Clien
 
 
 def metrics_add_up(clients: list[httpx.Client]) -> None:
-    """vLLM's and BentoML's, whichever worker is asked; each writes down what it counted twice a second."""
-    time.sleep(2)
+    """vLLM's and BentoML's, whichever worker is asked: what the chats so far came to, one from each client."""
+    assert_counted(clients, "vllm:request_success_total", len(clients))
+    assert_counted(clients, 'bentoml_service_request_total.*endpoint="/v1/chat/completions"', len(clients))
+
+
+def assert_counted(clients: list[httpx.Client], metric: str, number: int) -> None:
+    """Each client is told the same sum."""
+    time.sleep(2)  # each worker writes down what it counted twice a second
     for client in clients:
-        lines = client.get("/metrics").text.splitlines()
-        ended = [line for line in lines if line.startswith("vllm:request_success_total")]
-        assert sum(float(line.rsplit(" ", 1)[1]) for line in ended) == len(clients)
-        chats = [
-            line for line in lines if re.match('bentoml_service_request_total.*endpoint="/v1/chat/completions"', line)
-        ]
-        assert sum(float(line.rsplit(" ", 1)[1]) for line in chats) == len(clients)
+        lines = [line for line in client.get("/metrics").text.splitlines() if re.match(metric, line)]
+        assert sum(float(line.rsplit(" ", 1)[1]) for line in lines) == number, lines
 
 
 def stored_responses_are_found(clients: list[httpx.Client]) -> None:
-    """Also what follows on one, and its stream."""
+    """Also what follows on one, and its stream; counted once, whoever answers."""
     asked = {"model": MODEL, "input": "Hello", "max_output_tokens": 40, "temperature": 0}
     first = clients[0].post("/v1/responses", json=asked).json()
     for client in clients:
@@ -340,6 +341,9 @@ def stored_responses_are_found(clients: list[httpx.Client]) -> None:
         assert client.get("/v1/responses/resp_missing").status_code == 404
         follows = client.post("/v1/responses", json={**asked, "previous_response_id": first["id"]})
         assert follows.json()["previous_response_id"] == first["id"], follows.text
+    assert_counted(clients, 'bentoml_service_request_total.*endpoint="/v1/responses"', 1 + len(clients))
+    assert_counted(clients, 'bentoml_service_request_total.*endpoint="/v1/responses/{id}"', 2 * len(clients))
+    assert_counted(clients, "vllm:request_success_total", 1 + 2 * len(clients))
 
 
 def client_of(served: ServedProcess, clients: list[httpx.Client], number: int) -> httpx.Client:

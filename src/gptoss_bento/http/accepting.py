@@ -11,10 +11,12 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine
+from copy import copy
 from functools import partial
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from gptoss_bento.team import Team
 
@@ -26,16 +28,20 @@ _PAUSE_S = 1.0  # after an error such as too many open files
 _HANDSHAKES_S = 1.0  # for TLS handshakes that a stop meets
 
 
-def install(team: Team) -> None:
+def install(team: Team, for_others: ASGIApp) -> None:
     """Makes BentoML's worker, which is about to make its uvicorn.Server, accept fairly. BentoML has no hook for it.
 
     Once only: vLLM takes uvicorn's own class later.
+
+    Args:
+        team: this worker's.
+        for_others: what the other workers reach through this one's socket.
     """
     own = uvicorn.Server
 
     def make(config: uvicorn.Config) -> FairServer:
         _set_server(own)
-        return FairServer(config, team)
+        return FairServer(config, team, for_others)
 
     _set_server(make)
 
@@ -47,9 +53,10 @@ def _set_server(make: Callable[[uvicorn.Config], uvicorn.Server]) -> None:
 class FairServer(uvicorn.Server):
     """uvicorn's server with an accept loop of its own."""
 
-    def __init__(self, config: uvicorn.Config, team: Team) -> None:
+    def __init__(self, config: uvicorn.Config, team: Team, for_others: ASGIApp) -> None:
         super().__init__(config)
         self._team = team
+        self._for_others = for_others
         self._accepting: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
@@ -58,7 +65,8 @@ class FairServer(uvicorn.Server):
         await super().startup([])
         if path := self._team.own_socket("http"):  # for the other workers
             loop = asyncio.get_running_loop()
-            server = await loop.create_unix_server(partial(self._protocol, loop), str(path))
+            make = partial(self._protocol, _with_application(self.config, self._for_others), loop)
+            server = await loop.create_unix_server(make, str(path))
             self.servers.append(server)  # uvicorn closes it
         for listening in sockets or ():
             listening.listen(self.config.backlog)
@@ -102,7 +110,8 @@ class FairServer(uvicorn.Server):
     async def _serve_connection(self, connection: socket.socket) -> None:
         try:
             loop = asyncio.get_running_loop()
-            await loop.connect_accepted_socket(partial(self._protocol, loop), connection, ssl=self.config.ssl)
+            make = partial(self._protocol, self.config, loop)
+            await loop.connect_accepted_socket(make, connection, ssl=self.config.ssl)
         except Exception as error:  # of a TLS handshake
             logger.debug("a connection came to nothing: %s", error)
             connection.close()
@@ -110,15 +119,22 @@ class FairServer(uvicorn.Server):
             connection.close()
             raise
 
-    def _protocol(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
-        make: Any = self.config.http_protocol_class
+    def _protocol(self, config: uvicorn.Config, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
+        make: Any = config.http_protocol_class
         protocol: asyncio.Protocol = make(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
         )
         return protocol
 
     def _tell(self) -> None:
         self._team.tell_connections(len(self.server_state.connections) + len(self._connecting))
+
+
+def _with_application(config: uvicorn.Config, app: ASGIApp) -> uvicorn.Config:
+    """A configuration that is loaded, for another application."""
+    other = copy(config)
+    other.loaded_app = app
+    return other
 
 
 def _spawn(work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> asyncio.Task[None]:

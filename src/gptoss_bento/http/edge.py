@@ -27,10 +27,11 @@ class Edge:
     """ASGI middleware: a limit on the time until an answer begins, errors in the right shape, and honest last words.
 
     Args:
-        timeout: seconds until an answer must have begun; a stream may then go on as long as it likes.
+        timeout: seconds until an answer must have begun; a stream may then go on as long as it likes. None: who asks
+            has a limit.
     """
 
-    def __init__(self, app: ASGIApp, timeout: float) -> None:
+    def __init__(self, app: ASGIApp, timeout: float | None) -> None:
         self._app = app
         self._timeout = timeout
 

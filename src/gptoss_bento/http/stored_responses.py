@@ -1,7 +1,8 @@
 """Stored responses lie in the memory of the API worker that made them; requests that name one are passed on to it.
 
 vLLM keeps what `GET /v1/responses/{id}`, its cancel and `previous_response_id` need in its application's own process.
-Each worker also listens on a Unix socket of its own, where the others reach it.
+Each worker also listens on a Unix socket of its own, where the others reach it. What comes in there has passed metrics,
+access log and RunPod's limits where the client sent it, and meets none of them again.
 """
 
 from __future__ import annotations
@@ -9,31 +10,44 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.http.body import BodyTooLargeError, BodyTooSlowError, read_body, with_body
-from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.body import ARRIVAL, BodyRefusedError, read_body, with_body
+from gptoss_bento.http.errors import BrokenStreamError, error_for
 from gptoss_bento.http.guard import body_refusal
 from gptoss_bento.native.json_text import encodable
 from gptoss_bento.settings import ServerSettings
 
 _ROUTE = "/v1/responses"
 _NAMED = re.compile(rf"{_ROUTE}/(?P<id>[^/]+)(?:/cancel)?")
-_PASSED_ON = b"x-gptoss-bento-passed-on"
+_QUESTION = "/holds"  # with the id as its body
+_ANSWERS = {True: HTTPStatus.OK, False: HTTPStatus.NOT_FOUND, None: HTTPStatus.SERVICE_UNAVAILABLE}
 _OF_ONE_HOP = {b"connection", b"transfer-encoding", b"keep-alive"}
 _MADE_ANEW = {b"host", b"content-length"}
+_ADDED_HERE = {b"date"}  # to every answer, by uvicorn
 _STAYS_IN_QUERIES = "%&=+;:,/?@!$'()*[]"
 _ASK_TIMEOUT_S = 5.0
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used, but httpx would make one for each client, for 17 ms
 _END_OF_EVENT = b"\n\n"
 _ENDED = "The worker that holds this response ended before its answer did. Try again."
+_NO_WORD = "A worker that may hold this response does not say so. Try again."
+
+Holds = Callable[[str], bool | None]
+"""Whether this process has the response of that id; None: it cannot say."""
+
+
+class _NoWordError(Exception):
+    """Nobody says that he has a response, and not everybody that he does not."""
 
 
 class StoredResponses:
@@ -41,14 +55,12 @@ class StoredResponses:
 
     Args:
         app: the guarded application of this process.
-        holds: whether this process has the response of that id.
+        holds: of this process.
         others: the sockets of the other workers.
         settings: the bounds of a body.
     """
 
-    def __init__(
-        self, app: ASGIApp, holds: Callable[[str], bool], others: Sequence[Path], settings: ServerSettings
-    ) -> None:
+    def __init__(self, app: ASGIApp, holds: Holds, others: Sequence[Path], settings: ServerSettings) -> None:
         self._app = app
         self._holds = holds
         self._others = others
@@ -61,50 +73,78 @@ class StoredResponses:
             return
         try:
             named, receive = await self._named_response(scope, receive)
-        except (BodyTooLargeError, BodyTooSlowError) as error:
+        except BodyRefusedError as error:
             await body_refusal(error)(scope, receive, send)
             return
         except ClientDisconnect:
             return
-        if named and not self._holds(named):
-            headers = [
-                *(pair for pair in scope["headers"] if pair[0] not in _OF_ONE_HOP | _MADE_ANEW),
-                (_PASSED_ON, b"1"),
-            ]
-            with suppress(httpx.InvalidURL):  # longer than httpx takes
-                if other := await self._holder(named, headers):
-                    await _pass_on(other, headers, scope, receive, send)
-                    return
-        await self._app(scope, receive, send)
+        answer = await self._answer_for(scope["path"], named) if named else self._app
+        await answer(scope, receive, send)
+
+    async def _answer_for(self, path: str, response_id: str) -> ASGIApp:
+        """Who answers a request that needs this response; this process too if nobody has it."""
+        try:
+            holder = None if self._holds(response_id) else await self._holder(response_id)
+        except _NoWordError:
+            return error_for(path, HTTPStatus.SERVICE_UNAVAILABLE, _NO_WORD)
+        return partial(_pass_on, holder) if holder else self._app
 
     async def _named_response(self, scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
         """The id of the stored response that a request needs, and what gives its body again."""
         match = _NAMED.fullmatch(scope["path"])
         if not match and (scope["path"] != _ROUTE or scope["method"] != "POST"):
             return None, receive
-        body = await read_body(receive, self._largest_body, self._patience_s)
+        body = await read_body(receive, self._largest_body, self._patience_s, scope.get(ARRIVAL))
         return match["id"] if match else _previous(body), with_body(body, receive)
 
-    async def _holder(self, response_id: str, headers: list[tuple[bytes, bytes]]) -> Path | None:
+    async def _holder(self, response_id: str) -> Path | None:
+        has_word = True
         for other in self._others:
-            with suppress(httpx.TransportError):  # it ends; its responses are gone
-                async with _client(other, _ASK_TIMEOUT_S) as client:
-                    path = f"/v1/responses/{quote(response_id, safe='')}"
-                    asked = client.build_request("GET", path, headers=headers)
-                    answer = await client.send(asked)
-                    if answer.status_code == httpx.codes.OK:
-                        return other
+            there = await _holds(other, response_id)
+            if there:
+                return other
+            has_word = has_word and there is not None
+        if not has_word:
+            raise _NoWordError
         return None
 
 
+class ForOtherWorkers:
+    """ASGI application for the socket of a worker: says what it holds, and does what is passed on.
+
+    Args:
+        app: the guarded application, with what finds the key and counts for a stop, and nothing else of the service.
+        holds: of this process.
+    """
+
+    def __init__(self, app: ASGIApp, holds: Holds) -> None:
+        self._app = app
+        self._holds = holds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != _QUESTION:
+            await self._app(scope, receive, send)
+            return
+        response_id = (await Request(scope, receive).body()).decode()
+        await Response(status_code=_ANSWERS[self._holds(response_id)])(scope, receive, send)
+
+
+async def _holds(other: Path, response_id: str) -> bool | None:
+    """What that worker says; None: it says nothing, or that it does not know."""
+    try:
+        async with _client(other, _ASK_TIMEOUT_S) as client:
+            answer = await client.post(_QUESTION, content=response_id.encode())
+    except httpx.TransportError:
+        return None
+    return next((there for there, status in _ANSWERS.items() if status == answer.status_code), None)
+
+
 def _may_name_one(scope: Scope) -> bool:
-    if scope["type"] != "http" or not scope["path"].startswith(_ROUTE):
-        return False
-    return all(name != _PASSED_ON for name, _ in scope["headers"])
+    return scope["type"] == "http" and str(scope["path"]).startswith(_ROUTE) and scope["method"] != "OPTIONS"
 
 
 def _client(socket: Path, timeout_s: float | None) -> httpx.AsyncClient:
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=_NO_TLS)
     return httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=timeout_s)
 
 
@@ -117,7 +157,7 @@ def _previous(body: bytes) -> str | None:
     return named if isinstance(named, str) and "/" not in named and encodable(named) else None
 
 
-async def _pass_on(other: Path, headers: list[tuple[bytes, bytes]], scope: Scope, receive: Receive, send: Send) -> None:
+async def _pass_on(other: Path, scope: Scope, receive: Receive, send: Send) -> None:
     """Does the request in another worker. When its client leaves, it ends there as well.
 
     Raises:
@@ -126,8 +166,15 @@ async def _pass_on(other: Path, headers: list[tuple[bytes, bytes]], scope: Scope
     body = await Request(scope, receive).body()
     query = quote(scope["query_string"], safe=_STAYS_IN_QUERIES)
     path = quote(scope["path"]) + (f"?{query}" if query else "")
+    # httpx takes no space at a value's end, which our own server leaves there.
+    headers = [(name, value.strip(b" \t")) for name, value in scope["headers"] if name not in _OF_ONE_HOP | _MADE_ANEW]
     async with _client(other, None) as client:
-        asked = client.build_request(scope["method"], path, headers=headers, content=body)
+        try:
+            asked = client.build_request(scope["method"], path, headers=headers, content=body)
+        except httpx.InvalidURL:  # longer than httpx takes
+            too_long = error_for(scope["path"], HTTPStatus.REQUEST_URI_TOO_LONG, "The URL is too long.")
+            await too_long(scope, receive, send)
+            return
         relay, left = asyncio.create_task(_relay(client, asked, send)), asyncio.create_task(_left(receive))
         try:
             done, _ = await asyncio.wait((relay, left), return_when=asyncio.FIRST_COMPLETED)
@@ -142,7 +189,8 @@ async def _pass_on(other: Path, headers: list[tuple[bytes, bytes]], scope: Scope
 async def _relay(client: httpx.AsyncClient, asked: httpx.Request, send: Send) -> None:
     try:
         answer = await client.send(asked, stream=True)
-        headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _OF_ONE_HOP]
+        theirs = [(name.lower(), value) for name, value in answer.headers.raw]
+        headers = [pair for pair in theirs if pair[0] not in _OF_ONE_HOP | _ADDED_HERE]
         await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
         async for piece in _pieces(answer):
             await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -40,7 +40,7 @@ async def servers(
         team.enter(os.getpid())
         team.reach(Stage.READY)
         config = uvicorn.Config(PlainTextResponse(str(index)), log_config=None, lifespan="off", http="h11")
-        made.append(FairServer(config, team))
+        made.append(FairServer(config, team, PlainTextResponse(f"{index} for others")))
         tasks.append(asyncio.create_task(made[-1]._serve([listening.dup()])))
     while not all(server.started for server in made):  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.005)
@@ -57,10 +57,15 @@ async def connect(listening: socket.socket) -> tuple[asyncio.StreamReader, async
 
 async def ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int:
     """Which worker answers on that connection."""
+    return int(await said(streams))
+
+
+async def said(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> str:
     streams[1].write(REQUEST)
-    head = await streams[0].readuntil(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200")
-    return int(await streams[0].readexactly(1))
+    status, *headers = (await streams[0].readuntil(b"\r\n\r\n")).decode().splitlines()
+    assert status == "HTTP/1.1 200 OK"
+    (length,) = (header for header in headers if header.startswith("content-length: "))
+    return (await streams[0].readexactly(int(length.partition(" ")[2]))).decode()
 
 
 @pytest.mark.usefixtures("servers")
@@ -79,10 +84,10 @@ async def test_a_connection_stays_with_its_worker(listening: socket.socket) -> N
     streams[1].close()
 
 
-async def test_other_workers_reach_each_by_a_socket_of_its_own(servers: list[FairServer]) -> None:
+async def test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own(servers: list[FairServer]) -> None:
     for index, server in enumerate(servers):
         streams = await asyncio.open_unix_connection(str(server._team.own_socket("http")))
-        assert await ask(streams) == index
+        assert await said(streams) == f"{index} for others"
         streams[1].close()
 
 
@@ -96,7 +101,7 @@ def test_a_connection_that_comes_to_be_during_a_stop_does_not_hold_it_up(
 
     async def stop() -> None:
         config = uvicorn.Config(PlainTextResponse("0"), log_config=None, lifespan="off")
-        server = FairServer(config, Team(0, 2, folder))
+        server = FairServer(config, Team(0, 2, folder), PlainTextResponse("for others"))
         config.load()
         server.lifespan = config.lifespan_class(config)
         await server.startup([listening])
@@ -115,7 +120,7 @@ def test_bentoml_makes_such_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     own = uvicorn.Server
     monkeypatch.setattr(uvicorn, "Server", own)  # puts it back afterwards
 
-    accepting.install(Team())
+    accepting.install(Team(), PlainTextResponse("for others"))
     made = uvicorn.Server(uvicorn.Config(PlainTextResponse("x"), log_config=None))
 
     assert isinstance(made, FairServer)

@@ -5,12 +5,15 @@ raised, no place stays taken, and what reaches the engine is within its key's li
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -29,7 +32,7 @@ from gptoss_bento.http.openai import OpenAIApi
 from gptoss_bento.http.paths import ROUTES, is_anthropic_path, is_openai_path
 from gptoss_bento.http.platform_limits import PlatformLimits
 from gptoss_bento.http.route_names import OTHER, route_name
-from gptoss_bento.http.stored_responses import StoredResponses
+from gptoss_bento.http.stored_responses import ForOtherWorkers, StoredResponses
 from gptoss_bento.keys import Key, KeyLimits, digest
 from gptoss_bento.settings import ServerSettings
 from tests.fakes import FakeEngineApp
@@ -93,12 +96,27 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Service]:
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a worker that holds no response."""
+    path = tmp_path_factory.mktemp("t") / "http-1"
+    app = ForOtherWorkers(FakeEngineApp(), lambda _: False)
+    server = uvicorn.Server(uvicorn.Config(app, uds=str(path), log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    yield path
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def services(other: Path) -> dict[str, Service]:
     """One of each kind for all examples."""
     return {
         "open": Service(),
         "with keys": Service(has_keys=True),
-        "one of several workers": Service(others=[tmp_path_factory.mktemp("t") / "http-1"]),
+        "one of several workers": Service(others=[other]),
         "loading": Service(has_keys=True, loads=True),
         "stopping": Service(stops=True),
     }

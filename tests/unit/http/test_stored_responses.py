@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from gptoss_bento.http import stored_responses
 from gptoss_bento.http.admission import Admission
 from gptoss_bento.http.background import BackgroundTasks
+from gptoss_bento.http.body import BodyCrowdedError
 from gptoss_bento.http.edge import Edge
 from gptoss_bento.http.guard import Guard
-from gptoss_bento.http.stored_responses import StoredResponses
+from gptoss_bento.http.stored_responses import ForOtherWorkers, StoredResponses
 from gptoss_bento.settings import ServerSettings
 from tests.fakes import asgi_client
 from tests.unit.http.test_openai import is_openai_error
@@ -74,38 +77,51 @@ class FakeResponses:
 SETTINGS = ServerSettings(max_openai_requests=1, max_openai_body_bytes=1000)
 
 
-def guarded(responses: FakeResponses, table: Path, others: list[Path]) -> ASGIApp:
+def guarded(responses: FakeResponses, table: Path) -> ASGIApp:
     """As app.py has it in each of several workers."""
     admission = Admission()
     admission.share(table)
     app = Guard(responses.app, admission, SETTINGS).app()
     assert app
-    return StoredResponses(app, responses.kept.__contains__, others, SETTINGS)
+    return app
 
 
 @dataclass
 class Workers:
     here: FakeResponses
     there: FakeResponses
+    app: ASGIApp
     client: httpx.AsyncClient
+    is_certain: bool = True  # whether the other one can say what it has
+
+    def holds_there(self, response_id: str) -> bool | None:
+        return response_id in self.there.kept if self.is_certain else None
 
 
 @pytest.fixture
 async def workers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Workers]:
     here, there = FakeResponses("here"), FakeResponses("there", {"resp_1"})
     folder = tmp_path_factory.mktemp("t")
-    # As in the service, both have it in front; asked by the other, it does not ask further.
-    other = guarded(there, folder / "limits", [folder / "http-0"])
-    server = uvicorn.Server(uvicorn.Config(other, uds=str(folder / "http-1"), log_config=None, lifespan="off"))
-    task = asyncio.create_task(server._serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-        await asyncio.sleep(0.005)
-    gone: Path = folder / "http-2"  # a third worker, which has ended
-    own = guarded(here, folder / "limits", [gone, folder / "http-1"])
-    async with asgi_client(own) as client:
-        yield Workers(here, there, client)
-    server.should_exit = True
-    await task
+    app = StoredResponses(guarded(here, folder / "limits"), here.kept.__contains__, [folder / "http-1"], SETTINGS)
+    async with asgi_client(app) as client:
+        made = Workers(here, there, app, client)
+        other = ForOtherWorkers(guarded(there, folder / "limits"), made.holds_there)
+        server = uvicorn.Server(uvicorn.Config(other, uds=str(folder / "http-1"), log_config=None, lifespan="off"))
+        task = asyncio.create_task(server._serve())
+        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        yield made
+        server.should_exit = True
+        await task
+
+
+def beside_one_that_is_gone(workers: Workers) -> httpx.AsyncClient:
+    """Of a worker that has a third one, whose socket nobody serves any more."""
+    app = workers.app
+    assert isinstance(app, StoredResponses)
+    (other,) = app._others
+    asked = [other.with_name("http-2"), other]
+    return asgi_client(StoredResponses(app._app, app._holds, asked, SETTINGS))
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/responses/resp_1"), ("POST", "/v1/responses/resp_1/cancel")])
@@ -113,6 +129,8 @@ async def test_a_response_of_another_worker_is_found_there(workers: Workers, met
     reply = await workers.client.request(method, path)
 
     assert (reply.status_code, reply.json()) == (200, {"by": "there"})
+    assert "date" not in reply.headers, "uvicorn adds one here"
+    assert workers.there.asked == [f"{method} {path}?"], "once, and nothing else"
     assert workers.here.asked == []
 
 
@@ -127,6 +145,40 @@ async def test_what_nobody_has_is_refused_here(workers: Workers) -> None:
     reply = await workers.client.get("/v1/responses/resp_3")
 
     assert (reply.status_code, reply.json()) == (404, {"by": "here"})
+    assert workers.there.asked == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_a_worker_that_cannot_say_may_have_is_no_404(workers: Workers, method: str) -> None:
+    workers.is_certain = False
+    path = "/v1/responses/resp_1" if method == "GET" else "/v1/responses"
+
+    reply = await workers.client.request(method, path, json={"input": "x", "previous_response_id": "resp_1"})
+
+    assert is_openai_error(reply, 503, "A worker that may hold this response")
+    assert int(reply.headers["retry-after"]) > 0
+    assert workers.here.asked == workers.there.asked == []
+
+
+async def test_a_worker_that_is_gone_is_asked_in_vain(workers: Workers) -> None:
+    async with beside_one_that_is_gone(workers) as client:
+        assert (await client.get("/v1/responses/resp_1")).json() == {"by": "there"}
+        assert is_openai_error(await client.get("/v1/responses/resp_3"), 503, "A worker that may hold this response")
+
+
+async def test_a_preflight_is_answered_here(workers: Workers) -> None:
+    await workers.client.options("/v1/responses/resp_1")
+
+    assert workers.there.asked == []
+
+
+async def test_a_url_that_cannot_be_passed_on_is_refused(workers: Workers) -> None:
+    query = b'"' * 30_000  # three bytes each when quoted, and httpx takes 65,536
+
+    reply = await exchanged(workers.app, scope_of("GET", "/v1/responses/resp_1", query), [])
+
+    assert reply[0]["status"] == 414
+    assert workers.there.asked == []
 
 
 async def test_a_stored_stream_comes_through_with_its_query(workers: Workers) -> None:
@@ -144,6 +196,14 @@ async def test_what_follows_on_a_response_is_made_where_that_lies(workers: Worke
     assert reply.json()["by"] == "there"
     assert reply.json()["body"] == '{"input":"x","previous_response_id":"resp_1"}'
     assert reply.json()["key"] == "Bearer k"
+
+
+async def test_a_header_that_ends_with_a_space_is_passed_on_without(workers: Workers) -> None:
+    scope = scope_of("POST", "/v1/responses", headers=[(b"authorization", b"Bearer k \t")])
+
+    _, body, *_ = await exchanged(workers.app, scope, [b'{"previous_response_id": "resp_1"}'])
+
+    assert json.loads(body["body"])["key"] == "Bearer k"
 
 
 async def test_what_goes_on_in_the_other_worker_keeps_its_place_there_until_it_has_ended(workers: Workers) -> None:
@@ -166,6 +226,19 @@ async def test_a_body_that_is_too_large_goes_nowhere(workers: Workers, path: str
     assert workers.here.asked == workers.there.asked == []
 
 
+async def test_a_body_that_gives_way_to_others_is_refused_as_the_guards_do(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crowded(*_: object) -> bytes:
+        raise BodyCrowdedError
+
+    monkeypatch.setattr(stored_responses, "read_body", crowded)
+
+    reply = await workers.client.post("/v1/responses", json={"previous_response_id": "resp_1"})
+
+    assert is_openai_error(reply, 503, "Too many large bodies")
+
+
 @pytest.mark.parametrize(
     "body", ["{", "[1]", '{"input": "x"}', '{"previous_response_id": 3}', '{"previous_response_id": "a/b"}']
 )
@@ -183,27 +256,37 @@ async def test_other_routes_are_not_touched(workers: Workers) -> None:
 
 async def test_a_client_that_leaves_ends_its_request_in_the_other_worker(workers: Workers) -> None:
     left = asyncio.Event()
+    body = b'{"previous_response_id": "resp_1", "hang": 1}'
+    task = asyncio.create_task(exchanged(workers.app, scope_of("POST", "/v1/responses"), [body], left))
+    async with asyncio.timeout(5):
+        await workers.there.hanging.wait()
+        left.set()
+        assert await task == []
+        await workers.there.left.wait()
+
+
+def scope_of(method: str, path: str, query: bytes = b"", headers: Sequence[tuple[bytes, bytes]] = ()) -> dict[str, Any]:
+    return {"type": "http", "method": method, "path": path, "query_string": query, "headers": headers}
+
+
+async def exchanged(
+    app: ASGIApp, scope: dict[str, Any], bodies: list[bytes], left: asyncio.Event | None = None
+) -> list[dict[str, Any]]:
+    """What is sent to a client that may leave, of a request that no client of ours would send."""
     sent: list[dict[str, Any]] = []
-    messages = [{"type": "http.request", "body": b'{"previous_response_id": "resp_1", "hang": 1}'}]
+    messages = [{"type": "http.request", "body": body} for body in bodies or [b""]]
 
     async def receive() -> dict[str, Any]:
         if messages:
             return messages.pop()
-        await left.wait()
+        await (left or asyncio.Event()).wait()
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/responses", "query_string": b"", "headers": []}
-    app = workers.client._transport.app  # type: ignore[attr-defined]
-    task = asyncio.create_task(app(scope, receive, send))
-    async with asyncio.timeout(5):
-        await workers.there.hanging.wait()
-        left.set()
-        await task
-        await workers.there.left.wait()
-    assert sent == []
+    await app(scope, receive, send)
+    return sent
 
 
 IS_THERE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
@@ -253,6 +336,16 @@ async def test_a_worker_that_is_killed_before_it_answers_is_a_503(
 
     assert is_openai_error(reply, 503, "The worker that holds this response")
     assert int(reply.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n", b"?\r\n\r\n"])
+async def test_what_is_no_answer_to_the_question_is_a_503(
+    killed: tuple[httpx.AsyncClient, list[bytes]], answer: bytes
+) -> None:
+    client, said = killed
+    said[:] = [answer]
+
+    assert is_openai_error(await client.get("/v1/responses/resp_1"), 503, "A worker that may hold this response")
 
 
 async def test_an_answer_in_one_piece_whose_worker_is_killed_breaks_off(

@@ -92,6 +92,10 @@ class Grant:
         """The request has ended and cost so many tokens."""
         self._admission.leave(self._rules, self._began, tokens, self._places)
 
+    def refund(self) -> dict[str, str]:
+        """There was no room for the request after all, so it does not count. Returns the headers as they are then."""
+        return self._admission.refund(self._rules)
+
 
 class Admission:
     """Lets requests in as long as their rules allow it.
@@ -126,7 +130,8 @@ class Admission:
             rows = [(rule, self._row(rule)) for rule in rules]
             found = [_Standing(rule, row, now) for rule, row in rows]
             for each in found:
-                self._look(each, places)
+                if why := self._why_not(each, places):
+                    raise RefusedError(*why, _headers(found))
             for each in found:
                 each.take(now, places)
         return Grant(self, rows, now, places, _headers(found))
@@ -141,7 +146,8 @@ class Admission:
             text = "This server counts the limits of as many keys as it can. Try again later."
             raise RefusedError(text, _FULL_WAIT_S, status=HTTPStatus.SERVICE_UNAVAILABLE) from None
 
-    def _look(self, found: _Standing, places: int) -> None:
+    def _why_not(self, found: _Standing, places: int) -> tuple[str, float] | None:
+        """What keeps a request out, and for how many seconds."""
         rule = found.rule
         if rule.requests and (wait_s := rule.requests.wait_s(found.requests, 1)):
             rate = rule.requests
@@ -152,8 +158,8 @@ class Admission:
             weight = f", and this one counts as {places}" if places > 1 else ""
             text, wait_s = f"{rule.what} may have {rule.at_once} requests at once{weight}.", self._half_done_s(rule)
         else:
-            return
-        raise RefusedError(f"{text} Try again later.", wait_s, _headers([found]))
+            return None
+        return f"{text} Try again later.", wait_s
 
     def _half_done_s(self, rule: Rule) -> float:
         """By then about half of what runs now has ended."""
@@ -169,6 +175,15 @@ class Admission:
                 self._means[rule.name] = mean + _WEIGHT * (took - mean)
         if tokens:
             self.charge([rule for rule, _ in rows], tokens)
+
+    def refund(self, rows: Sequence[tuple[Rule, Row]]) -> dict[str, str]:
+        """See `Grant.refund`."""
+        now = self._clock()
+        with self._table.locked():
+            found = [_Standing(rule, row, now) for rule, row in rows if row.is_its_own]
+            for each in found:
+                each.give_back(now)
+        return _headers(found)
 
     def charge(self, rules: Sequence[Rule], tokens: int) -> None:
         """Takes tokens that were used without coming in; they may be more than there are."""
@@ -197,6 +212,12 @@ class _Standing:
             self.row.set_bucket(_REQUESTS, self.requests, now)
         if self.rule.at_once:
             self.row.use(places)
+
+    def give_back(self, now: float) -> None:
+        """One request, of the rate."""
+        if self.rule.requests:
+            self.requests = min(self.requests + 1, self.rule.requests.limit)
+            self.row.set_bucket(_REQUESTS, self.requests, now)
 
 
 def _headers(found: Sequence[_Standing]) -> dict[str, str]:

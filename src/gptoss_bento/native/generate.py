@@ -106,7 +106,8 @@ class GenerateApi:
         body = await read_body(request, settings.max_runsync_body_bytes, settings.client_timeout)
         fields = read_input(body, settings)
         policy = Policy(settings.execution_timeout_ms, settings.job_ttl_ms)
-        submitted = await runner.submit(Envelope(fields, policy), sync=True, key=key_of(request.scope))
+        with runner.limits.admitted(request.scope):
+            submitted = await runner.submit(Envelope(fields, policy), sync=True, key=key_of(request.scope))
         job, items = await _ended(runner, submitted.id, policy.ttl_ms / 1000, request)
         if job is None or job.status is not Status.COMPLETED:
             raise _failure(job)

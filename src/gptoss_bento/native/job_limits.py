@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from starlette.types import Scope
+
 from gptoss_bento.http.admission import Admission, RefusedError, Rule, key_rules
+from gptoss_bento.http.authentication import key_of
 from gptoss_bento.http.caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
 from gptoss_bento.http.generations import generations_of, refuse_more_than
 from gptoss_bento.http.key_ring import KeyRing
@@ -16,9 +19,11 @@ from gptoss_bento.keys import Key, KeyLimits
 from gptoss_bento.native.job import Claim, Job
 from gptoss_bento.native.json_text import loads
 from gptoss_bento.native.payload import TOKENIZE, EngineRequest, InputError, Models, engine_request
+from gptoss_bento.native.store import StoreUnavailableError
 from gptoss_bento.settings import ServerSettings
 
 _LOOK_AGAIN_S = 0.1
+_RATES = "gptoss_bento.rates"
 
 _HARMLESS = frozenset({TOKENIZE, "/detokenize", f"{MESSAGES}/count_tokens"})
 
@@ -34,14 +39,24 @@ class JobLimits:
     keys: KeyRing = field(default_factory=KeyRing)
     admission: Admission = field(default_factory=Admission)
 
-    def admit(self, key: Key | None) -> None:
-        """A request that starts a job came in.
+    @contextmanager
+    def admitted(self, scope: Scope) -> Iterator[None]:
+        """Within it a request starts a job. It costs nothing if there is no room for that, or no store.
+
+        The scope has then what its answer, whatever it is, says of the key's rates: `rates_of`.
 
         Raises:
-            RefusedError: the key has made as many as it may.
+            RefusedError: the key has made as many requests as it may.
         """
-        if rules := key_rules(key, streams=False):
-            self.admission.enter(rules).leave()
+        grant = self.admission.enter(key_rules(key_of(scope), streams=False))
+        scope[_RATES] = grant.headers
+        try:
+            yield
+        except (RefusedError, StoreUnavailableError):
+            scope[_RATES] = grant.refund()
+            raise
+        finally:
+            grant.leave()
 
     @asynccontextmanager
     async def room_for(self, request: EngineRequest, most: int) -> AsyncIterator[None]:
@@ -79,6 +94,12 @@ class JobLimits:
         key = self.keys.named(owner) if owner else None
         if rules := key_rules(key, streams=False):
             self.admission.charge(rules, tokens)
+
+
+def rates_of(scope: Scope) -> Mapping[str, str]:
+    """Headers that say where the rates of a key stand; none where it has none, or no job was asked for."""
+    rates: Mapping[str, str] = scope.get(_RATES, {})
+    return rates
 
 
 def limits_text(key: Key | None) -> str | None:

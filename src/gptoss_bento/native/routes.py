@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +27,7 @@ from gptoss_bento.http.body import read_body as read_asgi_body
 from gptoss_bento.http.paths import is_openai_path
 from gptoss_bento.keys import Key
 from gptoss_bento.native.job import Job, Status
+from gptoss_bento.native.job_limits import rates_of
 from gptoss_bento.native.json_text import dumps, shown
 from gptoss_bento.native.payload import EnvelopeError, read_envelope
 from gptoss_bento.native.runner import LONGEST_WAIT_MS, Runner
@@ -70,6 +72,9 @@ class _Call:
     @property
     def key(self) -> Key | None:
         return key_of(self.request.scope)
+
+    def admitted(self) -> AbstractContextManager[None]:
+        return self.runner.limits.admitted(self.request.scope)
 
 
 _Action = Callable[[_Call], Awaitable[str]]
@@ -156,11 +161,17 @@ def _template(action: str, of_job: bool) -> str:
 
 
 async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> Response:
-    """What `act` says, a JSON text, or the error that it raises.
+    """What `act` says, a JSON text, or the error that it raises; both with the rates of the key that asked for a job.
 
     Raises:
         ClientDisconnect: nobody is there to be answered.
     """
+    response = await _answer(request, act)
+    response.headers.update(rates_of(request.scope))
+    return response
+
+
+async def _answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> Response:
     try:
         return _json(await act(request))
     except HttpError as error:
@@ -203,14 +214,16 @@ RETRY = {"Retry-After": str(RETRY_AFTER_S)}
 
 async def _run(call: _Call) -> str:
     envelope = read_envelope(call.body, call.runner.settings)
-    job = await call.runner.submit(envelope, sync=False, key=call.key)
+    with call.admitted():
+        job = await call.runner.submit(envelope, sync=False, key=call.key)
     return _state(job.id, Status.IN_QUEUE)
 
 
 async def _runsync(call: _Call) -> str:
     envelope = read_envelope(call.body, call.runner.settings)
     wait_ms = _wait(call, _SHORTEST_WAIT_MS)
-    job = await call.runner.submit(envelope, sync=True, wait_ms=wait_ms, key=call.key)
+    with call.admitted():
+        job = await call.runner.submit(envelope, sync=True, wait_ms=wait_ms, key=call.key)
     return await _when_ended(call, job.id, wait_ms)
 
 
@@ -253,7 +266,8 @@ async def _cancel(call: _Call) -> str:
 
 
 async def _retry(call: _Call) -> str:
-    found, again = await call.runner.retry(call.job_id, call.key)
+    with call.admitted():
+        found, again = await call.runner.retry(call.job_id)
     job = _found(found, call.job_id)
     if not again:
         raise EnvelopeError(f"Only FAILED and TIMED_OUT jobs can be run again; job {job.id} is {job.status}.")

@@ -165,9 +165,8 @@ class Runner:
 
         Raises:
             EnvelopeError: the webhook leads to an address that is not public.
-            RefusedError: too many wait, or the key has as many jobs, or has made as many requests, as it may.
+            RefusedError: too many wait, or the key has as many jobs as it may.
         """
-        self.limits.admit(key)
         if envelope.webhook and not self.settings.webhook_allow_private:
             await _refuse_private(envelope.webhook)
         settings, policy = self.settings, envelope.policy
@@ -270,14 +269,12 @@ class Runner:
         self._ended_from_outside(purged)
         return len(purged)
 
-    async def retry(self, job_id: str, key: Key | None = None) -> tuple[Job | None, bool]:
+    async def retry(self, job_id: str) -> tuple[Job | None, bool]:
         """Queues a FAILED or TIMED_OUT job again. Returns it, and whether it was such a one.
 
         Raises:
-            RefusedError: too many wait, or the key has made as many requests as it may, or that which the job came
-                with has as many jobs.
+            RefusedError: too many wait, or the key that the job came with has as many jobs as it may.
         """
-        self.limits.admit(key)
         found = await self.store.get(job_id)
         most_of_owner = self.limits.of(found).jobs if found else None
         with self._refusing():

@@ -123,6 +123,36 @@ def test_all_processes_count_together(tmp_path: Path, clock: Clock) -> None:
     refused(other, rule)
 
 
+def test_who_is_kept_out_by_one_rule_hears_of_all_rates(admission: Admission) -> None:
+    engine, rate = engine_rule(1), Rule("a", "This key", Rate(60), Rate(100))
+    admission.enter([engine])
+    error = refused(admission, engine, rate)
+    assert str(error).startswith("This server may have 1 requests at once")
+    assert error.headers == {
+        "Retry-After": "2",
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "60",
+        "x-ratelimit-reset-requests": "0ms",
+        "x-ratelimit-limit-tokens": "100",
+        "x-ratelimit-remaining-tokens": "100",
+        "x-ratelimit-reset-tokens": "0ms",
+    }
+
+
+def test_a_request_that_is_paid_back_leaves_the_rate_as_it_was(admission: Admission, clock: Clock) -> None:
+    rule = Rule("a", "This key", Rate(2), at_once=2)
+    first, second = admission.enter([rule]), admission.enter([rule])
+    assert second.refund()["x-ratelimit-remaining-requests"] == "1"
+    second.leave()
+    third = admission.enter([rule])
+    refused(admission, rule)
+    clock.now += 60
+    assert third.refund()["x-ratelimit-remaining-requests"] == "2", "never more than there can be"
+    for grant in (first, third):
+        grant.leave()
+    assert third.refund()["x-ratelimit-reset-requests"] == "0ms"
+
+
 def test_names_that_come_and_go_are_no_trouble_and_too_many_at_once_a_503(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:

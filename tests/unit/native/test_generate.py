@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import listed_keys
+from gptoss_bento.keys import read_keys
 from gptoss_bento.native.fake_engine import FakeEngine
 from gptoss_bento.native.job import Job, Status
 from gptoss_bento.native.payload import EnvelopeError
@@ -47,6 +47,7 @@ with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # B
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 KEY = "sk-example"
+KEYS = f"caller: {{key: {KEY}, requests_per_minute: 1000000}}"
 SHORT = {"max_tokens": 2}
 SETTINGS = ServerSettings(max_runsync_body_bytes=20_000)
 
@@ -171,7 +172,7 @@ def bento_service(served: Served, file: Path) -> Any:
         def __init__(self) -> None:
             super().__init__(runner)
 
-    Service.add_asgi_middleware(Authentication, keys=KeyRing(listed_keys([KEY])))  # type: ignore[attr-defined]
+    Service.add_asgi_middleware(Authentication, keys=KeyRing(read_keys(KEYS)))  # type: ignore[attr-defined]
     return Service
 
 
@@ -284,6 +285,15 @@ def test_a_wrong_input_makes_no_job(served: Served) -> None:
         assert http.post("/generate", json={"prompt": 5}).status_code == 400
 
     assert served.counts() == before
+
+
+def test_an_answer_says_where_the_rates_of_the_key_stand(served: Served) -> None:
+    with served.http() as http:
+        answered = http.post("/generate", json={"prompt": "one", "sampling_params": SHORT})
+
+    assert answered.status_code == 200
+    assert answered.headers["x-ratelimit-limit-requests"] == "1000000"
+    assert answered.headers["content-type"] == "application/json"
 
 
 LONG = {"prompt": "x", "sampling_params": {"max_tokens": 4000}}

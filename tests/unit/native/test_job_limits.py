@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from starlette.types import Scope
 
 from gptoss_bento.http.admission import Admission, RefusedError
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.keys import Key, KeyLimits, digest
 from gptoss_bento.native.job import Claim
-from gptoss_bento.native.job_limits import JobLimits, limited_request, limits_text
-from gptoss_bento.native.payload import EngineRequest, InputError, Models
+from gptoss_bento.native.job_limits import JobLimits, limited_request, limits_text, rates_of
+from gptoss_bento.native.payload import EngineRequest, EnvelopeError, InputError, Models
+from gptoss_bento.native.store import StoreUnavailableError
 from gptoss_bento.settings import ServerSettings
 
 ALICE = Key("alice", (digest("s3cret"),), KeyLimits(requests_per_minute=2, tokens_per_minute=100))
@@ -24,14 +28,39 @@ def limits() -> JobLimits:
     return JobLimits(KeyRing([ALICE, BOB]), Admission(clock=lambda: 1.0))
 
 
+def submission(key: Key | None) -> Scope:
+    """What a request with this key has in its scope: see `Authentication`."""
+    return {"gptoss_bento.key": key}
+
+
+def submit(limits: JobLimits, key: Key | None, error: BaseException | None = None) -> Mapping[str, str]:
+    scope = submission(key)
+    with suppress(*[type(error)] if error else []), limits.admitted(scope):
+        if error:
+            raise error
+    return rates_of(scope)
+
+
 def test_submissions_are_requests(limits: JobLimits) -> None:
-    limits.admit(ALICE)
-    limits.admit(ALICE)
+    assert submit(limits, ALICE)["x-ratelimit-remaining-requests"] == "1"
+    assert submit(limits, ALICE)["x-ratelimit-remaining-requests"] == "0"
     with pytest.raises(RefusedError, match="2 requests"):
-        limits.admit(ALICE)
+        submit(limits, ALICE)
     for key in (BOB, None):
         for _ in range(5):
-            limits.admit(key)
+            assert submit(limits, key) == {}
+
+
+@pytest.mark.parametrize("error", [RefusedError("full", 1), StoreUnavailableError()])
+def test_a_submission_without_room_costs_nothing(limits: JobLimits, error: Exception) -> None:
+    for _ in range(5):
+        assert submit(limits, ALICE, error)["x-ratelimit-remaining-requests"] == "2"
+    assert submit(limits, ALICE)["x-ratelimit-remaining-requests"] == "1"
+
+
+@pytest.mark.parametrize("error", [EnvelopeError("webhook"), asyncio.CancelledError()])
+def test_any_other_counts(limits: JobLimits, error: BaseException) -> None:
+    assert submit(limits, ALICE, error)["x-ratelimit-remaining-requests"] == "1"
 
 
 def test_what_a_job_used_is_charged_to_its_key_by_name(limits: JobLimits) -> None:
@@ -40,8 +69,8 @@ def test_what_a_job_used_is_charged_to_its_key_by_name(limits: JobLimits) -> Non
     limits.charge("gone", 100)
     limits.charge(None, 100)
     with pytest.raises(RefusedError, match="100 tokens"):
-        limits.admit(ALICE)
-    limits.admit(BOB)
+        submit(limits, ALICE)
+    submit(limits, BOB)
 
 
 def claim(owner: str | None, key_limits: str | None = None) -> Claim:

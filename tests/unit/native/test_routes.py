@@ -13,8 +13,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from gptoss_bento.http.admission import Admission
+from gptoss_bento.http.authentication import Authentication
 from gptoss_bento.http.errors import not_found
+from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.keys import read_keys
 from gptoss_bento.native.fake_engine import FakeEngine
+from gptoss_bento.native.job_limits import JobLimits
 from gptoss_bento.native.routes import NativeRoutes, is_native_path
 from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.native.store import StoreUnavailableError
@@ -168,6 +173,66 @@ async def test_purge_and_a_full_queue(client: httpx.AsyncClient, jobs: Runner) -
 
     assert (await client.post("/purge-queue")).json() == {"removed": 3, "status": "completed"}
     assert (await client.post("/purge-queue", json={})).json() == {"removed": 0, "status": "completed"}
+
+
+KEYS = """
+alice: {key: alices, requests_per_minute: 5, tokens_per_minute: 1000, jobs: 2}
+bob: {key: bobs}
+"""
+
+
+@pytest.fixture
+async def with_key(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client whose key has limits. Nothing runs yet."""
+    ring = KeyRing(read_keys(KEYS))
+    limits = JobLimits(ring, Admission(clock=lambda: 1.0))
+    async with running_jobs(SMALL, tmp_path / "keyed.sqlite3", limits=limits) as runner:
+        app = Authentication(Starlette(routes=[NativeRoutes(lambda: runner)]), ring)
+        async with asgi_client(app) as opened:
+            opened.headers["Authorization"] = "alices"
+            yield opened
+
+
+def rates(response: httpx.Response) -> tuple[str, ...]:
+    """What is left of requests and tokens."""
+    names = [name for name in response.headers if name.startswith("x-ratelimit-")]
+    assert len(names) in (0, 6)
+    return tuple(response.headers[name] for name in names if "remaining" in name)
+
+
+async def test_answers_say_where_the_rates_of_a_key_stand(with_key: httpx.AsyncClient) -> None:
+    first = await with_key.post("/run", json=PROMPT)
+    assert (first.status_code, rates(first)) == (200, ("4", "1000"))
+    waited = await with_key.post("/runsync?wait=1000", json=PROMPT)
+    assert (waited.status_code, rates(waited)) == (200, ("3", "1000"))
+    assert rates(await with_key.get(f"/status/{first.json()['id']}")) == (), "not a request that counts"
+    missing = await with_key.post("/retry/unknown")
+    assert (missing.status_code, rates(missing)) == (404, ("2", "1000"))
+    assert rates(await with_key.post("/run", json=PROMPT, headers={"Authorization": "bobs"})) == ()
+
+
+async def test_a_job_that_finds_no_room_costs_its_key_nothing(with_key: httpx.AsyncClient) -> None:
+    for _ in range(2):
+        await with_key.post("/run", json=PROMPT)
+    for _ in range(9):
+        crowded = await with_key.post("/run", json=PROMPT)
+        assert_error(crowded, 429, "This key may have 2 jobs at once")
+        assert rates(crowded) == ("3", "1000")
+        assert int(crowded.headers["retry-after"]) > 0
+    assert_error(wrong := await with_key.post("/run", json={"input": 5}), 400, "input")
+    assert rates(wrong) == (), "it was refused before anything was counted"
+    await with_key.post("/run", json=PROMPT, headers={"Authorization": "bobs"})
+    full = await with_key.post("/runsync", json=PROMPT)
+    assert_error(full, 429, "3 jobs wait")
+    assert rates(full) == ("3", "1000")
+
+
+async def test_a_key_that_has_used_its_rate_hears_when_it_has_one_again(with_key: httpx.AsyncClient) -> None:
+    for _ in range(5):
+        await with_key.post("/retry/unknown")
+    refused = await with_key.post("/run", json=PROMPT)
+    assert_error(refused, 429, "5 requests in 60 s")
+    assert (rates(refused), refused.headers["retry-after"]) == (("0", "1000"), "12")
 
 
 async def test_health(client: httpx.AsyncClient) -> None:

@@ -22,7 +22,7 @@ from tests.postgres import binaries, postgres_server
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KILLS", "50"))
-AWAY_S = float(os.environ.get("AWAY_S", "2"))  # PostgreSQL
+AWAY_S = float(os.environ.get("AWAY_S", "20"))  # PostgreSQL
 TEAM_KILLS = 3
 TEAM_ENDS_S = 15  # a second where nothing else runs
 JOBS_AT_ONCE = 100

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.startup import Startup, State
 
-_RETRY_AFTER_S = "5"
+_RETRY = {"Retry-After": "5"}
 
 
 class Probes:
@@ -32,9 +32,11 @@ class Probes:
     def _ready(self) -> Response:
         if self._startup.is_ready:
             return JSONResponse(self._startup.report())
-        return JSONResponse(self._startup.report(), status_code=503, headers={"Retry-After": _RETRY_AFTER_S})
+        return JSONResponse(self._startup.report(), status_code=503, headers=_RETRY)
 
     def _ping(self) -> Response:
         if self._startup.is_ready:
             return Response(status_code=200)
-        return Response(status_code=204 if self._startup.service_state is State.STARTING else 503)
+        if self._startup.service_state is State.STARTING:
+            return Response(status_code=204)
+        return Response(status_code=503, headers=_RETRY)

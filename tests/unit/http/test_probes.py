@@ -93,6 +93,7 @@ async def test_ping_answers_as_runpods_load_balancer_expects(startup: Startup, s
     response = await get("/ping", startup)
 
     assert (response.status_code, response.content) == (status, b"")
+    assert response.headers.get("retry-after") == ("5" if status == 503 else None)
 
 
 @pytest.mark.parametrize("path", ["/", "/livez/", "/v1/models", "/ready"])

@@ -359,7 +359,7 @@ def start_follower(here: httpx.Client, there: httpx.Client) -> Stream:
     """A stream asked for in one worker and answered by another, which has the response that it follows on."""
     asked = {"model": MODEL, "input": "Hello", "max_output_tokens": 4}
     first = there.post("/v1/responses", json=asked).json()["id"]
-    no_end = {"max_output_tokens": 4000, "logit_bias": dict.fromkeys(ENDS, -100)}
+    no_end = {"max_output_tokens": 4000, "ignore_eos": True, "logit_bias": dict.fromkeys(ENDS, -100)}
     stream, began = Stream(), threading.Event()
 
     def read() -> None:

@@ -213,6 +213,8 @@ def deep(name: str, depth: int) -> bytes:
 @given(KINDS, st.sampled_from(PREFIXES), st.sampled_from([CHAT, COMPLETIONS, RESPONSES, MESSAGES]), BODIES)
 @example("open", "", CHAT, b" " * 80_001)
 @example("with keys", "", CHAT, deep("max_tokens", 800))
+@example("open", "", CHAT, b'{"n": 2, "seed": NaN}')
+@example("open", "", COMPLETIONS, b'{"prompt": ["", ""]}')
 @example("one of several workers", "", RESPONSES, deep("input", 3000))
 @example("one of several workers", "", RESPONSES, b'{"previous_response_id":"\\ud800"}')
 @example("one of several workers", "", RESPONSES, b'{"previous_response_id":"\\u0000?#"}')
@@ -226,8 +228,24 @@ async def test_any_body_reaches_the_engine_within_the_keys_limits_or_is_refused(
 
     assert found
     check_answer(kind, prefix + route, *found)
+    if found[0] == 200:
+        check_is_one(route, found[1]["body"])
     if found[0] == 200 and kind == "with keys":
         check_limits(route, json.loads(found[1]["body"]))
+
+
+def check_is_one(route: str, body: str) -> None:
+    """`SETTINGS` have one place, so several generations come in nowhere. Read as FastAPI does."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(asked, dict) and route in (CHAT, COMPLETIONS):
+        n, prompt = asked.get("n"), asked.get("prompt")
+        assert not (isinstance(n, (int, float)) and float(n).is_integer() and n > 1)
+        assert not (
+            route == COMPLETIONS and isinstance(prompt, list) and len(prompt) > 1 and isinstance(prompt[0], str)
+        )
 
 
 def check_limits(route: str, asked: dict[str, Any]) -> None:

@@ -122,6 +122,8 @@ def _entries(text: str) -> Mapping[Any, Any]:
         raise KeysError([_not_yaml(error)]) from None  # its own text shows a piece of the file
     except yaml.YAMLError:
         raise KeysError(["it is not YAML"]) from None
+    except Exception:  # PyYAML's constructors raise anything: ValueError for 2024-99-99, KeyError for `!!bool x`, …
+        raise KeysError(["a value in it is not what YAML takes it for; put keys in quotes"]) from None
     if not isinstance(content, dict) or not content:
         raise KeysError(["it must have one entry a key, `name: {key: …}`, and at least one"])
     return content

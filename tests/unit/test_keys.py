@@ -55,6 +55,10 @@ def test_a_key_is_in_no_representation() -> None:
     assert digest("s3cret").hex() not in repr(key)
 
 
+ODD_VALUE = "a value in it is not what YAML takes it for; put keys in quotes"
+ODD_VALUES = ["2024-99-99", "0x_", "!!int s3cret", "!!bool s3cret", "!!timestamp s3cret", "[" * 2000 + "]" * 2000]
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -79,6 +83,7 @@ def test_a_key_is_in_no_representation() -> None:
         ("a: {key: [s3cret}", ["it is not YAML (line 1, column 17)"]),
         ("a: {key: *s3cret}", ["it is not YAML (line 1, column 10)"]),
         ("a: {key: \x01}", ["it is not YAML"]),
+        *((f"a: {{key: {value}}}", [ODD_VALUE]) for value in ODD_VALUES),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_entry_and_without_a_key(text: str, found: list[str]) -> None:

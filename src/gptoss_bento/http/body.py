@@ -67,12 +67,14 @@ class _Bodies:
     def __init__(self) -> None:
         self._held: dict[asyncio.Timeout, int] = {}  # the oldest first
         self._all = 0
+        self._most = _HELD_BYTES
 
-    def hold(self, timer: asyncio.Timeout, size: int, most: int) -> None:
-        """So much is held now of the body with this timer, and at most so much may be of all."""
+    def hold(self, timer: asyncio.Timeout, size: int, limit: int) -> None:
+        """So much is held now of the body with this timer, which may have so many bytes."""
+        self._most = max(self._most, _HELD_BODIES * limit)
         self._all += size - self._held.get(timer, 0)
         self._held[timer] = size
-        while self._all > most:
+        while self._all > self._most:
             oldest = next(iter(self._held))
             self.leave(oldest)
             if not oldest.expired():
@@ -124,7 +126,6 @@ async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arri
 
 
 async def _read(receive: Receive, limit: int, timer: asyncio.Timeout | None = None) -> bytes:
-    most_held = max(_HELD_BYTES, _HELD_BODIES * limit)
     body = bytearray()
     size, more = 0, True
     while more and size <= DISCARDED_BYTES:
@@ -141,7 +142,7 @@ async def _read(receive: Receive, limit: int, timer: asyncio.Timeout | None = No
         else:
             body.clear()
         if more and timer and timer.when() != _AT_ONCE:
-            _bodies.hold(timer, len(body), most_held)
+            _bodies.hold(timer, len(body), limit)
     if size > limit:
         raise BodyTooLargeError(limit, has_ended=not more)
     return bytes(body)

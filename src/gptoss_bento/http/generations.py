@@ -16,6 +16,7 @@ from gptoss_bento.native.payload import json_object
 BATCH = f"{CHAT}/batch"
 """A route of vLLM that jobs reach: its `messages` are a list of conversations."""
 
+_COUNTABLE = 10**9
 _WHOLE = TypeAdapter(int)
 _N = (b'"n"', b'"\\u006e"', b'"\\u006E"')  # every way in which JSON can write that name
 
@@ -51,7 +52,10 @@ def refuse_more_than(most: int, who: str, generations: int) -> None:
         CapError: they are more.
     """
     if generations > most:
-        raise CapError("n", f"{who} takes {most} generations at once; n times the number of prompts is {generations}.")
+        told = (
+            generations if generations < _COUNTABLE else f"over {_COUNTABLE}"
+        )  # Python writes no number of any length
+        raise CapError("n", f"{who} takes {most} generations at once; n times the number of prompts is {told}.")
 
 
 def _may_be_several(path: str, body: bytes) -> bool:

@@ -20,6 +20,9 @@ import psutil
 
 PROCESSES = 64
 ROWS = 4096
+STAYING = 16
+"""Rows beside those, for names that stay."""
+
 BUCKETS = 2
 """Token buckets a row: requests and tokens."""
 
@@ -46,7 +49,7 @@ class SharedTable:
     """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        size = _HEADER + ROWS * _ROW
+        size = _HEADER + (ROWS + STAYING) * _ROW
         self._file: int | None = None
         if path is not None:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -92,29 +95,33 @@ class SharedTable:
             pid = self._processes[place]
             if pid in (0, os.getpid()) or not psutil.pid_exists(pid):
                 self._processes[place] = os.getpid()
-                for row in range(ROWS):
+                for row in range(ROWS + STAYING):
                     self._numbers[_in_use(row) + place] = 0
                 return place
         raise RuntimeError(f"more than {PROCESSES} worker processes")
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str, *, stays: bool = False) -> Row:
         """The row of this name, made when it is first asked for. It is another's once it has told nothing for a while,
         so it is asked for each time, within `locked`; only what it has in use can be given back later.
+
+        Args:
+            name: whose row it is.
+            stays: it is one of few, whose rows are never given away.
 
         Raises:
             TableFullError: there is none.
         """
         if (row := self._rows.get(name)) is None or not row.is_its_own:
-            row = self._rows[name] = self._find(name)
+            row = self._rows[name] = self._find(name, stays)
         row.asked_at = self._clock()
         return row
 
-    def _find(self, name: str) -> Row:
-        if len(self._rows) >= ROWS:
+    def _find(self, name: str, stays: bool) -> Row:
+        if len(self._rows) >= ROWS + STAYING:
             self._rows.clear()
         hashed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True) or 1
-        row = self._place_of(hashed)
-        if row is None:
+        row = self._place_of(hashed, range(ROWS, ROWS + STAYING) if stays else range(ROWS))
+        if row is None and not stays:
             row = self._useless_row(self._clock())
         if row is None:
             raise TableFullError(f"more than {ROWS} names are in use")
@@ -122,10 +129,10 @@ class SharedTable:
         found.take()
         return found
 
-    def _place_of(self, hashed: int) -> int | None:
+    def _place_of(self, hashed: int, rows: range) -> int | None:
         """Where this name stands, or may: rows that were taken once are never empty again."""
-        for probe in range(ROWS):
-            row = (hashed + probe) % ROWS
+        for probe in range(len(rows)):
+            row = rows[(hashed + probe) % len(rows)]
             if self._numbers[row * _ROW // 8] in (0, hashed):
                 return row
         return None

@@ -145,7 +145,9 @@ def _may_name_one(scope: Scope) -> bool:
 
 def _client(socket: Path, timeout_s: float | None) -> httpx.AsyncClient:
     transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=_NO_TLS)
-    return httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=timeout_s)
+    client = httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=timeout_s)
+    client.headers.clear()  # with httpx's own, a head that was within its bounds here could be too large there
+    return client
 
 
 def _previous(body: bytes) -> str | None:

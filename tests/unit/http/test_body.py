@@ -66,8 +66,14 @@ async def test_a_body_that_never_ends_is_given_up() -> None:
         await read_body(arriving(b"a", end=False), 3, 0.01)
 
 
-async def test_of_bodies_that_do_not_end_the_oldest_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def hold_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for eight bodies of the largest."""
     monkeypatch.setattr(body, "_HELD_BYTES", 0)
+    monkeypatch.setattr(body, "_bodies", body._Bodies())
+
+
+async def test_of_bodies_that_do_not_end_the_oldest_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_none(monkeypatch)
     slow = [asyncio.create_task(read_body(arriving(b"a" * 10, end=False), 10, 60)) for _ in range(8)]
     await asyncio.sleep(0.01)
     assert not any(task.done() for task in slow)
@@ -88,14 +94,25 @@ async def test_of_bodies_that_do_not_end_the_oldest_gives_way(monkeypatch: pytes
 
 
 async def test_one_that_gave_way_and_is_there_all_the_same_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "_HELD_BYTES", 0)
+    hold_none(monkeypatch)
     monkeypatch.setattr(body, "_HELD_BODIES", 0.5)
     assert await read_body(arriving(b"abc", b"def", b"gh", b"i"), 10, 60) == b"abcdefghi"
     assert body._bodies._all == 0
 
 
+async def test_a_small_body_does_not_crowd_out_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_none(monkeypatch)
+    large = asyncio.create_task(read_body(arriving(b"a" * 50, end=False), 50, 60))
+    await asyncio.sleep(0.01)
+    assert await read_body(arriving(b"b", b"c"), 5, 60) == b"bc"
+    await asyncio.sleep(0.01)
+    assert not large.done()
+    large.cancel()
+    await asyncio.gather(large, return_exceptions=True)
+
+
 async def test_what_is_only_forgotten_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "_HELD_BYTES", 0)
+    hold_none(monkeypatch)
     with pytest.raises(BodyTooLargeError):
         await read_body(arriving(*[b"a" * 10] * 50), 10, 60)
 

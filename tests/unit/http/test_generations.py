@@ -61,3 +61,5 @@ def test_what_is_more_than_there_is_never_comes_in() -> None:
     refuse_more_than(8, "This key", 8)
     with pytest.raises(CapError, match="This key takes 8 generations at once; n times the number of prompts is 9"):
         refuse_more_than(8, "This key", 9)
+    with pytest.raises(CapError, match=r"prompts is over 1000000000\.$"):
+        refuse_more_than(8, "This key", 10**5000)

@@ -137,3 +137,18 @@ def test_a_row_that_another_process_gave_away_is_not_used_any_more(tmp_path: Pat
     clock.now += 61
     assert one.row("b") is not was_bs
     assert other.row("b").bucket(0) == (0, 0)
+
+
+@pytest.mark.usefixtures("small")
+def test_names_that_stay_have_rows_beside(clock: Clock) -> None:
+    table = SharedTable(clock=clock)
+    for name in ("a", "b"):
+        table.row(name).use(1)
+    for number in range(shared_table.STAYING):
+        table.row(f"stays {number}", stays=True).use(number)
+    clock.now += 3601
+    with pytest.raises(TableFullError):
+        table.row("c")
+    assert [table.row(f"stays {number}", stays=True).in_use for number in range(shared_table.STAYING)] == list(
+        range(16)
+    )

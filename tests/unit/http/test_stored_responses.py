@@ -71,7 +71,8 @@ class FakeResponses:
                     await asyncio.sleep(0.01)
             finally:
                 self.left.set()
-        return JSONResponse({"by": self.name, "body": body.decode(), "key": request.headers.get("authorization")})
+        key = request.headers.get("authorization")
+        return JSONResponse({"by": self.name, "body": body.decode(), "key": key, "headers": list(request.headers)})
 
 
 SETTINGS = ServerSettings(max_openai_requests=1, max_openai_body_bytes=1000)
@@ -206,6 +207,14 @@ async def test_a_header_that_ends_with_a_space_is_passed_on_without(workers: Wor
     assert json.loads(body["body"])["key"] == "Bearer k"
 
 
+async def test_a_head_does_not_grow_on_its_way_beyond_the_bounds(workers: Workers) -> None:
+    scope = scope_of("POST", "/v1/responses", headers=[(b"host", b"a"), (b"content-length", b"34"), (b"x", b"y")])
+
+    _, body, *_ = await exchanged(workers.app, scope, [b'{"previous_response_id": "resp_1"}'])
+
+    assert sorted(json.loads(body["body"])["headers"]) == ["content-length", "host", "x"]
+
+
 async def test_what_goes_on_in_the_other_worker_keeps_its_place_there_until_it_has_ended(workers: Workers) -> None:
     asked = {"input": "x", "previous_response_id": "resp_1", "background": True}
     assert (await workers.client.post("/v1/responses", json=asked)).json()["by"] == "there"
@@ -245,7 +254,8 @@ async def test_a_body_that_gives_way_to_others_is_refused_as_the_guards_do(
 async def test_what_names_no_response_stays_here_with_its_body(workers: Workers, body: str) -> None:
     reply = await workers.client.post("/v1/responses", content=body)
 
-    assert reply.json() == {"by": "here", "body": body, "key": None}
+    told = reply.json()
+    assert (told["by"], told["body"], told["key"]) == ("here", body, None)
 
 
 async def test_other_routes_are_not_touched(workers: Workers) -> None:

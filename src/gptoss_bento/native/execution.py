@@ -56,22 +56,31 @@ class ModelList:
         return Models(names, adapters, min(lengths, default=None))
 
 
-async def items_of(
+async def request_of(
     claim: Claim, engine: Engine, models: ModelList, settings: ServerSettings, limits: JobLimits
-) -> AsyncGenerator[tuple[str, bool], None]:
-    """Runs a job and yields the JSON texts of its output as they come, each with whether the answer is over.
-
-    Closing it aborts the generation.
+) -> EngineRequest:
+    """What a job asks of the engine.
 
     Raises:
         InputError: the input is wrong.
-        EngineError: the engine refused or failed.
+        EngineError: the engine does not tell what it serves.
     """
     known = await models.get()
     request = limited_request(json_text.loads(claim.input), settings, known, limits.of(claim))
     if request.must_fit and known.context_length:
         await _refuse_too_long(request, engine, known.context_length)
-    async with limits.room_for(request, settings.max_openai_requests), engine.call(request, claim.id) as reply:
+    return request
+
+
+async def items_of(claim: Claim, request: EngineRequest, engine: Engine) -> AsyncGenerator[tuple[str, bool], None]:
+    """Runs a job and yields the JSON texts of its output as they come, each with whether the answer is over.
+
+    Closing it aborts the generation.
+
+    Raises:
+        EngineError: the engine refused or failed.
+    """
+    async with engine.call(request, claim.id) as reply:
         if not 200 <= reply.status < 300:
             kind = EngineUnavailableError if reply.status == HTTPStatus.SERVICE_UNAVAILABLE else EngineError
             raise kind(error_text(request, reply.status, await reply.read()), reply.status)

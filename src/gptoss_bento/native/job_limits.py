@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from gptoss_bento.http.admission import Admission, RefusedError, Rule, key_rules
+from gptoss_bento.http.admission import Admission, Grant, RefusedError, Rule, key_rules
 from gptoss_bento.http.authentication import key_of
 from gptoss_bento.http.caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
 from gptoss_bento.http.generations import generations_of, refuse_more_than
@@ -22,7 +22,9 @@ from gptoss_bento.native.payload import TOKENIZE, EngineRequest, InputError, Mod
 from gptoss_bento.native.store import StoreUnavailableError
 from gptoss_bento.settings import ServerSettings
 
-_LOOK_AGAIN_S = 0.1
+_LOOK_AGAIN_S = 0.01  # one job of each worker does
+_FIRST = Rule("first in the line of jobs", "Jobs", at_once=1)
+_SECOND = Rule("second in the line of jobs", "Jobs", at_once=1)
 _RATES = "gptoss_bento.rates"
 
 _HARMLESS = frozenset({TOKENIZE, "/detokenize", f"{MESSAGES}/count_tokens"})
@@ -38,6 +40,7 @@ class JobLimits:
 
     keys: KeyRing = field(default_factory=KeyRing)
     admission: Admission = field(default_factory=Admission)
+    _line: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @contextmanager
     def admitted(self, scope: Scope) -> Iterator[None]:
@@ -62,6 +65,8 @@ class JobLimits:
     async def room_for(self, request: EngineRequest, most: int) -> AsyncIterator[None]:
         """A job is in the engine. If it is several generations, it waits until there is room for all of them.
 
+        The jobs of a worker wait in a line. Those first in the lines of several workers take turns.
+
         Args:
             request: of the job.
             most: generations of all such jobs at once.
@@ -70,17 +75,34 @@ class JobLimits:
         if generations == 1:  # its place is the job's own, of `MAX_CONCURRENCY`
             yield
             return
-        rule = Rule("generations of jobs", "Jobs", at_once=most)
-        while True:
-            try:
-                grant = self.admission.enter((rule,), generations)
-                break
-            except RefusedError:
-                await asyncio.sleep(_LOOK_AGAIN_S)
+        async with self._line:
+            grant = await self._at_last(Rule("generations of jobs", "Jobs", at_once=most), generations)
         try:
             yield
         finally:
             grant.leave()
+
+    async def _at_last(self, rule: Rule, places: int) -> Grant:
+        """Comes in as the first of all workers, and becomes that only from the second place.
+
+        Who has just come in finds the second place taken by another worker that waits, so none is passed for ever.
+        """
+        second = await self._entered(_SECOND, 1)
+        try:
+            first = await self._entered(_FIRST, 1)
+        finally:
+            second.leave()
+        try:
+            return await self._entered(rule, places)
+        finally:
+            first.leave()
+
+    async def _entered(self, rule: Rule, places: int) -> Grant:
+        while True:
+            try:
+                return self.admission.enter((rule,), places)
+            except RefusedError:
+                await asyncio.sleep(_LOOK_AGAIN_S)
 
     def of(self, job: Job | Claim) -> KeyLimits:
         """What a job may have; nothing bounds it where there are no keys any more."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,7 +17,7 @@ from gptoss_bento.http.admission import RefusedError
 from gptoss_bento.http.meter import Meter
 from gptoss_bento.keys import Key
 from gptoss_bento.native.bell import QUEUE, Bell
-from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, until_available
+from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, request_of, until_available
 from gptoss_bento.native.inference import Engine
 from gptoss_bento.native.job import Claim, Job, NewJob, Status
 from gptoss_bento.native.job_limits import JobLimits, limits_text
@@ -95,6 +95,7 @@ class _Outcome:
     error: str | None = None
     interrupted: bool = False
     refused: bool = False
+    counts: bool = True  # as an interruption: it had come to the engine
 
 
 class Runner:
@@ -427,25 +428,39 @@ class Runner:
         engine, models = self._engine, self._models
         if engine is None or models is None:
             return _Outcome(None, interrupted=True)
-        to_live_ms = run.claim.expires_at - self._clock()
-        limit_ms = min(run.claim.execution_timeout_ms, to_live_ms)
+        to_live = asyncio.timeout(max(0, run.claim.expires_at - self._clock()) / 1000)
         try:
-            async with asyncio.timeout(max(0, limit_ms) / 1000):
-                async with aclosing(self._items(run.claim, engine, models)) as items:
-                    async for item, last in items:
-                        writer.add(item, last=last)
-            return _Outcome(Status.COMPLETED)
+            async with to_live:
+                return await self._in_time(run.claim, engine, models, writer)
         except asyncio.CancelledError:
             return _Outcome(None, interrupted=run.stop is not _Stop.NOT_NEEDED)
         except LostError:
             return _Outcome(None)
         except TimeoutError:
-            return _Outcome(Status.TIMED_OUT, _over_time(run.claim, limit_ms < run.claim.execution_timeout_ms))
+            return _Outcome(Status.TIMED_OUT, _over_time(run.claim, to_live.expired()))
         except (InputError, EngineError, ConnectionError) as error:
             return await self._failure(engine, error)
         except Exception:
             logger.exception("job %s", run.claim.id)
             return _Outcome(Status.FAILED, _FAULT)
+
+    async def _in_time(self, claim: Claim, engine: Engine, models: ModelList, writer: ItemWriter) -> _Outcome:
+        """Runs the engine until its end or that of the execution time, which stands still while the job waits.
+
+        Raises:
+            TimeoutError: the execution time is over.
+        """
+        limit_s, began = claim.execution_timeout_ms / 1000, time.monotonic()
+        async with asyncio.timeout(limit_s):
+            request = await request_of(claim, engine, models, self.settings, self.limits)
+        left_s = max(0.0, limit_s - (time.monotonic() - began))
+        async with self.limits.room_for(request, self.settings.max_openai_requests):
+            if engine.dead:
+                return _Outcome(None, interrupted=True, counts=False)
+            async with asyncio.timeout(left_s), aclosing(items_of(claim, request, engine)) as items:
+                async for item, last in items:
+                    writer.add(item, last=last)
+        return _Outcome(Status.COMPLETED)
 
     async def _failure(self, engine: Engine, error: Exception) -> _Outcome:
         """FAILED, unless the run failed because this process or its engine ends."""
@@ -455,9 +470,6 @@ class Runner:
             return _Outcome(None, interrupted=True)
         return _failed(error)
 
-    def _items(self, claim: Claim, engine: Engine, models: ModelList) -> AsyncGenerator[tuple[str, bool], None]:
-        return items_of(claim, engine, models, self.settings, self.limits)
-
     async def _end(self, run: _Run, writer: ItemWriter, outcome: _Outcome) -> None:
         ended: tuple[Job, list[str]] | None = None
         try:
@@ -466,7 +478,7 @@ class Runner:
             else:
                 await writer.settle()
             if outcome.interrupted:
-                counts = not self._paused  # a job that is handed back may be interrupted once more
+                counts = outcome.counts and not self._paused  # a job that is handed back may be interrupted once more
                 await until_available(lambda: self.store.interrupt(run.claim, counts=counts))
         except Exception:  # of the database, and not for lack of it: the job must end all the same
             logger.exception("job %s", run.claim.id)

@@ -173,5 +173,73 @@ async def test_jobs_of_several_generations_wait_until_there_is_room_for_all(limi
         pass
 
 
+class Line:
+    """Jobs that come for room, and the order in which they came in."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.inside: list[str] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def come(self, limits: JobLimits, *jobs: tuple[str, int]) -> None:
+        for name, generations in jobs:
+            self._tasks[name] = asyncio.create_task(self._run(limits, name, generations))
+        await asyncio.sleep(0.05)
+
+    async def _run(self, limits: JobLimits, name: str, generations: int) -> None:
+        request = EngineRequest("POST", "/v1/chat/completions", body={"n": generations})
+        async with limits.room_for(request, self.most):
+            self.inside.append(name)
+            await asyncio.Event().wait()
+
+    async def leave(self, *names: str) -> None:
+        for name in names:
+            self._tasks[name].cancel()
+        await asyncio.wait([self._tasks[name] for name in names])
+        await asyncio.sleep(0.05)
+
+
+async def test_nobody_comes_in_before_the_first_who_waits(limits: JobLimits) -> None:
+    line = Line(8)
+    await line.come(limits, ("a", 2), ("b", 2), ("c", 2), ("big", 8), ("d", 2), ("e", 2))
+    assert line.inside == ["a", "b", "c"], "there is room for d, but not yet for who came before it"
+    await line.leave("a", "b")
+    assert line.inside == ["a", "b", "c"]
+    await line.leave("c")
+    assert line.inside == ["a", "b", "c", "big"]
+    await line.leave("big")
+    assert line.inside == ["a", "b", "c", "big", "d", "e"]
+    await line.leave("d", "e")
+
+
+async def test_one_worker_does_not_keep_another_out(limits: JobLimits) -> None:
+    line, other = Line(8), JobLimits(limits.keys, limits.admission)
+    await line.come(limits, *[(f"a{i}", 2) for i in range(8)])
+    await line.come(other, ("big", 8))
+    for i in range(4):
+        await line.leave(f"a{i}")
+    assert line.inside == ["a0", "a1", "a2", "a3", "a4"], "which was the first in the line before big came"
+    await line.leave("a4")
+    assert line.inside[5:] == ["big"]
+    await line.leave("big")
+    assert line.inside[6:] == ["a5", "a6", "a7"]
+    await line.leave("a5", "a6", "a7")
+
+
+@pytest.mark.parametrize("gone", [["first"], ["second"], ["next"], ["first", "second", "next"]])
+async def test_who_is_cancelled_while_it_waits_leaves_nothing_behind(limits: JobLimits, gone: list[str]) -> None:
+    line, other = Line(8), JobLimits(limits.keys, limits.admission)
+    await line.come(limits, ("a", 8), ("first", 8), ("next", 8))
+    await line.come(other, ("second", 8))
+    await line.leave(*gone)
+    await line.leave("a")
+    for left in [name for name in ("first", "second", "next") if name not in gone]:
+        assert line.inside[-1] == left
+        await line.leave(left)
+    await line.come(limits, ("last", 8))
+    assert line.inside[-1] == "last"
+    await line.leave("last")
+
+
 def test_without_caps_nothing_changes() -> None:
     assert request({"prompt": "a"}, jobs=1)["max_tokens"] == 50

@@ -1,9 +1,10 @@
 """How long and how much a connection may keep us waiting, below HTTP: uvicorn's protocol with limits that it lacks.
 
-uvicorn 0.54 on httptools bounds neither the size of a request's head nor the time for it, and waits without end for a
-reader that does not read; its flow control holds the answer back meanwhile, so such a reader costs no memory, but its
-place in the engine. Its keep-alive timer ends with the first byte after an answer, also one that begins no request: a
-byte of a body that was answered unread, or an empty line.
+uvicorn 0.54 on httptools bounds neither the size of a request's head, nor the time for it, nor what its body has
+besides (trailers, which httptools gathers, and chunks' extensions), and waits without end for a reader that does not
+read; its flow control holds the answer back meanwhile, so such a reader costs no memory, but its place in the engine.
+Its keep-alive timer ends with the first byte after an answer, also one that begins no request: a byte of a body that
+was answered unread, or an empty line.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._head_bytes = self._header_count = 0
         self._is_in_head = True  # or before the first
-        self._fed = 0  # bytes given to the parser since the head began, or since the last answer ended
-        self._may_be_fed: float = self.max_head_bytes
+        self._beside_body = 0  # bytes given to the parser since a head began or ended, or since a piece of a body
+        self._left = math.inf  # bytes that may come until the next head
         self._reading: asyncio.TimerHandle | None = None
         self._waiting: asyncio.TimerHandle | None = self._in_time(self._close)
 
@@ -51,29 +52,38 @@ class BoundedConnection(HttpToolsProtocol):
     # no request: it has not begun, its head never ends or is too large, or what comes is the rest of one answered
 
     def data_received(self, data: bytes) -> None:
-        if self._fed > self._may_be_fed:
+        if self._beside_body > self.max_head_bytes or self._left < 0:
             self._refuse_more()
             return
-        self._fed += len(data)
+        size = len(data)
+        self._beside_body += size
+        self._left -= size
         super().data_received(data)
-        if self._is_in_head and self._waiting is None:  # most heads come in one piece and need no timer
-            self._waiting = self._in_time(self._close)
+        if self._is_in_head and self._waiting is None and not self._is_answering():
+            self._waiting = self._in_time(self._close)  # most heads come in one piece and need no timer
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._end_waiting()
         self._is_in_head = True
-        self._head_bytes = self._header_count = self._fed = 0
-        self._may_be_fed = self.max_head_bytes
+        self._head_bytes = self._header_count = self._beside_body = 0
+        self._left = math.inf
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
             self._close()
-        elif self.cycle.response_complete and not self._is_in_head:  # no further one was sent ahead
-            self._fed, self._may_be_fed = 0, DISCARDED_BYTES
+        elif not self._is_answering():  # no further one was sent ahead
             self._end_waiting()
-            self._waiting = self.loop.call_later(max(self.patience_s, self.timeout_keep_alive), self._close)
+            if self._is_in_head:  # but begun
+                self._unset_keepalive_if_required()
+                self._waiting = self._in_time(self._close)
+            else:
+                self._left = DISCARDED_BYTES
+                self._waiting = self.loop.call_later(max(self.patience_s, self.timeout_keep_alive), self._close)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -92,9 +102,13 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_waiting()
         self._is_in_head = False
-        self._may_be_fed = math.inf  # `read_body` counts
+        self._beside_body = 0
         self._arrival = self.scope[ARRIVAL] = Arrival()  # type: ignore[literal-required]
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._beside_body = 0  # `read_body` counts; what is left are trailers, chunks' extensions and empty lines
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._arrival.is_complete = True
@@ -102,22 +116,23 @@ class BoundedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         if self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS:
-            self._send_431_response()
+            self._refuse_more()
             return
         super().send_400_response(msg)
         self._close()
 
     def _refuse_more(self) -> None:
-        if self._is_in_head:
-            self._send_431_response()
-        else:
-            self._close()
-
-    def _send_431_response(self) -> None:
-        text = b"The head of the request is too large."
-        head = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
-        self.transport.write(head + b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text))
+        if self._may_answer_at_once():
+            text = b"The head of the request is too large."
+            head = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            self.transport.write(head + b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text))
         self._close()
+
+    def _may_answer_at_once(self) -> bool:
+        """Not in the middle of another answer, nor twice."""
+        if self._is_in_head:
+            return not self._is_answering()
+        return not (self.cycle.response_started or self.pipeline)
 
     def _close(self) -> None:
         self.transport.close()

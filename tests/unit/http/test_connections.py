@@ -32,9 +32,11 @@ async def answer(_: Scope, __: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp = answer, keep_alive_s: float = 1, buffered: int = 0) -> AsyncIterator[int]:
+async def served(
+    app: ASGIApp = answer, keep_alive_s: float = 1, buffered: int = 0, protocol: type = BoundedConnection
+) -> AsyncIterator[int]:
     """The port of a server, whose system keeps so many bytes of answers, or as many as it likes."""
-    config = uvicorn.Config(app, http=BoundedConnection, lifespan="off", log_config=None)
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)
     config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]  # a loop takes fractions too
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -72,6 +74,7 @@ async def talk(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
 
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: a\r\n"
 
 
 async def test_a_usual_request_is_answered_also_in_pieces() -> None:
@@ -124,6 +127,106 @@ async def test_a_header_without_end_is_cut_before_it_is_there() -> None:
         assert (await talk(port, GET + b"x: ", *[b"y" * 1000] * 10, pause_s=0.005)).startswith(b"HTTP/1.1 431 ")
 
 
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+
+
+async def read(_: Scope, receive: Receive, send: Send) -> None:
+    """Answers how long the body was."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size, more = size + len(message["body"]), message["more_body"]
+    text = b"%d bytes" % size
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
+    await send({"type": "http.response.body", "body": text})
+
+
+async def stream(_: Scope, receive: Receive, send: Send) -> None:
+    """An answer that goes on until the client is gone."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+BESIDE_A_BODY = [
+    pytest.param(POST + CHUNKED + b"1\r\nx\r\n0\r\nx-t: ", b"y" * 500, id="a trailer's value"),
+    pytest.param(POST + CHUNKED + b"1\r\nx\r\n0\r\nx", b"y" * 500, id="a trailer's name"),
+    pytest.param(POST + CHUNKED + b"1\r\nx\r\n0\r\n", b"x-t: " + b"y" * 500 + b"\r\n", id="trailers"),
+    pytest.param(POST + CHUNKED + b"1\r\nx\r\n1;e=", b"y" * 500, id="a chunk's extension"),
+]
+NO_REQUEST = pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\r\n" * 250, id="empty lines")
+
+
+@pytest.mark.parametrize(("request_", "further"), BESIDE_A_BODY)
+async def test_what_comes_beside_a_body_is_bounded_as_a_head(
+    request_: bytes, further: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedConnection, "patience_s", 60)
+    async with served(read, keep_alive_s=60) as port:
+        assert (await talk(port, request_, *[further] * 8, pause_s=0.02)).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("app", [answer, stream])
+@pytest.mark.parametrize(("request_", "further"), [*BESIDE_A_BODY, NO_REQUEST])
+async def test_it_is_bounded_also_after_and_during_an_answer(
+    app: ASGIApp, request_: bytes, further: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedConnection, "patience_s", 60)
+    async with served(app, keep_alive_s=60) as port:
+        answered = await talk(port, request_, *[further] * 8, pause_s=0.02)
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    assert answered.count(b"HTTP/") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param([b"content-length: 600000\r\n\r\n" + b"x" * 300_000, b"x" * 300_000], id="two large pieces"),
+        pytest.param([CHUNKED + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"], id="small chunks"),
+        pytest.param([CHUNKED, *[b"5;e=%s\r\nxxxxx\r\n" % (b"y" * 500)] * 10, b"0\r\n\r\n"], id="extensions"),
+        pytest.param([CHUNKED + b"927C0\r\n", *[b"x" * 60_000] * 10, b"\r\n0\r\nx-t: y\r\n\r\n"], id="a trailer"),
+    ],
+)
+async def test_a_body_itself_is_not(body: list[bytes]) -> None:
+    sizes = [b"600000 bytes", b"100000 bytes", b"50 bytes"]
+    async with served(read) as port:
+        body[0] = POST + body[0]
+        answered = await talk(port, *body[:-1], body[-1] + GET + b"\r\n", pause_s=0.005)
+    assert answered.endswith(b"0 bytes")
+    assert sum(answered.count(size) for size in sizes) == 1
+
+
+async def test_a_body_that_nobody_reads_waits_with_its_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedConnection, "patience_s", 60)
+    received = 0
+
+    class Counting(BoundedConnection):
+        def on_body(self, body: bytes) -> None:
+            nonlocal received
+            received += len(body)
+            super().on_body(body)
+
+    async def unread(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+        await asyncio.sleep(0.5)
+
+    get = b"GET / HTTP/1.1\r\nhost: a\r\n" + CHUNKED + b"2000000\r\n"
+    async with served(unread, protocol=Counting) as port, asyncio.timeout(5):
+        await talk(port, get, *[b"x" * 65_536] * 512)
+    assert 0 < received < 2**20
+
+
+async def test_a_head_that_is_too_large_is_told_in_no_other_answer() -> None:
+    async with served(stream) as port:
+        answered = await talk(port, POST + b"\r\n", GET + b"x: " + b"y" * 3000 + b"\r\n\r\n", pause_s=0.02)
+    assert b"200 OK" in answered
+    assert b"431" not in answered
+
+
 async def test_what_is_not_http_is_still_a_400() -> None:
     async with served() as port:
         assert (await talk(port, b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
@@ -135,7 +238,6 @@ async def test_a_head_that_never_ends_is_not_waited_for(beginning: bytes) -> Non
         assert await talk(port, beginning) == b""
 
 
-POST = b"POST / HTTP/1.1\r\nhost: a\r\n"
 TOLD = b"content-length: 1000000\r\n\r\n"
 
 
@@ -203,13 +305,35 @@ async def client_with_little_room(port: int) -> AsyncIterator[tuple[asyncio.Stre
     writer.close()
 
 
-async def test_a_request_may_take_as_long_as_it_takes() -> None:
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(2 * PATIENCE_S)
-        await answer(scope, receive, send)
+async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.sleep(2 * PATIENCE_S)
+    await answer(scope, receive, send)
 
+
+async def test_a_request_may_take_as_long_as_it_takes() -> None:
     async with served(slow) as port:
         assert (await talk(port, GET + b"\r\n")).endswith(b"ok")
+
+
+ONE = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"G", ONE + b"G", ONE + ONE[:-2]])
+async def test_a_next_head_that_is_begun_meanwhile_does_not_cut_it(begun: bytes) -> None:
+    complete = begun.count(ONE) + 1
+    async with served(slow) as port, asyncio.timeout(2 * PATIENCE_S * complete + 2 * PATIENCE_S):
+        assert (await talk(port, ONE + begun)).count(b"ok") == complete
+
+
+async def test_a_next_head_that_is_begun_meanwhile_may_end_after_it() -> None:
+    async with served(slow, keep_alive_s=PATIENCE_S / 10) as port:
+        assert (await talk(port, ONE + GET, b"\r\n", pause_s=2.5 * PATIENCE_S)).count(b"ok") == 2
+
+
+async def test_a_next_head_is_not_waited_for_though_more_of_it_comes() -> None:
+    async with served(slow) as port, asyncio.timeout(4 * PATIENCE_S):
+        pieces = [b"x"] * 30
+        assert (await talk(port, ONE + GET + b"x: ", *pieces, pause_s=PATIENCE_S / 4)).count(b"ok") == 1
 
 
 async def test_a_reader_that_does_not_read_is_cut_and_costs_no_memory() -> None:

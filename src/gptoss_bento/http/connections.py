@@ -13,9 +13,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http import auto
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gptoss_bento.http.body import ARRIVAL, DISCARDED_BYTES, Arrival
 
@@ -84,6 +86,16 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def closing_what_broke_off(scope: Any, receive: Any, send: Any) -> Any:
+            try:
+                return await app(scope, receive, send)
+            finally:
+                if cycle.response_started and not cycle.response_complete and not cycle.disconnected:
+                    self._close()  # uvicorn would too, and wait without end for what was written to be read
+
+        super()._start_asgi_task(cycle, closing_what_broke_off)
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))

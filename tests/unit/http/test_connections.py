@@ -293,6 +293,20 @@ async def test_a_connection_that_is_closed_does_not_wait_for_its_last_words_to_b
             assert len(await reader.read()) < 50_000
 
 
+@pytest.mark.parametrize("begun", [b"", b"G"])
+async def test_an_answer_that_breaks_off_does_not_wait_for_its_last_words_to_be_read(begun: bytes) -> None:
+    async def broken(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 50_000, "more_body": True})
+        raise RuntimeError
+
+    async with served(broken, buffered=1) as port, client_with_little_room(port) as (reader, writer):
+        writer.write(POST + b"\r\n" + begun)
+        await asyncio.sleep(3 * PATIENCE_S)
+        async with asyncio.timeout(5):
+            assert len(await reader.read()) < 50_000
+
+
 @asynccontextmanager
 async def client_with_little_room(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """It buffers nothing to speak of of what it does not read."""

@@ -408,10 +408,20 @@ class Runner:
     async def _run(self, run: _Run) -> None:
         writer = ItemWriter(self.store, run.claim, lambda: self._tell([run.claim.id]))
         began = time.monotonic()
-        outcome = await self._metered(run, writer)
+        outcome = await self._outcome(run, writer)
         self._mean_run_s += _WEIGHT * (time.monotonic() - began - self._mean_run_s)
         run.ending = True
         await asyncio.shield(self._spawn(self._end(run, writer, outcome)))
+
+    async def _outcome(self, run: _Run, writer: ItemWriter) -> _Outcome:
+        """How a run ended. Every run has an end, whatever goes wrong in it."""
+        try:
+            return await self._metered(run, writer)
+        except asyncio.CancelledError:
+            return _Outcome(None, interrupted=run.stop is not _Stop.NOT_NEEDED)
+        except Exception:
+            logger.exception("job %s", run.claim.id)
+            return _Outcome(Status.FAILED, _FAULT)
 
     async def _metered(self, run: _Run, writer: ItemWriter) -> _Outcome:
         """Runs the engine, and charges the job's owner where that matters."""
@@ -421,10 +431,11 @@ class Runner:
             try:
                 return await self._generate(run, writer)
             finally:
-                self.limits.charge(run.claim.owner, meter.tokens)
+                with _logged(f"charging job {run.claim.id}"):  # what was generated is not lost for that
+                    self.limits.charge(run.claim.owner, meter.tokens)
 
     async def _generate(self, run: _Run, writer: ItemWriter) -> _Outcome:
-        """Runs the engine until the end, whichever it is."""
+        """Runs the engine until the end: one that is foreseen, or the error of a fault."""
         engine, models = self._engine, self._models
         if engine is None or models is None:
             return _Outcome(None, interrupted=True)
@@ -432,17 +443,12 @@ class Runner:
         try:
             async with to_live:
                 return await self._in_time(run.claim, engine, models, writer)
-        except asyncio.CancelledError:
-            return _Outcome(None, interrupted=run.stop is not _Stop.NOT_NEEDED)
         except LostError:
             return _Outcome(None)
         except TimeoutError:
             return _Outcome(Status.TIMED_OUT, _over_time(run.claim, to_live.expired()))
         except (InputError, EngineError, ConnectionError) as error:
             return await self._failure(engine, error)
-        except Exception:
-            logger.exception("job %s", run.claim.id)
-            return _Outcome(Status.FAILED, _FAULT)
 
     async def _in_time(self, claim: Claim, engine: Engine, models: ModelList, writer: ItemWriter) -> _Outcome:
         """Runs the engine until its end or that of the execution time, which stands still while the job waits.

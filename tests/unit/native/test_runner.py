@@ -583,6 +583,19 @@ async def test_the_engine_may_hear_of_a_stop_before_us(jobs: Runner, fake: FakeE
     assert (await ended(jobs, job_id, 0))[0].status is Status.IN_QUEUE
 
 
+async def test_a_stop_does_not_count_against_a_job_whose_failure_is_in_doubt(fake: FakeEngine, store_url: str) -> None:
+    fake.abort = True
+    job_id = ""
+    for run in range(1, 4):
+        async with jobs_on(fake, store_url) as jobs:
+            job_id = job_id or await submit(jobs, PROMPT)
+            await until(lambda: len(fake.requests) == run)  # noqa: B023
+            await asyncio.sleep(0.1)
+    fake.abort = False
+    async with jobs_on(fake, store_url) as jobs:
+        assert (await ended(jobs, job_id))[0].status is Status.COMPLETED
+
+
 async def test_a_store_that_was_away_does_not_make_others_look_dead(fake: FakeEngine, store_url: str) -> None:
     fake.gate.clear()
     place = Place("other", "elsewhere", 1, 0.0)
@@ -941,3 +954,48 @@ async def test_a_job_keeps_its_limits_when_its_key_is_removed_and_the_server_sta
             job, _ = await ended(runner, greedy.id)
             assert "at most 5 with this key, got 60" in (job.error or "")
             assert (await runner.retry(greedy.id))[1]
+
+
+class FaultyRing(KeyRing):
+    """One whose file makes trouble that nobody foresaw, from the look of that number on."""
+
+    def __init__(self, key: Key, good_looks: int) -> None:
+        super().__init__([key])
+        self._good_looks = good_looks
+
+    def named(self, name: str) -> Key | None:
+        self._good_looks -= 1
+        if self._good_looks < 0:
+            raise ValueError("year 2024 has no 99th month")
+        return super().named(name)
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+async def test_a_fault_of_the_limits_is_the_end_of_a_job(
+    fake: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture, looks: int
+) -> None:
+    key, _ = alice(tokens_per_minute=100, jobs=1)
+    limits = JobLimits(FaultyRing(key, looks), Admission())
+    async with running_jobs(ServerSettings(), tmp_path / "jobs.sqlite3", limits=limits) as runner:
+        runner.attach(fake.engine())
+        for _ in range(2):  # the first does not count any more
+            new = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
+            job, _ = await ended(runner, new.id)
+            assert (job.status, job.error) == (Status.FAILED, "The server could not run the job; its log says why.")
+            assert not job.refused
+    assert f"job {new.id}" in caplog.text
+    assert "year 2024" in caplog.text
+
+
+async def test_a_job_that_cannot_be_charged_keeps_what_was_generated(
+    fake: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, _ = alice(tokens_per_minute=100)
+    limits = JobLimits(FaultyRing(key, 2), Admission())
+    async with running_jobs(ServerSettings(), tmp_path / "jobs.sqlite3", limits=limits) as runner:
+        runner.attach(fake.engine())
+        new = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
+        job, items = await ended(runner, new.id)
+    assert job.status is Status.COMPLETED
+    assert items[0]["choices"][0]["tokens"] == [" one two three"]
+    assert f"charging job {new.id} failed" in caplog.text

@@ -70,8 +70,13 @@ class ServedProcess:
 
     def workers(self) -> list[psutil.Process]:
         """BentoML's worker processes; the first owns the engine."""
-        found = [p for p in self.tree() if "_bentoml_impl.worker.service" in " ".join(p.cmdline())]
-        return sorted(found, key=_worker_number)
+        found = {}
+        for process in self.tree():
+            with suppress(psutil.Error):  # one that has just ended
+                words = process.cmdline()
+                if "_bentoml_impl.worker.service" in words:
+                    found[int(words[words.index("--worker-id") + 1])] = process
+        return [found[number] for number in sorted(found)]
 
     def worker(self) -> psutil.Process:
         """The worker that owns the engine."""
@@ -97,11 +102,6 @@ class ServedProcess:
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-
-
-def _worker_number(process: psutil.Process) -> int:
-    words = process.cmdline()
-    return int(words[words.index("--worker-id") + 1])
 
 
 @contextmanager

@@ -5,12 +5,14 @@ no fault of ours (500), nothing undocumented (422). `FUZZ_EXAMPLES` says how man
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import requests
 import schemathesis
+import sqlalchemy as sa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
@@ -42,8 +44,17 @@ async def routes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nati
         webhook_retries=0,
     )
     async with running_jobs(limits, tmp_path_factory.mktemp("jobs") / "jobs.sqlite3") as runner:
+        engine = runner.store._database.engine  # type: ignore[attr-defined]
+        sa.event.listen(engine, "checkout", _cache_little)
         runner.attach(FakeEngine().engine())
         yield NativeRoutes(_given(runner))
+
+
+def _cache_little(connection: sqlite3.Connection, *_: Any) -> None:
+    """Each keeps up to 2 MB of a store that grows, which would look like a leak."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA cache_size = -50")
+    cursor.close()
 
 
 def _given(runner: Runner) -> Any:

@@ -29,7 +29,7 @@ from threading import Event
 import httpx
 import psutil
 
-from tests.server import EXIT_LIMIT_S, MODEL, NO_TLS, ServedProcess, serve
+from tests.server import EXIT_LIMIT_S, MODEL, NO_TLS, ServedProcess, command_line, serve
 
 _ENGINELESS = "tests.engineless_service:GptOss"
 _FAKE_MODEL = "fake-model"
@@ -156,7 +156,7 @@ class Kills:
         try:
             found = served.wait_until_ended(EXIT_LIMIT_S)
         except TimeoutExpired:
-            tree = [(process.pid, process.status(), " ".join(process.cmdline())[-60:]) for process in served.tree()]
+            tree = [f"{process} {' '.join(command_line(process))[-60:]}" for process in served.tree()]
             self.tally.faults.append(f"not ended after {EXIT_LIMIT_S} s: {tree}")
             return
         if found != code:

@@ -72,10 +72,9 @@ class ServedProcess:
         """BentoML's worker processes; the first owns the engine."""
         found = {}
         for process in self.tree():
-            with suppress(psutil.Error):  # one that has just ended
-                words = process.cmdline()
-                if "_bentoml_impl.worker.service" in words:
-                    found[int(words[words.index("--worker-id") + 1])] = process
+            words = command_line(process)
+            if "_bentoml_impl.worker.service" in words:
+                found[int(words[words.index("--worker-id") + 1])] = process
         return [found[number] for number in sorted(found)]
 
     def worker(self) -> psutil.Process:
@@ -85,7 +84,7 @@ class ServedProcess:
     def engine(self) -> psutil.Process:
         """vLLM's engine process, which names itself once it has imported vLLM."""
         names = ("EngineCore", "multiprocessing.spawn")
-        return next(p for p in self.worker().children() if any(name in " ".join(p.cmdline()) for name in names))
+        return next(p for p in self.worker().children() if any(name in " ".join(command_line(p)) for name in names))
 
     def wait_until_engine_loads(self, timeout_s: float = READY_TIMEOUT_S) -> psutil.Process:
         """Waits until vLLM's engine process is there, which then loads for many seconds more."""
@@ -102,6 +101,13 @@ class ServedProcess:
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """None of one that has just ended."""
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 @contextmanager

@@ -108,8 +108,11 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS:
+        if self._head_is_too_large():
             raise _HeadTooLargeError  # httptools makes its own error of it, which uvicorn answers
+
+    def _head_is_too_large(self) -> bool:
+        return self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS
 
     def on_headers_complete(self) -> None:
         self._end_waiting()
@@ -127,7 +130,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self._head_bytes > self.max_head_bytes or self._header_count > MAX_HEADERS:
+        if self._head_is_too_large():
             self._refuse_more()
             return
         super().send_400_response(msg)

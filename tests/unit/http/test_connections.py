@@ -75,6 +75,7 @@ async def talk(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: a\r\n"
+ONE = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
 async def test_a_usual_request_is_answered_also_in_pieces() -> None:
@@ -157,7 +158,7 @@ BESIDE_A_BODY = [
     pytest.param(POST + CHUNKED + b"1\r\nx\r\n0\r\n", b"x-t: " + b"y" * 500 + b"\r\n", id="trailers"),
     pytest.param(POST + CHUNKED + b"1\r\nx\r\n1;e=", b"y" * 500, id="a chunk's extension"),
 ]
-NO_REQUEST = pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\r\n" * 250, id="empty lines")
+NO_REQUEST = pytest.param(ONE, b"\r\n" * 250, id="empty lines")
 
 
 @pytest.mark.parametrize(("request_", "further"), BESIDE_A_BODY)
@@ -327,9 +328,6 @@ async def slow(scope: Scope, receive: Receive, send: Send) -> None:
 async def test_a_request_may_take_as_long_as_it_takes() -> None:
     async with served(slow) as port:
         assert (await talk(port, GET + b"\r\n")).endswith(b"ok")
-
-
-ONE = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
 @pytest.mark.parametrize("begun", [b"G", ONE + b"G", ONE + ONE[:-2]])

@@ -52,7 +52,7 @@ class Rule:
     requests: Rate | None = None
     tokens: Rate | None = None
     at_once: int | None = None
-    comes_and_goes: bool = False  # as keys do; the others are few, and always have their rows
+    stays: bool = True  # it is one of few, whose rows are never given away; keys come and go
 
 
 class RefusedError(Exception):
@@ -139,7 +139,7 @@ class Admission:
 
     def _row(self, rule: Rule) -> Row:
         try:
-            return self._table.row(rule.name, stays=not rule.comes_and_goes)
+            return self._table.row(rule.name, stays=rule.stays)
         except TableFullError as error:
             if not self._was_full:
                 logger.error("Limits cannot be counted for all keys: %s. Requests of others are refused.", error)
@@ -268,7 +268,7 @@ def key_rules(key: Key | None, *, streams: bool) -> tuple[Rule, ...]:
         Rate(limits.requests_per_minute) if limits.requests_per_minute else None,
         Rate(limits.tokens_per_minute) if limits.tokens_per_minute else None,
         limits.streams if streams else None,
-        comes_and_goes=True,
+        stays=False,
     )
     return (rule,) if rule.requests or rule.tokens or rule.at_once else ()
 

@@ -120,11 +120,12 @@ class SharedTable:
         if len(self._rows) >= ROWS + STAYING:
             self._rows.clear()
         hashed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True) or 1
-        row = self._place_of(hashed, range(ROWS, ROWS + STAYING) if stays else range(ROWS))
+        rows = range(ROWS, ROWS + STAYING) if stays else range(ROWS)
+        row = self._place_of(hashed, rows)
         if row is None and not stays:
             row = self._useless_row(self._clock())
         if row is None:
-            raise TableFullError(f"more than {ROWS} names are in use")
+            raise TableFullError(f"more than {len(rows)} names are in use")
         found = self._row(row, hashed)
         found.take()
         return found

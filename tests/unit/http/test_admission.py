@@ -158,13 +158,11 @@ def test_names_that_come_and_go_are_no_trouble_and_too_many_at_once_a_503(
 ) -> None:
     monkeypatch.setattr(shared_table, "ROWS", 10)
     admission = Admission(clock=clock)
-    grants = [
-        admission.enter([Rule(f"old {i}", "", Rate(5), Rate(100), at_once=2, comes_and_goes=True)]) for i in range(10)
-    ]
+    grants = [admission.enter([Rule(f"old {i}", "", Rate(5), Rate(100), at_once=2, stays=False)]) for i in range(10)]
     for name in ("c", "d"):
-        error = refused(admission, Rule(name, "", Rate(5), comes_and_goes=True))
+        error = refused(admission, Rule(name, "", Rate(5), stays=False))
         assert (error.status, error.headers) == (503, {"Retry-After": "60"})
-    admission.charge([Rule("d", "", tokens=Rate(5), comes_and_goes=True)], 5)
+    admission.charge([Rule("d", "", tokens=Rate(5), stays=False)], 5)
     admission.enter([engine_rule(1), *PLATFORM_RULES.values()])
     assert [record.message for record in caplog.records] == [
         "Limits cannot be counted for all keys: more than 10 names are in use. Requests of others are refused."
@@ -172,7 +170,7 @@ def test_names_that_come_and_go_are_no_trouble_and_too_many_at_once_a_503(
     grants.pop().leave()
     for i in range(30):
         clock.now += 61
-        admission.enter([Rule(f"new {i}", "", Rate(5), comes_and_goes=True)]).leave()
+        admission.enter([Rule(f"new {i}", "", Rate(5), stays=False)]).leave()
     for grant in grants:
         grant.leave(100)
 
@@ -182,7 +180,7 @@ def test_a_key_whose_row_was_given_away_meanwhile_is_charged_and_nobody_else(
 ) -> None:
     monkeypatch.setattr(shared_table, "ROWS", 1)
     admission = Admission(clock=clock)
-    slow, other = (Rule(name, "", tokens=Rate(100), comes_and_goes=True) for name in ("slow", "other"))
+    slow, other = (Rule(name, "", tokens=Rate(100), stays=False) for name in ("slow", "other"))
     grant = admission.enter([slow])
     clock.now += 61
     admission.enter([other]).leave()
@@ -197,11 +195,9 @@ def test_a_key_without_limits_has_no_rule_and_each_has_its_own() -> None:
     limits = KeyLimits(requests_per_minute=1, streams=2, jobs=3, max_tokens=4)
     assert key_rules(None, streams=True) == key_rules(Key("a", ()), streams=True) == ()
     assert key_rules(Key("a", (), KeyLimits(jobs=3, max_tokens=4)), streams=True) == ()
-    assert key_rules(Key("a", (), limits), streams=True) == (
-        Rule("key a", "This key", Rate(1), None, 2, comes_and_goes=True),
-    )
+    assert key_rules(Key("a", (), limits), streams=True) == (Rule("key a", "This key", Rate(1), None, 2, stays=False),)
     assert key_rules(Key("a", (), limits), streams=False) == (
-        Rule("key a", "This key", Rate(1), None, None, comes_and_goes=True),
+        Rule("key a", "This key", Rate(1), None, None, stays=False),
     )
     assert key_rules(Key("a", (), KeyLimits(streams=2)), streams=False) == ()
 

@@ -16,7 +16,7 @@ from gptoss_bento.native.payload import json_object
 BATCH = f"{CHAT}/batch"
 """A route of vLLM that jobs reach: its `messages` are a list of conversations."""
 
-_COUNTABLE = 10**9
+_COUNTABLE = 10**9  # from here on a number is not told: Python writes none of any length
 _WHOLE = TypeAdapter(int)
 _N = (b'"n"', b'"\\u006e"', b'"\\u006E"')  # every way in which JSON can write that name
 
@@ -52,9 +52,7 @@ def refuse_more_than(most: int, who: str, generations: int) -> None:
         CapError: they are more.
     """
     if generations > most:
-        told = (
-            generations if generations < _COUNTABLE else f"over {_COUNTABLE}"
-        )  # Python writes no number of any length
+        told = generations if generations < _COUNTABLE else f"over {_COUNTABLE}"
         raise CapError("n", f"{who} takes {most} generations at once; n times the number of prompts is {told}.")
 
 

@@ -216,7 +216,9 @@ def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) 
     files = {path.relative_to(bento / "src").as_posix() for path in (bento / "src").rglob("*") if path.is_file()}
     assert {"service.py", "configs/demo.yaml", "src/gptoss_bento/demo/weights.safetensors.xz"} <= files
     assert {path.split("/")[0] for path in files} <= {*SERVES, "bentofile.yaml"}
-    assert not {path for path in files if "/bench/" in path or path.endswith(("train.py", "dev.txt", ".pyc"))}
+    assert not {path for path in files if "/bench/" in path or path.endswith(("train.py", ".pyc"))}
+    locks = {f"requirements/{name}.txt" for name in ("cpu", "cuda", "rocm")}
+    assert {path for path in files if path.startswith("requirements/")} == locks
     ours, its = REPOSITORY / "requirements" / "cpu.txt", bento / "env" / "python" / "requirements.txt"
     assert set(pinned(its)) == set(pinned(ours))
 

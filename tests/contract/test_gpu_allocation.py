@@ -220,6 +220,18 @@ def test_tensor_parallel_size_keeps_to_the_operators_limits(
 
 
 @pytest.mark.usefixtures("in_supervisor")
+@pytest.mark.parametrize("limit", [{}, {"CUDA_VISIBLE_DEVICES": "MIG-00000001"}, {"CUDA_VISIBLE_DEVICES": "1,0"}])
+def test_mig_slices_are_never_grouped(machine: Machine, variables: dict[str, str], limit: dict[str, str]) -> None:
+    machine("h100x2", mig=True)
+    variables.update(limit)
+
+    plan = plan_of_a_worker("gpt-oss-20b", variables)
+
+    assert [gpu.memory_gib for gpu in plan.hardware.gpus] == [hardware_named("h100").smallest_gpu_gib / 2]
+    assert tensor_parallel_size(plan) == (1, "")
+
+
+@pytest.mark.usefixtures("in_supervisor")
 def test_requirements_are_checked_on_all_gpus(machine: Machine, variables: dict[str, str]) -> None:
     """gpt-oss-120b fits on four L4, and on no one of them."""
     machine("l4x4")

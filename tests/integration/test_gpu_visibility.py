@@ -11,6 +11,8 @@ import pytest
 from tests import fake_nvml
 from tests.server import REPOSITORY, ServedProcess, serve
 
+pytestmark = pytest.mark.slow
+
 LIMITS = ("CUDA_VISIBLE_DEVICES", "TENSOR_PARALLEL_SIZE", "BENTOML_CONFIG")
 
 

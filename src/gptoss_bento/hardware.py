@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ class Hardware:
 
     def __str__(self) -> str:
         if self.gpus:
-            return f"{len(self.gpus)} x {self.gpus[0].name} ({self.smallest_gpu_gib:.0f} GiB)"
+            kinds = Counter(f"{gpu.name} ({gpu.memory_gib:.0f} GiB)" for gpu in self.gpus)
+            return " and ".join(f"{count} x {kind}" for kind, count in kinds.items())
         return f"no GPU; {self.cpu_cores} CPU cores, {self.memory_bytes / GIB:.0f} GiB of memory"
 
 

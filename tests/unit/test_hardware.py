@@ -377,6 +377,7 @@ def test_without_gpu_the_smallest_has_nothing() -> None:
     [
         (machine(H100, H100), "2 x NVIDIA H100 80GB HBM3 (80 GiB)"),
         (machine(T4), "1 x Tesla T4 (15 GiB)"),
+        (machine(H100, T4, H100), "2 x NVIDIA H100 80GB HBM3 (80 GiB) and 1 x Tesla T4 (15 GiB)"),
         (Hardware((), 8, 32 * GIB), "no GPU; 8 CPU cores, 32 GiB of memory"),
     ],
 )

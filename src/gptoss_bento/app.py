@@ -198,7 +198,7 @@ class Worker:
         with self.startup.timed("hardware"):
             machine = hardware.probe(settings.visible_devices)
         plan = _plan(self._profile, settings, machine)
-        if plan.api_workers.value != self.team.count:  # planned where all GPUs are seen, or started otherwise
+        if plan.api_workers.value != self.team.count:  # BENTOML_CONFIG or --reload said otherwise
             plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them; one with --reload"))
         if self.team.is_first:
             _print_plan(plan)

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from gptoss_bento import extra_arguments, manifest
 from gptoss_bento.errors import ArtifactError, ConfigurationError
+from gptoss_bento.hardware import VisibleDevices
 from gptoss_bento.http.key_ring import reason
 from gptoss_bento.keys import Key, KeysError, listed_keys, read_keys, shared_keys
 from gptoss_bento.manifest import Manifest
@@ -88,7 +89,7 @@ class _Reader:
             cache_dir=cache_dir(self._environ),
             vocabulary_dir=self._folder("TIKTOKEN_ENCODINGS_BASE"),
             bento_models=self._folder("BENTOML_HF_CACHE_DIR"),
-            visible_devices=self._environ.get("CUDA_VISIBLE_DEVICES"),
+            visible_devices=visible_devices(self._environ),
             extra_arguments=rest,
             engine={name: each.value for name, each in said.items() if name not in _APART},
             origins=self._origins(said, server, rest),
@@ -387,6 +388,12 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     if not _unset(explicit):
         return Path(explicit).expanduser()
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gptoss-bento"
+
+
+def visible_devices(environ: Mapping[str, str]) -> VisibleDevices:
+    """What limits the GPUs of a process with these variables. An empty text shows none; no text shows all."""
+    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    return VisibleDevices(*(environ.get(name) for name in names))
 
 
 def server_settings(environ: Mapping[str, str] | None = None) -> ServerSettings:

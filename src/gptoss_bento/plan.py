@@ -332,9 +332,16 @@ def _check_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> Non
 def _check_requirements(profile: Profile, hardware: Hardware) -> None:
     if not fits(profile, hardware):
         raise HardwareError(
-            f"Profile {profile.name!r} needs {profile.requires}; found: {hardware}. "
-            "Choose another profile with PROFILE; 'demo' runs everywhere."
+            f"Profile {profile.name!r} needs {profile.requires}; found: {hardware}. {_way_out(profile, hardware)}"
         )
+
+
+def _way_out(profile: Profile, hardware: Hardware) -> str:
+    for kind in dict.fromkeys(hardware.gpus):
+        alone = replace(hardware, gpus=tuple(gpu for gpu in hardware.gpus if gpu == kind))
+        if fits(profile, alone):
+            return f"{alone} alone would do: name no others in CUDA_VISIBLE_DEVICES (`nvidia-smi -L` has the UUIDs)."
+    return "Choose another profile with PROFILE; 'demo' runs everywhere."
 
 
 def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation: Situation) -> None:

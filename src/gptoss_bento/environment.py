@@ -534,6 +534,21 @@ def extended(variables: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **variables}
 
 
+def snapshot() -> dict[str, str]:
+    """All variables of this process, to be restored in another one."""
+    return dict(os.environ)
+
+
+def restore(variables: Mapping[str, str]) -> None:
+    """Gives this process exactly these variables.
+
+    Those that it has stay untouched: a process that has moved all of them can no longer show a title in `ps`.
+    """
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in variables.items() if os.environ.get(name) != value})
+
+
 def apply(variables: Mapping[str, str]) -> None:
     """Puts planned variables into this process, for the libraries that read them there.
 

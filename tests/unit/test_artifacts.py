@@ -435,6 +435,7 @@ def test_a_hub_model_is_fetched_at_its_revision_without_duplicate_weights(
     assert asked == {
         "repo": "openai/gpt-oss-20b",
         "revision": "v1",
+        "allow_patterns": None,
         "ignore_patterns": ["original/**", "metal/**"],
     }
 

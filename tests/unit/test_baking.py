@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 import gptoss_bento
 from gptoss_bento import artifacts, baking, environment, manifest
+from gptoss_bento.demo.checkpoint import CONFIG
 from gptoss_bento.errors import ArtifactError
 from gptoss_bento.manifest import Manifest, Source
 from gptoss_bento.profile import load_profile
@@ -24,7 +26,7 @@ from tests.hub import COMMIT, MODEL, Hub, serving
 
 TOKEN = "hf_averysecrettoken"
 FILES = {
-    "config.json": b'{"model_type": "gpt_oss"}',
+    "config.json": json.dumps(CONFIG).encode(),
     "model.safetensors": os.urandom(300_000),
     "original/model.safetensors": b"again",
     "metal/model.bin": b"and again",

@@ -38,8 +38,9 @@ from tests.server import REPOSITORY
 
 @pytest.fixture(autouse=True)
 def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU, no variables, a wide terminal; Typer's own exception hook does not outlive the test."""
+    """No GPU, no variables, no hub, a wide terminal; Typer's own exception hook does not outlive the test."""
     monkeypatch.setattr(hardware, "probe", lambda _: machine())
+    monkeypatch.setattr(cli, "PLAN_LIMIT_S", 0.0)
     monkeypatch.setattr(os, "environ", {"HOME": "/root"})
     monkeypatch.setattr(cli, "console", Console(width=200))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -256,11 +257,12 @@ def test_prepare_puts_the_model_where_the_service_looks_for_it(monkeypatch: pyte
 def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = Calls(Artifacts("/models/m", Path("/vocabulary")))
     monkeypatch.setattr(artifacts, "prepare", prepare)
+    monkeypatch.setattr(cli, "architecture_check", lambda _: "check")
     os.environ.update(MODEL_NAME="a/b", MODEL_REVISION="v1", GPTOSS_BENTO_CACHE="/c", TIKTOKEN_ENCODINGS_BASE="/v")
 
     lines = words(invoke("prepare"))
 
-    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None, None, None)]
+    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None, None, None, "check")]
     assert lines == [["model", "/models/m"], ["vocabulary", "/vocabulary"]]
 
 

@@ -62,7 +62,7 @@ def requirements(profile: Profile, model: ModelConfig, own_size: bool) -> Requir
         total_gpu_memory_gib=round(model.shape.weights_gib, 1) if known else 0,
         compute_capability=base.compute_capability if quantized else 0,
         amd_families=base.amd_families if quantized else (),
-        reason=f"the weights by {model.origin}",
+        reason=f"the weights, by {model.origin}",
     )
 
 

@@ -135,11 +135,10 @@ class Requirements(_Strict):
     _known_amd_families = field_validator("amd_families")(_known_families)
 
     def __str__(self) -> str:
-        amd = f"; from AMD, {' or '.join(self.amd_families)}" if self.amd_families else ""
-        return (
-            f"{self.gpus} GPU(s) with together {self.total_gpu_memory_gib:g} GiB and, from NVIDIA, compute capability "
-            f"{self.compute_capability:.1f} or newer{amd} ({self.reason})"
-        )
+        nvidia = f" and, from NVIDIA, compute capability {self.compute_capability:.1f} or newer"
+        amd = f"; from AMD, {' or '.join(self.amd_families)}"
+        kinds = (nvidia if self.compute_capability else "") + (amd if self.amd_families else "")
+        return f"{self.gpus} GPU(s) with together {self.total_gpu_memory_gib:g} GiB{kinds} ({self.reason})"
 
     def are_met_by_kind(self, gpu: Gpu) -> bool:
         """Whether such a GPU is new enough. An AMD card whose driver does not name its architecture is let through."""

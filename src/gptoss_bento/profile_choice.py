@@ -98,9 +98,8 @@ def _suitable(model: ModelConfig, hardware: Hardware, profiles: Sequence[Profile
     if model.shape is None:
         return load_profile(_by_hardware(hardware)), "what the hardware can serve"
     if same := _match(model.shape, profiles):
-        return same, "" if model.origin == config_of_profile(
-            same
-        ).origin else "its size is that of the model's config.json"
+        names_it = model.origin == config_of_profile(same).origin
+        return same, "" if names_it else "for a model of the size in config.json"
     nearest = min(_candidates(hardware, profiles), key=lambda profile: _distance(model.shape, profile.model.shape))
     return nearest, f"nearest in size to the model, which has {model.shape.weights_gib:.1f} GiB of weights"
 

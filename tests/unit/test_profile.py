@@ -19,7 +19,7 @@ from gptoss_bento.profile import (
     load_profile,
     profile_names,
 )
-from tests.fakes import A100, H100, H200, L4, T4, machine, nvidia
+from tests.fakes import A100, EIGHT_GIB, H100, H200, L4, MI300X, RTX_5090, T4, V100, machine
 
 MINIMAL: dict[str, Any] = {"name": "p", "description": "d", "model": {"source": "a/b", "served_names": ["x"]}}
 
@@ -293,10 +293,6 @@ def test_a_wrong_field_of_a_shared_file_is_named_with_that_file(configs: Path) -
 # Requirements
 
 
-EIGHT_GIB = Gpu("nvidia", "small", 8 * GIB, "sm_86")
-V100 = nvidia("Tesla V100-SXM2-32GB", 32768, "sm_70")
-RTX_5090 = nvidia("NVIDIA GeForce RTX 5090", 32607, "sm_120")
-MI300X = Gpu("amd", "MI300X", 192 * GIB, "gfx942")
 UNNAMED_AMD = Gpu("amd", "AMD GPU", 192 * GIB, "amd")
 MI210 = Gpu("amd", "MI210", 64 * GIB, "gfx90a")
 

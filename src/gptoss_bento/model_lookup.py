@@ -149,7 +149,7 @@ def _from_hub(model: str, revision: str | None, limit_s: float) -> str:
             f"The model {model!r} on the hub holds no {CONFIG_FILE}: it is not a model in Hugging Face format."
         ) from None
     except Exception as error:  # the hub's own errors, those of its HTTP library, and the socket's
-        raise _UnknownError(_sentence(error)) from None
+        raise _UnknownError(f"asking the hub gave: {_sentence(error)}") from None
 
 
 async def _within(limit_s: float, work: Callable[..., str], *arguments: object) -> str:

@@ -148,7 +148,7 @@ def test_hub_that_refuses_leaves_the_model_unknown(hub: Hub) -> None:
     config = found(MODEL)
 
     assert config.shape is None
-    assert config.unknown.startswith("its config.json is not known: 401")
+    assert config.unknown.startswith("its config.json is not known: asking the hub gave: 401")
 
 
 def test_hub_without_a_config_refuses_the_model(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

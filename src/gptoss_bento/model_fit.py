@@ -44,9 +44,7 @@ def is_own_size(profile: Profile, model: ModelConfig, own_model: bool) -> bool:
 
 def has_mxfp4_experts(model: ModelConfig) -> bool:
     """Whether the kernels for MXFP4 serve its experts; assumed of a model of which nothing is known."""
-    if model.shape is None:
-        return not model.is_other
-    return model.shape.expert_bits is not None or not (model.quantization or model.architecture)
+    return model.shape.expert_bits is not None if model.shape else not model.is_other
 
 
 def requirements(profile: Profile, model: ModelConfig, own_size: bool) -> Requirements | None:

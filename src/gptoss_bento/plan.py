@@ -150,18 +150,14 @@ def make_plan(
 
     Raises:
         HardwareError: the model cannot run on this hardware.
-        ConfigurationError: two explicit values contradict each other, or one cannot work here; or the model is no
-            GPT-OSS.
+        ConfigurationError: explicit values contradict each other, or one cannot work here; or it is no GPT-OSS.
     """
-    origin = settings.origins
-    model = model or _assumed_model(settings, profile)
-    model_fit.check_architecture(model, settings)
+    origin, model = settings.origins, model or _assumed_model(settings, profile)
     goal = Planned(settings.goal, origin["goal"]) if settings.goal else Planned(Goal.BALANCED, "default")
     situation = _situation(settings, profile, hardware, model)
+    model_fit.check_architecture(model, settings)
     model_fit.check_hardware(profile, model, situation.own_size, hardware)
-    arguments = _within_model(_arguments(settings, profile, situation, goal.value, model), model, settings)
-    _check_parallel(arguments, hardware, model)
-    _check_limits(arguments, profile, situation)
+    arguments = _checked_arguments(settings, profile, situation, goal.value, model)
     workers = _api_workers(arguments, hardware, settings)
     planned = EnginePlan(
         profile=profile.name,
@@ -220,6 +216,15 @@ def _goal_warnings(goal: Planned, profile: Profile) -> tuple[str, ...]:
 
 
 # Arguments: defaults, profile, tiers, goal, operator; the later win
+
+
+def _checked_arguments(
+    settings: Settings, profile: Profile, situation: Situation, goal: Goal, model: ModelConfig
+) -> dict[str, Planned]:
+    arguments = _within_model(_arguments(settings, profile, situation, goal, model), model, settings)
+    _check_parallel(arguments, situation.hardware, model)
+    _check_limits(arguments, profile, situation)
+    return arguments
 
 
 def _arguments(

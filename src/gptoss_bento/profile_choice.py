@@ -72,7 +72,8 @@ def _named(name: str, settings: Settings, find: Find) -> ProfileChoice:
     source = settings.model_name or profile.model.source
     model = _model(source, settings.model_revision or profile.model.revision, profiles, find)
     if source == profile.model.source and profile.model.shape and not model.architecture:
-        model = config_of_profile(profile)  # its config.json is out of reach, but the profile describes it
+        # Its config.json is out of reach, and so is its architecture, but the profile has its dimensions.
+        model = replace(config_of_profile(profile), architecture="")
     return ProfileChoice(profile, _with_contradiction(model, profile, profiles))
 
 

@@ -140,10 +140,10 @@ class Worker:
                     await asyncio.sleep(_TOLD_S)  # `/health` needs the jobs
 
     async def _serve_with_engine(self, settings: Settings, jobs: Runner) -> None:
-        argv = await self._prepare(settings)
+        plan, argv = await self._prepare(settings)
         timeout_s = settings.server.vllm_startup_timeout
         async with (
-            engine.running(argv, self.startup, timeout_s, self.team) as running,
+            engine.running(argv, self.startup, timeout_s, self.team, plan.warmup.value) as running,
             metric_files.written_later(),
         ):
             self.engine, self._is_loading = running, False
@@ -193,8 +193,8 @@ class Worker:
         environment.apply_derived(settings)
         return settings
 
-    async def _prepare(self, settings: Settings) -> list[str]:
-        """Everything before vLLM: the plan, printed with its origins, and the artifacts. Returns vLLM's arguments."""
+    async def _prepare(self, settings: Settings) -> tuple[EnginePlan, list[str]]:
+        """Everything before vLLM: the plan, printed with its origins, and the artifacts. Gives vLLM's arguments too."""
         with self.startup.timed("hardware"):
             machine = hardware.probe(settings.visible_devices)
         plan = _plan(self._profile, settings, machine)
@@ -218,7 +218,7 @@ class Worker:
             )
         self.team.reach(Stage.PREPARED)
         environment.apply(plan.variables(found.vocabulary_dir))
-        return plan.argv(found.model)
+        return plan, plan.argv(found.model)
 
     async def _watch(self, running: Engine, stall_timeout_s: float) -> None:
         """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies or hangs first."""

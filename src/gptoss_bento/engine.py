@@ -28,6 +28,7 @@ from cachetools import FIFOCache
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
+from gptoss_bento import vllm_plugin
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine_clock import EngineClock
 from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
@@ -39,6 +40,7 @@ from gptoss_bento.http.errors import name_parameter
 from gptoss_bento.http.meter import current_meter
 from gptoss_bento.startup import Startup
 from gptoss_bento.team import Team
+from gptoss_bento.warmup import warm_up
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -126,7 +128,9 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 @asynccontextmanager
-async def running(argv: Sequence[str], startup: Startup, timeout_s: float, team: Team) -> AsyncIterator[Engine]:
+async def running(
+    argv: Sequence[str], startup: Startup, timeout_s: float, team: Team, warmup: bool = False
+) -> AsyncIterator[Engine]:
     """Starts vLLM with the words of `vllm serve` and ends it on leaving.
 
     Of several workers the first starts the engine's process, and all attach to it.
@@ -138,6 +142,7 @@ async def running(argv: Sequence[str], startup: Startup, timeout_s: float, team:
         startup: is told the phases.
         timeout_s: seconds until a start that hangs is given up.
         team: the workers that share the engine.
+        warmup: whether requests of our own come first, so that no client waits for kernels.
 
     Raises:
         ConfigurationError: vLLM refuses the arguments.
@@ -147,7 +152,7 @@ async def running(argv: Sequence[str], startup: Startup, timeout_s: float, team:
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout_s):
-                engine = await _start(argv, startup, stack, team)
+                engine = await _start(argv, startup, stack, team, warmup)
         except asyncio.CancelledError:  # another worker has died
             kill_processes()
             raise
@@ -157,7 +162,9 @@ async def running(argv: Sequence[str], startup: Startup, timeout_s: float, team:
         yield engine
 
 
-async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, team: Team) -> Engine:
+async def _start(
+    argv: Sequence[str], startup: Startup, stack: AsyncExitStack, team: Team, warmup: bool
+) -> Engine:
     with startup.timed("engine: import"):
         await in_daemon_thread(_import_engine)
     with startup.timed("engine: configuration"):
@@ -170,6 +177,9 @@ async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, t
     stack.callback(_stop_client, client)
     with startup.timed("engine: application"):
         app = await _build_app(client, args)
+    if warmup and team.is_first:
+        with startup.timed("engine: warm-up"):
+            await warm_up(client)
     await stack.enter_async_context(app.router.lifespan_context(app))
     _settle()
     return Engine(client, app)
@@ -186,6 +196,7 @@ def _settle() -> None:
 
 
 def _import_engine() -> None:
+    vllm_plugin.advertise()
     import vllm.engine.arg_utils
     import vllm.entrypoints.launchers.cli_args
     import vllm.v1.engine.async_llm  # noqa: F401

@@ -503,6 +503,12 @@ def set_exit_note_path() -> Path:
     return path
 
 
+def compilations_file() -> Path | None:
+    """Where the engine's processes record the kernels that they compile; None where no service has started them."""
+    path = exit_note_path()
+    return path.with_suffix(".compilations") if path else None
+
+
 _TEAM = "GPTOSS_BENTO_TEAM"
 
 

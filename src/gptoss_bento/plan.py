@@ -35,6 +35,13 @@ PROCESS_ENVIRONMENT: Mapping[str, str] = {
     OUTPUT_CHUNK: "1024",
 }
 
+# What compiled kernels and graphs are kept in, by the variable of the library that keeps them: folders below one.
+KERNEL_CACHES: Mapping[str, str] = {
+    "VLLM_CACHE_ROOT": "vllm",  # torch.compile's, CUDA graph memory, FlashInfer's tuning, what models need
+    "TRITON_CACHE_DIR": "triton",
+    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "CUDA_CACHE_PATH": "cuda",  # the driver's own
+}
 
 # A length that nobody asked for is shortened to what fits, less a margin; a server for fewer than _SHORTEST tokens is
 # of no use, so that is refused instead.
@@ -66,6 +73,7 @@ class EnginePlan:
     arguments: Mapping[str, Planned]
     environment: Mapping[str, Planned]
     api_workers: Planned
+    warmup: Planned
     extra_arguments: tuple[str, ...] = ()
     memory: Estimate | None = None
     warnings: tuple[str, ...] = ()
@@ -111,6 +119,7 @@ class EnginePlan:
             yield "revision", str(self.revision.value), self.revision.origin
         yield "served names", ", ".join(self.served_names.value), self.served_names.origin
         yield "API workers", str(self.api_workers.value), self.api_workers.origin
+        yield "warm-up requests", "yes" if self.warmup.value else "no", self.warmup.origin
         for name, planned in self.arguments.items():
             yield f"--{name.replace('_', '-')}", str(redacted(name, planned.value)), planned.origin
         for name, planned in self.environment.items():
@@ -149,6 +158,7 @@ def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> Engin
         arguments={name: planned for name, planned in arguments.items() if name != _API_WORKERS},
         environment=_environment(settings, profile, situation, goal.value) | _patience(workers, settings),
         api_workers=workers,
+        warmup=_warmup(settings, hardware),
         extra_arguments=settings.extra_arguments,
         warnings=(*settings.warnings, *_goal_warnings(goal, profile)),
     )
@@ -190,11 +200,28 @@ def _arguments(settings: Settings, profile: Profile, situation: Situation, goal:
 
 def _environment(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
     planned = {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()}
+    if situation.hardware.gpus:
+        planned |= _kernel_caches(settings)
     for origin, engine in _layers(profile, situation, goal):
         planned |= {name: Planned(value, origin) for name, value in engine.environment.items()}
     planned |= {name: Planned(value, origin) for name, (value, origin) in settings.derived.items()}
     explicit = {name: Planned(settings.process[name], "environment") for name in planned if name in settings.process}
     return planned | explicit
+
+
+def _kernel_caches(settings: Settings) -> dict[str, Planned]:
+    """One folder for all that is compiled at a start, so that the next one finds it."""
+    named = settings.server.kernel_cache_dir
+    folder, origin = (named, "KERNEL_CACHE_DIR") if named else (settings.cache_dir / "kernels", "default")
+    planned = {variable: Planned(str(folder / name), origin) for variable, name in KERNEL_CACHES.items()}
+    # vLLM then also keeps how much memory was left for the KV cache, and need not measure it again.
+    return planned | {"VLLM_ENABLE_STARTUP_PLAN": Planned("1", "default")}
+
+
+def _warmup(settings: Settings, hardware: Hardware) -> Planned:
+    if settings.server.warmup is not None:
+        return Planned(settings.server.warmup, "WARMUP")
+    return Planned(bool(hardware.gpus), "default with a GPU" if hardware.gpus else "default without a GPU")
 
 
 def _layers(profile: Profile, situation: Situation, goal: Goal) -> list[tuple[str, Engine]]:

@@ -53,6 +53,7 @@ def as_json(plan: EnginePlan) -> dict[str, Any]:
         "revision": _value("revision", plan.revision),
         "served_names": _value("served_names", plan.served_names),
         "api_workers": _value("api_workers", plan.api_workers),
+        "warmup": _value("warmup", plan.warmup),
         "arguments": {name: _value(name, planned) for name, planned in plan.arguments.items()},
         "environment": {name: _value(name, planned) for name, planned in plan.environment.items()},
         "argv": shown_arguments(plan),

@@ -63,6 +63,15 @@ class ServerSettings(BaseModel):
     engine_stall_timeout: float = Field(
         60, ge=0, description="Seconds without a sign of life after which the engine counts as frozen; 0: never."
     )
+    warmup: Switch | None = Field(
+        None,
+        description="Send requests of our own before the service says ready, so that no client waits for kernels to be "
+        "compiled. Default: on a GPU.",
+    )
+    kernel_cache_dir: Path | None = Field(
+        None,
+        description="Folder of compiled kernels and graphs, worth a volume. Default: kernels in GPTOSS_BENTO_CACHE.",
+    )
     gptoss_bento_cache: Path | None = Field(
         None,
         description="Folder of vocabulary and demo model. Default: gptoss-bento below XDG_CACHE_HOME or ~/.cache.",

@@ -1,0 +1,48 @@
+"""Records each kernel that Triton compiles in this process, or loads from its cache, one line of JSON each.
+
+An engine that compiles while it serves lets every stream wait. The engine's processes append to one file, and the API
+server reads it: so /metrics can count what happened in other processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from gptoss_bento.environment import compilations_file
+
+
+def record() -> None:
+    """From now on Triton's compilations in this process are recorded, if the service named a file for them."""
+    from triton import knobs
+
+    if (path := compilations_file()) is None:
+        return
+    recorder = Recorder(path)
+    knobs.runtime.jit_cache_hook = recorder.begin
+    knobs.runtime.jit_post_compile_hook = recorder.end  # vLLM's own monitor calls it, too
+
+
+class Recorder:
+    """Triton's two hooks: before a kernel is compiled, and after it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begun = 0.0
+
+    def begin(self, **_: Any) -> None:
+        """Returning nothing lets Triton go on."""
+        self._begun = time.monotonic()
+
+    def end(self, *, fn: Any = None, **_: Any) -> None:
+        seconds = time.monotonic() - self._begun
+        line = json.dumps({"kernel": getattr(fn, "name", "unknown"), "seconds": round(seconds, 3)}) + "\n"
+        # One write of a short line to a file opened for appending: lines of several processes do not mix.
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(file, line.encode())
+        finally:
+            os.close(file)

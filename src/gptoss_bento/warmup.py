@@ -1,0 +1,129 @@
+"""Requests of our own before the service says ready, so that no client waits for a kernel to be compiled.
+
+vLLM warms up what it finds worth it while it captures CUDA graphs. Left are prefills longer than the largest graph, and
+what only certain requests use: sampling filters, penalties, log probabilities, grammars. The requests here use each of
+these once, alone and in a batch. They appear in none of vLLM's metrics and leave nothing in the prefix cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+logger = logging.getLogger(__name__)
+
+_SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]}
+_FEATURES: Mapping[str, Mapping[str, Any]] = {
+    "greedy": {"temperature": 0},
+    "temperature": {},
+    "seed": {"seed": 1},
+    "top_k": {"top_k": 20},
+    "top_p": {"top_p": 0.9},
+    "top_k and top_p": {"top_k": 20, "top_p": 0.9},
+    "min_p": {"min_p": 0.05},
+    "penalties": {"presence_penalty": 0.1, "frequency_penalty": 0.1, "repetition_penalty": 1.1},
+    "logit bias": {"logit_bias": {11: 1.0}},
+    "allowed tokens": {"allowed_token_ids": [11, 12, 13]},
+    "bad words": {"bad_words": ["never"]},
+    "minimum of tokens": {"min_tokens": 2},
+    "log probabilities": {"logprobs": 5},
+    "log probabilities of the prompt": {"prompt_logprobs": 1},
+    "JSON schema": {"structured_outputs": {"json": _SCHEMA}},
+    "regular expression": {"structured_outputs": {"regex": "[a-z]{1,8}"}},
+}
+_SHORT = 24  # tokens of a prompt whose length does not matter
+_BATCH = 9  # requests at the same time; an odd number, so that no size is divisible by chance
+_ANSWER = 3  # tokens: prefill, and decoding with and without what was sampled before
+_ORDINARY_TOKENS = range(1000, 190_000)  # of o200k_harmony, far from control tokens
+
+
+@dataclass(frozen=True)
+class Request:
+    """One kind of request, and how many of them run at the same time."""
+
+    what: str
+    prompt_tokens: int
+    copies: int = 1
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+def requests(largest_graph: int, largest_batch: int, longest: int) -> list[Request]:
+    """What is asked, in this order.
+
+    Args:
+        largest_graph: tokens of the largest CUDA graph; 0: there are none. Beyond it kernels are launched one by one.
+        largest_batch: tokens of a step, `max_num_batched_tokens`.
+        longest: tokens of a prompt with its answer, `max_model_len`.
+    """
+    lengths = [tokens for tokens in prefills(largest_graph, largest_batch) if tokens + _ANSWER < longest]
+    alone = [Request(f"prefill of {tokens} tokens", tokens) for tokens in lengths]
+    features = [
+        Request(what, _SHORT, copies, sampling) for what, sampling in _FEATURES.items() for copies in (1, _BATCH)
+    ]
+    return alone + features
+
+
+def prefills(largest_graph: int, largest_batch: int) -> list[int]:
+    """Numbers of tokens that, between them, make the kernels of a step choose each tile size that they have.
+
+    Tile sizes change at powers of two of the tokens of one expert. Three numbers in each range, one of them odd.
+    """
+    powers = [2**power for power in range(4, max(largest_batch, 16).bit_length())]
+    steps = itertools.chain.from_iterable((power, power + power // 4 + 1, power + power // 2) for power in powers)
+    return sorted({tokens for tokens in (*steps, largest_batch) if largest_graph < tokens <= largest_batch})
+
+
+async def warm_up(client: AsyncLLM) -> None:
+    """Sends the requests. What the engine refuses (a grammar beside speculation, say) is left out, with a line."""
+    config = client.vllm_config
+    sizes = config.compilation_config.cudagraph_capture_sizes or [0]
+    asked = requests(max(sizes), config.scheduler_config.max_num_batched_tokens, config.model_config.max_model_len)
+    with _unmeasured(client):
+        for request in asked:
+            await _send(client, request)
+        await client.reset_prefix_cache()
+
+
+async def _send(client: AsyncLLM, request: Request) -> None:
+    answers = (_answer(client, request, f"warm-up-{request.what}-{number}") for number in range(request.copies))
+    for error in await asyncio.gather(*answers, return_exceptions=True):
+        if isinstance(error, Exception):
+            if client.errored:
+                raise error
+            logger.info("warm-up: %s is left out: %s", request.what, str(error).split("\n")[0])
+            return
+
+
+async def _answer(client: AsyncLLM, request: Request, request_id: str) -> None:
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    sampling = dict(request.sampling)
+    if constraint := sampling.get("structured_outputs"):
+        sampling["structured_outputs"] = StructuredOutputsParams(**constraint)
+    parameters = SamplingParams(max_tokens=_ANSWER, ignore_eos=True, **sampling)
+    numbers = random.Random(request_id)  # noqa: S311  # only to find nothing in the prefix cache
+    prompt = {"prompt_token_ids": numbers.choices(_ORDINARY_TOKENS, k=request.prompt_tokens)}
+    async for _ in client.generate(prompt, parameters, request_id):
+        pass
+
+
+@contextmanager
+def _unmeasured(client: AsyncLLM) -> Iterator[None]:
+    """Meanwhile vLLM records nothing in its metrics and prints no throughput."""
+    client._run_output_handler()  # otherwise the first request starts it
+    kept = client._logger_ref[0]
+    client._logger_ref[0] = None
+    try:
+        yield
+    finally:
+        client._logger_ref[0] = kept

@@ -6,15 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from importlib.metadata import entry_points
 
-from gptoss_bento import environment
 from gptoss_bento.bench import servers
 from gptoss_bento.plan import OUTPUT_CHUNK, EnginePlan
 
 OURS, BARE = "gptoss-bento", "vLLM"
-_OWN_CODE = "gptoss_bento"
-_PLUGINS = "VLLM_PLUGINS"
 
 
 class Baseline(StrEnum):
@@ -48,7 +44,8 @@ def candidates(
 ) -> list[Candidate]:
     """This service, and after it what it is compared with.
 
-    `vllm serve` gets no argument of ours: only the model, its name, how it is loaded, and its share of the memory.
+    `vllm serve` gets no argument of ours: only the model, its name, how it is loaded, and its share of the memory. None
+    of them has our plugin of vLLM, which this service alone advertises.
 
     Args:
         model: the place where the weights, or the config.json, were prepared.
@@ -56,13 +53,14 @@ def candidates(
         memory_share: of the GPU (on a machine without: of the main memory), for each server.
     """
     workers = planned.api_workers.value
-    bare = {**variables, **without_own_plugins(environment.extended(variables))}
-    alone = {name: value for name, value in bare.items() if name not in _planned_alone(planned)}
+    alone = {name: value for name, value in variables.items() if name not in _planned_alone(planned)}
     serve = partial(servers.vllm_serve, model=model)
     options = _options(planned, memory_share)
     arguments = planned.argv(model)
     found = {
-        Baseline.SAME_ARGUMENTS: Candidate(BARE, partial(servers.bare_vllm, argv=arguments, workers=workers), bare),
+        Baseline.SAME_ARGUMENTS: Candidate(
+            BARE, partial(servers.bare_vllm, argv=arguments, workers=workers), variables
+        ),
         Baseline.SERVE: Candidate("vllm serve", partial(serve, options=options), alone),
         Baseline.API_SERVERS: Candidate(
             f"vllm serve, {workers} API servers",
@@ -90,20 +88,3 @@ _FOR_EVERY_SERVER = ("VLLM_NO_USAGE_STATS", "VLLM_CPU_KVCACHE_SPACE")
 def _planned_alone(planned: EnginePlan) -> set[str]:
     """The planned variables that change how fast a server is, so that `vllm serve` as it comes is not given them."""
     return {*planned.environment} - {*_FOR_EVERY_SERVER} | {OUTPUT_CHUNK}
-
-
-def without_own_plugins(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variable that keeps this package's vLLM plugins, which every vLLM in this environment loads, out of another.
-
-    Nothing if there are none, so that vLLM is left as it comes.
-
-    Args:
-        variables: all that the other one would get.
-    """
-    found = entry_points()
-    plugins = [each for group in found.groups if group.startswith("vllm.") for each in found.select(group=group)]
-    others = {each.name for each in plugins if not each.value.startswith(_OWN_CODE)}
-    if len(others) == len({each.name for each in plugins}):
-        return {}
-    wanted = set(variables[_PLUGINS].split(",")) if _PLUGINS in variables else others
-    return {_PLUGINS: ",".join(sorted(others & wanted))}

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, EntryPoints
-
-import pytest
-
-from gptoss_bento.bench import baselines
-from gptoss_bento.bench.baselines import Baseline, Candidate, candidates, without_own_plugins
+from gptoss_bento.bench.baselines import Baseline, Candidate, candidates
 from gptoss_bento.environment import load_settings
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.profile import load_profile
@@ -32,11 +27,6 @@ def found(*against: Baseline, memory_share: float | None = None, **variables: st
 
 def words(candidate: Candidate) -> str:
     return " ".join(candidate.command(3000))
-
-
-@pytest.fixture(autouse=True)
-def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "entry_points", lambda: EntryPoints())
 
 
 def test_this_service_comes_first_with_all_of_its_variables() -> None:
@@ -83,30 +73,3 @@ def test_each_baseline_is_there_once_in_the_order_asked_for() -> None:
     names = [each.name for each in found(Baseline.API_SERVERS, Baseline.SERVE, Baseline.API_SERVERS)]
 
     assert names == ["gptoss-bento", "vllm serve, 3 API servers", "vllm serve"]
-
-
-def plugins(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    group = "vllm.general_plugins"
-    points = EntryPoints(EntryPoint(name, value, group) for name, value in values.items())
-    monkeypatch.setattr(baselines, "entry_points", lambda: points)
-
-
-def test_own_plugins_are_kept_out_of_other_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    plugins(monkeypatch, ours="gptoss_bento.vllm_plugin:register", resolver="vllm.plugins.lora:register")
-
-    ours, serve = found(Baseline.SERVE)
-
-    assert "VLLM_PLUGINS" not in ours.variables
-    assert serve.variables["VLLM_PLUGINS"] == "resolver"
-
-
-def test_plugins_that_the_operator_left_out_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    plugins(monkeypatch, ours="gptoss_bento.vllm_plugin:register", one="other:register", two="other:register")
-
-    assert without_own_plugins({"VLLM_PLUGINS": "ours,two"}) == {"VLLM_PLUGINS": "two"}
-
-
-def test_vllm_is_left_as_it_comes_without_plugins_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    plugins(monkeypatch, one="other:register")
-
-    assert without_own_plugins({}) == {}

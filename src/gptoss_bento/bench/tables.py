@@ -33,7 +33,7 @@ def _rounds(found: Comparison) -> Iterator[RichTable]:
             for name in found.servers
         ]
         cells = [" / ".join(f"{rate:,.0f}" for rate in of_server) for of_server in rates]
-        last = "  ".join("–".join(f"{each:,.0f}" for each in of_server) or "-" for of_server in first)
+        last = "  ".join("–".join(_short(each) for each in of_server) or "-" for of_server in first)
         table.add_row(title(shape), *cells, last)
     yield table
 
@@ -53,6 +53,10 @@ def _cells(line: Line, servers: Sequence[str]) -> Iterator[str]:
         yield _number(cell.median) if cell else ""
         if index:
             yield f"{cell.ratio:.3f}" if cell and cell.ratio is not None else ""
+
+
+def _short(milliseconds: float) -> str:
+    return f"{milliseconds:,.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
 
 
 def _number(value: float) -> str:

@@ -21,7 +21,7 @@ def printed(found: Comparison) -> list[list[str]]:
 def test_rounds_stand_side_by_side() -> None:
     lines = printed(comparison())
 
-    assert ["1", "stream,", "128:256", "tokens", "300", "/", "299", "150", "/", "150", "1–1", "1–1"] in lines
+    assert ["1", "stream,", "128:256", "tokens", "300", "/", "299", "150", "/", "150", "1.0–1.0", "1.0–1.0"] in lines
     assert lines[1] == [
         *["load", "gptoss-bento,", "tok/s", "vllm", "serve,", "tok/s"],
         *["first", "token", "p50", "(ms),", "same", "order"],

@@ -57,7 +57,9 @@ profile = arguments.profile or settings.profile
 team = find_team(profile, bentoml.server_context.worker_index)
 if supervision.keeps_metrics_alone(team):
     bundle.keep_metrics_in_process()
-chosen = bundle.describe(profile, settings, tls_settings(), team.count, arguments.platform)
+chosen = bundle.describe(
+    profile, settings, tls_settings(), team.count, arguments.platform, serving=supervision.is_serving()
+)
 sources = take_key_sources()
 keys = KeyRing(sources.fixed, sources.file, closed=bool(sources.problems))
 worker = Worker(chosen.profile, team, keys)

@@ -39,7 +39,7 @@ sync() {
   [ "$1" != cuda ] || unset UV_FIND_LINKS
   [ -x "$VENV/bin/python" ] || "$UV" venv --quiet --python "$(python_3_11)" "$VENV"
   echo "Installing requirements/$1.txt into $VENV (3 GB, a minute or two) …" >&2
-  # sync, not install: the lock is complete, and resolving again would bring torchvision back
+  # sync, not install: the lock is complete, and resolving again would bring what requirements/overrides*.txt leave out
   "$UV" pip sync --python "$VENV/bin/python" "$lock" $(torch_index "$1") --compile-bytecode >&2
   "$UV" pip install --quiet --python "$VENV/bin/python" --no-deps --editable . >&2
   remember "$1" "$want"

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from gptoss_bento import artifacts, death, engine, environment, hardware, metric_files, supervision
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.drain import Drain
-from gptoss_bento.engine import Engine
+from gptoss_bento.engine import Engine, StartOptions
 from gptoss_bento.engine_errors import ABORTED
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError, WorkerDiedError
 from gptoss_bento.hardware import Hardware
@@ -142,10 +142,12 @@ class Worker:
     async def _serve_with_engine(self, settings: Settings, jobs: Runner) -> None:
         plan, argv = await self._prepare(settings)
         timeout_s = settings.server.vllm_startup_timeout
+        how = StartOptions(preload=plan.preload.value, warmup=plan.warmup.value)
         async with (
-            engine.running(argv, self.startup, timeout_s, self.team, plan.warmup.value) as running,
+            engine.running(argv, self.startup, timeout_s, self.team, how) as running,
             metric_files.written_later(),
         ):
+            await self.team.first_ready()  # it sends the warm-up requests
             self.engine, self._is_loading = running, False
             self._log.release()
             jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
@@ -198,7 +200,7 @@ class Worker:
         with self.startup.timed("hardware"):
             machine = hardware.probe(settings.visible_devices)
         plan = _plan(self._profile, settings, machine)
-        if plan.api_workers.value != self.team.count:  # planned where all GPUs are seen, or started otherwise
+        if plan.api_workers.value != self.team.count:  # BENTOML_CONFIG or --reload said otherwise
             plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them; one with --reload"))
         if self.team.is_first:
             _print_plan(plan)

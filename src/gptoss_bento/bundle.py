@@ -37,6 +37,8 @@ def describe(
     tls: Mapping[str, str | int] | None = None,
     workers: int = 1,
     platform: str | None = None,
+    *,
+    serving: bool = False,
 ) -> Bundle:
     """What a Bento of this profile declares. None: the machine that serves it decides, and nothing is reserved.
 
@@ -46,6 +48,7 @@ def describe(
         tls: certificate and the rest, as BentoML names them.
         workers: how many processes are to serve it here; a Bento leaves that to the machine that serves it.
         platform: what the image is for, cpu, cuda or rocm; None: what the profile needs.
+        serving: whether `bentoml serve` is about to start it on this machine; then its workers see all of the GPUs.
 
     Raises:
         ConfigurationError: there is no such profile or platform, or the profile's file is wrong.
@@ -61,6 +64,8 @@ def describe(
         options = _options(profile, load_profile(profile), platform)
     if workers > 1:
         options["workers"] = workers
+    if serving:
+        options = _without_gpu_count(options)
     return Bundle(profile or AUTOMATIC, _with_settings(options, server, tls or {}))
 
 
@@ -90,6 +95,18 @@ def _resources(profile: Profile, platform: Platform) -> dict[str, Any]:
     """Those of the profile. The type of GPU that it names is NVIDIA's; which of AMD's there are, a cloud must say."""
     named = profile.service.resources
     return {key: value for key, value in named.items() if platform is not Platform.ROCM or key != "gpu_type"}
+
+
+def _without_gpu_count(options: dict[str, Any]) -> dict[str, Any]:
+    """The options without the number of GPUs that a cloud must reserve.
+
+    BentoML's supervisor would set CUDA_VISIBLE_DEVICES for the workers to that many of this machine's GPUs, the first
+    ones (_bentoml_impl/server/allocator.py). Without a number it leaves the variable alone. Its switch,
+    BENTOML_DISABLE_GPU_ALLOCATION, would also disable a number that the operator sets in BENTOML_CONFIG.
+    """
+    resources = {key: value for key, value in options.get("resources", {}).items() if key != "gpu"}
+    rest = {key: value for key, value in options.items() if key != "resources"}
+    return {**rest, "resources": resources} if resources else rest
 
 
 def _options(name: str, profile: Profile, platform: str | None) -> dict[str, Any]:

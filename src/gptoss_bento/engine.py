@@ -16,7 +16,14 @@ import signal
 import threading
 from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -28,7 +35,7 @@ from cachetools import FIFOCache
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
-from gptoss_bento import vllm_plugin
+from gptoss_bento import engine_preload, vllm_plugin
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.engine_clock import EngineClock
 from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
@@ -127,9 +134,21 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
+@dataclass(frozen=True)
+class StartOptions:
+    """What a start may do beside what vLLM's own server does.
+
+    `preload`: the engine's process imports vLLM while this one does. `warmup`: requests of our own come first, so that
+    no client waits for kernels.
+    """
+
+    preload: bool = False
+    warmup: bool = False
+
+
 @asynccontextmanager
 async def running(
-    argv: Sequence[str], startup: Startup, timeout_s: float, team: Team, warmup: bool = False
+    argv: Sequence[str], startup: Startup, timeout_s: float, team: Team, how: StartOptions | None = None
 ) -> AsyncIterator[Engine]:
     """Starts vLLM with the words of `vllm serve` and ends it on leaving.
 
@@ -142,7 +161,7 @@ async def running(
         startup: is told the phases.
         timeout_s: seconds until a start that hangs is given up.
         team: the workers that share the engine.
-        warmup: whether requests of our own come first, so that no client waits for kernels.
+        how: what a start may do beside; nothing by default.
 
     Raises:
         ConfigurationError: vLLM refuses the arguments.
@@ -152,7 +171,7 @@ async def running(
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout_s):
-                engine = await _start(argv, startup, stack, team, warmup)
+                engine = await _start(argv, startup, stack, team, how or StartOptions())
         except asyncio.CancelledError:  # another worker has died
             kill_processes()
             raise
@@ -162,22 +181,22 @@ async def running(
         yield engine
 
 
-async def _start(
-    argv: Sequence[str], startup: Startup, stack: AsyncExitStack, team: Team, warmup: bool
-) -> Engine:
+async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, team: Team, how: StartOptions) -> Engine:
+    if how.preload and team.is_first:
+        await in_daemon_thread(engine_preload.begin)
     with startup.timed("engine: import"):
         await in_daemon_thread(_import_engine)
     with startup.timed("engine: configuration"):
         args, config = await in_daemon_thread(_configure, argv, team)
     with startup.timed("engine: weights and KV cache"):
         threading.Thread(target=_prepare_app, args=(config,), daemon=True).start()  # while the engine process loads
-        client = await (in_daemon_thread(_start_client, args, config) if team.is_alone else _attach(args, config, team))
+        client = await _started_client(args, config, team, engine_preload.forked if how.preload else nullcontext)
         if not team.is_alone:  # vLLM waits for the first request, and numbers of others' would lie here unread
             client._run_output_handler()
     stack.callback(_stop_client, client)
     with startup.timed("engine: application"):
         app = await _build_app(client, args)
-    if warmup and team.is_first:
+    if how.warmup and team.is_first:
         with startup.timed("engine: warm-up"):
             await warm_up(client)
     await stack.enter_async_context(app.router.lifespan_context(app))
@@ -239,6 +258,17 @@ def _configure(argv: Sequence[str], team: Team) -> tuple[Namespace, VllmConfig]:
         raise ConfigurationError(f"vLLM refuses this configuration: {_first_line(error)}") from error
 
 
+_Context = Callable[[], AbstractContextManager[None]]
+"""In which the engine's process is started."""
+
+
+async def _started_client(args: Namespace, config: VllmConfig, team: Team, starting: _Context) -> AsyncLLM:
+    if not team.is_alone:
+        return await _attach(args, config, team, starting)
+    with starting():
+        return await in_daemon_thread(_start_client, args, config)
+
+
 def _start_client(args: Namespace, config: VllmConfig, **attached: Any) -> AsyncLLM:
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -282,7 +312,7 @@ def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) 
     return client
 
 
-async def _attach(args: Namespace, config: VllmConfig, team: Team) -> AsyncLLM:
+async def _attach(args: Namespace, config: VllmConfig, team: Team, starting: _Context) -> AsyncLLM:
     """The client of an engine that several workers share, as `vllm serve --api-server-count` makes it.
 
     A client waits for the engine to be ready, and the engine for its clients; who comes first does not matter.
@@ -296,7 +326,8 @@ async def _attach(args: Namespace, config: VllmConfig, team: Team) -> AsyncLLM:
     if not team.is_first:
         return await in_daemon_thread(_start_one_of_several, args, config, **attached)
     launching = _launching(args, config, inputs, outputs)
-    launch = await in_daemon_thread(launching.__enter__)  # from here on nothing else reads the configuration
+    with starting():
+        launch = await in_daemon_thread(launching.__enter__)  # from here on nothing else reads the configuration
     waiting = in_daemon_thread(launching.__exit__, None, None, None)
     _, client = await asyncio.gather(waiting, in_daemon_thread(_start_one_of_several, args, config, **attached))
     _own_engine(client, launch)

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from gptoss_bento import extra_arguments, manifest
 from gptoss_bento.errors import ArtifactError, ConfigurationError
+from gptoss_bento.hardware import VisibleDevices
 from gptoss_bento.http.key_ring import reason
 from gptoss_bento.keys import Key, KeysError, listed_keys, read_keys, shared_keys
 from gptoss_bento.manifest import Manifest
@@ -88,7 +89,7 @@ class _Reader:
             cache_dir=cache_dir(self._environ),
             vocabulary_dir=self._folder("TIKTOKEN_ENCODINGS_BASE"),
             bento_models=self._folder("BENTOML_HF_CACHE_DIR"),
-            visible_devices=self._environ.get("CUDA_VISIBLE_DEVICES"),
+            visible_devices=visible_devices(self._environ),
             extra_arguments=rest,
             engine={name: each.value for name, each in said.items() if name not in _APART},
             origins=self._origins(said, server, rest),
@@ -389,6 +390,12 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gptoss-bento"
 
 
+def visible_devices(environ: Mapping[str, str]) -> VisibleDevices:
+    """What limits the GPUs of a process with these variables. An empty text shows none; no text shows all."""
+    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    return VisibleDevices(*(environ.get(name) for name in names))
+
+
 def server_settings(environ: Mapping[str, str] | None = None) -> ServerSettings:
     """This server's own settings as far as they are valid, for service.py. The start complains of the rest."""
     texts = _own_texts(os.environ if environ is None else environ)
@@ -525,6 +532,21 @@ def set_team_size(count: int) -> None:
 def extended(variables: Mapping[str, str]) -> dict[str, str]:
     """This process's variables and these, for a process that it starts."""
     return {**os.environ, **variables}
+
+
+def snapshot() -> dict[str, str]:
+    """All variables of this process, to be restored in another one."""
+    return dict(os.environ)
+
+
+def restore(variables: Mapping[str, str]) -> None:
+    """Gives this process exactly these variables.
+
+    Those that it has stay untouched: a process that has moved all of them can no longer show a title in `ps`.
+    """
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in variables.items() if os.environ.get(name) != value})
 
 
 def apply(variables: Mapping[str, str]) -> None:

@@ -42,6 +42,7 @@ _READ = (
     "max_num_batched_tokens",
     "max_num_seqs",
     "max_cudagraph_capture_size",
+    "cudagraph_capture_sizes",
     "kv_cache_dtype",
     "kv_cache_memory_bytes",
     "block_size",
@@ -55,7 +56,6 @@ _READ = (
 _BEYOND = (
     "compilation_config",
     "cpu_offload_gb",
-    "cudagraph_capture_sizes",
     "data_parallel_size",
     "decode_context_parallel_size",
     "disable_hybrid_kv_cache_manager",
@@ -229,9 +229,11 @@ class _Split:
 
     @cached_property
     def _graphs_gib(self) -> float:
-        """vLLM captures 1, 2, 4, every 8th size up to 256 and every 16th beyond."""
+        """Unless sizes are named, vLLM captures 1, 2, 4, every 8th size up to 256 and every 16th beyond."""
         if self.gpu is None or self.arguments.get("enforce_eager"):
             return 0.0
+        if named := self.arguments.get("cudagraph_capture_sizes"):
+            return _GRAPH_GIB * len({size for size in named if size <= self._batched_tokens})
         largest = min(self._size("max_cudagraph_capture_size", _GRAPH_SIZE), self._batched_tokens)
         sizes = [1, 2, 4, *range(8, 256, 8), *range(256, max(largest, 256) + 1, 16)]
         return _GRAPH_GIB * len([size for size in sizes if size <= largest])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,17 +69,30 @@ class Hardware:
 
     def __str__(self) -> str:
         if self.gpus:
-            return f"{len(self.gpus)} x {self.gpus[0].name} ({self.smallest_gpu_gib:.0f} GiB)"
+            kinds = Counter(f"{gpu.name} ({gpu.memory_gib:.0f} GiB)" for gpu in self.gpus)
+            return " and ".join(f"{count} x {kind}" for kind, count in kinds.items())
         return f"no GPU; {self.cpu_cores} CPU cores, {self.memory_bytes / GIB:.0f} GiB of memory"
 
 
-def probe(visible_devices: str | None = None) -> Hardware:
-    """Looks at this machine.
+@dataclass(frozen=True)
+class VisibleDevices:
+    """The variables that limit the GPUs a process sees, which NVML and sysfs do not honour; None: not set.
 
-    Args:
-        visible_devices: the text of CUDA_VISIBLE_DEVICES, which NVML itself does not honour. None means all.
+    `cuda` is CUDA_VISIBLE_DEVICES. For AMD `hip`, HIP_VISIBLE_DEVICES, wins over it, and both choose among what `rocr`,
+    ROCR_VISIBLE_DEVICES, leaves. Source: ROCm's documentation, "GPU isolation techniques".
     """
-    gpus = _nvidia_gpus(visible_devices) or _visible_amd_gpus(visible_devices)
+
+    cuda: str | None = None
+    hip: str | None = None
+    rocr: str | None = None
+
+
+ALL_DEVICES = VisibleDevices()
+
+
+def probe(visible: VisibleDevices = ALL_DEVICES) -> Hardware:
+    """Looks at this machine, as far as a process with these variables sees it."""
+    gpus = _nvidia_gpus(visible.cuda) or _amd_gpus(visible)
     return Hardware(gpus, len(os.sched_getaffinity(0)), psutil.virtual_memory().total)
 
 
@@ -124,14 +139,19 @@ def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
 
 
 def _visible_handles(nvml: Any, visible_devices: str | None) -> list[Any]:
-    """NVML's handles of what CUDA would see. A card in MIG mode is not usable itself; its first slice is."""
+    """NVML's handles of what CUDA would see: cards, or a single MIG slice, beside which it shows nothing else.
+
+    Source: NVIDIA's MIG user guide, "CUDA Device Enumeration".
+    """
     handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     uuids = [str(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
     if handles and (slice_id := _mig_id(visible_devices)):
         with suppress(nvml.NVMLError):  # no such slice: CUDA sees nothing then
             return [nvml.nvmlDeviceGetHandleByUUID(slice_id)]
         return []
-    return [_first_slice(nvml, handles[index]) or handles[index] for index in visible_indexes(uuids, visible_devices)]
+    visible = [handles[index] for index in visible_indexes(uuids, visible_devices)]
+    slices = (found for handle in visible if (found := _first_slice(nvml, handle)))
+    return list(islice(slices, 1)) or visible
 
 
 def _mig_id(visible_devices: str | None) -> str:
@@ -179,29 +199,69 @@ def visible_indexes(uuids: list[str], visible_devices: str | None) -> list[int]:
     return indexes
 
 
-def _visible_amd_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
-    """HIP reads CUDA_VISIBLE_DEVICES too; AMD's cards are named by number there."""
-    gpus = _amd_gpus()
-    unnamed = [f"GPU {index}" for index in range(len(gpus))]
-    return tuple(gpus[index] for index in visible_indexes(unnamed, visible_devices))
+@dataclass(frozen=True)
+class _Kernel:
+    """Where Linux shows AMD's cards: their attributes, the compute driver's topology, and the device files."""
+
+    devices: Path = Path("/sys/class/drm")
+    nodes: Path = Path("/sys/class/kfd/kfd/topology/nodes")
+    files: Path = Path("/dev/dri")
 
 
-def _amd_gpus(
-    devices: Path = Path("/sys/class/drm"), nodes: Path = Path("/sys/class/kfd/kfd/topology/nodes")
-) -> tuple[Gpu, ...]:
-    architectures = dict(_amd_architectures(nodes))
-    found = []
-    for card in sorted(devices.glob("card[0-9]*/device"), key=lambda path: _numbers(path.parent.name)):
-        with suppress(OSError, ValueError):
-            if (card / "vendor").read_text().strip() != _AMD_VENDOR_ID:
-                continue
-            memory = int((card / "mem_info_vram_total").read_text())
-            if memory < _LEAST_AMD_BYTES:
-                continue
-            name = _read_or(card / "product_name", "AMD GPU")
-            render = next((path.name for path in card.glob("drm/renderD*")), "")
-            found.append(Gpu("amd", name, memory, architectures.get(render) or _architecture_by_name(name)))
-    return tuple(found)
+_KERNEL = _Kernel()
+
+
+@dataclass(frozen=True)
+class _AmdCard:
+    """A card that can compute: its folder in sysfs, its memory, and the name of its device file, if it has one."""
+
+    folder: Path
+    memory_bytes: int
+    render: str
+
+    @property
+    def uuid(self) -> str:
+        """Its name for ROCr and HIP; empty if the driver does not say."""
+        unique = _read_or(self.folder / "unique_id", "")
+        return unique and f"GPU-{unique}"
+
+
+def _amd_gpus(visible: VisibleDevices = ALL_DEVICES, kernel: _Kernel = _KERNEL) -> tuple[Gpu, ...]:
+    architectures = dict(_amd_architectures(kernel.nodes))
+    return tuple(_amd_gpu(card, architectures) for card in _visible_amd_cards(visible, kernel))
+
+
+def _amd_gpu(card: _AmdCard, architectures: Mapping[str, str]) -> Gpu:
+    name = _read_or(card.folder / "product_name", "AMD GPU")
+    return Gpu("amd", name, card.memory_bytes, architectures.get(card.render) or _architecture_by_name(name))
+
+
+def _visible_amd_cards(visible: VisibleDevices, kernel: _Kernel) -> list[_AmdCard]:
+    hip = visible.cuda if visible.hip is None else visible.hip
+    return _chosen(_chosen(_amd_cards(kernel), visible.rocr), hip)
+
+
+def _chosen(cards: list[_AmdCard], visible_devices: str | None) -> list[_AmdCard]:
+    return [cards[index] for index in visible_indexes([card.uuid for card in cards], visible_devices)]
+
+
+def _amd_cards(kernel: _Kernel) -> list[_AmdCard]:
+    folders = sorted(kernel.devices.glob("card[0-9]*/device"), key=lambda path: _numbers(path.parent.name))
+    return [card for folder in folders if (card := _amd_card(folder, kernel.files))]
+
+
+def _amd_card(folder: Path, files: Path) -> _AmdCard | None:
+    """The card of this folder, if it is AMD's and large enough.
+
+    In a container sysfs shows all cards of the machine, but there are device files only of those it was given.
+    """
+    with suppress(OSError, ValueError):
+        memory = int((folder / "mem_info_vram_total").read_text())
+        render = next((path.name for path in folder.glob("drm/renderD*")), "")
+        is_amd = (folder / "vendor").read_text().strip() == _AMD_VENDOR_ID
+        if is_amd and memory >= _LEAST_AMD_BYTES and (not render or (files / render).exists()):
+            return _AmdCard(folder, memory, render)
+    return None
 
 
 def _amd_architectures(nodes: Path) -> Iterator[tuple[str, str]]:
@@ -283,17 +343,17 @@ def nvidia_driver() -> Driver | None:
     return Driver(version, (cuda // 1000, cuda % 1000 // 10))
 
 
-def gpu_use(visible_devices: str | None = None) -> tuple[GpuUse, ...]:
-    """The use of each GPU, in the order of `probe(visible_devices).gpus`."""
+def gpu_use(visible: VisibleDevices = ALL_DEVICES) -> tuple[GpuUse, ...]:
+    """The use of each GPU, in the order of `probe(visible).gpus`, up to the first that does not tell."""
+    return _nvidia_uses(visible.cuda) or _amd_uses(visible)
+
+
+def _nvidia_uses(visible_devices: str | None) -> tuple[GpuUse, ...]:
     import pynvml
 
-    try:
-        with _nvml():
-            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-            uuids = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-            return tuple(_nvidia_use(handles[index]) for index in visible_indexes(uuids, visible_devices))
-    except pynvml.NVMLError:
-        return _amd_use()
+    with suppress(pynvml.NVMLError), _nvml():
+        return tuple(_nvidia_use(handle) for handle in _visible_handles(pynvml, visible_devices))
+    return ()
 
 
 @contextmanager
@@ -324,12 +384,10 @@ def _process_name(pid: int) -> str:
     return ""
 
 
-def _amd_use(devices: Path = Path("/sys/class/drm")) -> tuple[GpuUse, ...]:
-    found = []
-    for card in sorted(devices.glob("card[0-9]*/device")):
-        with suppress(OSError, ValueError):
-            total = int((card / "mem_info_vram_total").read_text())
-            used = int((card / "mem_info_vram_used").read_text())
-            if (card / "vendor").read_text().strip() == _AMD_VENDOR_ID and total >= _LEAST_AMD_BYTES:
-                found.append(GpuUse(total - used))
-    return tuple(found)
+def _amd_uses(visible: VisibleDevices, kernel: _Kernel = _KERNEL) -> tuple[GpuUse, ...]:
+    uses = []
+    with suppress(OSError, ValueError):
+        for card in _visible_amd_cards(visible, kernel):
+            used = int((card.folder / "mem_info_vram_used").read_text())
+            uses.append(GpuUse(card.memory_bytes - used))
+    return tuple(uses)

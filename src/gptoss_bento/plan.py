@@ -25,10 +25,11 @@ GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
     "reasoning_parser": "openai_gptoss",
     "async_scheduling": True,
 }
+_START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 OUTPUT_CHUNK = "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"
 PROCESS_ENVIRONMENT: Mapping[str, str] = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # as `vllm serve`: a fork would inherit BentoML's sockets and threads
+    _START_METHOD: "spawn",  # as `vllm serve`: a fork would inherit BentoML's sockets and threads
     "VLLM_ENABLE_RESPONSES_API_STORE": "1",  # GET and cancel of /v1/responses/{id} need it
     # All that the engine has put out is taken in before any of it is sent (128 in vLLM). An API server that falls
     # behind then sends fewer, larger messages: 1.8 times the tokens/s at 256 streams; one that keeps up does as before.
@@ -74,6 +75,7 @@ class EnginePlan:
     environment: Mapping[str, Planned]
     api_workers: Planned
     warmup: Planned
+    preload: Planned
     extra_arguments: tuple[str, ...] = ()
     memory: Estimate | None = None
     warnings: tuple[str, ...] = ()
@@ -120,6 +122,7 @@ class EnginePlan:
         yield "served names", ", ".join(self.served_names.value), self.served_names.origin
         yield "API workers", str(self.api_workers.value), self.api_workers.origin
         yield "warm-up requests", "yes" if self.warmup.value else "no", self.warmup.origin
+        yield "engine imports early", "yes" if self.preload.value else "no", self.preload.origin
         for name, planned in self.arguments.items():
             yield f"--{name.replace('_', '-')}", str(redacted(name, planned.value)), planned.origin
         for name, planned in self.environment.items():
@@ -159,6 +162,7 @@ def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> Engin
         environment=_environment(settings, profile, situation, goal.value) | _patience(workers, settings),
         api_workers=workers,
         warmup=_warmup(settings, hardware),
+        preload=_preload(settings, situation),
         extra_arguments=settings.extra_arguments,
         warnings=(*settings.warnings, *_goal_warnings(goal, profile)),
     )
@@ -189,13 +193,23 @@ def _goal_warnings(goal: Planned, profile: Profile) -> tuple[str, ...]:
 def _arguments(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
     planned = {name: Planned(value, "default for GPT-OSS") for name, value in GPT_OSS_ARGUMENTS.items()}
     for origin, engine in _layers(profile, situation, goal):
-        planned |= {name: Planned(value, origin) for name, value in engine.arguments.items()}
+        planned = _over(planned, {name: Planned(value, origin) for name, value in engine.arguments.items()})
     # The engine hears SIGTERM too, and would abort everything at once.
     planned["shutdown_timeout"] = Planned(math.ceil(settings.server.drain_timeout), "DRAIN_TIMEOUT")
-    planned |= _explicit(settings)
+    planned = _over(planned, _explicit(settings))
     if "tensor_parallel_size" not in planned and situation.tensor_parallel > 1:
         planned["tensor_parallel_size"] = Planned(situation.tensor_parallel, "number of GPUs")
     return planned
+
+
+# Each of these says all that the other says; vLLM refuses both together.
+_ALTERNATIVES = ({"cudagraph_capture_sizes", "max_cudagraph_capture_size"},)
+
+
+def _over(lower: Mapping[str, Planned], upper: Mapping[str, Planned]) -> dict[str, Planned]:
+    """The upper layer's arguments over the lower's; of alternatives, only those of the upper stay."""
+    replaced = {name for names in _ALTERNATIVES if names & upper.keys() for name in names}
+    return {name: planned for name, planned in lower.items() if name not in replaced} | dict(upper)
 
 
 def _environment(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
@@ -222,6 +236,18 @@ def _warmup(settings: Settings, hardware: Hardware) -> Planned:
     if settings.server.warmup is not None:
         return Planned(settings.server.warmup, "WARMUP")
     return Planned(bool(hardware.gpus), "default with a GPU" if hardware.gpus else "default without a GPU")
+
+
+def _preload(settings: Settings, situation: Situation) -> Planned:
+    """Whether the engine's process is forked from one that has imported vLLM, rather than spawned.
+
+    On CPUs vLLM sets variables that a program must have before it begins. Workers of several GPUs are spawned anyway.
+    """
+    if not situation.hardware.gpus:
+        return Planned(False, "default without a GPU")
+    if _START_METHOD in settings.process:
+        return Planned(False, _START_METHOD)
+    return Planned(True, "default with a GPU")
 
 
 def _layers(profile: Profile, situation: Situation, goal: Goal) -> list[tuple[str, Engine]]:
@@ -332,9 +358,16 @@ def _check_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> Non
 def _check_requirements(profile: Profile, hardware: Hardware) -> None:
     if not fits(profile, hardware):
         raise HardwareError(
-            f"Profile {profile.name!r} needs {profile.requires}; found: {hardware}. "
-            "Choose another profile with PROFILE; 'demo' runs everywhere."
+            f"Profile {profile.name!r} needs {profile.requires}; found: {hardware}. {_way_out(profile, hardware)}"
         )
+
+
+def _way_out(profile: Profile, hardware: Hardware) -> str:
+    for kind in dict.fromkeys(hardware.gpus):
+        alone = replace(hardware, gpus=tuple(gpu for gpu in hardware.gpus if gpu == kind))
+        if fits(profile, alone):
+            return f"{alone} alone would do: name no others in CUDA_VISIBLE_DEVICES (`nvidia-smi -L` has the UUIDs)."
+    return "Choose another profile with PROFILE; 'demo' runs everywhere."
 
 
 def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation: Situation) -> None:

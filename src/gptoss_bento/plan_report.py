@@ -54,6 +54,7 @@ def as_json(plan: EnginePlan) -> dict[str, Any]:
         "served_names": _value("served_names", plan.served_names),
         "api_workers": _value("api_workers", plan.api_workers),
         "warmup": _value("warmup", plan.warmup),
+        "preload": _value("preload", plan.preload),
         "arguments": {name: _value(name, planned) for name, planned in plan.arguments.items()},
         "environment": {name: _value(name, planned) for name, planned in plan.environment.items()},
         "argv": shown_arguments(plan),

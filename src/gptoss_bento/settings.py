@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from gptoss_bento.goal import Goal, parse_goal
+from gptoss_bento.hardware import ALL_DEVICES, VisibleDevices
 from gptoss_bento.vllm_options import parse_bool
 
 _WEEK_MS = 7 * 24 * 3600 * 1000
@@ -178,7 +179,7 @@ class Settings:
     cache_dir: Path = Path()
     vocabulary_dir: Path | None = None
     bento_models: Path | None = None
-    visible_devices: str | None = None
+    visible_devices: VisibleDevices = ALL_DEVICES
     extra_arguments: tuple[str, ...] = ()
     engine: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)

@@ -113,6 +113,11 @@ class Team:
         while self._get(0, _STAGE) < Stage.PREPARED:  # noqa: ASYNC110  # another process says so
             await asyncio.sleep(_LOOK_S)
 
+    async def first_ready(self) -> None:
+        """Waits until the first worker serves; the first itself does not wait."""
+        while not self.is_first and self._get(0, _STAGE) < Stage.READY:  # noqa: ASYNC110  # another process says so
+            await asyncio.sleep(_LOOK_S)
+
     def tell_connections(self, number: int) -> None:
         """How many clients this worker serves now."""
         self._set(_CONNECTIONS, number)

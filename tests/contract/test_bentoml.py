@@ -194,16 +194,28 @@ def test_a_stream_is_one_trace_without_a_span_for_every_message(
     assert 2 <= len([span for span in found if span.name.endswith("send")]) < 5 < PIECES
 
 
-@pytest.mark.parametrize("profile", ["demo", "gpt-oss-20b", "gpt-oss-120b"])
-def test_service_declares_what_the_profile_says(profile: str) -> None:
+@pytest.mark.parametrize(
+    ("profile", "command", "gpus"),
+    [
+        ("demo", "build", 0),
+        ("gpt-oss-20b", "build", 1),
+        ("gpt-oss-120b", "build", 1),
+        ("gpt-oss-120b", "deploy", 1),
+        ("gpt-oss-120b", "serve", 0),
+    ],
+)
+def test_service_declares_what_the_profile_says_and_no_gpu_count_where_it_serves(
+    profile: str, command: str, gpus: int
+) -> None:
     script = (
-        "import bentoml, json; from bentoml._internal.utils.args import set_arguments;"
-        f"set_arguments({{'profile': '{profile}'}}); import service; s = service.GptOss;"
+        "import bentoml, click, json; from bentoml._internal.utils.args import set_arguments;"
+        f"set_arguments({{'profile': '{profile}'}});"
+        f"context = click.Context(click.Command('c'), info_name='{command}'); context.__enter__();"
+        "import service; s = service.GptOss;"
         "found = [s.name, s.labels['profile'], s.config['resources'].get('gpu', 0), [e.name for e in s.envs]];"
         "print(json.dumps(found))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    gpus = 0 if profile == "demo" else 1
     assert done.stdout.strip() == f'["gptoss-bento", "{profile}", {gpus}, ["PROFILE"]]'
 
 
@@ -216,7 +228,9 @@ def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) 
     files = {path.relative_to(bento / "src").as_posix() for path in (bento / "src").rglob("*") if path.is_file()}
     assert {"service.py", "configs/demo.yaml", "src/gptoss_bento/demo/weights.safetensors.xz"} <= files
     assert {path.split("/")[0] for path in files} <= {*SERVES, "bentofile.yaml"}
-    assert not {path for path in files if "/bench/" in path or path.endswith(("train.py", "dev.txt", ".pyc"))}
+    assert not {path for path in files if "/bench/" in path or path.endswith(("train.py", ".pyc"))}
+    locks = {f"requirements/{name}.txt" for name in ("cpu", "cuda", "rocm")}
+    assert {path for path in files if path.startswith("requirements/")} == locks
     ours, its = REPOSITORY / "requirements" / "cpu.txt", bento / "env" / "python" / "requirements.txt"
     assert set(pinned(its)) == set(pinned(ours))
 

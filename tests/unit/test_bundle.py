@@ -124,5 +124,37 @@ def test_several_workers_are_bentomls_to_start(profile: str | None) -> None:
     assert describe(profile, workers=4).options["workers"] == 4
 
 
+@pytest.mark.parametrize(
+    ("profile", "resources"),
+    [
+        ("gpt-oss-20b", {"gpu_type": "nvidia-l4", "memory": "32Gi"}),
+        ("gpt-oss-120b", {"gpu_type": "nvidia-h100-80gb", "memory": "96Gi"}),
+        ("demo", load_profile("demo").service.resources),
+    ],
+)
+def test_gpu_count_is_left_out_where_it_serves(profile: str, resources: dict[str, Any]) -> None:
+    declared, served = describe(profile).options, describe(profile, serving=True).options
+
+    assert served.pop("resources") == resources
+    assert declared.pop("resources") == load_profile(profile).service.resources
+    assert served.pop("image").base_image == declared.pop("image").base_image
+    assert served == declared
+
+
+def test_gpu_count_alone_leaves_no_resources(tmp_path: Path) -> None:
+    """BentoML refuses a service with an empty set of them."""
+    path = tmp_path / "mine.yaml"
+    model = {"source": "a/b", "served_names": ["x"]}
+    service = {"resources": {"gpu": 2}}
+    path.write_text(yaml.safe_dump({"name": "mine", "description": "d", "model": model, "service": service}))
+
+    assert describe(str(path)).options["resources"] == {"gpu": 2}
+    assert "resources" not in describe(str(path), serving=True).options
+
+
+def test_without_a_profile_there_is_no_gpu_count_to_leave_out() -> None:
+    assert "resources" not in describe(None, serving=True).options
+
+
 def test_a_bento_leaves_the_number_of_workers_to_the_machine_that_serves_it() -> None:
     assert "workers" not in describe("demo").options

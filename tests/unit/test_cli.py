@@ -87,7 +87,7 @@ def test_only_visible_gpus_are_planned_for(monkeypatch: pytest.MonkeyPatch) -> N
 
     invoke("plan")
 
-    assert probe.made == [("1",)]
+    assert probe.made == [(hardware.VisibleDevices("1"),)]
 
 
 def test_plan_for_a_named_machine_probes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

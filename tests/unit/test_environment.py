@@ -12,6 +12,7 @@ import pytest
 from gptoss_bento import environment
 from gptoss_bento.environment import load_settings
 from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.hardware import VisibleDevices
 from gptoss_bento.plan import Planned, make_plan
 from gptoss_bento.profile import load_profile
 from gptoss_bento.settings import Settings
@@ -197,9 +198,16 @@ def test_the_vocabulary_folder_may_start_with_the_home_folder() -> None:
     assert load_settings({"TIKTOKEN_ENCODINGS_BASE": "~/v"}).vocabulary_dir == Path.home() / "v"
 
 
-@pytest.mark.parametrize(("environ", "visible"), [({}, None), ({"CUDA_VISIBLE_DEVICES": ""}, "")])
+@pytest.mark.parametrize(
+    ("environ", "visible"),
+    [
+        ({}, VisibleDevices()),
+        ({"CUDA_VISIBLE_DEVICES": ""}, VisibleDevices(cuda="")),
+        ({"HIP_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "0,2"}, VisibleDevices(hip="1", rocr="0,2")),
+    ],
+)
 def test_an_empty_list_of_visible_devices_differs_from_none_given(
-    environ: Mapping[str, str], visible: str | None
+    environ: Mapping[str, str], visible: VisibleDevices
 ) -> None:
     assert load_settings(environ).visible_devices == visible
 

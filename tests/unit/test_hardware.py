@@ -12,8 +12,19 @@ import pytest
 from gptoss_bento import hardware
 from gptoss_bento.cards import known_cards
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.hardware import GIB, Driver, Gpu, GpuProcess, GpuUse, Hardware, hardware_named, visible_indexes
-from tests.fakes import H100, H200, L4, T4, machine
+from gptoss_bento.hardware import (
+    GIB,
+    Driver,
+    Gpu,
+    GpuProcess,
+    GpuUse,
+    Hardware,
+    VisibleDevices,
+    _Kernel,
+    hardware_named,
+    visible_indexes,
+)
+from tests.fakes import H100, H200, L4, T4, Calls, machine
 
 UUIDS = ["GPU-aa11", "GPU-aa22", "GPU-bb33"]
 
@@ -86,7 +97,7 @@ class FakeNvml:
 
 @pytest.fixture
 def no_amd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_amd_gpus", lambda: ())
+    monkeypatch.setattr(hardware, "_amd_gpus", lambda _: ())
 
 
 def install(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu] | None, slices: dict[str, Gpu] | None = None) -> FakeNvml:
@@ -114,7 +125,7 @@ def test_all_nvidia_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_visible_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100, L4])
 
-    assert hardware.probe("1").gpus == (L4,)
+    assert hardware.probe(VisibleDevices("1")).gpus == (L4,)
 
 
 @pytest.mark.usefixtures("no_amd")
@@ -160,7 +171,7 @@ SLICES = {
 def test_a_mig_slice_is_a_gpu_with_its_own_memory(visible: str, gib: int, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100, L4], SLICES)
 
-    (found,) = hardware.probe(visible).gpus
+    (found,) = hardware.probe(VisibleDevices(visible)).gpus
 
     assert found.memory_gib == gib
     assert "MIG" in found.name
@@ -171,15 +182,25 @@ def test_a_mig_slice_is_a_gpu_with_its_own_memory(visible: str, gib: int, monkey
 def test_an_unknown_mig_slice_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100], SLICES)
 
-    assert hardware.probe("MIG-three").gpus == ()
+    assert hardware.probe(VisibleDevices("MIG-three")).gpus == ()
 
 
 @pytest.mark.usefixtures("no_amd")
-def test_of_a_card_in_mig_mode_the_first_slice_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["NVIDIA H100 80GB HBM3 MIG 3g.40gb"]),
+        ("0", ["NVIDIA H100 80GB HBM3 MIG 3g.40gb"]),
+        ("1,0", ["NVIDIA H100 80GB HBM3 MIG 3g.40gb"]),
+        ("1", ["NVIDIA L4"]),
+    ],
+)
+def test_mig_slice_is_the_only_gpu_wherever_one_is_visible(
+    visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(monkeypatch, [H100, L4], SLICES)
 
-    assert [gpu.memory_gib for gpu in hardware.probe("0").gpus] == [40]
-    assert [gpu.architecture for gpu in hardware.probe().gpus] == ["sm_90", "sm_89"]
+    assert [gpu.name for gpu in hardware.probe(VisibleDevices(visible)).gpus] == names
 
 
 def compute_node(folder: Path, **properties: int) -> None:
@@ -200,7 +221,10 @@ def test_the_compute_driver_tells_the_architecture_of_amd_cards(
     compute_node(tmp_path / "nodes" / "2", simd_count=304, gfx_target_version=version, drm_render_minor=128)
     (tmp_path / "nodes" / "3").mkdir()  # may not be read
 
-    (found,) = hardware._amd_gpus(tmp_path / "drm", tmp_path / "nodes")
+    (tmp_path / "dri").mkdir()
+    (tmp_path / "dri" / "renderD128").touch()
+
+    (found,) = hardware._amd_gpus(kernel=_Kernel(tmp_path / "drm", tmp_path / "nodes", tmp_path / "dri"))
 
     assert found.architecture == architecture
 
@@ -225,7 +249,7 @@ def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
 
     amd_card(tmp_path / "card10", "0x1002", str(288 * GIB), "AMD Instinct MI355X")
 
-    found = hardware._amd_gpus(tmp_path, tmp_path / "absent")
+    found = hardware._amd_gpus(kernel=_Kernel(tmp_path, tmp_path / "absent"))
 
     assert found == (
         Gpu("amd", "MI300X", 192 * GIB, "gfx942"),  # by its name
@@ -238,17 +262,71 @@ def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
 def test_amd_graphics_inside_a_processor_do_not_count(memory: int, counts: bool, tmp_path: Path) -> None:
     amd_card(tmp_path / "card0", "0x1002", str(memory), "Radeon")
 
-    assert bool(hardware._amd_gpus(tmp_path)) is counts
+    assert bool(hardware._amd_gpus(kernel=_Kernel(tmp_path))) is counts
+
+
+@pytest.fixture
+def twelve_amd_cards(tmp_path: Path) -> _Kernel:
+    """Cards 0 to 11 with 100 to 111 GiB, of which 0 to 11 are in use, as sysfs shows a whole machine."""
+    kernel = _Kernel(tmp_path / "drm", tmp_path / "nodes", tmp_path / "dri")
+    kernel.files.mkdir()
+    for index in range(12):
+        amd_card(kernel.devices / f"card{index}", "0x1002", str((100 + index) * GIB), "AMD Instinct MI300X")
+        device = kernel.devices / f"card{index}" / "device"
+        (device / "mem_info_vram_used").write_text(f"{index * GIB}\n")
+        (device / "unique_id").write_text(f"{0xA0 + index:016x}\n")
+        (device / "drm" / f"renderD{128 + index}").mkdir(parents=True)
+        (kernel.files / f"renderD{128 + index}").touch()
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards"),
+    [
+        (VisibleDevices(), list(range(12))),
+        (VisibleDevices(cuda=""), []),
+        (VisibleDevices(cuda="10,2"), [10, 2]),
+        (VisibleDevices(hip="1,0"), [1, 0]),
+        (VisibleDevices(cuda="5", hip="6,7"), [6, 7]),
+        (VisibleDevices(rocr="3,4,5"), [3, 4, 5]),
+        (VisibleDevices(rocr="3,4,5", hip="2"), [5]),
+        (VisibleDevices(rocr="3,4,5", cuda="1,0"), [4, 3]),
+        (VisibleDevices(rocr="GPU-00000000000000ab,0"), [11, 0]),
+        (VisibleDevices(rocr="GPU-00000000000000ff,0"), []),
+    ],
+)
+def test_visible_devices_of_amd_and_what_is_free_come_in_one_order(
+    twelve_amd_cards: _Kernel, visible: VisibleDevices, cards: list[int]
+) -> None:
+    gpus = hardware._amd_gpus(visible, twelve_amd_cards)
+
+    assert [gpu.memory_bytes // GIB - 100 for gpu in gpus] == cards
+    assert hardware._amd_uses(visible, twelve_amd_cards) == (GpuUse(100 * GIB),) * len(cards)
+
+
+def test_amd_gpus_without_a_device_file_are_of_another_container(twelve_amd_cards: _Kernel) -> None:
+    for index in {*range(12)} - {3, 10}:
+        (twelve_amd_cards.files / f"renderD{128 + index}").unlink()
+
+    gpus = hardware._amd_gpus(VisibleDevices(cuda="1,0"), twelve_amd_cards)
+
+    assert [gpu.memory_bytes // GIB for gpu in gpus] == [110, 103]
+
+
+def test_what_is_free_on_amd_gpus_ends_before_the_first_that_does_not_tell(twelve_amd_cards: _Kernel) -> None:
+    (twelve_amd_cards.devices / "card2" / "device" / "mem_info_vram_used").unlink()
+
+    assert len(hardware._amd_uses(VisibleDevices(), twelve_amd_cards)) == 2
 
 
 def test_amd_gpus_are_looked_for_where_there_is_no_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
     amd = Gpu("amd", "MI300X", 192 * GIB, "amd")
     install(monkeypatch, None)
-    monkeypatch.setattr(hardware, "_amd_gpus", lambda: (amd,))
+    asked = Calls((amd,))
+    monkeypatch.setattr(hardware, "_amd_gpus", asked)
 
-    assert hardware.probe().gpus == (amd,)
-    assert hardware.probe("0,1").gpus == (amd,)
-    assert hardware.probe("").gpus == ()
+    assert hardware.probe(VisibleDevices(hip="1")).gpus == (amd,)
+    assert asked.made == [(VisibleDevices(hip="1"),)]
 
 
 # What CUDA would see
@@ -299,6 +377,7 @@ def test_without_gpu_the_smallest_has_nothing() -> None:
     [
         (machine(H100, H100), "2 x NVIDIA H100 80GB HBM3 (80 GiB)"),
         (machine(T4), "1 x Tesla T4 (15 GiB)"),
+        (machine(H100, T4, H100), "2 x NVIDIA H100 80GB HBM3 (80 GiB) and 1 x Tesla T4 (15 GiB)"),
         (Hardware((), 8, 32 * GIB), "no GPU; 8 CPU cores, 32 GiB of memory"),
     ],
 )
@@ -365,8 +444,14 @@ class FakeBusyNvml(FakeNvml):
             super().__init__(f"code {value}")
             self.value = value
 
-    def __init__(self, gpus: list[Gpu], cuda: int = 13000, failure: int | None = None) -> None:
-        super().__init__(gpus)
+    def __init__(
+        self,
+        gpus: list[Gpu],
+        cuda: int = 13000,
+        failure: int | None = None,
+        slices: dict[str, Gpu] | None = None,
+    ) -> None:
+        super().__init__(gpus, slices)
         self._cuda = cuda
         self._failure = failure
         self.processes: dict[str, list[SimpleNamespace]] = {}
@@ -427,7 +512,7 @@ def test_the_use_of_visible_gpus_comes_in_their_order(monkeypatch: pytest.Monkey
         SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None),  # beyond Linux's largest
     ]
 
-    l4, h100 = hardware.gpu_use("1,0")
+    l4, h100 = hardware.gpu_use(VisibleDevices("1,0"))
 
     assert l4.free_bytes == L4.memory_bytes - GIB
     assert l4.processes == (
@@ -438,16 +523,17 @@ def test_the_use_of_visible_gpus_comes_in_their_order(monkeypatch: pytest.Monkey
     assert not nvml.is_open
 
 
-def test_the_use_of_amds_gpus_comes_from_sysfs(tmp_path: Path) -> None:
-    amd_card(tmp_path / "card0", "0x1002", str(192 * GIB), "MI300X")
-    (tmp_path / "card0" / "device" / "mem_info_vram_used").write_text(f"{2 * GIB}\n")
-    amd_card(tmp_path / "card1", "0x1002", str(192 * GIB), "tells no use")
+@pytest.mark.parametrize(("visible", "free_gib"), [("MIG-two", 19), (None, 39), ("1", L4.memory_gib - 1)])
+def test_what_is_free_on_a_mig_slice_is_its_own(
+    visible: str | None, free_gib: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_busy(monkeypatch, FakeBusyNvml([H100, L4], slices=SLICES))
 
-    assert hardware._amd_use(tmp_path) == (GpuUse(190 * GIB),)
+    assert [use.free_bytes / GIB for use in hardware.gpu_use(VisibleDevices(visible))] == [free_gib]
 
 
 def test_without_gpu_there_is_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=12))
-    monkeypatch.setattr(hardware, "_amd_use", lambda: ())
+    monkeypatch.setattr(hardware, "_amd_uses", lambda _: ())
 
     assert hardware.gpu_use() == ()

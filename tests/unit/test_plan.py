@@ -361,6 +361,17 @@ def test_too_little_hardware_is_refused_with_need_and_find(profile: str, hardwar
     assert "PROFILE" in message
 
 
+def test_requirements_that_some_of_the_gpus_meet_name_those() -> None:
+    with pytest.raises(HardwareError) as caught:
+        planned({}, load_profile("gpt-oss-20b"), machine(T4, H100, H100))
+
+    assert "found: 1 x Tesla T4 (15 GiB) and 2 x NVIDIA H100 80GB HBM3 (80 GiB)." in str(caught.value)
+    assert str(caught.value).endswith(
+        " 2 x NVIDIA H100 80GB HBM3 (80 GiB) alone would do: name no others in CUDA_VISIBLE_DEVICES"
+        " (`nvidia-smi -L` has the UUIDs)."
+    )
+
+
 def test_requirements_hold_also_for_the_profiles_model_named_again() -> None:
     with pytest.raises(HardwareError, match="'gpt-oss-120b' needs"):
         planned({"MODEL_NAME": "openai/gpt-oss-120b"}, load_profile("gpt-oss-120b"), machine(L4))

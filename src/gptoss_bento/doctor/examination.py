@@ -32,7 +32,7 @@ from gptoss_bento.doctor.surroundings import (
     check_tool_server,
 )
 from gptoss_bento.errors import GptOssBentoError, HardwareError
-from gptoss_bento.hardware import Hardware
+from gptoss_bento.hardware import Hardware, VisibleDevices
 from gptoss_bento.plan import EnginePlan, make_plan
 from gptoss_bento.profile import AUTOMATIC, Profile, automatic_profile, load_profile
 from gptoss_bento.settings import Settings
@@ -61,9 +61,9 @@ class Machine:
     """Where the facts come from; tests put others in their place. `variables` of None: those of this process."""
 
     variables: Mapping[str, str] | None = None
-    probe: Callable[[str | None], Hardware] = hardware.probe
+    probe: Callable[[VisibleDevices], Hardware] = hardware.probe
     driver: Callable[[], hardware.Driver | None] = hardware.nvidia_driver
-    gpu_use: Callable[[str | None], tuple[hardware.GpuUse, ...]] = hardware.gpu_use
+    gpu_use: Callable[[VisibleDevices], tuple[hardware.GpuUse, ...]] = hardware.gpu_use
     hub: Callable[[float], Hub] = HuggingFaceHub
     probe_limit_s: float = 10.0
 
@@ -159,7 +159,7 @@ def open_case(request: Request, machine: Machine, variables: Mapping[str, str]) 
     """Settings, hardware, profile and plan, as far as each can be had without the one before it."""
     steps = _Steps()
     settings = steps.take("settings", lambda: environment.load_settings(variables))
-    found = steps.take("hardware", lambda: machine.probe(variables.get("CUDA_VISIBLE_DEVICES")))
+    found = steps.take("hardware", lambda: machine.probe(environment.visible_devices(variables)))
     name = request.profile or environment.server_settings(variables).profile or AUTOMATIC
     profile = steps.take("profile", lambda: _profile(name, settings, found)) if found or name != AUTOMATIC else None
     plan = steps.take("plan", lambda: make_plan(settings, profile, found)) if settings and profile and found else None
@@ -215,7 +215,7 @@ def _package_checks(case: Case) -> dict[str, Check]:
 
 
 def _gpu_checks(machine: Machine, variables: Mapping[str, str], case: Case, found: Hardware) -> dict[str, Check]:
-    visible = variables.get("CUDA_VISIBLE_DEVICES")
+    visible = environment.visible_devices(variables)
     checks = {"driver": _threaded(lambda: check_driver(machine.driver(), found))}
     if case.profile is not None and _model(case) == case.profile.model.source:
         checks["GPU"] = _threaded(check_gpus, found, case.profile.requires)

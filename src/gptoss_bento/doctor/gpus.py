@@ -47,14 +47,21 @@ def _lacking(hardware: Hardware, requires: Requirements) -> Iterator[str]:
         yield f"{len(hardware.gpus)} found, the profile needs {requires.gpus}"
         return
     for gpu in hardware.gpus:
-        if gpu.compute_capability < requires.compute_capability:
-            yield (
-                f"{gpu.name} has compute capability {gpu.compute_capability:.1f}, "
-                f"the profile needs {requires.compute_capability:.1f}"
-            )
+        if not requires.are_met_by_kind(gpu):
+            yield _too_old(gpu, requires)
     usable = largest_group(len(hardware.gpus)) * hardware.smallest_gpu_gib
     if usable < requires.total_gpu_memory_gib:
         yield f"{usable:.1f} GiB of memory, the profile needs {requires.total_gpu_memory_gib:g} ({requires.reason})"
+
+
+def _too_old(gpu: Gpu, requires: Requirements) -> str:
+    if gpu.vendor == "amd":
+        needed = " or ".join(requires.amd_families)
+        return f"{gpu.name} has the architecture {gpu.architecture}, the profile needs {needed}"
+    return (
+        f"{gpu.name} has compute capability {gpu.compute_capability:.1f}, "
+        f"the profile needs {requires.compute_capability:.1f}"
+    )
 
 
 def check_gpu_memory(gpus: Sequence[Gpu], uses: Sequence[GpuUse], utilization: float) -> Iterator[Finding]:

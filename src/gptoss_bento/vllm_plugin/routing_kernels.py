@@ -12,6 +12,7 @@ The code that is changed is known by its hash. Other code is left as it is, with
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from logging import Logger
@@ -60,8 +61,8 @@ def install(logger: Logger) -> bool:
         return False
     # Imported first, because it puts variants of its own into triton_kernels.
     import vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe  # noqa: F401
-    from triton_kernels import topk
 
+    topk = _module("topk")
     kernels = dict(_kernels())
     sources = {topk.topk_forward.__name__: topk.topk_forward} | {name: kernel.fn for name, kernel in kernels.items()}
     if unknown := sorted(name for name, function in sources.items() if fingerprint(function) != _KNOWN.get(name)):
@@ -74,20 +75,27 @@ def install(logger: Logger) -> bool:
     return True
 
 
-def _kernels() -> Iterator[tuple[str, Any]]:
-    from triton_kernels import matmul_ogs, routing, topk
-    from triton_kernels.reduction_details import reduce_bitmatrix
-    from triton_kernels.routing_details import _routing_compute
+def _module(name: str) -> Any:
+    """A module under the name by which vLLM imports it.
 
-    yield "_topk_forward", topk._topk_forward
-    yield "_sum_bitmatrix_rows", reduce_bitmatrix._sum_bitmatrix_rows
-    yield "_combined_routing_memset", _routing_compute._combined_routing_memset
-    yield "_combined_routing_compute", _routing_compute._combined_routing_compute
-    yield "_matmul_ogs", matmul_ogs._matmul_ogs
+    `triton_kernels` is only an alias of `vllm.third_party.triton_kernels`. `from triton_kernels import topk` would go
+    by the package's own name, and load the module a second time.
+    """
+    return importlib.import_module(f"triton_kernels.{name}")
+
+
+def _kernels() -> Iterator[tuple[str, Any]]:
+    compute = _module("routing_details._routing_compute")
+    yield "_topk_forward", _module("topk")._topk_forward
+    yield "_sum_bitmatrix_rows", _module("reduction_details.reduce_bitmatrix")._sum_bitmatrix_rows
+    yield "_combined_routing_memset", compute._combined_routing_memset
+    yield "_combined_routing_compute", compute._combined_routing_compute
+    yield "_matmul_ogs", _module("matmul_ogs")._matmul_ogs
     # vLLM's variant for any number of experts a token; it lives in the function that replaces `sort_tokens`.
-    if isinstance(routing.sort_tokens, FunctionType):
+    sort_tokens = _module("routing").sort_tokens
+    if isinstance(sort_tokens, FunctionType):
         name = "_combined_routing_compute_pow2"
-        if kernel := inspect.getclosurevars(routing.sort_tokens).nonlocals.get(name):
+        if kernel := inspect.getclosurevars(sort_tokens).nonlocals.get(name):
             yield name, kernel
 
 

@@ -16,7 +16,7 @@ from gptoss_bento.bench.servers import free_port
 from gptoss_bento.doctor.examination import Machine, Request, examine, examined
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code, ok
 from gptoss_bento.errors import HardwareError
-from gptoss_bento.hardware import GIB, Driver, GpuProcess, GpuUse, Hardware
+from gptoss_bento.hardware import GIB, Driver, GpuProcess, GpuUse, Hardware, VisibleDevices
 from tests.fakes import H100, L4, T4, machine
 from tests.server import REPOSITORY
 from tests.unit.doctor.fake_hub import FakeHub
@@ -186,7 +186,7 @@ async def test_a_driver_that_does_not_answer_is_a_finding(tmp_path: Path) -> Non
 
 
 async def test_a_probe_that_fails_leaves_the_other_checks(tmp_path: Path) -> None:
-    def lost(_: str | None) -> Hardware:
+    def lost(_: VisibleDevices) -> Hardware:
         raise HardwareError("GPU is lost")
 
     findings = await examine(Request(), replace(a_machine(tmp_path, machine()), probe=lost))
@@ -255,7 +255,7 @@ async def test_a_check_that_hangs_is_left_behind(tmp_path: Path) -> None:
 async def test_gpus_that_never_answer_leave_the_checks_that_need_none(tmp_path: Path) -> None:
     release = threading.Event()
 
-    def hang(_: str | None) -> Hardware:
+    def hang(_: VisibleDevices) -> Hardware:
         release.wait()
         return machine()
 
@@ -272,7 +272,7 @@ async def test_a_check_that_answers_is_passed_on() -> None:
 
 
 async def test_no_secret_reaches_a_finding(tmp_path: Path) -> None:
-    def quote(_: str | None) -> Hardware:
+    def quote(_: VisibleDevices) -> Hardware:
         raise RuntimeError("Authorization: Bearer hf_very_secret")
 
     sick = replace(a_machine(tmp_path, machine(), HF_TOKEN="hf_very_secret"), probe=quote)

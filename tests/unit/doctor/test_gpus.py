@@ -96,6 +96,21 @@ def test_a_card_that_is_large_enough_may_be_too_old() -> None:
     assert "compute capability 7.5" in finding.found
 
 
+@pytest.mark.parametrize(
+    ("architecture", "found"),
+    [
+        ("gfx90a", "MI250X has the architecture gfx90a, the profile needs cdna3 or cdna4 or rdna4"),
+        ("gfx942", "1 x MI250X (128 GiB)"),
+        ("amd", "1 x MI250X (128 GiB)"),  # the driver does not name it
+    ],
+)
+def test_amd_architecture_must_be_one_that_the_profile_names(architecture: str, found: str) -> None:
+    (finding,) = check_gpus(machine(Gpu("amd", "MI250X", 128 * GIB, architecture)), SMALL)
+
+    assert finding.found == found
+    assert (finding.severity is Severity.ERROR) is (architecture == "gfx90a")
+
+
 # What is free
 
 

@@ -1,0 +1,63 @@
+"""Lets the engine's process begin with vLLM imported, instead of importing it for ten seconds after all else is ready.
+
+A fork server of Python's multiprocessing imports vLLM while this process does the same and reads the configuration.
+The engine's process is then forked from it. That server has one thread and no CUDA, so a fork of it is as clean as a
+process that was spawned. `vllm.entrypoints` has the same for a start method that vLLM's settings no longer allow.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+from gptoss_bento import environment
+
+_MODULES = [
+    "vllm.v1.engine.core",
+    "vllm.v1.worker.gpu_worker",
+    "vllm.v1.worker.gpu.model_runner",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.model_executor.models.gpt_oss",
+    "vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe",
+    "vllm.v1.attention.backends.flash_attn",
+    "vllm.v1.structured_output",
+]
+"""What the engine imports, most of it by the first. A name that is missing in another vLLM is passed over."""
+
+
+def begin() -> None:
+    """Starts the fork server. Call it when the environment is what the engine shall see: it imports vLLM with it."""
+    multiprocessing.set_forkserver_preload(_MODULES)
+    forkserver.ensure_running()
+
+
+@contextmanager
+def forked() -> Iterator[None]:
+    """Inside, vLLM takes the engine's process from the fork server."""
+    import vllm.v1.engine.utils as starting
+
+    spawning = starting.get_mp_context
+    starting.get_mp_context = _Context
+    try:
+        yield
+    finally:
+        starting.get_mp_context = spawning
+
+
+class _Process(ForkServerProcess):
+    """A process with the environment of its parent at its start, as one that is spawned; a fork server has its own."""
+
+    def start(self) -> None:
+        self._variables = environment.snapshot()
+        super().start()
+
+    def run(self) -> None:
+        environment.restore(self._variables)
+        super().run()
+
+
+class _Context(ForkServerContext):
+    Process = _Process

@@ -21,14 +21,13 @@ _LEGEND_LINE = 22
 _COLOURS = (("#0072B2", "#56B4E9"), ("#D55E00", "#E69F00"), ("#009E73", "#2FC597"), ("#AA4499", "#DD88CC"))
 _MARKS = ("M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0", "M-4,-4h8v8h-8z", "M0,-5.5L5,4h-10z", "M0,-6L6,0L0,6L-6,0z")
 _STYLE = """
-svg{--paper:#fff;--ink:#1b1b1b;--soft:#595959;--line:#d9d9d9;font-family:system-ui,sans-serif;font-size:12px}
-.paper{fill:#fff;fill:var(--paper)}text{fill:#1b1b1b;fill:var(--ink)}
-.soft{fill:#595959;fill:var(--soft)}.title{font-size:14px;font-weight:600}
-.grid{stroke:#d9d9d9;stroke:var(--line);stroke-width:1}
-.axis{stroke:#595959;stroke:var(--soft);stroke-width:1}
+svg{font-family:system-ui,sans-serif;font-size:12px}
+.title{font-size:14px;font-weight:600}
+.grid,.axis{stroke-width:1}
 .series{fill:none;stroke-width:2}
 """
-_DARK = "svg{--paper:#16181c;--ink:#ececec;--soft:#a8adb5;--line:#383c44}"
+# Paper, text, lesser text, lines: light and dark.
+_SCHEMES = (("#ffffff", "#1b1b1b", "#595959", "#d9d9d9"), ("#16181c", "#ececec", "#a8adb5", "#383c44"))
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,14 @@ def _summary(found: Comparison) -> str:
 
 
 def _styles(servers: int) -> str:
-    def of_series(scheme: int) -> str:
-        colours = [_COLOURS[index % len(_COLOURS)][scheme] for index in range(servers)]
-        return "".join(f".s{i}{{stroke:{colour}}}.m{i}{{fill:{colour}}}" for i, colour in enumerate(colours))
+    return f"{_STYLE}{_colours(0, servers)}\n@media (prefers-color-scheme:dark){{{_colours(1, servers)}}}"
 
-    return f"{_STYLE}{of_series(0)}\n@media (prefers-color-scheme:dark){{{_DARK}{of_series(1)}}}"
+
+def _colours(scheme: int, servers: int) -> str:
+    paper, ink, soft, line = _SCHEMES[scheme]
+    common = f".paper{{fill:{paper}}}text{{fill:{ink}}}.soft{{fill:{soft}}}.grid{{stroke:{line}}}.axis{{stroke:{soft}}}"
+    series = [_COLOURS[index % len(_COLOURS)][scheme] for index in range(servers)]
+    return common + "".join(f".s{i}{{stroke:{colour}}}.m{i}{{fill:{colour}}}" for i, colour in enumerate(series))
 
 
 def _by_lengths(loads: Sequence[Figures]) -> dict[tuple[int, int], list[Figures]]:

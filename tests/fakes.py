@@ -27,6 +27,10 @@ L4 = nvidia("NVIDIA L4", 23034, "sm_89")
 A100 = nvidia("NVIDIA A100-SXM4-80GB", 81920, "sm_80")
 H100 = nvidia("NVIDIA H100 80GB HBM3", 81559, "sm_90")
 H200 = nvidia("NVIDIA H200", 143771, "sm_90")
+V100 = nvidia("Tesla V100-SXM2-32GB", 32768, "sm_70")
+RTX_5090 = nvidia("NVIDIA GeForce RTX 5090", 32607, "sm_120")
+MI300X = Gpu("amd", "MI300X", 192 * GIB, "gfx942")
+EIGHT_GIB = Gpu("nvidia", "small", 8 * GIB, "sm_86")
 
 
 def machine(*gpus: Gpu) -> Hardware:

@@ -34,6 +34,8 @@ from gptoss_bento.http.intake import Intake
 from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.http.openai import OpenAIApi
 from gptoss_bento.http.stored_responses import ForOtherWorkers, StoredResponses
+from gptoss_bento.kernel_compilations import KernelCompilations
+from gptoss_bento.model_lookup import NO_HUB, START_LIMIT_S, architecture_check, finder
 from gptoss_bento.native.inference import AsgiEngine
 from gptoss_bento.native.job_limits import JobLimits
 from gptoss_bento.native.routes import NativeRoutes
@@ -41,7 +43,8 @@ from gptoss_bento.native.runner import Runner, running_jobs
 from gptoss_bento.native.store import StoreUnavailableError
 from gptoss_bento.plan import EnginePlan, Planned, make_plan
 from gptoss_bento.process_log import ProcessLog
-from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
+from gptoss_bento.profile import AUTOMATIC
+from gptoss_bento.profile_choice import choose_profile
 from gptoss_bento.settings import ServerSettings, Settings
 from gptoss_bento.startup import Startup, State
 from gptoss_bento.team import Stage, Team
@@ -153,9 +156,11 @@ class Worker:
             jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
             self.team.reach(Stage.READY)
             self.startup.ready()
+            compilations = KernelCompilations(environment.compilations_file() if self.team.is_first else None)
+            compilations.ready()
             try:
                 async with self.drain.offered(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
-                    await self._watch(running, settings.server.engine_stall_timeout)
+                    await self._watch(running, settings.server.engine_stall_timeout, compilations)
             except EngineDiedError as error:
                 self._fail(error)  # at once: the probes say so, and the other workers wait for it
                 raise
@@ -199,14 +204,15 @@ class Worker:
         """Everything before vLLM: the plan, printed with its origins, and the artifacts. Gives vLLM's arguments too."""
         with self.startup.timed("hardware"):
             machine = hardware.probe(settings.visible_devices)
-        plan = _plan(self._profile, settings, machine)
+        if not self.team.is_first:
+            with self.startup.timed("waiting for the first API worker"):
+                await self.team.prepared()  # before planning, so that all of them find the same config.json
+        plan = await in_daemon_thread(_plan, self._profile, settings, machine, START_LIMIT_S)
         if plan.api_workers.value != self.team.count:  # BENTOML_CONFIG or --reload said otherwise
             plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them; one with --reload"))
         if self.team.is_first:
             _print_plan(plan)
         with self.startup.timed("artifacts"):
-            if not self.team.is_first:
-                await self.team.prepared()
             found = await in_daemon_thread(
                 artifacts.prepare,
                 plan.model.value,
@@ -216,13 +222,14 @@ class Worker:
                 plan.draft,
                 tokenizer=plan.tokenizer,
                 bento_models=settings.bento_models,
+                check=None if plan.config.architecture else architecture_check(settings),
                 report=self.startup.tell,
             )
         self.team.reach(Stage.PREPARED)
         environment.apply(plan.variables(found.vocabulary_dir))
         return plan, plan.argv(found.model)
 
-    async def _watch(self, running: Engine, stall_timeout_s: float) -> None:
+    async def _watch(self, running: Engine, stall_timeout_s: float, compilations: KernelCompilations) -> None:
         """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies or hangs first."""
         heartbeat = Heartbeat(running.answer, stall_timeout_s)
         beating = asyncio.create_task(heartbeat.run())
@@ -231,6 +238,7 @@ class Worker:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
                 self.startup.stalled(heartbeat.silent_s if heartbeat.is_late else None)
+                compilations.check()
                 await self._confirm_life(running, beating)
         finally:
             beating.cancel()
@@ -300,14 +308,15 @@ def find_team(profile: str | None, worker_number: int | None) -> Team:
 def _planned_workers(profile: str) -> int:
     try:
         settings = environment.load_settings()
-        return int(_plan(profile, settings, hardware.probe(settings.visible_devices)).api_workers.value)
+        # The number of workers does not depend on what only the hub knows, and this process does not load its library.
+        return int(_plan(profile, settings, hardware.probe(settings.visible_devices), NO_HUB).api_workers.value)
     except GptOssBentoError:
         return 1  # that one says what is wrong
 
 
-def _plan(profile: str, settings: Settings, machine: Hardware) -> EnginePlan:
-    name = automatic_profile(machine, settings.model_name) if profile == AUTOMATIC else profile
-    return make_plan(settings, load_profile(name), machine)
+def _plan(profile: str, settings: Settings, machine: Hardware, limit_s: float) -> EnginePlan:
+    choice = choose_profile(profile, settings, machine, finder(settings, limit_s))
+    return make_plan(settings, choice.profile, machine, choice.model, choice.origin)
 
 
 @dataclass(frozen=True)

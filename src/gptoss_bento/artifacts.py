@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from gptoss_bento.download_progress import Report, download_progress
 from gptoss_bento.download_resumption import resumed_downloads
 from gptoss_bento.errors import ArtifactError
 from gptoss_bento.leftovers import cache_folder, remove_leftovers
+from gptoss_bento.model_lookup import CONFIG_FILE, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def prepare(
     *,
     tokenizer: tuple[str, str | None] | None = None,
     bento_models: Path | None = None,
+    check: Callable[[Path], None] | None = None,
     report: Report | None = None,
 ) -> Artifacts:
     """Makes everything available, fetching what is missing.
@@ -62,6 +64,7 @@ def prepare(
         draft: the model that speculates, a hub id or a folder; vLLM would fetch it itself, silently and late.
         tokenizer: one of its own, and its revision; the same holds for it.
         bento_models: where BentoML keeps the models that a Bento names (BENTOML_HF_CACHE_DIR).
+        check: gets the folder with the model's config.json before anything else of it is fetched, and may raise.
         report: is told how far a download is.
 
     Raises:
@@ -73,7 +76,7 @@ def prepare(
     if tokenizer and not is_folder(tokenizer[0]):
         fetch(*tokenizer, "TOKENIZER", report, only_tokenizer=True)
     carried = in_bento(model, bento_models) if bento_models and not revision else None
-    found = str(carried) if carried else _find_model(model, revision, cache, vocabulary, report)
+    found = str(carried) if carried else _find_model(model, revision, cache, vocabulary, check, report)
     return Artifacts(found, vocabulary.parent)
 
 
@@ -187,11 +190,20 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _find_model(model: str, revision: str | None, cache: Path, vocabulary: Path, report: Report | None) -> str:
+def _find_model(
+    model: str,
+    revision: str | None,
+    cache: Path,
+    vocabulary: Path,
+    check: Callable[[Path], None] | None,
+    report: Report | None,
+) -> str:
     if model == DEMO:
         return str(expand_demo(cache, vocabulary))
     if is_folder(model):
         return str(check_folder(Path(model).expanduser()))
+    if check:
+        check(fetch(model, revision, report=report, only=(CONFIG_FILE,)))
     fetch(model, revision, report=report)
     return model
 
@@ -215,11 +227,6 @@ def _demo_fingerprint() -> str:
     return _sha256(checkpoint.WEIGHTS.read_bytes() + Path(checkpoint.__file__).read_bytes())[:12]
 
 
-def is_folder(model: str) -> bool:
-    """Anything that starts like a path is one, so that a mistyped path is not looked up on the hub."""
-    return model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
-
-
 def check_folder(folder: Path) -> Path:
     """The folder, if it looks like a model.
 
@@ -228,9 +235,9 @@ def check_folder(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise ArtifactError(f"MODEL_NAME is {str(folder)!r}, but there is no such folder.")
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise ArtifactError(
-            f"The folder {str(folder)!r} holds no config.json: it is not a model in Hugging Face format."
+            f"The folder {str(folder)!r} holds no {CONFIG_FILE}: it is not a model in Hugging Face format."
         )
     return folder
 
@@ -242,6 +249,7 @@ def fetch(
     report: Report | None = None,
     *,
     only_tokenizer: bool = False,
+    only: Sequence[str] | None = None,
 ) -> Path:
     """Downloads (or finds in the hub's cache) everything vLLM needs, and gives the folder of that snapshot.
 
@@ -252,6 +260,7 @@ def fetch(
         variable: what the operator set to name the model, for the error.
         report: is told how far it is.
         only_tokenizer: leave the weights out.
+        only: fetch these files alone.
 
     Raises:
         ArtifactError: the hub does not have it, or cannot be reached, or a file came damaged.
@@ -265,8 +274,15 @@ def fetch(
     try:
         bars = download_progress(model, report)
         with resumed_downloads():
-            snapshot = snapshot_download(model, revision=revision, ignore_patterns=ignored, tqdm_class=bars)
-        remove_leftovers(model, hub_cache, kept=True)
+            snapshot = snapshot_download(
+                model,
+                revision=revision,
+                allow_patterns=list(only) if only else None,
+                ignore_patterns=ignored,
+                tqdm_class=bars,
+            )
+        if not only:
+            remove_leftovers(model, hub_cache, kept=True)
         return Path(snapshot)
     except ArtifactError as error:
         raise ArtifactError(f"{model}: {error}") from None

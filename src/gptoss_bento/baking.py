@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from gptoss_bento import artifacts, manifest
 from gptoss_bento.errors import ArtifactError
-from gptoss_bento.manifest import Manifest, Source
+from gptoss_bento.manifest import File, Manifest, Source
+from gptoss_bento.model_lookup import CONFIG_FILE, architecture_check, is_folder
 from gptoss_bento.profile import Profile
 from gptoss_bento.settings import Settings
 
@@ -26,6 +28,7 @@ def bake(settings: Settings, profile: Profile | None, hub_home: Path) -> Manifes
 
     Raises:
         ArtifactError: something cannot be had, or a file is not what the hub says it is; that file is removed.
+        ConfigurationError: the model is no GPT-OSS, or its config.json is wrong.
     """
     cache = settings.cache_dir
     vocabulary = _vocabulary(cache, settings.vocabulary_dir)
@@ -65,17 +68,32 @@ def _from_hub(settings: Settings, cache: Path) -> list[Source]:
     ]
     sources = []
     for name, revision, variable, only_tokenizer in wanted:
-        if name and not artifacts.is_folder(name):
+        if name and not is_folder(name):
+            if variable == "MODEL_NAME":
+                _check_config(name, revision, settings)
             snapshot = artifacts.fetch(name, revision, variable, only_tokenizer=only_tokenizer)
             sources.append(_verified(snapshot, name, revision, cache))
             _open_to_all(snapshot.parents[1])
     return sources
 
 
+def _check_config(name: str, revision: str | None, settings: Settings) -> None:
+    """Refuses a model that would not be served, before its weights are fetched."""
+    folder = artifacts.fetch(name, revision, only=(CONFIG_FILE,))
+    if (config := folder / CONFIG_FILE).is_file():
+        _refuse_damaged(folder, name, [File(CONFIG_FILE, config.stat().st_size, manifest.sha256(config))])
+    architecture_check(settings)(folder)
+
+
 def _verified(snapshot: Path, name: str, revision: str | None, cache: Path) -> Source:
     """The snapshot as a source, if each file has the hash that the hub gave for it: the name of what it links to."""
     source = manifest.describe(name, snapshot, cache, revision, snapshot.name)
-    damaged = [file.path for file in source.files if not _is_what_the_hub_says(snapshot / file.path, file.sha256)]
+    _refuse_damaged(snapshot, name, source.files)
+    return source
+
+
+def _refuse_damaged(snapshot: Path, name: str, files: Iterable[File]) -> None:
+    damaged = [file.path for file in files if not _is_what_the_hub_says(snapshot / file.path, file.sha256)]
     for path in damaged:
         (snapshot / path).resolve().unlink(missing_ok=True)
         (snapshot / path).unlink(missing_ok=True)
@@ -83,7 +101,6 @@ def _verified(snapshot: Path, name: str, revision: str | None, cache: Path) -> S
         raise ArtifactError(
             f"{name}: {', '.join(damaged)} came damaged from the hub: the hash differs. It was removed; try again."
         )
-    return source
 
 
 def _open_to_all(folder: Path) -> None:

@@ -11,10 +11,11 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.server.metrics.prometheus import PrometheusClient
 
-from gptoss_bento.artifacts import DEMO, IGNORED_FILES, is_folder
+from gptoss_bento.artifacts import DEMO, IGNORED_FILES
 from gptoss_bento.environment import forget_metrics_folder
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.images import Platform, choose_platform, image
+from gptoss_bento.model_lookup import is_folder
 from gptoss_bento.profile import AUTOMATIC, Profile, load_profile
 from gptoss_bento.settings import ServerSettings
 

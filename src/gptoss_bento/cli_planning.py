@@ -10,8 +10,10 @@ from rich.console import Console
 
 from gptoss_bento import environment, hardware
 from gptoss_bento.goal import Goal
+from gptoss_bento.model_lookup import PLAN_LIMIT_S, architecture_check, finder
 from gptoss_bento.plan import EnginePlan, make_plan
-from gptoss_bento.profile import AUTOMATIC, automatic_profile, load_profile
+from gptoss_bento.profile import AUTOMATIC
+from gptoss_bento.profile_choice import choose_profile
 from gptoss_bento.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, 
 def prepare_planned(settings: Settings, planned: EnginePlan) -> Artifacts:
     from gptoss_bento import artifacts
 
-    environment.apply_derived(settings)  # as the service does: the model goes where the service will look for it
     return artifacts.prepare(
         planned.model.value,
         planned.revision.value,
@@ -34,6 +35,7 @@ def prepare_planned(settings: Settings, planned: EnginePlan) -> Artifacts:
         planned.draft,
         tokenizer=planned.tokenizer,
         bento_models=settings.bento_models,
+        check=None if planned.config.architecture else architecture_check(settings),
     )
 
 
@@ -47,6 +49,6 @@ def plan_here(profile: str | None, gpu: str | None = None, goal: Goal | None = N
         server = settings.server.model_copy(update={"goal": goal})
         settings = replace(settings, server=server, origins={**settings.origins, "goal": "--goal"})
     machine = hardware.hardware_named(gpu) if gpu else hardware.probe(settings.visible_devices)
-    name = chosen_name(profile, settings)
-    chosen = load_profile(automatic_profile(machine, settings.model_name) if name == AUTOMATIC else name)
-    return settings, make_plan(settings, chosen, machine)
+    environment.apply_derived(settings)  # where the hub's cache is, before its library is imported
+    choice = choose_profile(chosen_name(profile, settings), settings, machine, finder(settings, PLAN_LIMIT_S))
+    return settings, make_plan(settings, choice.profile, machine, choice.model, choice.origin)

@@ -1,7 +1,7 @@
 """Everything that can stop the service, as one tree.
 
     GptOssBentoError
-    ├── ConfigurationError     78  a variable, profile or argument is wrong
+    ├── ConfigurationError     78  a variable, profile, argument or config.json is wrong
     │   └── HardwareError      78  this machine cannot serve what was asked
     ├── ArtifactError          69  weights, tokenizer or vocabulary cannot be had
     ├── AddressInUseError      71  the port is taken
@@ -26,7 +26,7 @@ class GptOssBentoError(Exception):
 
 
 class ConfigurationError(GptOssBentoError):
-    """A setting, profile or argument is wrong; starting again cannot help."""
+    """A setting, profile, argument or the model's config.json is wrong; starting again cannot help."""
 
     exit_code = 78
 

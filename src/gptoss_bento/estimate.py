@@ -241,7 +241,7 @@ class _Split:
     @cached_property
     def _kv_cache_gib(self) -> float:
         if stated := self.arguments.get("kv_cache_memory_bytes"):
-            return _count("kv_cache_memory_bytes", stated) / GIB
+            return read_count("kv_cache_memory_bytes", stated) / GIB
         if self.gpu is None:
             if self.cpu_cache_gib is None:
                 raise NotEstimableError("without VLLM_CPU_KVCACHE_SPACE vLLM takes what the machine has free")
@@ -257,7 +257,7 @@ class _Split:
         full += 1 if self._speculated else 0  # EAGLE3's draft is one layer with full attention
         sliding = math.ceil(self.shape.sliding_layers / self._pipeline_parallel)
         least, most = sorted((full, sliding))
-        size = most if most < least * 1.5 else least
+        size = most if most < least * 1.5 or not least else least
         return math.ceil(full / size), math.ceil(sliding / size), size
 
     @cached_property
@@ -292,7 +292,7 @@ class _Split:
     def _max_model_len(self) -> int | None:
         """None: vLLM finds the longest that fits."""
         value = self.arguments.get("max_model_len", self.shape.max_length)
-        return None if value in (-1, "-1", "auto") else _count("max_model_len", value)
+        return None if value in (-1, "-1", "auto") else read_count("max_model_len", value)
 
     @cached_property
     def _batched_tokens(self) -> int:
@@ -351,7 +351,7 @@ class _Split:
         return sizes[value]
 
     def _size(self, name: str, default: int) -> int:
-        return _count(name, self.arguments.get(name, default))
+        return read_count(name, self.arguments.get(name, default))
 
     def _number(self, name: str, default: float) -> float:
         value = self.arguments.get(name, default)
@@ -363,8 +363,12 @@ class _Split:
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def _count(name: str, value: Any) -> int:
-    """A whole number of at least 1, also written as vLLM reads them: 4k is 4000, 4K is 4096."""
+def read_count(name: str, value: Any) -> int:
+    """A whole number of at least 1, also written as vLLM reads them: 4k is 4000, 4K is 4096.
+
+    Raises:
+        NotEstimableError: it is none.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)", str(value))
     count = int(float(match[1]) * _SUFFIXES[match[2]]) if match else 0
     if count < 1:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gptoss_bento import model_fit
 from gptoss_bento.errors import ConfigurationError, HardwareError
 from gptoss_bento.estimate import MEMORY_ARGUMENTS, Estimate, NotEstimableError, beyond_estimate, estimate
 from gptoss_bento.goal import Goal
 from gptoss_bento.hardware import Hardware
-from gptoss_bento.profile import PARALLEL_SIZES, Engine, Profile, Situation, fits, largest_group
+from gptoss_bento.model_config import ModelConfig, config_of_profile, unknown_config
+from gptoss_bento.profile import PARALLEL_SIZES, Engine, Profile, Situation, largest_group
 from gptoss_bento.redaction import redacted, redacted_words
 from gptoss_bento.settings import Settings
 from gptoss_bento.vllm_options import known_options
@@ -26,6 +28,7 @@ GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
     "async_scheduling": True,
 }
 _START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+_HARMONY_ARGUMENTS = ("tool_call_parser", "enable_auto_tool_choice", "reasoning_parser")  # only GPT-OSS writes Harmony
 OUTPUT_CHUNK = "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"
 PROCESS_ENVIRONMENT: Mapping[str, str] = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
@@ -60,7 +63,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """Everything the engine is started with. `model` is a hub id, a folder, or `demo`.
+    """Everything the engine is started with. `model` is a hub id, a folder, or `demo`; `config` what is known of it.
 
     `memory` is None where it cannot be estimated; then one of the `warnings` says why.
     """
@@ -69,6 +72,7 @@ class EnginePlan:
     hardware: Hardware
     goal: Planned
     model: Planned
+    config: ModelConfig
     revision: Planned
     served_names: Planned
     arguments: Mapping[str, Planned]
@@ -76,6 +80,7 @@ class EnginePlan:
     api_workers: Planned
     warmup: Planned
     preload: Planned
+    profile_origin: str = ""
     extra_arguments: tuple[str, ...] = ()
     memory: Estimate | None = None
     warnings: tuple[str, ...] = ()
@@ -111,12 +116,19 @@ class EnginePlan:
         # Ours wins here: the vocabulary was verified, and a folder the operator named without it was warned about.
         return {**planned, "TIKTOKEN_ENCODINGS_BASE": str(vocabulary_dir)}
 
+    @property
+    def size(self) -> Planned:
+        """The model's shape, if it is known, and how it was told, or why not."""
+        shape = self.config.shape
+        return Planned(shape, self.config.origin if shape else self.config.unknown)
+
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(name, value, origin) of everything planned, for people; what may be a secret is not shown."""
-        yield "profile", self.profile, ""
+        yield "profile", self.profile, self.profile_origin
         yield "hardware", str(self.hardware), self.hardware.origin
         yield "goal", str(self.goal.value), self.goal.origin
         yield "model", str(self.model.value), self.model.origin
+        yield "model size", str(self.size.value or "not known"), self.size.origin
         if self.revision.value:
             yield "revision", str(self.revision.value), self.revision.origin
         yield "served names", ", ".join(self.served_names.value), self.served_names.origin
@@ -135,50 +147,80 @@ class EnginePlan:
             yield "warning", warning, ""
 
 
-def make_plan(settings: Settings, profile: Profile, hardware: Hardware) -> EnginePlan:
+def make_plan(
+    settings: Settings,
+    profile: Profile,
+    hardware: Hardware,
+    model: ModelConfig | None = None,
+    profile_origin: str = "",
+) -> EnginePlan:
     """Completes what the operator said with what the profile and the hardware suggest. What was said is never changed.
 
+    Args:
+        model: what is known of the model to serve; without it only the profile's own is known.
+        profile_origin: why it is this profile, if the operator did not name it.
+
     Raises:
-        HardwareError: the profile cannot run on this hardware.
-        ConfigurationError: two explicit values contradict each other, or one cannot work here.
+        HardwareError: the model cannot run on this hardware.
+        ConfigurationError: explicit values contradict each other, or one cannot work here; or it is no GPT-OSS.
     """
-    origin = settings.origins
+    origin, model = settings.origins, model or _assumed_model(settings, profile)
     goal = Planned(settings.goal, origin["goal"]) if settings.goal else Planned(Goal.BALANCED, "default")
-    situation = _situation(settings, profile, hardware)
-    if situation.own_model:
-        _check_requirements(profile, hardware)
-    arguments = _arguments(settings, profile, situation, goal.value)
-    _check_parallel(arguments, hardware)
-    _check_limits(arguments, profile, situation)
+    situation = _situation(settings, profile, hardware, model)
+    model_fit.check_architecture(model, settings)
+    model_fit.check_hardware(profile, model, situation.own_size, hardware)
+    arguments = _checked_arguments(settings, profile, situation, goal.value, model)
     workers = _api_workers(arguments, hardware, settings)
     planned = EnginePlan(
         profile=profile.name,
         hardware=hardware,
         goal=goal,
         model=_chosen(settings.model_name, origin.get("model"), profile.model.source),
+        config=model,
         revision=_chosen(settings.model_revision, origin.get("revision"), profile.model.revision),
-        served_names=_served_names(settings, profile),
+        served_names=_served_names(settings, profile, model, situation),
         arguments={name: planned for name, planned in arguments.items() if name != _API_WORKERS},
         environment=_environment(settings, profile, situation, goal.value) | _patience(workers, settings),
         api_workers=workers,
         warmup=_warmup(settings, hardware),
         preload=_preload(settings, situation),
+        profile_origin=profile_origin,
         extra_arguments=settings.extra_arguments,
-        warnings=(*settings.warnings, *_goal_warnings(goal, profile)),
+        warnings=(*settings.warnings, *_goal_warnings(goal, profile), *_model_warnings(model, profile)),
     )
-    return _with_memory(planned, settings, profile, situation)
+    return _with_memory(planned, settings, profile)
+
+
+def _assumed_model(settings: Settings, profile: Profile) -> ModelConfig:
+    """What the profile says of its own model, and nothing of another."""
+    if settings.model_name in (None, profile.model.source):
+        return config_of_profile(profile)
+    reason = f"{settings.origins['model']} names a model that the profile does not describe"
+    return unknown_config(str(settings.model_name), reason)
 
 
 def _chosen(explicit: Any, variable: str | None, from_profile: Any) -> Planned:
     return Planned(explicit, variable or "environment") if explicit else Planned(from_profile, "profile")
 
 
-def _served_names(settings: Settings, profile: Profile) -> Planned:
+def _served_names(settings: Settings, profile: Profile, model: ModelConfig, situation: Situation) -> Planned:
+    """What clients call the model. The profile's names belong to its own weights, not to all of their size."""
     if settings.served_model_names:
         return Planned(settings.served_model_names, settings.origins["served_model_name"])
-    if settings.model_name and settings.model_name != profile.model.source:
-        return Planned((settings.model_name,), settings.origins["model"])
-    return Planned(profile.model.served_names, "profile")
+    if situation.own_model:
+        return Planned(profile.model.served_names, "profile")
+    variable = settings.origins["model"]
+    return Planned(model.names, variable if settings.model_name in model.names else f"from {variable}")
+
+
+def _model_warnings(model: ModelConfig, profile: Profile) -> tuple[str, ...]:
+    if not model.is_other:
+        return model.warnings
+    other = (
+        f"{model.origin} says {model.architecture}: ALLOW_OTHER_ARCHITECTURES lets it be served, untested; tiers and "
+        f"goals are those of {profile.name}, and the parsers of GPT-OSS are not used"
+    )
+    return (*model.warnings, other)
 
 
 def _goal_warnings(goal: Planned, profile: Profile) -> tuple[str, ...]:
@@ -190,8 +232,19 @@ def _goal_warnings(goal: Planned, profile: Profile) -> tuple[str, ...]:
 # Arguments: defaults, profile, tiers, goal, operator; the later win
 
 
-def _arguments(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
-    planned = {name: Planned(value, "default for GPT-OSS") for name, value in GPT_OSS_ARGUMENTS.items()}
+def _checked_arguments(
+    settings: Settings, profile: Profile, situation: Situation, goal: Goal, model: ModelConfig
+) -> dict[str, Planned]:
+    arguments = _within_model(_arguments(settings, profile, situation, goal, model), model, settings)
+    _check_parallel(arguments, situation.hardware, model)
+    _check_limits(arguments, profile, situation)
+    return arguments
+
+
+def _arguments(
+    settings: Settings, profile: Profile, situation: Situation, goal: Goal, model: ModelConfig
+) -> dict[str, Planned]:
+    planned = _defaults(model)
     for origin, engine in _layers(profile, situation, goal):
         planned = _over(planned, {name: Planned(value, origin) for name, value in engine.arguments.items()})
     # The engine hears SIGTERM too, and would abort everything at once.
@@ -210,6 +263,33 @@ def _over(lower: Mapping[str, Planned], upper: Mapping[str, Planned]) -> dict[st
     """The upper layer's arguments over the lower's; of alternatives, only those of the upper stay."""
     replaced = {name for names in _ALTERNATIVES if names & upper.keys() for name in names}
     return {name: planned for name, planned in lower.items() if name not in replaced} | dict(upper)
+
+
+def _defaults(model: ModelConfig) -> dict[str, Planned]:
+    left_out = _HARMONY_ARGUMENTS if model.is_other else ()
+    wanted = {name: value for name, value in GPT_OSS_ARGUMENTS.items() if name not in left_out}
+    return {name: Planned(value, "default for GPT-OSS") for name, value in wanted.items()}
+
+
+def _within_model(arguments: dict[str, Planned], model: ModelConfig, settings: Settings) -> dict[str, Planned]:
+    """A length beyond the model's is refused if it was said, and lowered to the model's if the profile suggests it.
+
+    The length of another architecture is left to vLLM.
+
+    Raises:
+        ConfigurationError: the operator's is too long.
+    """
+    length = arguments.get("max_model_len")
+    if model.is_other and "max_model_len" not in settings.engine:
+        return {name: planned for name, planned in arguments.items() if name != "max_model_len"}
+    if length is None or model.shape is None or "hf_overrides" in settings.engine:
+        return arguments
+    if "max_model_len" in settings.engine:
+        model_fit.check_length(model, length.value, length.origin, settings.process)
+    elif model_fit.longer_than_model(model, length.value):
+        origin = f"max_position_embeddings, {model.origin}; {length.origin} has {length.value}"
+        return {**arguments, "max_model_len": Planned(model.shape.max_length, origin)}
+    return arguments
 
 
 def _environment(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
@@ -318,16 +398,20 @@ def _patience(workers: Planned, settings: Settings) -> dict[str, Planned]:
 # How the GPUs are shared
 
 
-def _situation(settings: Settings, profile: Profile, hardware: Hardware) -> Situation:
+def _situation(settings: Settings, profile: Profile, hardware: Hardware, model: ModelConfig) -> Situation:
     """What conditions ask about. As many GPUs share the model as can, where nobody said how many."""
+    own_model = model_fit.is_own_model(profile, model, settings)
     said = {name: Planned(value, "profile") for name, value in profile.engine.arguments.items()} | _explicit(settings)
     sizes = {name: planned.value for name, planned in _parallel_sizes(said)}
-    tensor = sizes.get("tensor_parallel_size") or largest_group(len(hardware.gpus) // math.prod(sizes.values()))
+    free = len(hardware.gpus) // math.prod(sizes.values())
+    tensor = sizes.get("tensor_parallel_size") or largest_group(free, model.shape)
     return Situation(
         hardware=hardware,
         tensor_parallel=max(1, tensor),
         pipeline_parallel=sizes.get("pipeline_parallel_size", 1),
-        own_model=settings.model_name in (None, profile.model.source),
+        own_model=own_model,
+        own_size=model_fit.is_own_size(profile, model, own_model),
+        mxfp4=model_fit.has_mxfp4_experts(model),
     )
 
 
@@ -344,8 +428,10 @@ def _parallel_sizes(arguments: Mapping[str, Planned]) -> list[tuple[str, Planned
     return sizes
 
 
-def _check_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> None:
+def _check_parallel(arguments: Mapping[str, Planned], hardware: Hardware, model: ModelConfig) -> None:
     sizes = _parallel_sizes(arguments)
+    if model.shape and (tensor := arguments.get("tensor_parallel_size")):
+        model_fit.check_sharing(model.shape, tensor.value, tensor.origin)
     needed = math.prod(planned.value for _, planned in sizes)
     if hardware.gpus and needed > len(hardware.gpus):
         said = " and ".join(f"{name} {planned.value} ({planned.origin})" for name, planned in sizes)
@@ -353,21 +439,6 @@ def _check_parallel(arguments: Mapping[str, Planned], hardware: Hardware) -> Non
 
 
 # What cannot work
-
-
-def _check_requirements(profile: Profile, hardware: Hardware) -> None:
-    if not fits(profile, hardware):
-        raise HardwareError(
-            f"Profile {profile.name!r} needs {profile.requires}; found: {hardware}. {_way_out(profile, hardware)}"
-        )
-
-
-def _way_out(profile: Profile, hardware: Hardware) -> str:
-    for kind in dict.fromkeys(hardware.gpus):
-        alone = replace(hardware, gpus=tuple(gpu for gpu in hardware.gpus if gpu == kind))
-        if fits(profile, alone):
-            return f"{alone} alone would do: name no others in CUDA_VISIBLE_DEVICES (`nvidia-smi -L` has the UUIDs)."
-    return "Choose another profile with PROFILE; 'demo' runs everywhere."
 
 
 def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation: Situation) -> None:
@@ -386,10 +457,10 @@ def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation:
 # Memory
 
 
-def _with_memory(plan: EnginePlan, settings: Settings, profile: Profile, situation: Situation) -> EnginePlan:
+def _with_memory(plan: EnginePlan, settings: Settings, profile: Profile) -> EnginePlan:
     """The plan with its estimate. Where a full-length request does not fit: shorter or refused, never in silence."""
     try:
-        memory = _estimate(plan, profile, situation)
+        memory = _estimate(plan, profile)
     except NotEstimableError as error:
         return replace(plan, warnings=(*plan.warnings, f"memory is not estimated: {error}"))
     if memory.fits:
@@ -397,20 +468,21 @@ def _with_memory(plan: EnginePlan, settings: Settings, profile: Profile, situati
     explicit = {name: planned for name, planned in _explicit(settings).items() if name in MEMORY_ARGUMENTS}
     if memory.longest < _SHORTEST or "max_model_len" in explicit:
         raise _too_large(plan, memory, explicit)
-    return _shortened(plan, memory, lambda shorter: _estimate(shorter, profile, situation))
+    return _shortened(plan, memory, lambda shorter: _estimate(shorter, profile))
 
 
-def _estimate(plan: EnginePlan, profile: Profile, situation: Situation) -> Estimate:
-    """Raises NotEstimableError, also for another model than the profile's and for words beside the plan."""
-    if not situation.own_model:
-        raise NotEstimableError(f"{plan.model.origin} names a model that the profile does not describe")
-    if profile.model.shape is None:
-        raise NotEstimableError(f"profile {profile.name!r} has no model.shape")
+def _estimate(plan: EnginePlan, profile: Profile) -> Estimate:
+    """Raises NotEstimableError, also for a model of which too little is known and for words beside the plan."""
+    shape = plan.config.shape
+    if shape is None or plan.config.beyond_estimate:
+        raise NotEstimableError(plan.config.beyond_estimate)
     if said := beyond_estimate(plan.extra_arguments):
         raise NotEstimableError(f"VLLM_EXTRA_ARGS sets {', '.join(said)}")
+    if profile.model.shape:  # config.json does not tell of a draft; the profile's is made for about this size
+        shape = shape.model_copy(update={"draft_parameters": profile.model.shape.draft_parameters})
     gpu = min(plan.hardware.gpus, key=lambda gpu: gpu.memory_bytes, default=None)
     arguments = {name: planned.value for name, planned in plan.arguments.items()}
-    return estimate(profile.model.shape, gpu, arguments, _cpu_cache_gib(plan.environment))
+    return estimate(shape, gpu, arguments, _cpu_cache_gib(plan.environment))
 
 
 def _cpu_cache_gib(environment: Mapping[str, Planned]) -> float | None:
@@ -444,7 +516,9 @@ def _too_large(plan: EnginePlan, memory: Estimate, explicit: Mapping[str, Planne
     said = ", ".join(f"{planned.origin}={planned.value}" for planned in explicit.values())
     left = f"{max(0.0, memory.kv_cache_gib):.1f} GiB are left for the KV cache of {plan.hardware} (estimated: {memory})"
     if memory.longest < _SHORTEST:
-        text = f"Profile {plan.profile!r} does not fit: {left}."
+        own = plan.config.origin == f"profile {plan.profile}"
+        what = f"Profile {plan.profile!r}" if own else f"The model of {plan.config.origin}"
+        text = ". ".join([f"{what} does not fit: {left}", *plan.config.warnings]) + "."
         return ConfigurationError(f"{text} Set were {said}.") if said else HardwareError(text)
     return ConfigurationError(
         f"max_model_len {memory.max_model_len} does not fit: one request of that length needs {memory.request_gib:.1f} "

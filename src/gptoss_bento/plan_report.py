@@ -47,9 +47,14 @@ def as_json(plan: EnginePlan) -> dict[str, Any]:
     """The plan as plain data. `memory` is null where it cannot be estimated; `warnings` say why."""
     return {
         "profile": plan.profile,
+        "profile_origin": plan.profile_origin,
         "goal": _value("goal", plan.goal),
         "hardware": _hardware(plan),
         "model": _value("model", plan.model),
+        "model_size": {
+            "value": plan.config.shape.model_dump() if plan.config.shape else None,
+            "origin": plan.size.origin,
+        },
         "revision": _value("revision", plan.revision),
         "served_names": _value("served_names", plan.served_names),
         "api_workers": _value("api_workers", plan.api_workers),

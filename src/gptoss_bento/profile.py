@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from gptoss_bento.cards import families
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.goal import Goal
-from gptoss_bento.hardware import Gpu, Hardware
+from gptoss_bento.hardware import GIB, Gpu, Hardware
 from gptoss_bento.spelling import nearest
 from gptoss_bento.variables import RESERVED
 from gptoss_bento.vllm_options import known_options
@@ -56,6 +56,43 @@ class Shape(_Strict):
     max_length: int
     expert_bits: float | None = None
     draft_parameters: int = 0
+
+    @property
+    def dimensions(self) -> Shape:
+        """What tells one size from another: neither how the experts are stored nor how long a request may be."""
+        return self.model_copy(update={"expert_bits": None, "max_length": 0, "draft_parameters": 0})
+
+    def is_size_of(self, other: Shape) -> bool:
+        """Whether the weights take as much as those of the other: the same dimensions, stored alike."""
+        return self.dimensions == other.dimensions and self.expert_bits == other.expert_bits
+
+    def can_be_shared_by(self, gpus: int) -> bool:
+        """Whether so many GPUs can share it: vLLM 0.32's gpt_oss.py divides both kinds of heads by their number."""
+        return self.heads % gpus == 0 and self.kv_heads % gpus == 0
+
+    @property
+    def parameters(self) -> int:
+        """Those of attention, experts, embedding and head; biases and norms are a thousandth of them."""
+        return self._dense_parameters + self._expert_parameters
+
+    @property
+    def weights_gib(self) -> float:
+        """The size of a checkpoint in GiB. A kernel may pad the weights: estimate.py counts that."""
+        expert_bits = 16 if self.expert_bits is None else self.expert_bits
+        return (2 * self._dense_parameters + self._expert_parameters * expert_bits / 8) / GIB
+
+    @property
+    def _dense_parameters(self) -> int:
+        attention = 2 * self.layers * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return attention + 2 * self.vocabulary * self.hidden
+
+    @property
+    def _expert_parameters(self) -> int:
+        return 3 * self.layers * self.experts * self.intermediate * self.hidden
+
+    def __str__(self) -> str:
+        experts = "" if self.expert_bits is None else f" at {self.expert_bits:g} bits"
+        return f"{self.parameters / 1e9:.3g} B parameters, {self.layers} layers, {self.experts} experts{experts}"
 
 
 class Model(_Strict):
@@ -98,11 +135,10 @@ class Requirements(_Strict):
     _known_amd_families = field_validator("amd_families")(_known_families)
 
     def __str__(self) -> str:
-        amd = f"; from AMD, {' or '.join(self.amd_families)}" if self.amd_families else ""
-        return (
-            f"{self.gpus} GPU(s) with together {self.total_gpu_memory_gib:g} GiB and, from NVIDIA, compute capability "
-            f"{self.compute_capability:.1f} or newer{amd} ({self.reason})"
-        )
+        nvidia = f" and, from NVIDIA, compute capability {self.compute_capability:.1f} or newer"
+        amd = f"; from AMD, {' or '.join(self.amd_families)}"
+        kinds = (nvidia if self.compute_capability else "") + (amd if self.amd_families else "")
+        return f"{self.gpus} GPU(s) with together {self.total_gpu_memory_gib:g} GiB{kinds} ({self.reason})"
 
     def are_met_by_kind(self, gpu: Gpu) -> bool:
         """Whether such a GPU is new enough. An AMD card whose driver does not name its architecture is let through."""
@@ -128,12 +164,18 @@ class Engine(_Strict):
 
 @dataclass(frozen=True)
 class Situation:
-    """What a condition asks about: the machine, how it is shared, and whether the profile's own model is served."""
+    """What a condition asks about: the machine, how it is shared, and the model.
+
+    `own_model`: the profile's own weights are served; `own_size`: weights of its size, such as a fine-tune of them;
+    `mxfp4`: the experts are stored so, which is also assumed of a model of which nothing is known.
+    """
 
     hardware: Hardware
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     own_model: bool = True
+    own_size: bool = True
+    mxfp4: bool = True
 
     @property
     def family(self) -> str:
@@ -153,6 +195,8 @@ class Condition(_Strict):
     tensor_parallel_from: int | None = None
     pipeline_parallel: int | None = None
     own_model: bool | None = None
+    own_size: bool | None = None
+    mxfp4: bool | None = None
 
     _known_family = field_validator("family")(_known_families)
 
@@ -171,6 +215,8 @@ class Condition(_Strict):
                 self.tensor_parallel_from is None or situation.tensor_parallel >= self.tensor_parallel_from,
                 self.pipeline_parallel in (None, situation.pipeline_parallel),
                 self.own_model in (None, situation.own_model),
+                self.own_size in (None, situation.own_size),
+                self.mxfp4 in (None, situation.mxfp4),
             )
         )
 
@@ -306,25 +352,22 @@ def _merged_goals(first: _Goals, then: _Goals) -> _Goals:
     return {goal: first.get(goal, ()) + then.get(goal, ()) for goal in Goal if goal in first or goal in then}
 
 
-def automatic_profile(hardware: Hardware, model_name: str | None = None) -> str:
-    """The profile for an operator who named none: that of MODEL_NAME, else gpt-oss-20b where it fits, else `demo`."""
-    for name in profile_names():
-        if load_profile(name).model.source == model_name:
-            return name
-    return "gpt-oss-20b" if fits(load_profile("gpt-oss-20b"), hardware) else "demo"
-
-
 def fits(profile: Profile, hardware: Hardware) -> bool:
     """Whether the hardware meets the profile's requirements."""
-    needs = profile.requires
-    usable = largest_group(len(hardware.gpus)) * hardware.smallest_gpu_gib
+    return meets(profile.requires, hardware)
+
+
+def meets(needs: Requirements, hardware: Hardware, shape: Shape | None = None) -> bool:
+    """Whether the hardware meets the requirements. The shape says how many GPUs can share the model; else GPT-OSS's."""
+    usable = largest_group(len(hardware.gpus), shape) * hardware.smallest_gpu_gib
     new_enough = all(needs.are_met_by_kind(gpu) for gpu in hardware.gpus)
     return len(hardware.gpus) >= needs.gpus and usable >= needs.total_gpu_memory_gib and new_enough
 
 
-def largest_group(gpus: int) -> int:
-    """How many of these GPUs can share one model: GPT-OSS has 8 key-value heads, so 1, 2, 4 or 8 of them."""
-    return next((size for size in (8, 4, 2, 1) if size <= gpus), 0)
+def largest_group(gpus: int, shape: Shape | None = None) -> int:
+    """How many of these GPUs can share one model: 1, 2, 4 or 8 of them, because GPT-OSS has 8 key-value heads."""
+    sizes = (size for size in (8, 4, 2, 1) if size <= gpus and (shape is None or shape.can_be_shared_by(size)))
+    return next(sizes, 0)
 
 
 def _no_such_profile(name: str) -> str:

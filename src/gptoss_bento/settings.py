@@ -46,6 +46,10 @@ class ServerSettings(BaseModel):
     goal: Annotated[Goal | None, BeforeValidator(parse_goal)] = Field(
         None, description="What to tune for. Default: balanced."
     )
+    allow_other_architectures: Switch = Field(
+        False,
+        description="Serve also a model whose config.json names another architecture than GptOssForCausalLM; untested.",
+    )
     vllm_config_file: Path | None = Field(None, description="YAML file of vLLM options; variables win over it.")
     vllm_extra_args: str | None = Field(
         None, repr=False, description="vLLM options as words of a shell; they win over everything."

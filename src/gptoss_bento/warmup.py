@@ -27,19 +27,25 @@ _FEATURES: Mapping[str, Mapping[str, Any]] = {
     "temperature": {},
     "seed": {"seed": 1},
     "top_k": {"top_k": 20},
-    "top_p": {"top_p": 0.9},
-    "top_k and top_p": {"top_k": 20, "top_p": 0.9},
     "min_p": {"min_p": 0.05},
     "penalties": {"presence_penalty": 0.1, "frequency_penalty": 0.1, "repetition_penalty": 1.1},
     "logit bias": {"logit_bias": {11: 1.0}},
     "allowed tokens": {"allowed_token_ids": [11, 12, 13]},
     "bad words": {"bad_words": ["never"]},
     "minimum of tokens": {"min_tokens": 2},
-    "log probabilities": {"logprobs": 5},
-    "log probabilities of the prompt": {"prompt_logprobs": 1},
+    # vLLM compiles for the next power of two of their number with the token's own.
+    **{f"{number} log probabilities": {"logprobs": number} for number in (0, 1, 3, 5, 10, 20)},
+    "log probabilities of the prompt": {"prompt_logprobs": 5},
     "JSON schema": {"structured_outputs": {"json": _SCHEMA}},
     "regular expression": {"structured_outputs": {"regex": "[a-z]{1,8}"}},
 }
+# Top-p splits each row of logits among more programs the fewer rows there are: a kernel for each power of two, and
+# another one beyond 64 rows. vLLM 0.32, v1/sample/ops/topk_topp_triton.py.
+_SPLIT: Mapping[str, Mapping[str, Any]] = {
+    "top_p": {"top_p": 0.9},
+    "top_k and top_p": {"top_k": 20, "top_p": 0.9},
+}
+_SPLIT_BATCHES = (1, 2, 4, 8, 16, 32, 64, 80)
 _SHORT = 24  # tokens of a prompt whose length does not matter
 _BATCH = 9  # requests at the same time; an odd number, so that no size is divisible by chance
 _ANSWER = 3  # tokens: prefill, and decoding with and without what was sampled before
@@ -69,7 +75,8 @@ def requests(largest_graph: int, largest_batch: int, longest: int) -> list[Reque
     features = [
         Request(what, _SHORT, copies, sampling) for what, sampling in _FEATURES.items() for copies in (1, _BATCH)
     ]
-    return alone + features
+    split = [Request(what, _SHORT, copies, sampling) for what, sampling in _SPLIT.items() for copies in _SPLIT_BATCHES]
+    return alone + features + split
 
 
 def prefills(largest_graph: int, largest_batch: int) -> list[int]:

@@ -20,6 +20,7 @@ from gptoss_bento import app, environment, hardware, supervision
 from gptoss_bento.bundle import describe
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware import hardware_named
+from gptoss_bento.model_lookup import NO_HUB
 from gptoss_bento.plan import EnginePlan
 from tests.fake_nvml import pynvml as fake_nvml
 from tests.fakes import Calls
@@ -156,7 +157,7 @@ def plan_of_a_worker(profile: str, variables: dict[str, str]) -> EnginePlan:
     team = app.find_team(profile, None)
     workers, added = allocated(**describe(profile, workers=team.count, serving=True).options)
     settings = environment.load_settings({**variables, **added})
-    plan = app._plan(profile, settings, hardware.probe(settings.visible_devices))
+    plan = app._plan(profile, settings, hardware.probe(settings.visible_devices), NO_HUB)
     assert plan.api_workers.value == workers == team.count, "the supervisor has planned the same"
     return plan
 

@@ -17,18 +17,21 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento import app, environment, hardware, heartbeat, supervision
+from gptoss_bento import app, artifacts, environment, hardware, heartbeat, supervision
 from gptoss_bento.app import Worker
+from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.drain import Drain
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError, WorkerDiedError
 from gptoss_bento.http import accepting
 from gptoss_bento.http.authentication import key_of
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.http.key_ring import KeyRing
+from gptoss_bento.kernel_compilations import KernelCompilations
 from gptoss_bento.keys import Key, KeyLimits, digest
 from gptoss_bento.settings import ServerSettings
 from gptoss_bento.startup import State
 from gptoss_bento.team import Stage, Team, make_folder
+from tests.configs import LARGE, OTHER, folder_with, gpt_oss
 from tests.fakes import H100, Calls, asgi_client, machine
 
 
@@ -62,7 +65,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
 
 def watch(worker: Worker, engine: FakeEngine, stall_timeout_s: float = 60) -> asyncio.Task[None]:
     worker.engine = engine  # type: ignore[assignment]
-    return asyncio.create_task(worker._watch(engine, stall_timeout_s))  # type: ignore[arg-type]
+    return asyncio.create_task(worker._watch(engine, stall_timeout_s, KernelCompilations(None)))  # type: ignore[arg-type]
 
 
 async def test_a_dead_engine_is_noticed_within_two_seconds(worker: Worker) -> None:
@@ -307,6 +310,63 @@ def test_a_worker_has_the_place_that_bentoml_counted(monkeypatch: pytest.MonkeyP
 
     assert isinstance(team := app.find_team("demo", 1), Team)
     assert team.is_alone
+
+
+def test_the_supervisor_leaves_the_hub_to_the_workers(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptoss_bento.model_lookup._in_cache", lambda *_: pytest.fail("looked at the hub's cache"))
+    monkeypatch.setitem(os.environ, "MODEL_NAME", "acme/tuned")
+
+    assert app.find_team(None, None).count == 4
+    assert gathered.made == [(4,)]
+
+
+# What is prepared
+
+
+@pytest.fixture
+def prepare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
+    """Stands for the artifacts; the machine has a fast GPU, and the environment stays as it is."""
+    calls = Calls(Artifacts("/models/m", tmp_path))
+    monkeypatch.setattr(artifacts, "prepare", calls)
+    monkeypatch.setattr(os, "environ", {"HOME": "/root"})
+    monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
+    return calls
+
+
+async def test_other_architecture_is_refused_before_anything_is_fetched(prepare: Calls, tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "other", OTHER)
+
+    with pytest.raises(ConfigurationError, match="says Qwen3ForCausalLM"):
+        await Worker()._prepare(environment.load_settings({"MODEL_NAME": str(folder)}))
+
+    assert prepare.made == []
+
+
+@pytest.mark.parametrize(("name", "checked"), [("tuned", False), ("not-there-yet", True)])
+async def test_architecture_that_the_plan_did_not_know_is_checked_before_the_weights(
+    prepare: Calls, tmp_path: Path, name: str, checked: bool
+) -> None:
+    folder_with(tmp_path / "tuned", LARGE)
+
+    _, words = await Worker()._prepare(environment.load_settings({"MODEL_NAME": str(tmp_path / name)}))
+
+    check = prepare.made[0][-2]
+    assert bool(check) is checked
+    assert words[1:3] == ["--served-model-name", name]
+
+
+async def test_other_workers_plan_after_the_first_has_fetched_the_config(prepare: Calls, tmp_path: Path) -> None:
+    make_folder(tmp_path / "team", 2)
+    first, second = (Team(index, 2, tmp_path / "team") for index in range(2))
+    settings = environment.load_settings({"MODEL_NAME": str(tmp_path / "tuned")})
+
+    waiting = asyncio.create_task(Worker(team=second)._prepare(settings))
+    await asyncio.sleep(0.2)
+    assert not prepare.made
+    folder_with(tmp_path / "tuned", gpt_oss(24, 32, max_position_embeddings=8192))
+    first.reach(Stage.PREPARED)
+
+    assert "--max-model-len=8192" in (await waiting)[1]
 
 
 # What other workers pass on

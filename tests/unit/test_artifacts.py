@@ -16,7 +16,8 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntry
 from gptoss_bento import artifacts
 from gptoss_bento.artifacts import VOCABULARY_FILE, Artifacts, find_vocabulary
 from gptoss_bento.demo import checkpoint
-from gptoss_bento.errors import ArtifactError
+from gptoss_bento.errors import ArtifactError, ConfigurationError
+from tests.configs import SMALL, folder_with
 from tests.fakes import Calls
 
 VOCABULARY = b"IQ== 0\nIg== 1\n"
@@ -417,6 +418,36 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path, cache: Path) ->
         prepare(str(tmp_path / "empty"), cache)
 
 
+def test_folder_without_weights_is_a_model_for_random_ones(tmp_path: Path, cache: Path) -> None:
+    """LOAD_FORMAT=dummy."""
+    folder = folder_with(tmp_path / "random", SMALL)
+
+    assert prepare(str(folder), cache).model == str(folder)
+
+
+def test_config_of_a_hub_model_is_checked_before_its_weights_are_fetched(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def snapshot_download(_: str, **options: object) -> str:
+        asked.append(options["allow_patterns"])
+        return "/somewhere"
+
+    def refuse(folder: Path) -> None:
+        raise ConfigurationError(f"{folder} is something else")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    put(cache / "vocabulary")
+
+    with pytest.raises(ConfigurationError, match=r"^/somewhere is something else$"):
+        artifacts.prepare("acme/other", None, cache, None, check=refuse)
+    assert asked == [["config.json"]]
+
+    artifacts.prepare("acme/tuned", None, cache, None, check=lambda _: None)
+    assert asked == [["config.json"]] * 2 + [None]
+
+
 def test_a_hub_model_is_fetched_at_its_revision_without_duplicate_weights(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,6 +466,7 @@ def test_a_hub_model_is_fetched_at_its_revision_without_duplicate_weights(
     assert asked == {
         "repo": "openai/gpt-oss-20b",
         "revision": "v1",
+        "allow_patterns": None,
         "ignore_patterns": ["original/**", "metal/**"],
     }
 

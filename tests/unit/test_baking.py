@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,15 +17,17 @@ import pytest
 
 import gptoss_bento
 from gptoss_bento import artifacts, baking, environment, manifest
-from gptoss_bento.errors import ArtifactError
+from gptoss_bento.demo.checkpoint import CONFIG
+from gptoss_bento.errors import ArtifactError, ConfigurationError
 from gptoss_bento.manifest import Manifest, Source
 from gptoss_bento.profile import load_profile
-from gptoss_bento.settings import Settings
+from gptoss_bento.settings import ServerSettings, Settings
+from tests.configs import OTHER
 from tests.hub import COMMIT, MODEL, Hub, serving
 
 TOKEN = "hf_averysecrettoken"
 FILES = {
-    "config.json": b'{"model_type": "gpt_oss"}',
+    "config.json": json.dumps(CONFIG).encode(),
     "model.safetensors": os.urandom(300_000),
     "original/model.safetensors": b"again",
     "metal/model.bin": b"and again",
@@ -110,6 +113,27 @@ def test_a_file_with_another_hash_is_refused_and_removed(name: str, bake: Bake, 
     assert not (cache / manifest.NAME).exists()
     hub.damaged.clear()
     assert {file.path for file in model_in(bake()).files} == WANTED  # fetched anew
+
+
+def test_another_architecture_is_refused_before_its_weights_are_fetched(bake: Bake, hub: Hub) -> None:
+    hub.files = {**FILES, "config.json": json.dumps(OTHER).encode()}
+
+    with pytest.raises(ConfigurationError, match="says Qwen3ForCausalLM"):
+        bake()
+    assert hub.downloaded() == {"config.json"}
+
+
+def test_another_architecture_is_baked_if_that_is_allowed(bake: Bake, hub: Hub) -> None:
+    hub.files = {**FILES, "config.json": json.dumps(OTHER).encode()}
+
+    assert model_in(bake(server=ServerSettings(allow_other_architectures=True))).commit == COMMIT
+
+
+def test_a_model_without_a_config_is_refused(bake: Bake, hub: Hub) -> None:
+    hub.files = {"model.safetensors": b"weights"}
+
+    with pytest.raises(ArtifactError, match=r"no config\.json|is not there"):
+        bake()
 
 
 def test_a_tokenizer_of_its_own_comes_without_weights(bake: Bake, hub: Hub) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from gptoss_bento import artifacts, baking, building, cli, hardware, manifest
+from gptoss_bento import artifacts, baking, building, cli, cli_planning, hardware, manifest
 from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.doctor import examination
 from gptoss_bento.doctor.examination import Request
 from gptoss_bento.doctor.finding import Finding, error, ok, warning
 from gptoss_bento.errors import AddressInUseError, ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
 from gptoss_bento.manifest import Manifest, Source
+from gptoss_bento.model_config import ModelConfig, unknown_config
+from tests.configs import LARGE, SMALL, folder_with
 from tests.fakes import H100, L4, Calls, machine
 from tests.server import REPOSITORY
 from tests.unit.command_line import invoke, words
@@ -50,6 +52,44 @@ def test_plan_chooses_the_profile_of_the_model(monkeypatch: pytest.MonkeyPatch) 
 
     assert ["profile", "gpt-oss-120b"] in lines
     assert ["model", "openai/gpt-oss-120b", "MODEL_NAME"] in lines
+
+
+def test_plan_tells_a_folder_by_its_config_and_needs_no_weights(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "tuned", LARGE)
+    os.environ.update(MODEL_NAME=str(folder), LOAD_FORMAT="dummy")
+
+    lines = words(invoke("plan", "--gpu", "h100"))
+
+    size = ["117", "B", "parameters,", "36", "layers,", "128", "experts", "at", "4.25", "bits"]
+    assert ["profile", "gpt-oss-120b", *["for", "a", "model", "of", "the", "size", "in", "config.json"]] in lines
+    assert ["model", "size", *size, "config.json", "of", str(folder)] in lines
+    assert ["served", "names", "tuned", "from", "MODEL_NAME"] in lines
+    assert ["--load-format", "dummy", "LOAD_FORMAT"] in lines
+    assert ["weights", "64.4"] in lines
+
+
+def test_plan_of_a_broken_config_ends_with_the_file_and_the_key(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "tuned", {**SMALL, "head_dim": "wide"})
+    os.environ["MODEL_NAME"] = str(folder)
+
+    result = invoke("plan", "--gpu", "h100")
+
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception).startswith(f'{folder}/config.json: head_dim is "wide"')
+
+
+def test_plan_asks_the_cache_that_the_settings_name_before_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def find(model: str, _: str | None) -> ModelConfig:
+        asked.append(os.environ.get("HF_HOME"))
+        return unknown_config(model, "not there")
+
+    monkeypatch.setattr(cli_planning, "finder", lambda *_: find)
+    os.environ.update(MODEL_NAME="acme/tuned", BASE_PATH="/data")
+
+    assert ["model", "size", "not", "known", "not", "there"] in words(invoke("plan", "--gpu", "h100"))
+    assert asked == ["/data/huggingface-cache/hub"]
 
 
 def test_plan_chooses_the_profile_that_suits_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,11 +265,12 @@ def test_prepare_puts_the_model_where_the_service_looks_for_it(monkeypatch: pyte
 def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = Calls(Artifacts("/models/m", Path("/vocabulary")))
     monkeypatch.setattr(artifacts, "prepare", prepare)
+    monkeypatch.setattr(cli_planning, "architecture_check", lambda _: "check")
     os.environ.update(MODEL_NAME="a/b", MODEL_REVISION="v1", GPTOSS_BENTO_CACHE="/c", TIKTOKEN_ENCODINGS_BASE="/v")
 
     lines = words(invoke("prepare"))
 
-    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None, None, None)]
+    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None, None, None, "check")]
     assert lines == [["model", "/models/m"], ["vocabulary", "/vocabulary"]]
 
 

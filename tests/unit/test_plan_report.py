@@ -54,6 +54,14 @@ def test_without_estimate_there_is_no_memory_but_the_reason() -> None:
     assert as_json(plan)["memory"] is None
 
 
+def test_model_size_is_in_the_json_with_how_it_was_told() -> None:
+    known = as_json(plan_of("gpt-oss-20b", hardware_named("h100")))["model_size"]
+    unknown = as_json(plan_of("gpt-oss-20b", hardware_named("h100"), {"MODEL_NAME": "a/b"}))["model_size"]
+
+    assert (known["value"]["layers"], known["origin"]) == (24, "profile gpt-oss-20b")
+    assert unknown == {"value": None, "origin": "MODEL_NAME names a model that the profile does not describe"}
+
+
 def test_brackets_in_values_are_not_taken_for_markup() -> None:
     environ = {"COMPILATION_CONFIG": '{"splitting_ops": ["[red]"]}'}
 

@@ -14,13 +14,12 @@ from gptoss_bento.profile import (
     Condition,
     Profile,
     Situation,
-    automatic_profile,
     fits,
     largest_group,
     load_profile,
     profile_names,
 )
-from tests.fakes import A100, H100, H200, L4, T4, machine, nvidia
+from tests.fakes import A100, EIGHT_GIB, H100, H200, L4, MI300X, RTX_5090, T4, V100, machine
 
 MINIMAL: dict[str, Any] = {"name": "p", "description": "d", "model": {"source": "a/b", "served_names": ["x"]}}
 
@@ -291,50 +290,11 @@ def test_a_wrong_field_of_a_shared_file_is_named_with_that_file(configs: Path) -
         load_profile(written(configs, include=["_shared"]))
 
 
-# Choosing
+# Requirements
 
 
-EIGHT_GIB = Gpu("nvidia", "small", 8 * GIB, "sm_86")
-V100 = nvidia("Tesla V100-SXM2-32GB", 32768, "sm_70")
-RTX_5090 = nvidia("NVIDIA GeForce RTX 5090", 32607, "sm_120")
-MI300X = Gpu("amd", "MI300X", 192 * GIB, "gfx942")
 UNNAMED_AMD = Gpu("amd", "AMD GPU", 192 * GIB, "amd")
 MI210 = Gpu("amd", "MI210", 64 * GIB, "gfx90a")
-
-
-@pytest.mark.parametrize(
-    ("hardware", "name"),
-    [
-        (machine(), "demo"),
-        (machine(EIGHT_GIB), "demo"),
-        (machine(T4), "demo"),  # enough memory, but sm_75
-        (machine(V100), "demo"),
-        (machine(L4, T4), "demo"),  # the oldest decides
-        (machine(L4), "gpt-oss-20b"),
-        (machine(A100), "gpt-oss-20b"),
-        (machine(RTX_5090), "gpt-oss-20b"),
-        (machine(MI300X), "gpt-oss-20b"),
-        (machine(*[H100] * 8), "gpt-oss-20b"),
-    ],
-)
-def test_a_machine_gets_the_profile_that_suits_it(hardware: Hardware, name: str) -> None:
-    assert automatic_profile(hardware) == name
-
-
-@pytest.mark.parametrize(
-    ("model_name", "hardware", "name"),
-    [
-        ("openai/gpt-oss-120b", machine(H100), "gpt-oss-120b"),
-        ("openai/gpt-oss-120b", machine(L4), "gpt-oss-120b"),  # which the plan then refuses
-        ("openai/gpt-oss-20b", machine(), "gpt-oss-20b"),
-        ("demo", machine(H100), "demo"),
-        ("a/finetune", machine(H100), "gpt-oss-20b"),
-        ("a/finetune", machine(), "demo"),
-        (None, machine(H100), "gpt-oss-20b"),
-    ],
-)
-def test_a_model_of_the_bundle_gets_its_own_profile(model_name: str | None, hardware: Hardware, name: str) -> None:
-    assert automatic_profile(hardware, model_name) == name
 
 
 @pytest.mark.parametrize(

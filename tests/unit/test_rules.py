@@ -83,6 +83,8 @@ def test_only_environment_touches_the_environment_variables() -> None:
 PURE = [
     "plan.py",
     "estimate.py",
+    "model_config.py",
+    "model_fit.py",
     "goal.py",
     "redaction.py",
     "http/paths.py",

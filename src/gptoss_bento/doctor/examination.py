@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from gptoss_bento import environment, hardware
+from gptoss_bento import environment, hardware, model_fit
 from gptoss_bento.artifacts import DEMO
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
@@ -33,8 +33,11 @@ from gptoss_bento.doctor.surroundings import (
 )
 from gptoss_bento.errors import GptOssBentoError, HardwareError
 from gptoss_bento.hardware import Hardware, VisibleDevices
+from gptoss_bento.model_config import ModelConfig, unknown_config
+from gptoss_bento.model_lookup import finder
 from gptoss_bento.plan import EnginePlan, make_plan
-from gptoss_bento.profile import AUTOMATIC, Profile, automatic_profile, load_profile
+from gptoss_bento.profile import AUTOMATIC, Profile, Requirements
+from gptoss_bento.profile_choice import Find, ProfileChoice, choose_profile
 from gptoss_bento.settings import Settings
 
 T = TypeVar("T")
@@ -65,6 +68,7 @@ class Machine:
     driver: Callable[[], hardware.Driver | None] = hardware.nvidia_driver
     gpu_use: Callable[[VisibleDevices], tuple[hardware.GpuUse, ...]] = hardware.gpu_use
     hub: Callable[[float], Hub] = HuggingFaceHub
+    finder: Callable[[Settings, float], Find] = finder
     probe_limit_s: float = 10.0
 
 
@@ -74,9 +78,18 @@ class Case:
 
     settings: Settings | None = None
     hardware: Hardware | None = None
-    profile: Profile | None = None
+    choice: ProfileChoice | None = None
     plan: EnginePlan | None = None
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def profile(self) -> Profile | None:
+        return self.choice.profile if self.choice else None
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """What is known of the model."""
+        return self.choice.model if self.choice else None
 
 
 Check = Callable[[], Awaitable[Iterable[Finding]]]
@@ -87,8 +100,6 @@ async def examine(request: Request, machine: Machine | None = None) -> list[Find
     machine = machine or Machine()
     variables = environment.extended({}) if machine.variables is None else machine.variables
     case = await _opened(request, machine, variables)
-    if case.settings and machine.variables is None:
-        environment.apply_derived(case.settings)  # where the hub's cache is
     checks = _checks(request, machine, variables, case)
     limit_s = request.timeout_s + _SPARE_S
     found = await asyncio.gather(*(examined(name, check, limit_s) for name, check in checks.items()))
@@ -98,7 +109,7 @@ async def examine(request: Request, machine: Machine | None = None) -> list[Find
 
 async def _opened(request: Request, machine: Machine, variables: Mapping[str, str]) -> Case:
     try:
-        async with asyncio.timeout(machine.probe_limit_s):
+        async with asyncio.timeout(machine.probe_limit_s + request.timeout_s):
             return await in_daemon_thread(open_case, request, machine, variables)
     except TimeoutError:
         found = f"not known: the GPUs did not answer within {machine.probe_limit_s:g} s"
@@ -135,6 +146,7 @@ _REMEDIES = {
     "hardware": "`nvidia-smi` must work; after an update of the driver restart the machine.",
     "driver": "`nvidia-smi` must work; after an update of the driver restart the machine.",
     "profile": "Correct PROFILE or --profile, or the profile's file.",
+    "model": "Correct MODEL_NAME, or the model's config.json.",
     "plan": "Change the setting that is named, or choose another PROFILE.",
 }
 
@@ -161,20 +173,46 @@ def open_case(request: Request, machine: Machine, variables: Mapping[str, str]) 
     settings = steps.take("settings", lambda: environment.load_settings(variables))
     found = steps.take("hardware", lambda: machine.probe(environment.visible_devices(variables)))
     name = request.profile or environment.server_settings(variables).profile or AUTOMATIC
-    profile = steps.take("profile", lambda: _profile(name, settings, found)) if found or name != AUTOMATIC else None
-    plan = steps.take("plan", lambda: make_plan(settings, profile, found)) if settings and profile and found else None
+    if settings and machine.variables is None:
+        environment.apply_derived(settings)  # where the hub's cache is
+    choice = _chosen(name, settings, found, _finder(request, machine, settings, steps), steps)
+    plan = _plan(settings, choice, found, steps)
     if settings:
         told = [warning("settings", each, "Correct or unset the variable.") for each in settings.warnings]
         steps.findings[:0] = [ok("settings", _said(settings)), *told]
     if plan:
-        steps.findings.append(_planned(name, plan))
-    return Case(settings, found, profile, plan, tuple(steps.findings))
+        remedy = "Correct PROFILE or MODEL_NAME."
+        steps.findings += [_planned(name, plan), *(warning("plan", each, remedy) for each in plan.config.warnings)]
+    return Case(settings, found, choice, plan, tuple(steps.findings))
 
 
-def _profile(name: str, settings: Settings | None, found: Hardware | None) -> Profile:
-    if name == AUTOMATIC and found is not None:
-        name = automatic_profile(found, settings.model_name if settings else None)
-    return load_profile(name)
+def _finder(request: Request, machine: Machine, settings: Settings | None, steps: _Steps) -> Find:
+    """Finds models; what is wrong with a config.json becomes a finding."""
+    find = machine.finder(settings or Settings(), request.timeout_s if request.network else 0)
+
+    def find_or_tell(model: str, revision: str | None) -> ModelConfig:
+        config = steps.take("model", lambda: find(model, revision))
+        return config or unknown_config(model, "its config.json is wrong")
+
+    return find_or_tell
+
+
+def _chosen(
+    name: str, settings: Settings | None, found: Hardware | None, find: Find, steps: _Steps
+) -> ProfileChoice | None:
+    """Only the choice of a profile asks for the hardware."""
+    if found is None and name == AUTOMATIC:
+        return None
+    machine = found or Hardware((), cpu_cores=0, memory_bytes=0)
+    return steps.take("profile", lambda: choose_profile(name, settings or Settings(), machine, find))
+
+
+def _plan(
+    settings: Settings | None, choice: ProfileChoice | None, found: Hardware | None, steps: _Steps
+) -> EnginePlan | None:
+    if settings is None or choice is None or found is None:
+        return None
+    return steps.take("plan", lambda: make_plan(settings, choice.profile, found, choice.model, choice.origin))
 
 
 def _said(settings: Settings) -> str:
@@ -182,7 +220,8 @@ def _said(settings: Settings) -> str:
 
 
 def _planned(name: str, plan: EnginePlan) -> Finding:
-    found = f"profile {plan.profile}, model {plan.model.value}"
+    why = f" ({plan.profile_origin})" if plan.profile_origin else ""
+    found = f"profile {plan.profile}{why}, model {plan.model.value}"
     if name == AUTOMATIC and plan.profile == DEMO and plan.hardware.gpus:
         remedy = "PROFILE=gpt-oss-20b says what is missing."
         return warning("plan", f"{found}, because the GPU found does not suit gpt-oss-20b", remedy)
@@ -217,14 +256,22 @@ def _package_checks(case: Case) -> dict[str, Check]:
 def _gpu_checks(machine: Machine, variables: Mapping[str, str], case: Case, found: Hardware) -> dict[str, Check]:
     visible = environment.visible_devices(variables)
     checks = {"driver": _threaded(lambda: check_driver(machine.driver(), found))}
-    if case.profile is not None and _model(case) == case.profile.model.source:
-        checks["GPU"] = _threaded(check_gpus, found, case.profile.requires)
+    if requires := _requirements(case):
+        checks["GPU"] = _threaded(check_gpus, found, requires)
     if found.gpus:
         used = found.gpus[: _ranks(case.plan)]
         share = _planned_value(case.plan, "gpu_memory_utilization", DEFAULT_UTILIZATION)
         checks["GPU memory"] = _threaded(lambda: check_gpu_memory(used, machine.gpu_use(visible), share))
         checks["GPU processes"] = _threaded(lambda: check_gpu_processes(machine.gpu_use(visible)[: len(used)]))
     return checks
+
+
+def _requirements(case: Case) -> Requirements | None:
+    if case.settings is None or case.choice is None:
+        return None
+    profile, model = case.choice.profile, case.choice.model
+    own_model = model_fit.is_own_model(profile, model, case.settings)
+    return model_fit.requirements(profile, model, model_fit.is_own_size(profile, model, own_model))
 
 
 def _model_checks(request: Request, machine: Machine, case: Case) -> dict[str, Check]:
@@ -234,10 +281,12 @@ def _model_checks(request: Request, machine: Machine, case: Case) -> dict[str, C
     vocabulary = _threaded(check_vocabulary, settings.cache_dir, settings.vocabulary_dir)
     if model == DEMO:
         return {"model": _threaded(check_demo, settings.cache_dir), "vocabulary": vocabulary}
+    if any(finding.name == "model" for finding in case.findings):  # its config.json is wrong, which has been said
+        return {"vocabulary": vocabulary}
 
     async def ask_hub() -> Iterable[Finding]:
         hub = await in_daemon_thread(machine.hub, request.timeout_s)
-        return await check_model(model, _revision(case), hub, request.timeout_s, request.network)
+        return await check_model(model, _revision(case), hub, request.timeout_s, request.network, known=case.config)
 
     return {"model": ask_hub, "vocabulary": vocabulary}
 

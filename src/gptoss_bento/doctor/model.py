@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from gptoss_bento.artifacts import VOCABULARY_FILE, check_folder, demo_folder, is_folder, present_vocabulary
+from gptoss_bento.artifacts import VOCABULARY_FILE, check_folder, demo_folder, present_vocabulary
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.doctor.hub import Answer, Hub, ask, silent
 from gptoss_bento.doctor.installation import Installed, installed_version
 from gptoss_bento.errors import ArtifactError
+from gptoss_bento.model_config import ModelConfig
+from gptoss_bento.model_lookup import is_folder
 
 # Without original/ and metal/. Source: the checkpoint sizes in OpenAI's GPT-OSS model card, 12.8 and 60.8 GiB.
 KNOWN_BYTES = {"openai/gpt-oss-20b": 13_800_000_000, "openai/gpt-oss-120b": 65_300_000_000}
@@ -22,7 +24,13 @@ _SPARE = 1.1  # a disk that is full to the brim fails elsewhere
 
 
 async def check_model(
-    model: str, revision: str | None, hub: Hub, limit_s: float, network: bool = True, free_bytes: int | None = None
+    model: str,
+    revision: str | None,
+    hub: Hub,
+    limit_s: float,
+    network: bool = True,
+    free_bytes: int | None = None,
+    known: ModelConfig | None = None,
 ) -> list[Finding]:
     """Whether the model is here, and if not, whether it can be had and has room.
 
@@ -31,12 +39,14 @@ async def check_model(
         limit_s: seconds to wait for the hub, whatever hangs there.
         network: whether to ask the hub at all.
         free_bytes: on the disk of the hub's cache; asked for, if not given.
+        known: what its config.json says.
     """
+    size = f": {known.shape}" if known and known.shape else ""
     if is_folder(model):
-        return [_folder(model)]
+        return [_folder(model, size)]
     try:
         if await in_daemon_thread(hub.has, model, revision):
-            return [ok("model", f"{model} is in the cache {hub.cache}")]
+            return [ok("model", f"{model} is in the cache {hub.cache}{size}")]
     except ValueError:  # no hub id; `ask` says so
         pass
     answer = await _answer(hub, model, revision, limit_s, network)
@@ -44,9 +54,9 @@ async def check_model(
     return [answer.finding, *await in_daemon_thread(_disk_findings, hub, model, missing, free_bytes)]
 
 
-def _folder(model: str) -> Finding:
+def _folder(model: str, size: str) -> Finding:
     try:
-        return ok("model", f"the folder {check_folder(Path(model).expanduser())}")
+        return ok("model", f"the folder {check_folder(Path(model).expanduser())}{size}")
     except ArtifactError as problem:
         return error(
             "model", str(problem), "Correct MODEL_NAME; a path that is right here may not be mounted.", ArtifactError

@@ -1,7 +1,7 @@
 """Records each kernel that Triton compiles in this process, or loads from its cache, one line of JSON each.
 
 An engine that compiles while it serves lets every stream wait. The engine's processes append to one file, and the API
-server reads it: so /metrics can count what happened in other processes.
+server reads it (kernel_compilations.py): so /metrics can count what happened in other processes.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from gptoss_bento.doctor.examination import Machine, Request, examine, examined
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code, ok
 from gptoss_bento.errors import HardwareError
 from gptoss_bento.hardware import GIB, Driver, GpuProcess, GpuUse, Hardware, VisibleDevices
-from tests.fakes import H100, L4, T4, machine
+from gptoss_bento.model_lookup import NO_HUB, finder
+from tests.configs import LARGE, OTHER, SMALL, folder_with, gpt_oss
+from tests.fakes import H100, H200, L4, T4, machine
 from tests.server import REPOSITORY
 from tests.unit.doctor.fake_hub import FakeHub
 
@@ -31,6 +33,7 @@ def a_machine(tmp_path: Path, found: Hardware, hub: FakeHub | None = None, **var
         driver=lambda: Driver("580.95", (13, 0)) if found.gpus else None,
         gpu_use=lambda _: tuple(GpuUse(gpu.memory_bytes) for gpu in found.gpus),
         hub=lambda _: hub or FakeHub(tmp_path),
+        finder=lambda settings, _: finder(settings, NO_HUB),
     )
 
 
@@ -128,6 +131,58 @@ async def test_a_plan_that_is_refused_is_a_finding(tmp_path: Path) -> None:
     findings = await examine(Request(), a_machine(tmp_path, machine(H100), TENSOR_PARALLEL_SIZE="2"))
 
     assert "need 2 GPUs" in named(findings, "plan")[0].found
+    assert exit_code(findings) == 78
+
+
+async def test_model_in_a_folder_is_told_by_its_config(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "tuned", SMALL)
+
+    findings = await examine(Request(), a_machine(tmp_path, machine(H100), MODEL_NAME=str(folder)))
+
+    assert bad(findings) == {}
+    assert named(findings, "plan")[0].found == (
+        f"profile gpt-oss-20b (for a model of the size in config.json), model {folder}"
+    )
+    assert named(findings, "model")[0].found == (
+        f"the folder {folder}: 20.9 B parameters, 24 layers, 32 experts at 4.25 bits"
+    )
+    assert named(findings, "GPU")[0].severity is Severity.OK
+
+
+async def test_model_that_the_named_profile_does_not_describe_is_a_warning(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "tuned", LARGE)
+
+    findings = await examine(Request("gpt-oss-20b"), a_machine(tmp_path, machine(H200), MODEL_NAME=str(folder)))
+
+    assert "PROFILE=gpt-oss-120b is made for it" in bad(findings)["plan"]
+
+
+async def test_model_too_large_for_the_gpus_is_found_by_its_own_needs(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "tuned", gpt_oss(36, 64))
+
+    findings = await examine(Request(), a_machine(tmp_path, machine(L4), MODEL_NAME=str(folder)))
+
+    assert "the profile needs 32.3 (the weights, by config.json of" in named(findings, "GPU")[0].found
+    assert exit_code(findings) == 78
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "found"),
+    [
+        ("{", "model", "is not JSON"),
+        ({**SMALL, "hidden_size": "many"}, "model", 'hidden_size is "many"'),
+        (OTHER, "plan", "says Qwen3ForCausalLM"),
+    ],
+)
+async def test_model_that_cannot_be_served_is_found_by_its_config(
+    tmp_path: Path, config: object, name: str, found: str
+) -> None:
+    folder = folder_with(tmp_path / "tuned", config)
+
+    findings = await examine(Request(), a_machine(tmp_path, machine(H100), MODEL_NAME=str(folder)))
+
+    assert found in bad(findings)[name]
+    assert len(named(findings, "model")) == 1
     assert exit_code(findings) == 78
 
 

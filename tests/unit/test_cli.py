@@ -2,60 +2,28 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
-from rich.console import Console
-from typer.testing import CliRunner, Result
 
-from gptoss_bento import artifacts, baking, building, cli, hardware, manifest
+from gptoss_bento import artifacts, baking, building, cli, cli_planning, hardware, manifest
 from gptoss_bento.artifacts import Artifacts
-from gptoss_bento.bench import compare as comparison
-from gptoss_bento.bench import frontend, guards, servers
-from gptoss_bento.bench import jobs as job_bench
-from gptoss_bento.bench.compare import Shape
-from gptoss_bento.bench.load import Load
-from gptoss_bento.bench.report import Run
-from gptoss_bento.bench.servers import Cpu, Memory, RunningServer
-from gptoss_bento.bench.swarm import Heard, Route
 from gptoss_bento.doctor import examination
 from gptoss_bento.doctor.examination import Request
 from gptoss_bento.doctor.finding import Finding, error, ok, warning
 from gptoss_bento.errors import AddressInUseError, ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
 from gptoss_bento.manifest import Manifest, Source
 from gptoss_bento.model_config import ModelConfig, unknown_config
-from gptoss_bento.plan import OUTPUT_CHUNK
 from tests.configs import LARGE, SMALL, folder_with
 from tests.fakes import H100, L4, Calls, machine
 from tests.server import REPOSITORY
+from tests.unit.command_line import invoke, words
 
-
-@pytest.fixture(autouse=True)
-def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU, no variables, no hub, a wide terminal; Typer's own exception hook does not outlive the test."""
-    monkeypatch.setattr(hardware, "probe", lambda _: machine())
-    monkeypatch.setattr(cli, "PLAN_LIMIT_S", 0.0)
-    monkeypatch.setattr(os, "environ", {"HOME": "/root"})
-    monkeypatch.setattr(cli, "console", Console(width=200))
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-
-
-def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, arguments)
-
-
-def words(result: Result) -> list[list[str]]:
-    """The lines of a table as lists of words."""
-    assert result.exit_code == 0, result.output
-    return [line.split() for line in result.output.splitlines()]
+pytestmark = pytest.mark.usefixtures("plain_machine")
 
 
 # plan
@@ -117,7 +85,7 @@ def test_plan_asks_the_cache_that_the_settings_name_before_the_hub(monkeypatch: 
         asked.append(os.environ.get("HF_HOME"))
         return unknown_config(model, "not there")
 
-    monkeypatch.setattr(cli, "finder", lambda *_: find)
+    monkeypatch.setattr(cli_planning, "finder", lambda *_: find)
     os.environ.update(MODEL_NAME="acme/tuned", BASE_PATH="/data")
 
     assert ["model", "size", "not", "known", "not", "there"] in words(invoke("plan", "--gpu", "h100"))
@@ -297,7 +265,7 @@ def test_prepare_puts_the_model_where_the_service_looks_for_it(monkeypatch: pyte
 def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = Calls(Artifacts("/models/m", Path("/vocabulary")))
     monkeypatch.setattr(artifacts, "prepare", prepare)
-    monkeypatch.setattr(cli, "architecture_check", lambda _: "check")
+    monkeypatch.setattr(cli_planning, "architecture_check", lambda _: "check")
     os.environ.update(MODEL_NAME="a/b", MODEL_REVISION="v1", GPTOSS_BENTO_CACHE="/c", TIKTOKEN_ENCODINGS_BASE="/v")
 
     lines = words(invoke("prepare"))
@@ -408,165 +376,6 @@ def test_doctor_ends_with_the_exit_code_of_the_service(monkeypatch: pytest.Monke
     assert invoke("doctor").exit_code == 71
 
 
-# bench
-
-
-def run(server: str, rate: float) -> Run:
-    return Run(server, 40.0, (Load(8, 24, rate, 20.0, 30.0, 5.0),), Memory(3000.0, 2500.0))
-
-
-def test_bench_measures_a_server_that_runs_already(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    measure = Calls(run("http://there/v1", 1234.5))
-    monkeypatch.setattr(comparison, "measure_running", measure)
-    output = tmp_path / "bench.json"
-
-    result = invoke(
-        "bench", "--url", "http://there/v1", "--streams", "2,8", "--max-tokens", "9", "--output", str(output)
-    )
-
-    assert measure.made == [("http://there/v1", None, Shape((2, 8), max_tokens=9))]
-    assert ["output", "tokens/s,", "8", "streams", "1,234.5"] in words(result)
-    assert json.loads(output.read_text())["runs"][0]["server"] == "http://there/v1"
-
-
-def test_bench_measures_the_model_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    measure = Calls(run("http://there/v1", 1234.5))
-    monkeypatch.setattr(comparison, "measure_running", measure)
-
-    words(invoke("bench", "--url", "http://there/v1", "--model", "m", "--output", str(tmp_path / "bench.json")))
-
-    assert measure.made == [("http://there/v1", "m", Shape((1, 8, 32), max_tokens=64))]
-
-
-def test_bench_of_a_running_server_plans_nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(comparison, "measure_running", Calls(run("http://there/v1", 1.0)))
-    os.environ["PROFILE"] = "no-such-profile"
-
-    result = invoke("bench", "--url", "http://there/v1", "--output", str(tmp_path / "bench.json"))
-
-    assert result.exit_code == 0
-
-
-@pytest.mark.parametrize("streams", ["a", "1,b", "", "1,,2", "1.5"])
-def test_streams_that_are_no_numbers_are_a_usage_error(streams: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = Calls()
-    monkeypatch.setattr(comparison, "measure_running", measure)
-
-    result = invoke("bench", "--url", "http://there/v1", "--streams", streams)
-
-    assert result.exit_code == 2
-    assert f"{streams!r} is not a list of numbers" in " ".join(result.output.replace("│", " ").split())
-    assert measure.made == []
-
-
-def test_bench_compares_with_bare_vllm_on_the_same_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    compare = Calls(([run("gptoss-bento", 99.0)], [run("vLLM", 100.0)]))
-    monkeypatch.setattr(comparison, "compare", compare)
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
-    output = tmp_path / "bench.json"
-
-    result = invoke("bench", "--runs", "2", "--output", str(output))
-
-    ((argv, variables, name, runs, _, _),) = compare.made
-    assert "--model=/models/m" in argv
-    assert variables["PROFILE"] == "demo"
-    assert variables["TIKTOKEN_ENCODINGS_BASE"] == "/vocabulary"
-    assert variables["VLLM_NO_USAGE_STATS"] == "1"
-    assert OUTPUT_CHUNK not in variables, "bare vLLM has its own"
-    assert (name, runs) == ("gpt-oss-demo", 2)
-    assert ["output", "tokens/s,", "8", "streams", "99.0", "100.0", "0.990"] in words(result)
-    rows = {row["figure"]: row["ratio"] for row in json.loads(output.read_text())["rows"]}
-    assert rows["output tokens/s, 8 streams"] == 0.99
-
-
-# bench jobs
-
-
-@pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the measurement of the jobs."""
-    overhead = job_bench.Overhead(50, 100.0, 109.0, 8.5)
-    latency = job_bench.Latency("/run", job_bench.QUEUED, 300, 4.0, 9.25)
-    queue = job_bench.Queue(jobs=1300, completed=270, running=30, waiting=1000, purged=1000)
-    calls = Calls(job_bench.Measured("http://there/v1", overhead, (latency,), queue))
-    monkeypatch.setattr(job_bench, "measure", calls)
-    return calls
-
-
-def test_bench_jobs_measures_a_server_that_runs_already(measure: Calls, tmp_path: Path) -> None:
-    os.environ["PROFILE"] = "no-such-profile"  # nothing is planned here
-    output = tmp_path / "jobs.json"
-    numbers = ("--pairs", "5", "--jobs", "20", "--clients", "3")
-
-    result = invoke("bench", "jobs", "--url", "http://there/v1", "--model", "m", *numbers, "--output", str(output))
-
-    lines = words(result)
-    assert [made[:4] for made in measure.made] == [("http://there/v1", "m", job_bench.Shape(5, 20, 3), None)]
-    assert ["job", "−", "chat", "request", "8.5"] in lines
-    assert ["/run", "with", "the", "queue", "full", "4.0", "9.2"] in lines
-    assert lines[-1][:3] == ["Of", "1,300", "jobs,"]
-    assert json.loads(output.read_text())["overhead"]["difference_median_ms"] == 8.5
-
-
-@pytest.mark.parametrize("variable", ["API_KEY", "VLLM_API_KEY"])
-def test_bench_jobs_presents_the_first_key(variable: str, measure: Calls, tmp_path: Path) -> None:
-    os.environ[variable] = "s3cret,second"
-
-    result = invoke("bench", "jobs", "--url", "http://there/v1", "--output", str(tmp_path / "jobs.json"))
-
-    assert measure.made[0][3] == "s3cret"
-    assert "s3cret" not in result.output
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the service that is started."""
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
-    running = servers.RunningServer("http://127.0.0.1:1/v1", 40.0, psutil.Process())
-    calls = Calls(compute=lambda *_: nullcontext(running))
-    monkeypatch.setattr(servers, "started", calls)
-    return calls
-
-
-def test_bench_jobs_starts_the_service_with_jobs_of_its_own_and_no_key(
-    measure: Calls, started: Calls, tmp_path: Path
-) -> None:
-    os.environ["API_KEY"] = "s3cret"
-
-    words(invoke("bench", "jobs", "--profile", "demo", "--output", str(tmp_path / "jobs.json")))
-
-    ((command, variables),) = started.made
-    assert command is servers.ours
-    assert (variables["PROFILE"], variables["TIKTOKEN_ENCODINGS_BASE"]) == ("demo", "/vocabulary")
-    assert (variables["API_KEY"], variables["VLLM_API_KEY"]) == ("", "")
-    assert variables["JOB_STORE_URL"].startswith("sqlite:////")
-    assert not Path(variables["JOB_STORE_URL"].removeprefix("sqlite:///")).parent.exists()
-    assert measure.made[0][:4] == ("http://127.0.0.1:1/v1", None, job_bench.Shape(), None)
-
-
-def test_bench_jobs_uses_the_store_that_the_operator_named(measure: Calls, started: Calls, tmp_path: Path) -> None:
-    os.environ["JOB_STORE_URL"] = "postgresql+asyncpg://there/jobs"
-
-    words(invoke("bench", "jobs", "--output", str(tmp_path / "jobs.json")))
-
-    assert "JOB_STORE_URL" not in started.made[0][1]  # it inherits it
-    assert len(measure.made) == 1
-
-
-@pytest.mark.parametrize("option", ["--pairs", "--jobs", "--clients"])
-def test_bench_jobs_wants_at_least_one_of_each(option: str, measure: Calls) -> None:
-    assert invoke("bench", "jobs", "--url", "http://there/v1", option, "0").exit_code == 2
-    assert measure.made == []
-
-
-def test_options_of_bench_before_jobs_are_not_ignored(measure: Calls) -> None:
-    result = invoke("bench", "--max-tokens", "9", "--url", "http://there/v1", "jobs")
-
-    assert result.exit_code == 2
-    assert "--max-tokens, --url must come after 'jobs'" in " ".join(result.output.replace("│", " ").split())
-    assert measure.made == []
-
-
 # The console script
 
 
@@ -623,141 +432,3 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ZeroDivisionError):
         cli.run()
-
-
-def test_a_benchmark_that_is_told_to_end_ends_the_servers_it_started(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def measure(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    ended: list[bool] = []
-
-    @contextmanager
-    def started(*_: object) -> Iterator[RunningServer]:
-        try:
-            yield RunningServer("http://127.0.0.1:1/v1", 1.0, psutil.Process())
-        finally:
-            ended.append(True)
-
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
-    monkeypatch.setattr(servers, "started", started)
-    monkeypatch.setattr(job_bench, "measure", measure)
-    before = signal.getsignal(signal.SIGTERM)
-
-    result = invoke("bench", "jobs", "--output", str(tmp_path / "jobs.json"))
-
-    assert (result.exit_code, ended) == (128 + signal.SIGTERM, [True])
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-# bench frontend
-
-
-@pytest.fixture
-def frontends(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the measurement of the HTTP side."""
-    heard = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01])
-    loads = (frontend.summarize("gptoss-bento", Route.COMPLETIONS, True, 64, heard, Cpu(0.2, 0.05), 2),)
-    found = frontend.Measured(frontend.Shape(), (loads,), (loads,))
-
-    def compare(*arguments: Any) -> frontend.Measured:
-        arguments[-1](found)  # after a round
-        return found
-
-    calls = Calls(compute=compare)
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
-    monkeypatch.setattr(frontend, "compare", calls)
-    return calls
-
-
-def test_bench_frontend_gives_both_servers_the_executor_without_a_model(frontends: Calls, tmp_path: Path) -> None:
-    output = tmp_path / "frontend.json"
-    numbers = ("--streams", "8,300", "--rounds", "3", "--workers", "2")
-
-    result = invoke("bench", "frontend", "--routes", "completions,chat", *numbers, "--output", str(output))
-
-    ((argv, variables, name, shape, _, _),) = frontends.made
-    assert f"--distributed-executor-backend={frontend.EXECUTOR}" in argv
-    assert os.environ["DISTRIBUTED_EXECUTOR_BACKEND"] == frontend.EXECUTOR
-    assert "--max-num-seqs=300" in argv
-    assert os.environ["MAX_NUM_SEQS"] == "300"
-    assert (variables["PROFILE"], name) == ("demo", "gpt-oss-demo")
-    assert variables["JOB_STORE_URL"].startswith("sqlite:////")
-    assert shape == frontend.Shape((8, 300), (Route.COMPLETIONS, Route.CHAT), rounds=3, workers=2)
-    assert "vLLM" in result.output
-    assert ["output", "tokens/s,", "completions,", "64", "250.0", "250.0", "1.000"] in words(result)
-    assert json.loads(output.read_text())["rows"][0]["ratio"] == 1
-
-
-def test_bench_frontend_compares_with_one_worker(frontends: Calls, tmp_path: Path) -> None:
-    result = invoke("bench", "frontend", "--against", "one-worker", "--output", str(tmp_path / "frontend.json"))
-
-    assert frontends.made[0][3].against is frontend.Baseline.ONE_WORKER
-    assert "one worker" in result.output
-
-
-def test_bench_frontend_keeps_the_batch_that_is_set(frontends: Calls, tmp_path: Path) -> None:
-    os.environ["MAX_NUM_SEQS"] = "32"
-
-    words(invoke("bench", "frontend", "--output", str(tmp_path / "frontend.json")))
-
-    assert "--max-num-seqs=32" in frontends.made[0][0]
-
-
-@pytest.mark.usefixtures("frontends")
-def test_bench_frontend_sets_the_pace_beside_what_is_set(tmp_path: Path) -> None:
-    os.environ["ADDITIONAL_CONFIG"] = '{"other": 1}'
-
-    words(invoke("bench", "frontend", "--step-ms", "20", "--output", str(tmp_path / "frontend.json")))
-
-    assert json.loads(os.environ["ADDITIONAL_CONFIG"]) == {"other": 1, "gptoss_bento_step_ms": 20}
-
-
-def test_bench_frontend_knows_two_routes(frontends: Calls) -> None:
-    result = invoke("bench", "frontend", "--routes", "completions,responses")
-
-    assert result.exit_code == 2
-    assert "is not completions, chat, or both" in " ".join(result.output.replace("│", " ").split())
-    assert frontends.made == []
-
-
-# bench guards
-
-
-@pytest.fixture
-def guarded(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the measurement of keys and admission."""
-    found = guards.Measured(guards.Shape(), guards.Side((2.5,)), guards.Side((2.25,)))
-
-    def measure(*arguments: Any) -> guards.Measured:
-        arguments[-1](found)  # after a round
-        return found
-
-    calls = Calls(compute=measure)
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
-    monkeypatch.setattr(guards, "measure", calls)
-    return calls
-
-
-def test_bench_guards_serves_no_model_and_prints_what_the_guards_add(guarded: Calls, tmp_path: Path) -> None:
-    output = tmp_path / "guards.json"
-
-    result = invoke("bench", "guards", "--pairs", "7", "--streams", "8", "--rounds", "3", "--output", str(output))
-
-    ((variables, name, shape, _, _),) = guarded.made
-    assert os.environ["DISTRIBUTED_EXECUTOR_BACKEND"] == frontend.EXECUTOR
-    assert (variables["PROFILE"], variables["API_WORKERS"], name) == ("demo", "1", "gpt-oss-demo")
-    assert variables["JOB_STORE_URL"].startswith("sqlite:////")
-    assert shape == guards.Shape(pairs=7, streams=8, rounds=3)
-    assert [
-        *["first", "token,", "ms,", "1", "stream", "2.50", "2.25", "0.250", "ms", "0.250", "ms", "0.250", "ms"]
-    ] in words(result)
-    assert json.loads(output.read_text())["rows"][0]["change"]["value"] == 0.25
-
-
-@pytest.mark.usefixtures("guarded")
-def test_bench_guards_with_the_model_leaves_the_executor_alone(tmp_path: Path) -> None:
-    words(invoke("bench", "guards", "--with-model", "--output", str(tmp_path / "guards.json")))
-
-    assert "DISTRIBUTED_EXECUTOR_BACKEND" not in os.environ

@@ -89,6 +89,8 @@ PURE = [
     "redaction.py",
     "http/paths.py",
     "bench/report.py",
+    "bench/figures.py",
+    "bench/chart.py",
     "bench/random_answers.py",
 ]
 PURE_JOBS = ["batching", "harmony", "job", "json_text", "output", "payload", "sampling", "token_text"]

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from gptoss_bento.bench import servers
-from gptoss_bento.bench.compare import BARE, OURS
+from gptoss_bento.bench.baselines import BARE, OURS
 from gptoss_bento.bench.load import p99
 from gptoss_bento.bench.report import Row, compared
 from gptoss_bento.bench.servers import Cpu, RunningServer

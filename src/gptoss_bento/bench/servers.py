@@ -23,6 +23,7 @@ from gptoss_bento.errors import BenchmarkError, EngineStartError
 _SERVICE_DIR = Path(__file__).parents[3]
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 30.0
+_SHOWN_LINES, _SHOWN_WIDTH = 12, 200  # of the output of a server that did not start
 _ENGINE_TITLE = "EngineCore"  # part of the title that vLLM gives the engine's process
 
 
@@ -56,6 +57,7 @@ class RunningServer:
     base_url: str
     ready_s: float
     process: psutil.Process
+    command: tuple[str, ...] = ()
 
     def memory(self) -> Memory:
         """What the whole process tree holds now."""
@@ -88,8 +90,13 @@ def bare_vllm(port: int, argv: Sequence[str], workers: int = 1) -> list[str]:
     address = ["--host", "127.0.0.1", "--port", str(port)]
     if workers == 1:
         return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *argv, *address]
-    model, *rest = argv
-    words = ["serve", model.removeprefix("--model="), *rest, f"--api-server-count={workers}", *address]
+    model, *rest = (word for word in argv if not word.startswith("--api-server-count="))
+    return vllm_serve(port, model.removeprefix("--model="), [*rest, f"--api-server-count={workers}"])
+
+
+def vllm_serve(port: int, model: str, options: Sequence[str]) -> list[str]:
+    """The command `vllm serve`, with these options and none that we would plan."""
+    words = ["serve", model, *options, "--host", "127.0.0.1", "--port", str(port)]
     return [sys.executable, "-m", "gptoss_bento.bench.vllm_command", *words]
 
 
@@ -102,7 +109,10 @@ def free_port() -> int:
 
 @contextmanager
 def started(
-    command: Callable[[int], Sequence[str]], variables: Mapping[str, str], key: str | None = None
+    command: Callable[[int], Sequence[str]],
+    variables: Mapping[str, str],
+    key: str | None = None,
+    log: Path | None = None,
 ) -> Iterator[RunningServer]:
     """Runs a server until the end of the block, on a free port; its output stays in a file if something fails.
 
@@ -110,15 +120,17 @@ def started(
         command: gives the command for a port.
         variables: what it gets beside this process's own variables.
         key: what it wants to see before it answers.
+        log: where its output goes, and stays in any case.
 
     Raises:
         EngineStartError: it ended, or did not answer in time.
     """
     port = free_port()
-    log = Path(tempfile.gettempdir()) / f"gptoss-bento-bench-{port}.log"
-    with running(command(port), port, environment.extended(variables), _SERVICE_DIR, log, key=key) as server:
+    output = log or Path(tempfile.gettempdir()) / f"gptoss-bento-bench-{port}.log"
+    with running(command(port), port, environment.extended(variables), _SERVICE_DIR, output, key=key) as server:
         yield server
-    log.unlink()
+    if not log:
+        output.unlink()
 
 
 @contextmanager
@@ -152,7 +164,8 @@ def running(
     try:
         base_url = f"http://127.0.0.1:{port}/v1"
         _wait_until_answering(base_url, process, log, started + timeout_s, key)
-        yield RunningServer(base_url, time.perf_counter() - started, psutil.Process(process.pid))
+        ready_s = time.perf_counter() - started
+        yield RunningServer(base_url, ready_s, psutil.Process(process.pid), tuple(command))
     finally:
         _stop(process)
 
@@ -164,12 +177,24 @@ def _wait_until_answering(
     with httpx.Client(base_url=base_url, timeout=5, headers=headers) as client:
         while time.perf_counter() < deadline:
             if process.poll() is not None:
-                raise EngineStartError(f"The server ended with exit code {process.returncode}; its output is in {log}.")
+                raise EngineStartError(
+                    f"The server ended with exit code {process.returncode}; its output is in {log}.{_last_lines(log)}"
+                )
             with suppress(httpx.TransportError):
-                if client.get("/models").is_success:
+                if client.get("/models").is_success and _all_workers_ready(client, base_url):
                     return
             time.sleep(_POLL_S)
-    raise EngineStartError(f"The server did not answer in time; its output is in {log}.")
+    raise EngineStartError(f"The server did not answer in time; its output is in {log}.{_last_lines(log)}")
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+    return "".join(f"\n    {line[:_SHOWN_WIDTH]}" for line in lines)
+
+
+def _all_workers_ready(client: httpx.Client, base_url: str) -> bool:
+    """With several API workers, this service says so at /readyz, when all of them are; vLLM has no such path."""
+    return client.get(base_url.removesuffix("/v1") + "/readyz").status_code != 503
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -72,6 +72,19 @@ def test_several_api_servers_of_vllm_are_started_as_its_command_does() -> None:
     assert words[6:] == ["--api-server-count=3", "--host", "127.0.0.1", "--port", "3000"]
 
 
+def test_vllm_serve_gets_its_options_and_the_port() -> None:
+    words = servers.vllm_serve(3000, "m", ["--load-format=dummy"])
+
+    assert words[1:6] == ["-m", "gptoss_bento.bench.vllm_command", "serve", "m", "--load-format=dummy"]
+    assert words[6:] == ["--host", "127.0.0.1", "--port", "3000"]
+
+
+def test_several_api_servers_are_named_once() -> None:
+    words = servers.bare_vllm(3000, ["--model=m", "--api-server-count=4", "--enforce-eager"], workers=4)
+
+    assert [word for word in words if "api-server-count" in word] == ["--api-server-count=4"]
+
+
 def test_cpu_time_is_told_apart_by_the_engines_title() -> None:
     busy = "while True: pass"
     engine = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}, 'EngineCore'])"
@@ -140,6 +153,36 @@ def test_a_server_that_wants_a_key_is_shown_one() -> None:
 
     with servers.started(lambda port: command(port, script=script), {}, "k3y") as server:
         assert server.process.is_running()
+
+
+def test_a_server_is_there_when_all_its_workers_are(port: int, log: Path, tmp_path: Path) -> None:
+    answer = 'int(sys.argv[2]) if self.path == "/v1/models" else 404'
+    late = f'503 if self.path == "/readyz" and not time.sleep(0.1) and next(asked) < 3 else {answer}'
+    script = SERVER.replace(answer, late).replace("sys\n", "itertools, sys, time\nasked = itertools.count()\n", 1)
+
+    with servers.running(command(port, script=script), port, dict(os.environ), tmp_path, log, timeout_s=20) as server:
+        assert server.ready_s > 0.3
+        assert server.command[0] == sys.executable
+
+
+def test_the_output_of_a_server_stays_where_it_is_wanted(log: Path) -> None:
+    with servers.started(command, {}, log=log) as server:
+        assert server.process.is_running()
+
+    assert log.read_text().startswith("hello from the server\n")
+
+
+def test_the_last_lines_of_a_server_that_ends_are_told(port: int, log: Path, tmp_path: Path) -> None:
+    failing = [sys.executable, "-c", "print(*range(30), 'the cause', sep='\\n'); raise SystemExit(3)"]
+
+    with (
+        pytest.raises(EngineStartError) as caught,
+        servers.running(failing, port, dict(os.environ), tmp_path, log, timeout_s=20),
+    ):
+        pytest.fail("it never answered")
+
+    assert str(caught.value).endswith("    29\n    the cause")
+    assert "    3\n" not in str(caught.value)
 
 
 def test_the_output_of_a_started_server_stays_if_it_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

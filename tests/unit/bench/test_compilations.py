@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from gptoss_bento.bench import compilations
+
+METRICS = """# HELP gptoss_bento_jit_compilations_total Kernels.
+# TYPE gptoss_bento_jit_compilations_total counter
+gptoss_bento_jit_compilations_total{backend="triton",worker="0"} 3.0
+gptoss_bento_jit_compilations_total{backend="triton",worker="1"} 4.0
+gptoss_bento_jit_compilations_created{backend="triton"} 1.7e+09
+# TYPE vllm:prompt_tokens counter
+vllm:prompt_tokens_total{engine="0"} 100.0
+"""
+
+
+def test_count_is_the_sum_over_labels() -> None:
+    assert compilations.counted(METRICS) == 7
+
+
+def test_counter_of_vllm_is_known_too() -> None:
+    assert compilations.counted('# TYPE vllm:jit_events counter\nvllm:jit_events_total{engine="0"} 2.0\n') == 2
+
+
+@pytest.mark.parametrize("text", ["", "vllm:prompt_tokens_total 1.0\n", "<html>{no metrics"])
+def test_count_of_other_texts_is_unknown(text: str) -> None:
+    assert compilations.counted(text) is None
+
+
+def test_metrics_are_asked_for_beside_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def get(url: str, **_: object) -> httpx.Response:
+        asked.append(url)
+        return httpx.Response(200, text=METRICS)
+
+    monkeypatch.setattr(httpx, "get", get)
+
+    assert compilations.count("http://there:3000/v1") == 7
+    assert asked == ["http://there:3000/metrics"]
+
+
+def test_count_of_a_server_that_refuses_or_is_gone_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpx, "get", lambda *_, **__: httpx.Response(401, text=METRICS))
+    assert compilations.count("http://there/v1") is None
+
+    def fail(*_: object, **__: object) -> httpx.Response:
+        raise httpx.ConnectError("gone")
+
+    monkeypatch.setattr(httpx, "get", fail)
+    assert compilations.count("http://there/v1") is None
+
+
+def test_difference_is_unknown_if_one_count_is() -> None:
+    assert compilations.between(3, 5) == 2
+    assert compilations.between(None, 5) is compilations.between(3, None) is None

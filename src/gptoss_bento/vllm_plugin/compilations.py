@@ -34,7 +34,7 @@ def record() -> None:
 
 
 def _guard_hooks() -> None:
-    """Triton describes each kernel for its hooks as JSON, and some constants of kernels are none. vLLM does the same."""
+    """Triton describes each kernel to its hooks as JSON, which not all constants are. vLLM has the same guard."""
     from triton.runtime import jit
 
     describe = jit.serialize_specialization_data

@@ -24,6 +24,7 @@ _MODULES = [
     "vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe",
     "vllm.v1.attention.backends.flash_attn",
     "vllm.v1.structured_output",
+    "cutlass.cute",  # by vLLM's monitor of compilations
 ]
 """What the engine imports, most of it by the first. A name that is missing in another vLLM is passed over."""
 

@@ -34,7 +34,8 @@ def register() -> None:
     from vllm.platforms import current_platform
 
     if current_platform.is_cuda():  # all of it was written for and seen on NVIDIA's cards
-        from gptoss_bento.vllm_plugin import compilations, routing_kernels
+        from gptoss_bento.vllm_plugin import compilations, router_kernels, routing_kernels
 
         compilations.record()
         routing_kernels.install(logger)
+        router_kernels.install(logger)

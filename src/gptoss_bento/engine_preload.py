@@ -41,7 +41,12 @@ def forked() -> Iterator[None]:
     import vllm.v1.engine.utils as starting
 
     spawning = starting.get_mp_context
-    starting.get_mp_context = _Context
+
+    def forking() -> _Context:
+        spawning()  # it also settles which GPUs a child of an AMD machine sees
+        return _Context()
+
+    starting.get_mp_context = forking
     try:
         yield
     finally:

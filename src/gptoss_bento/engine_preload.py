@@ -8,9 +8,10 @@ process that was spawned. `vllm.entrypoints` has the same for a start method tha
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from gptoss_bento import environment
@@ -29,10 +30,20 @@ _MODULES = [
 """What the engine imports, most of it by the first. A name that is missing in another vLLM is passed over."""
 
 
+# BentoML's supervisor sends them to each child of a worker, a terminal to all. Through the server vLLM learns whether
+# its engine lives: if it ended, an engine that drains would count as dead.
+_NOT_FOR_THE_SERVER = (signal.SIGTERM, signal.SIGINT)
+
+
 def begin() -> None:
     """Starts the fork server. Call it when the environment is what the engine shall see: it imports vLLM with it."""
     multiprocessing.set_forkserver_preload(_MODULES)
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # which the server would start otherwise, and unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_SERVER)  # this thread's, which a child inherits
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -61,6 +72,7 @@ class _Process(ForkServerProcess):
         super().start()
 
     def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_THE_SERVER)
         environment.restore(self._variables)
         super().run()
 

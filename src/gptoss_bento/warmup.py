@@ -101,7 +101,8 @@ async def warm_up(client: AsyncLLM) -> None:
 
 
 async def _send(client: AsyncLLM, request: Request) -> None:
-    answers = (_answer(client, request, f"warm-up-{request.what}-{number}") for number in range(request.copies))
+    name = f"warm-up-{request.what}-of-{request.copies}"  # of this one alone: the prompts are made from it
+    answers = (_answer(client, request, f"{name}-{number}") for number in range(request.copies))
     for error in await asyncio.gather(*answers, return_exceptions=True):
         if isinstance(error, Exception):
             if client.errored:

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptoss_bento import warmup
+from gptoss_bento.warmup import prefills, requests, warm_up
+
+# What is asked
+
+_GRAPHS = st.integers(0, 4096)  # no graphs at all is 0
+_BATCHES = st.integers(1, 65536)
+
+
+@given(graph=_GRAPHS, batch=_BATCHES)
+def test_every_range_of_sizes_beyond_the_largest_graph_is_met(graph: int, batch: int) -> None:
+    """Of 2^n to 2^(n+1) tokens, where the kernels choose one tile size; from 16 tokens on, features ask for fewer."""
+    met = {tokens.bit_length() for tokens in prefills(graph, batch)}
+    beyond = {(1 << power).bit_length() for power in range(4, 17) if graph < 1 << power <= batch}
+
+    assert beyond <= met
+
+
+@given(graph=_GRAPHS, batch=_BATCHES)
+def test_no_prefill_is_within_a_graph_or_beyond_a_batch(graph: int, batch: int) -> None:
+    found = prefills(graph, batch)
+
+    assert all(graph < tokens <= batch for tokens in found)
+    assert found == sorted(set(found))
+
+
+@given(graph=_GRAPHS, batch=_BATCHES)
+def test_largest_batch_is_met_where_there_is_no_graph_for_it(graph: int, batch: int) -> None:
+    assert (batch in prefills(graph, batch)) is (batch > graph)
+
+
+@pytest.mark.parametrize(
+    ("graph", "batch", "expected"),
+    [
+        (2048, 8192, [2561, 3072, 4096, 5121, 6144, 8192]),
+        (8192, 8192, []),
+        (0, 40, [16, 21, 24, 32, 40]),
+        (0, 8, [8]),
+    ],
+)
+def test_prefills_of_some_plans(graph: int, batch: int, expected: list[int]) -> None:
+    assert prefills(graph, batch) == expected
+
+
+@pytest.mark.parametrize("graph", [16, 64, 128, 256, 1024, 2048])
+def test_size_that_is_no_multiple_is_among_those_of_each_range(graph: int) -> None:
+    """Of sizes that are divisible by 16 alone, Triton would compile for these."""
+    for power in range(graph.bit_length() - 1, 13):
+        found = [tokens for tokens in prefills(graph, 8192) if 1 << power <= tokens < 2 << power]
+        assert any(tokens % 2 for tokens in found), power
+
+
+@given(graph=_GRAPHS, batch=_BATCHES, longest=st.integers(1024, 131072))
+def test_no_request_is_longer_than_the_model(graph: int, batch: int, longest: int) -> None:
+    assert all(request.prompt_tokens + warmup._ANSWER <= longest for request in requests(graph, batch, longest))
+
+
+def test_prompts_that_a_model_can_take_are_asked() -> None:
+    found = [request.prompt_tokens for request in requests(0, 2048, 1024) if request.what.startswith("prefill")]
+
+    assert found == [tokens for tokens in prefills(0, 2048) if tokens < 1021]
+
+
+def batches(what: str) -> set[int]:
+    return {request.copies for request in requests(2048, 8192, 131072) if request.what == what}
+
+
+@pytest.mark.parametrize("what", warmup._FEATURES)
+def test_every_feature_is_used_alone_and_in_a_batch(what: str) -> None:
+    assert batches(what) == {1, warmup._BATCH}
+
+
+@pytest.mark.parametrize("what", warmup._SPLIT)
+def test_top_p_is_used_with_every_number_of_rows_that_splits_it_otherwise(what: str) -> None:
+    assert batches(what) == {1, 2, 4, 8, 16, 32, 64, 80}
+
+
+# Sending
+
+
+@dataclass
+class Asked:
+    """One call of the engine."""
+
+    request_id: str
+    prompt: list[int]
+    sampling: dict[str, Any]
+    measured: bool
+
+
+@dataclass
+class FakeClient:
+    """As much of vLLM's AsyncLLM as a warm-up uses."""
+
+    sizes: list[int] | None = field(default_factory=lambda: [1, 2, 4096])
+    refuses: Callable[[dict[str, Any]], bool] = lambda _: False
+    error: Exception = field(default_factory=lambda: ValueError("not beside speculation\nwith details"))
+    errored: bool = False
+    manager: object = field(default_factory=object)
+    asked: list[Asked] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    resets: int = 0
+
+    @property
+    def vllm_config(self) -> Any:
+        return SimpleNamespace(
+            compilation_config=SimpleNamespace(cudagraph_capture_sizes=self.sizes),
+            scheduler_config=SimpleNamespace(max_num_batched_tokens=8192),
+            model_config=SimpleNamespace(max_model_len=131072),
+        )
+
+    def _run_output_handler(self) -> None:
+        self._logger_ref = [self.manager]
+
+    async def generate(self, prompt: Any, parameters: Any, request_id: str) -> AsyncIterator[None]:
+        sampling = vars(parameters)
+        self.asked.append(Asked(request_id, prompt["prompt_token_ids"], sampling, bool(self._logger_ref[0])))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        await asyncio.sleep(0)
+        self.running -= 1
+        if self.refuses(sampling):
+            raise self.error
+        yield None
+
+    async def reset_prefix_cache(self) -> None:
+        assert self.running == 0
+        self.resets += 1
+
+
+@pytest.fixture(autouse=True)
+def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of vLLM's classes of parameters."""
+    module: Any = ModuleType("vllm")
+    module.SamplingParams = SimpleNamespace
+    sampling: Any = ModuleType("vllm.sampling_params")
+    sampling.StructuredOutputsParams = SimpleNamespace
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", sampling)
+
+
+async def warmed_up(client: FakeClient) -> FakeClient:
+    await warm_up(client)
+    return client
+
+
+def grammar(sampling: dict[str, Any]) -> bool:
+    return "structured_outputs" in sampling
+
+
+async def test_every_request_reaches_the_engine_as_often_as_it_says() -> None:
+    client = await warmed_up(FakeClient())
+
+    expected = requests(4096, 8192, 131072)
+    assert Counter(len(asked.prompt) for asked in client.asked) == Counter(
+        request.prompt_tokens for request in expected for _ in range(request.copies)
+    )
+    assert len({asked.request_id for asked in client.asked}) == len(client.asked)
+    assert client.most_running == max(request.copies for request in expected)
+
+
+async def test_every_answer_decodes_and_none_ends_early() -> None:
+    client = await warmed_up(FakeClient())
+
+    assert {(asked.sampling["max_tokens"], asked.sampling["ignore_eos"]) for asked in client.asked} == {(3, True)}
+
+
+async def test_no_two_prompts_begin_alike() -> None:
+    """Or the second would come from the prefix cache."""
+    client = await warmed_up(FakeClient())
+
+    beginnings = Counter(tuple(asked.prompt[:16]) for asked in client.asked)
+    assert beginnings.most_common(1)[0][1] == 1
+    assert client.resets == 1, "and nothing is left in it"
+
+
+async def test_grammars_are_given_as_vllm_takes_them() -> None:
+    client = await warmed_up(FakeClient())
+
+    given = [asked.sampling["structured_outputs"] for asked in client.asked if grammar(asked.sampling)]
+    assert {tuple(vars(each)) for each in given} == {("json",), ("regex",)}
+
+
+@pytest.mark.parametrize("sizes", [None, []])
+async def test_engine_without_graphs_is_asked_for_all_sizes(sizes: list[int] | None) -> None:
+    client = await warmed_up(FakeClient(sizes))
+
+    assert {16, 21, 24, 8192} <= {len(asked.prompt) for asked in client.asked}
+
+
+async def test_nothing_is_measured_meanwhile_and_all_afterwards() -> None:
+    client = await warmed_up(FakeClient())
+
+    assert {asked.measured for asked in client.asked} == {False}
+    assert client._logger_ref == [client.manager]
+
+
+async def test_what_the_engine_refuses_is_left_out_with_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    client = await warmed_up(FakeClient(refuses=grammar))
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "gptoss_bento.warmup"]
+    assert lines == [
+        f"warm-up: {what} is left out: not beside speculation"
+        for what in ("JSON schema", "regular expression")
+        for _ in (1, warmup._BATCH)
+    ]
+    assert client.asked[-1].sampling["top_k"] == 20, "the rest is asked"
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+
+
+async def test_engine_that_died_ends_the_start() -> None:
+    client = FakeClient(refuses=grammar, errored=True)
+
+    with pytest.raises(ValueError, match="not beside speculation"):
+        await warm_up(client)
+
+    assert len([asked for asked in client.asked if grammar(asked.sampling)]) == 1
+    assert client._logger_ref == [client.manager], "what comes after an error is measured again"

@@ -1,4 +1,6 @@
-"""The only importer of vLLM: starts its engine from a plan and builds its own OpenAI application on it.
+"""Starts vLLM's engine from a plan and builds vLLM's own OpenAI application on it.
+
+Beside this only engine_preload.py, warmup.py and what runs in vLLM's own processes import vLLM (test_rules.py).
 
 Written against vLLM 0.32.0, whose symbols tests/contract/test_vllm.py touches one by one. vLLM is imported inside the
 functions: `bentoml build` imports this module too, and importing vLLM takes seconds.

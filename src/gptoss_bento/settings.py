@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from gptoss_bento.goal import Goal, parse_goal
 from gptoss_bento.hardware import ALL_DEVICES, VisibleDevices
@@ -26,6 +26,7 @@ Switch = Annotated[bool, BeforeValidator(lambda value: parse_bool(value) if isin
 Names = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: comma_list(value) if isinstance(value, str) else value)
 ]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Address = IPv4Address | IPv6Address
 Secret = Annotated[SecretStr | None, Field(json_schema_extra={"writeOnly": True})]
 
@@ -73,7 +74,7 @@ class ServerSettings(BaseModel):
         description="Send requests of our own before the service says ready, so that no client waits for kernels to be "
         "compiled. Default: on a GPU.",
     )
-    kernel_cache_dir: Path | None = Field(
+    kernel_cache_dir: Folder | None = Field(
         None,
         description="Folder of compiled kernels and graphs, worth a volume. Default: kernels in GPTOSS_BENTO_CACHE.",
     )

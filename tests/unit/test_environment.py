@@ -769,3 +769,66 @@ def test_settings_show_no_key() -> None:
 
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in settings.server.model_dump_json()
+
+
+# A process that begins with the variables of another one
+
+
+def test_variables_become_those_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"SAME": "1", "OTHER": "here", "GONE": "1"})
+    kept = environment.snapshot()
+    assert kept == os.environ
+    assert kept is not os.environ
+
+    environment.restore({"SAME": "1", "OTHER": "there", "NEW": ""})
+    assert os.environ == {"SAME": "1", "OTHER": "there", "NEW": ""}
+
+    environment.restore(kept)
+    assert os.environ == kept
+
+
+def test_variables_that_stay_are_not_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting one moves it away from where the process began, and with all of them moved `ps` shows no title."""
+    written: list[str] = []
+
+    class Written(dict[str, str]):
+        def update(self, variables: dict[str, str]) -> None:  # type: ignore[override]
+            written.extend(variables)
+            super().update(variables)
+
+    monkeypatch.setattr(os, "environ", Written({"SAME": "1", "OTHER": "here"}))
+    environment.restore({"SAME": "1", "OTHER": "there", "NEW": "1"})
+
+    assert written == ["OTHER", "NEW"]
+
+
+def test_record_of_compilations_goes_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    assert environment.compilations_file() is None
+
+    note = environment.set_exit_note_path()
+    record = environment.compilations_file()
+    assert record == note.with_suffix(".compilations"), "beside the note, with which the supervisor removes it"
+
+
+@pytest.mark.parametrize(
+    ("environ", "warmup", "folder"),
+    [
+        ({}, None, None),
+        ({"WARMUP": "off"}, False, None),
+        ({"WARMUP": "1", "KERNEL_CACHE_DIR": "/k"}, True, Path("/k")),
+        ({"WARMUP": "none", "KERNEL_CACHE_DIR": "null"}, None, None),
+        ({"KERNEL_CACHE_DIR": "~/kernels"}, None, Path.home() / "kernels"),
+    ],
+)
+def test_what_is_compiled_and_when_can_be_said(
+    environ: dict[str, str], warmup: bool | None, folder: Path | None
+) -> None:
+    server = load_settings(environ).server
+
+    assert (server.warmup, server.kernel_cache_dir) == (warmup, folder)
+
+
+def test_warm_up_is_said_in_words_for_yes_and_no() -> None:
+    with pytest.raises(ConfigurationError, match="WARMUP"):
+        load_settings({"WARMUP": "maybe"})

@@ -137,6 +137,21 @@ def test_without_graphs_there_is_more_cache() -> None:
     assert split(max_cudagraph_capture_size=16).graphs_gib < split().graphs_gib < 1
 
 
+def test_graphs_of_listed_sizes_count_one_by_one() -> None:
+    named = split(cudagraph_capture_sizes=[1, 2, 4, 8, 16])
+
+    assert named.graphs_gib == split(max_cudagraph_capture_size=16).graphs_gib
+    assert split(cudagraph_capture_sizes=[1, 2]).graphs_gib == pytest.approx(named.graphs_gib * 2 / 5)
+    assert named.kv_cache_gib > split().kv_cache_gib
+
+
+def test_vllm_captures_each_size_once_and_none_that_no_batch_has() -> None:
+    listed = split(cudagraph_capture_sizes=[1, 2, 2, 512, 1024], max_num_batched_tokens=512)
+
+    assert listed.graphs_gib == split(cudagraph_capture_sizes=[1, 2, 512], max_num_batched_tokens=512).graphs_gib
+    assert split(cudagraph_capture_sizes=[1, 2], enforce_eager=True).graphs_gib == 0
+
+
 def test_fewer_tokens_and_sequences_need_less_for_activations() -> None:
     small = split(max_num_batched_tokens=1024, max_num_seqs=16)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,21 @@ from gptoss_bento.cards import known_cards
 from gptoss_bento.environment import load_settings
 from gptoss_bento.errors import ConfigurationError, HardwareError
 from gptoss_bento.goal import Goal
-from gptoss_bento.hardware import Hardware, hardware_named
-from gptoss_bento.plan import GPT_OSS_ARGUMENTS, PROCESS_ENVIRONMENT, EnginePlan, Planned, make_plan
+from gptoss_bento.hardware import Gpu, Hardware, hardware_named
+from gptoss_bento.plan import (
+    GPT_OSS_ARGUMENTS,
+    KERNEL_CACHES,
+    PROCESS_ENVIRONMENT,
+    EnginePlan,
+    Planned,
+    make_plan,
+)
 from gptoss_bento.profile import Profile, fits, load_profile
 from tests.fakes import A100, H100, H200, L4, T4, machine, nvidia
 
 A4000 = nvidia("NVIDIA RTX A4000", 16376, "sm_86")
 TIER = "tier of all machines"
+START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 PROFILE = Profile.model_validate(
     {
         "name": "p",
@@ -164,7 +173,12 @@ def test_a_tiers_variable_wins_over_the_profiles() -> None:
 def test_the_default_variables_are_planned() -> None:
     plan = planned({"API_WORKERS": "1"}, load_profile("gpt-oss-20b"))
 
-    assert plan.environment == {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()}
+    kernel_caches = [*KERNEL_CACHES, "VLLM_ENABLE_STARTUP_PLAN"]
+    assert {name: planned for name, planned in plan.environment.items() if name not in kernel_caches} == {
+        **{name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()},
+        "VLLM_USE_FLASHINFER_SAMPLER": Planned("0", "profile"),
+    }
+    assert plan.environment.keys() >= set(kernel_caches)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +206,91 @@ def test_the_vocabulary_is_named_for_the_engines_processes() -> None:
     assert variables["TIKTOKEN_ENCODINGS_BASE"] == "/v"
     assert variables["FROM_BOTH"] == "tier"
     assert all(isinstance(value, str) for value in variables.values())
+
+
+# What is compiled
+
+
+def caches(plan: EnginePlan) -> dict[str, Planned]:
+    return {name: plan.environment[name] for name in KERNEL_CACHES if name in plan.environment}
+
+
+def test_what_is_compiled_is_kept_below_our_cache() -> None:
+    plan = planned({"GPTOSS_BENTO_CACHE": "/c"})
+
+    assert caches(plan) == {
+        "VLLM_CACHE_ROOT": Planned("/c/kernels/vllm", "default"),
+        "TRITON_CACHE_DIR": Planned("/c/kernels/triton", "default"),
+        "FLASHINFER_WORKSPACE_BASE": Planned("/c/kernels/flashinfer", "default"),
+        "CUDA_CACHE_PATH": Planned("/c/kernels/cuda", "default"),
+    }
+    assert plan.environment["VLLM_ENABLE_STARTUP_PLAN"] == Planned("1", "default")
+
+
+def test_folder_of_kernels_that_was_said_is_used() -> None:
+    plan = planned({"GPTOSS_BENTO_CACHE": "/c", "KERNEL_CACHE_DIR": "/k"})
+
+    assert caches(plan) == {
+        variable: Planned(f"/k/{name}", "KERNEL_CACHE_DIR") for variable, name in KERNEL_CACHES.items()
+    }
+    assert plan.environment["VLLM_ENABLE_STARTUP_PLAN"].origin == "default"
+
+
+@pytest.mark.parametrize("variable", [*KERNEL_CACHES, "VLLM_ENABLE_STARTUP_PLAN"])
+def test_folder_of_one_library_that_was_said_is_used_for_it_alone(variable: str) -> None:
+    plan = planned({variable: "/mine", "KERNEL_CACHE_DIR": "/k"})
+
+    assert plan.environment[variable] == Planned("/mine", "environment")
+    assert {each.origin for name, each in caches(plan).items() if name != variable} == {"KERNEL_CACHE_DIR"}
+    assert plan.variables(Path("/v"))[variable] == "/mine"
+
+
+@pytest.mark.parametrize("environ", [{}, {"KERNEL_CACHE_DIR": "/k"}])
+def test_without_a_gpu_nothing_is_kept(environ: dict[str, str]) -> None:
+    plan = planned(environ, load_profile("demo"), machine())
+
+    assert caches(plan) == {}
+    assert "VLLM_ENABLE_STARTUP_PLAN" not in plan.environment
+
+
+@pytest.mark.parametrize(
+    ("environ", "hardware", "expected"),
+    [
+        ({}, machine(H100), Planned(True, "default with a GPU")),
+        ({}, machine(), Planned(False, "default without a GPU")),
+        ({"WARMUP": "0"}, machine(H100), Planned(False, "WARMUP")),
+        ({"WARMUP": "true"}, machine(), Planned(True, "WARMUP")),
+        ({"WARMUP": ""}, machine(H100), Planned(True, "default with a GPU")),
+    ],
+)
+def test_warm_up_is_for_gpus_unless_something_else_was_said(
+    environ: dict[str, str], hardware: Hardware, expected: Planned
+) -> None:
+    assert planned(environ, load_profile("demo"), hardware).warmup == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "gpus", "expected"),
+    [
+        ({}, [H100], Planned(True, "default with a GPU")),
+        ({}, [H100, H100], Planned(True, "default with a GPU")),
+        ({}, [], Planned(False, "default without a GPU")),
+        ({START_METHOD: "spawn"}, [H100], Planned(False, START_METHOD)),
+        ({START_METHOD: "fork"}, [H100], Planned(False, START_METHOD)),
+        ({START_METHOD: "spawn"}, [], Planned(False, "default without a GPU")),
+    ],
+)
+def test_engine_imports_early_on_gpus_unless_another_way_to_start_it_was_said(
+    environ: dict[str, str], gpus: list[Gpu], expected: Planned
+) -> None:
+    assert planned(environ, load_profile("demo"), machine(*gpus)).preload == expected
+
+
+def test_rows_show_what_a_start_does_besides() -> None:
+    rows = list(planned({"WARMUP": "0"}, load_profile("demo"), machine(H100)).rows())
+
+    assert ("warm-up requests", "no", "WARMUP") in rows
+    assert ("engine imports early", "yes", "default with a GPU") in rows
 
 
 # Hardware
@@ -496,6 +595,16 @@ def test_the_plan_names_the_model_that_speculates(environ: dict[str, str], draft
 # Architectures
 
 
+UP_TO_1024 = [
+    *(1, 2, 4),
+    *range(8, 128, 8),
+    *range(128, 256, 16),
+    *range(256, 512, 32),
+    *range(512, 1025, 64),
+]
+UP_TO_2048 = [*UP_TO_1024, *range(1152, 2049, 128)]
+
+
 @pytest.mark.parametrize(
     ("profile", "card", "expected"),
     [
@@ -506,8 +615,8 @@ def test_the_plan_names_the_model_that_speculates(environ: dict[str, str], draft
         ("gpt-oss-20b", "rtx5080", {"moe_backend": "marlin", "max_model_len": 16384}),
         ("gpt-oss-20b", "rtx-pro-6000", {"moe_backend": "marlin", "max_model_len": 131072}),
         ("gpt-oss-120b", "rtx-pro-6000", {"moe_backend": "marlin", "max_model_len": 131072}),
-        ("gpt-oss-20b", "h100", {"max_num_batched_tokens": 8192}),
-        ("gpt-oss-120b", "h200", {"max_num_batched_tokens": 8192, "max_cudagraph_capture_size": 2048}),
+        ("gpt-oss-20b", "h100", {"max_num_batched_tokens": 8192, "enable_flashinfer_autotune": False}),
+        ("gpt-oss-120b", "h200", {"max_num_batched_tokens": 8192, "enable_flashinfer_autotune": False}),
         ("gpt-oss-120b", "b200", {"kv_cache_dtype": "fp8", "moe_backend": "flashinfer_trtllm"}),
         ("gpt-oss-120b", "b300x8", {"kv_cache_dtype": "fp8", "tensor_parallel_size": 8}),
         ("gpt-oss-120b", "gb200", {"quantization_config": {"moe": {"activation": "mxfp8"}}}),
@@ -614,10 +723,12 @@ def test_the_goal_of_the_operator_is_planned_with_its_origin() -> None:
     ("profile", "card", "goal", "expected"),
     [
         ("gpt-oss-20b", "h100", "latency", {"stream_interval": 1, "max_num_seqs": 8}),
+        ("gpt-oss-20b", "h100", "latency", {"max_cudagraph_capture_size": 64, "moe_backend": "marlin"}),
+        ("gpt-oss-120b", "h200", "latency", {"max_cudagraph_capture_size": 64, "moe_backend": "marlin"}),
         ("gpt-oss-20b", "h100", "throughput", {"stream_interval": 20, "max_num_seqs": 1024}),
-        ("gpt-oss-20b", "h100", "throughput", {"max_cudagraph_capture_size": 2048}),
+        ("gpt-oss-20b", "h100", "throughput", {"cudagraph_capture_sizes": UP_TO_2048}),
         ("gpt-oss-20b", "h100", "benchmark", {"enable_prefix_caching": False, "stream_interval": 20}),
-        ("gpt-oss-120b", "h200", "benchmark", {"max_num_batched_tokens": 8192, "max_cudagraph_capture_size": 2048}),
+        ("gpt-oss-120b", "h200", "benchmark", {"max_num_batched_tokens": 8192, "cudagraph_capture_sizes": UP_TO_2048}),
         ("gpt-oss-120b", "h100", "throughput", {"max_num_batched_tokens": 1024, "max_num_seqs": 256}),
         ("gpt-oss-120b", "a100-80", "benchmark", {"max_num_batched_tokens": 1024, "enable_prefix_caching": False}),
         ("gpt-oss-20b", "l4", "throughput", {"stream_interval": 20}),
@@ -631,10 +742,88 @@ def test_a_goal_wins_over_tiers(profile: str, card: str, goal: str, expected: Ma
     }
 
 
+@pytest.mark.parametrize("card", ["b200", "mi300x", "a100-80", "l40s"])
+def test_latency_changes_the_kernels_of_experts_on_hopper_alone(card: str) -> None:
+    profile, hardware = load_profile("gpt-oss-20b"), hardware_named(card)
+    plans = [planned({"GOAL": goal}, profile, hardware) for goal in (Goal.LATENCY, Goal.BALANCED)]
+
+    first, second = (plan.arguments.get("moe_backend") for plan in plans)
+    assert first == second
+
+
 def test_a_goal_leaves_small_cards_their_small_batches() -> None:
     plan = planned({"GOAL": "throughput"}, load_profile("gpt-oss-20b"), hardware_named("a4000"))
 
     assert plan.arguments["max_num_seqs"] == Planned(16, "tier 16 GB")
+
+
+# Sizes of CUDA graphs
+
+SIZES, LARGEST = "cudagraph_capture_sizes", "max_cudagraph_capture_size"
+
+
+@pytest.mark.parametrize(
+    ("card", "sizes", "tier"),
+    [
+        ("h100", UP_TO_1024, "80 GB"),
+        ("a100-80", UP_TO_1024, "80 GB"),
+        ("rtx-pro-6000", UP_TO_1024, "80 GB"),
+        ("h200", UP_TO_2048, "141 GB and up"),
+        ("b200", UP_TO_2048, "141 GB and up"),
+        ("mi300x", UP_TO_2048, "141 GB and up"),
+    ],
+)
+def test_graphs_of_large_cards_are_listed(card: str, sizes: list[int], tier: str) -> None:
+    arguments = planned({}, load_profile("gpt-oss-20b"), hardware_named(card)).arguments
+
+    assert arguments[SIZES] == Planned(sizes, f"tier {tier}")
+    assert LARGEST not in arguments
+
+
+@pytest.mark.parametrize("sizes", [UP_TO_1024, UP_TO_2048])
+def test_graphs_pad_a_batch_by_an_eighth_at_most(sizes: list[int]) -> None:
+    """What _gpt-oss.yaml promises; the sizes below 64 are vLLM's own."""
+    steps = [(below, above) for below, above in pairwise(sizes) if below >= 64]
+
+    assert all(above - below <= below / 8 for below, above in steps)
+    assert (len(UP_TO_1024), len(UP_TO_2048)) == (43, 51)
+
+
+@pytest.mark.parametrize("goal", [Goal.BALANCED, Goal.THROUGHPUT])
+def test_largest_graph_that_was_said_takes_the_place_of_the_list(goal: Goal) -> None:
+    """vLLM refuses both together."""
+    environ = {"GOAL": goal, "MAX_CUDAGRAPH_CAPTURE_SIZE": "512"}
+    plan = planned(environ, load_profile("gpt-oss-20b"), hardware_named("h200"))
+
+    assert plan.arguments[LARGEST] == Planned(512, "MAX_CUDAGRAPH_CAPTURE_SIZE")
+    assert SIZES not in plan.arguments
+    assert not [word for word in plan.argv("m") if word.startswith("--cudagraph-capture-sizes")]
+
+
+@pytest.mark.parametrize("card", ["l4", "l40s", "h100", "h200"])
+@pytest.mark.parametrize("goal", [Goal.BALANCED, Goal.LATENCY, Goal.THROUGHPUT])
+def test_sizes_of_graphs_that_were_said_take_the_place_of_the_largest_and_of_the_list(card: str, goal: Goal) -> None:
+    environ = {"GOAL": goal, "CUDAGRAPH_CAPTURE_SIZES": "1,2,3"}
+    arguments = planned(environ, load_profile("gpt-oss-20b"), hardware_named(card)).arguments
+
+    assert arguments[SIZES] == Planned([1, 2, 3], "CUDAGRAPH_CAPTURE_SIZES")
+    assert LARGEST not in arguments
+
+
+@pytest.mark.parametrize("card", ["h100", "h200"])
+def test_largest_graph_of_a_goal_takes_the_place_of_the_tiers_list(card: str) -> None:
+    arguments = planned({"GOAL": "latency"}, load_profile("gpt-oss-20b"), hardware_named(card)).arguments
+
+    assert arguments[LARGEST] == Planned(64, "goal latency")
+    assert SIZES not in arguments
+
+
+def test_both_are_passed_on_when_both_were_said() -> None:
+    """vLLM says what is wrong with them, or takes them if they agree."""
+    environ = {"CUDAGRAPH_CAPTURE_SIZES": "1,2", "MAX_CUDAGRAPH_CAPTURE_SIZE": "2"}
+    arguments = planned(environ, load_profile("gpt-oss-20b")).arguments
+
+    assert (arguments[SIZES].value, arguments[LARGEST].value) == ([1, 2], 2)
 
 
 @pytest.mark.parametrize("goal", ["latency", "balanced", "throughput"])

@@ -26,9 +26,11 @@ def printed(plan: EnginePlan, width: int = 200) -> str:
 
 @pytest.mark.parametrize("width", [20, 80, 200])
 def test_values_and_arguments_are_whole_on_any_terminal(width: int) -> None:
-    text = printed(plan_of("gpt-oss-120b", hardware_named("b200")), width)
+    plan = plan_of("gpt-oss-120b", hardware_named("b200"))
+    text = printed(plan, width)
 
-    assert "--max-cudagraph-capture-size" in text
+    assert "--cudagraph-capture-sizes" in text
+    assert str(plan.arguments["cudagraph_capture_sizes"].value) in text
     assert "VLLM_ENABLE_RESPONSES_API_STORE" in text
     assert '\'--quantization-config={"moe": {"activation": "mxfp8"}}\'' in text
 

@@ -82,6 +82,36 @@ async def test_others_wait_until_the_first_has_prepared(team: list[Team]) -> Non
         await waiting
 
 
+async def test_others_serve_once_the_first_does(team: list[Team]) -> None:
+    """It sends the warm-up requests."""
+    all_reach(team, Stage.STARTING)
+    waiting = [asyncio.create_task(member.first_ready()) for member in team]
+    await asyncio.sleep(0.01)
+    assert [task.done() for task in waiting] == [True, False, False], "the first waits for nobody"
+
+    team[0].reach(Stage.PREPARED)
+    await asyncio.sleep(0.3)
+    assert [task.done() for task in waiting[1:]] == [False, False], "prepared is not ready"
+
+    team[0].reach(Stage.READY)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting)
+
+
+@pytest.mark.parametrize("end", [Team.fail, Team.leave])
+async def test_nobody_waits_for_a_first_worker_that_ends(team: list[Team], end: Callable[[Team], None]) -> None:
+    all_reach(team, Stage.STARTING)
+    end(team[0])
+
+    async with asyncio.timeout(5):
+        await team[1].first_ready()
+
+
+async def test_a_single_worker_waits_for_nobody() -> None:
+    async with asyncio.timeout(5):
+        await Team().first_ready()
+
+
 def test_the_worker_with_the_fewest_connections_takes_the_next(team: list[Team]) -> None:
     all_reach(team, Stage.READY)
     for member, connections in zip(team, (3, 1, 1), strict=True):

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptoss_bento.vllm_plugin.compilations import SERVING
+
 if TYPE_CHECKING:
     from prometheus_client import Counter as Metric
 
@@ -45,6 +47,8 @@ class KernelCompilations:
 
     def ready(self) -> None:
         """What is recorded until now belongs to the start; the log says what took how long."""
+        if self._path:
+            self._path.with_suffix(SERVING).touch()
         found = list(self._new())
         self._count(found, _START)
         if found:

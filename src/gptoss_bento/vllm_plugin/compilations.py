@@ -6,13 +6,18 @@ server reads it (kernel_compilations.py): so /metrics can count what happened in
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 from gptoss_bento.environment import compilations_file
+
+SERVING = ".serving"
+"""Suffix of the file beside the record that says: the service is ready, and whoever compiles now lets clients wait."""
 
 
 def record() -> None:
@@ -21,9 +26,28 @@ def record() -> None:
 
     if (path := compilations_file()) is None:
         return
+    _guard_hooks()
     recorder = Recorder(path)
     knobs.runtime.jit_cache_hook = recorder.begin
     knobs.runtime.jit_post_compile_hook = recorder.end  # vLLM's own monitor calls it, too
+    logging.getLogger("vllm.utils.jit_monitor").addFilter(lambda _: path.with_suffix(SERVING).exists())
+
+
+def _guard_hooks() -> None:
+    """Triton describes each kernel to its hooks as JSON, which not all constants are. vLLM has the same guard."""
+    from triton.runtime import jit
+
+    describe = jit.serialize_specialization_data
+
+    @functools.wraps(describe)
+    def described(*arguments: Any, **named: Any) -> Any:
+        try:
+            return describe(*arguments, **named)
+        except (TypeError, ValueError):
+            return None
+
+    described._vllm_guarded = True  # type: ignore[attr-defined]  # or vLLM's monitor would guard it once more
+    jit.serialize_specialization_data = described
 
 
 class Recorder:
@@ -38,6 +62,7 @@ class Recorder:
         self._begun = time.monotonic()
 
     def end(self, *, fn: Any = None, **_: Any) -> None:
+        """Appends a line with the kernel's name and the seconds since `begin`."""
         seconds = time.monotonic() - self._begun
         line = json.dumps({"kernel": getattr(fn, "name", "unknown"), "seconds": round(seconds, 3)}) + "\n"
         # One write of a short line to a file opened for appending: lines of several processes do not mix.

@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -17,10 +18,11 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento import app, artifacts, environment, hardware, heartbeat, supervision
+from gptoss_bento import app, artifacts, engine, environment, hardware, heartbeat, supervision
 from gptoss_bento.app import Worker
 from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.drain import Drain
+from gptoss_bento.engine import StartOptions
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError, WorkerDiedError
 from gptoss_bento.http import accepting
 from gptoss_bento.http.authentication import key_of
@@ -367,6 +369,121 @@ async def test_other_workers_plan_after_the_first_has_fetched_the_config(prepare
     first.reach(Stage.PREPARED)
 
     assert "--max-model-len=8192" in (await waiting)[1]
+
+
+# A start
+
+
+@dataclass
+class FakeRunner:
+    """As much of the job runner as a start and an end ask for."""
+
+    running: int = 0
+    engines: list[object] = field(default_factory=list)
+
+    def attach(self, engine: object) -> None:
+        self.engines.append(engine)
+
+    def detach(self) -> None:
+        self.engines.clear()
+
+    async def stop(self) -> None:
+        pass
+
+
+class ServingEngine(FakeEngine):
+    """What jobs ask for besides."""
+
+    app = staticmethod(JSONResponse({}))
+
+    def token_bytes(self, _: object) -> None: ...
+
+
+async def until(happened: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not happened():  # noqa: ASYNC110  # whatever it is
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Start:
+    """Workers whose engines start at once, and how they were asked to."""
+
+    workers: list[Worker]
+    asked: list[StartOptions] = field(default_factory=list)
+    jobs: FakeRunner = field(default_factory=FakeRunner)
+
+    def serve(self, worker: Worker, environ: dict[str, str]) -> asyncio.Task[None]:
+        settings = environment.load_settings({"PROFILE": "demo", **environ})
+        return asyncio.create_task(worker._serve_with_engine(settings, self.jobs))  # type: ignore[arg-type]
+
+    async def end(self, *serving: asyncio.Task[None]) -> None:
+        for worker in self.workers:
+            worker.startup.stop()
+            worker._stopping.set()
+            worker.team.leave()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*serving)
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prepare: Calls) -> Start:  # noqa: ARG001  # nothing is fetched
+    make_folder(tmp_path / "team", 2)
+    start = Start([Worker("demo", Team(index, 2, tmp_path / "team")) for index in range(2)])
+
+    @asynccontextmanager
+    async def running(*arguments: Any) -> AsyncIterator[FakeEngine]:
+        start.asked.append(arguments[-1])
+        yield ServingEngine()
+
+    monkeypatch.setattr(engine, "running", running)
+    return start
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, StartOptions(preload=True, warmup=True)),
+        ({"WARMUP": "0"}, StartOptions(preload=True)),
+        ({"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}, StartOptions(warmup=True)),
+    ],
+)
+async def test_engine_starts_as_it_was_planned(start: Start, environ: dict[str, str], expected: StartOptions) -> None:
+    serving = start.serve(start.workers[0], environ)
+    await until(lambda: start.workers[0].engine)
+
+    assert start.asked == [expected]
+    await start.end(serving)
+
+
+async def test_other_workers_serve_once_the_first_has_warmed_up(start: Start) -> None:
+    first, second = start.workers
+    first.team.reach(Stage.PREPARED)
+    others = start.serve(second, {})
+    await until(lambda: start.asked)
+    await asyncio.sleep(0.3)
+    assert second.engine is None
+    assert start.jobs.engines == [], "a job could begin before"
+
+    serving = start.serve(first, {})
+    await until(lambda: second.engine)
+    assert first.engine is not None
+    assert len(start.jobs.engines) == 2
+    await start.end(serving, others)
+
+
+async def test_compilations_are_read_by_the_owner_of_the_engine_alone(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Or each would count several times."""
+    monkeypatch.setitem(os.environ, "GPTOSS_BENTO_EXIT_NOTE", str(tmp_path / "note.json"))
+    read = Calls(compute=KernelCompilations)
+    monkeypatch.setattr(app, "KernelCompilations", read)
+    serving = [start.serve(worker, {}) for worker in start.workers]
+    await until(lambda: all(worker.engine for worker in start.workers))
+
+    assert read.made == [(tmp_path / "note.compilations",), (None,)]
+    await start.end(*serving)
 
 
 # What other workers pass on

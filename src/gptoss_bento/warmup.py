@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vllm import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 logger = logging.getLogger(__name__)
@@ -112,17 +113,20 @@ async def _send(client: AsyncLLM, request: Request) -> None:
 
 
 async def _answer(client: AsyncLLM, request: Request, request_id: str) -> None:
+    numbers = random.Random(request_id)  # noqa: S311  # only to find nothing in the prefix cache
+    prompt = {"prompt_token_ids": numbers.choices(_ORDINARY_TOKENS, k=request.prompt_tokens)}
+    async for _ in client.generate(prompt, _parameters(request), request_id):
+        pass
+
+
+def _parameters(request: Request) -> SamplingParams:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
     sampling = dict(request.sampling)
     if constraint := sampling.get("structured_outputs"):
         sampling["structured_outputs"] = StructuredOutputsParams(**constraint)
-    parameters = SamplingParams(max_tokens=_ANSWER, ignore_eos=True, **sampling)
-    numbers = random.Random(request_id)  # noqa: S311  # only to find nothing in the prefix cache
-    prompt = {"prompt_token_ids": numbers.choices(_ORDINARY_TOKENS, k=request.prompt_tokens)}
-    async for _ in client.generate(prompt, parameters, request_id):
-        pass
+    return SamplingParams(max_tokens=_ANSWER, ignore_eos=True, **sampling)
 
 
 @contextmanager

@@ -6,15 +6,19 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import multiprocessing
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from gptoss_bento import engine
+from gptoss_bento import engine, engine_preload, vllm_plugin, warmup
 from tests.routes import VLLM_ROUTES
 
 # Their own warnings at import are not ours to fix.
@@ -91,6 +95,9 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
         ),
         ("vllm.entrypoints.openai.models.serving", "OpenAIServingModels.show_available_models", []),
         ("vllm.entrypoints.openai.models.protocol", "BaseModelPath", ["name", "model_path"]),
+        ("vllm.v1.engine.async_llm", "AsyncLLM.generate", ["prompt", "sampling_params", "request_id"]),
+        ("vllm.v1.engine.async_llm", "AsyncLLM.reset_prefix_cache", []),
+        ("vllm.utils.import_utils", "get_triton_kernels_version", []),
     ],
 )
 def test_symbol_is_there_and_takes_what_we_give_it(module: str, symbol: str, parameters: list[str]) -> None:
@@ -139,6 +146,131 @@ def test_what_the_engine_puts_out_waits_in_a_queue_that_can_be_looked_at() -> No
 def test_the_launched_engine_tells_who_manages_it() -> None:
     launch = importlib.import_module("vllm.v1.engine.utils").CoreEngineLaunch
     assert "engine_manager" in launch.__dataclass_fields__
+
+
+# How its process starts: see engine_preload.py
+
+
+def test_engines_process_comes_from_the_context_that_is_replaced() -> None:
+    utils = importlib.import_module("vllm.v1.engine.utils")
+    made = inspect.getsource(utils.CoreEngineProcManager.__init__)
+
+    assert utils.get_mp_context.__module__ == "vllm.utils.system_utils"
+    assert "context = get_mp_context()" in made, "by its name in this module, at each start"
+    assert "context.Process(" in made
+    assert "proc.start()" in made
+    with engine_preload.forked():
+        context = utils.get_mp_context()
+        assert context.Process is engine_preload._Process
+        assert context.Queue.__self__ is context, "what else vLLM makes of it"
+
+
+@pytest.mark.parametrize("name", [name for name in engine_preload._MODULES if name.startswith("vllm.")])
+def test_module_that_is_imported_early_is_there(name: str) -> None:
+    """One that is missing is passed over, and what it would have brought is imported later, at each start."""
+    assert find_spec(name) is not None
+
+
+# What runs in its processes: see vllm_plugin
+
+
+@pytest.fixture
+def advertised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    vllm_plugin.advertise()
+
+
+def loaded_plugins(connection: Connection) -> None:
+    plugins = importlib.import_module("vllm.plugins")
+    found = plugins.load_plugins_by_group(plugins.DEFAULT_PLUGINS_GROUP)
+    connection.send([(name, function.__module__) for name, function in found.items()])
+
+
+@pytest.mark.usefixtures("advertised")
+def test_processes_that_are_spawned_find_the_plugin() -> None:
+    ours, its = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=loaded_plugins, args=(its,))
+    child.start()
+    assert ours.poll(120)
+
+    assert (vllm_plugin.NAME, "gptoss_bento.vllm_plugin") in ours.recv()
+    child.join()
+
+
+@pytest.mark.usefixtures("advertised")
+@pytest.mark.parametrize(("allowed", "found"), [("gptoss_bento", True), ("others", False)])
+def test_operator_decides_on_the_plugin_as_on_any(monkeypatch: pytest.MonkeyPatch, allowed: str, found: bool) -> None:
+    monkeypatch.setenv("VLLM_PLUGINS", allowed)
+    plugins = importlib.import_module("vllm.plugins")
+
+    assert (vllm_plugin.NAME in plugins.load_plugins_by_group("vllm.general_plugins")) is found
+
+
+@pytest.mark.parametrize(
+    "process", ["vllm.v1.engine.core.EngineCore.__init__", "vllm.v1.worker.worker_base.WorkerWrapperBase.init_worker"]
+)
+def test_plugins_are_loaded_before_a_model(process: str) -> None:
+    module, name, method = process.rsplit(".", 2)
+    source = inspect.getsource(getattr(getattr(importlib.import_module(module), name), method))
+
+    assert "load_general_plugins()" in source
+
+
+def test_triton_is_monitored_beside_the_hook_that_is_there() -> None:
+    """See vllm_plugin/compilations.py; tests/contract/test_triton.py does it."""
+    monitor = importlib.import_module("vllm.utils.jit_monitor")
+
+    assert monitor.logger.name == "vllm.utils.jit_monitor"
+    source = inspect.getsource(monitor._setup_triton_jit_hook)
+    assert "existing_hook = knobs.runtime.jit_post_compile_hook" in source
+    assert "return existing_hook(**kwargs)" in source
+    assert "_vllm_guarded" in source
+
+
+def test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced() -> None:
+    """See vllm_plugin/router_kernels.py."""
+    warmup = importlib.import_module("vllm.model_executor.warmup.kernel_warmup")
+    gate = importlib.import_module("vllm.model_executor.layers.fused_moe.router.gate_linear").GateLinear
+
+    assert list(inspect.signature(warmup._warmup_ll_bf16_router_gemm).parameters) == ["model"]
+    assert "_warmup_ll_bf16_router_gemm(worker.get_model())" in inspect.getsource(warmup.kernel_warmup)
+    assert "self.allow_ll_bf16_gemm = False" in inspect.getsource(gate.__init__)
+    assert "self.allow_ll_bf16_gemm\n" in inspect.getsource(gate.forward), "and runs them only then"
+
+
+# What a warm-up sends: see warmup.py
+
+
+def test_messages_are_recorded_by_the_logger_in_a_list() -> None:
+    handler = inspect.getsource(importlib.import_module("vllm.v1.engine.async_llm").AsyncLLM._run_output_handler)
+
+    assert "self._logger_ref = [self.logger_manager]" in handler
+    assert "logger_ref = self._logger_ref" in handler
+    assert "if logger_ref[0]:" in handler, "looked up for each message"
+
+
+def test_what_a_warm_up_reads_is_in_the_configuration() -> None:
+    config = importlib.import_module("vllm.config")
+    read = {
+        "CompilationConfig": "cudagraph_capture_sizes",
+        "SchedulerConfig": "max_num_batched_tokens",
+        "ModelConfig": "max_model_len",
+    }
+
+    assert all(name in getattr(config, kind).__dataclass_fields__ for kind, name in read.items())
+    settled = inspect.getsource(config.VllmConfig._set_cudagraph_sizes)
+    assert "self.compilation_config.cudagraph_capture_sizes = cudagraph_capture_sizes" in settled
+
+
+_ASKED = {request.what: request for request in warmup.requests(2048, 8192, 131072) if request.sampling}
+
+
+@pytest.mark.parametrize("what", _ASKED)
+def test_parameters_of_a_warm_up_are_vllms(what: str) -> None:
+    parameters = warmup._parameters(_ASKED[what])
+
+    assert (parameters.max_tokens, parameters.ignore_eos) == (3, True)
+    assert all(getattr(parameters, name) is not None for name in _ASKED[what].sampling)
 
 
 @pytest.mark.parametrize("serving", ["chat_completion", "completion", "responses"])

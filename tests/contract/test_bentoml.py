@@ -227,6 +227,7 @@ def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) 
     bento = next((tmp_path / "bentos" / "gptoss-bento").glob("*/src")).parent
     files = {path.relative_to(bento / "src").as_posix() for path in (bento / "src").rglob("*") if path.is_file()}
     assert {"service.py", "configs/demo.yaml", "src/gptoss_bento/demo/weights.safetensors.xz"} <= files
+    assert {path for path in files if REGISTRATION in path} == REGISTERS, "vLLM finds the plugin by it"
     assert {path.split("/")[0] for path in files} <= {*SERVES, "bentofile.yaml"}
     assert not {path for path in files if "/bench/" in path or path.endswith(("train.py", ".pyc"))}
     locks = {f"requirements/{name}.txt" for name in ("cpu", "cuda", "rocm")}
@@ -303,6 +304,8 @@ def pinned(lock: Path) -> Iterator[tuple[str, str]]:
             yield match[1], match[2]
 
 
+REGISTRATION = "src/gptoss_bento/vllm_plugin/registration"
+REGISTERS = {f"{REGISTRATION}/gptoss_bento_vllm_plugin-1.dist-info/{name}" for name in ("METADATA", "entry_points.txt")}
 SERVES = {"service.py", "configs", "src", "requirements", "LICENSE", "README.md"}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+import tomllib
+from fnmatch import fnmatch
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +17,7 @@ import pytest
 from gptoss_bento import vllm_plugin
 from gptoss_bento.vllm_plugin import compilations, router_kernels, routing_kernels
 from tests.fakes import Calls
+from tests.server import REPOSITORY
 
 GROUP = "vllm.general_plugins"
 
@@ -60,6 +63,19 @@ def test_registration_needs_nothing_but_its_folder() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "['gptoss_bento.vllm_plugin:register']"
+
+
+def test_registration_goes_into_a_wheel() -> None:
+    """Its builder takes the whole package, but for what git ignores. A Bento: tests/contract/test_bentoml.py."""
+    wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    ignored = [line.strip("/") for line in (REPOSITORY / ".gitignore").read_text().split()]
+    files = [file for file in vllm_plugin._REGISTRATION.rglob("*") if file.is_file()]
+
+    assert wheel["packages"] == ["src/gptoss_bento"]
+    assert not {"exclude", "include", "only-include"} & wheel.keys()
+    assert {file.name for file in files} == {"METADATA", "entry_points.txt"}
+    parts = {part for file in files for part in file.relative_to(REPOSITORY).parts}
+    assert not [part for part in parts for pattern in ignored if fnmatch(part, pattern)]
 
 
 # What it does in a process of vLLM's

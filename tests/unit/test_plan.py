@@ -818,6 +818,36 @@ def test_largest_graph_of_a_goal_takes_the_place_of_the_tiers_list(card: str) ->
     assert SIZES not in arguments
 
 
+@pytest.mark.parametrize(
+    ("card", "goal", "environ", "left_out"),
+    [
+        ("h200", "balanced", {"COMPILATION_CONFIG": '{"cudagraph_capture_sizes": [1, 2]}'}, SIZES),
+        ("h200", "balanced", {"COMPILATION_CONFIG": '{"max_cudagraph_capture_size": 512}'}, SIZES),
+        ("l4", "latency", {"COMPILATION_CONFIG": '{"cudagraph_capture_sizes": [1, 2]}'}, LARGEST),
+        ("h200", "balanced", {"VLLM_EXTRA_ARGS": "--compilation-config.cudagraph_capture_sizes [1,2]"}, SIZES),
+        ("h200", "balanced", {"VLLM_EXTRA_ARGS": "--compilation_config.max_cudagraph_capture_size=512"}, SIZES),
+        ("h200", "balanced", {"KERNEL_CONFIG": '{"enable_flashinfer_autotune": true}'}, "enable_flashinfer_autotune"),
+        ("h200", "latency", {"KERNEL_CONFIG": '{"moe_backend": "triton"}'}, "moe_backend"),
+        ("mi300x", "balanced", {"ATTENTION_CONFIG": '{"backend": "TRITON_ATTN"}'}, "attention_backend"),
+    ],
+)
+def test_entry_of_an_option_that_was_said_takes_the_place_of_the_option_that_says_the_same(
+    card: str, goal: str, environ: dict[str, str], left_out: str
+) -> None:
+    """vLLM would refuse both together, or go by the one that nobody asked for."""
+    profile, hardware = load_profile("gpt-oss-20b"), hardware_named(card)
+    assert left_out in planned({"GOAL": goal}, profile, hardware).arguments
+
+    assert left_out not in planned({"GOAL": goal, **environ}, profile, hardware).arguments
+
+
+def test_other_entries_leave_the_options_of_tiers() -> None:
+    environ = {"COMPILATION_CONFIG": '{"mode": 3}', "KERNEL_CONFIG": '{"enable_cutedsl_warmup": false}'}
+    arguments = planned(environ, load_profile("gpt-oss-20b"), hardware_named("h200")).arguments
+
+    assert {SIZES, "enable_flashinfer_autotune"} <= arguments.keys()
+
+
 def test_both_are_passed_on_when_both_were_said() -> None:
     """vLLM says what is wrong with them, or takes them if they agree."""
     environ = {"CUDAGRAPH_CAPTURE_SIZES": "1,2", "MAX_CUDAGRAPH_CAPTURE_SIZE": "2"}

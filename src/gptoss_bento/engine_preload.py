@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
@@ -16,18 +17,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from gptoss_bento import environment
 
-_MODULES = [
-    "vllm.v1.engine.core",
-    "vllm.v1.worker.gpu_worker",
-    "vllm.v1.worker.gpu.model_runner",
-    "vllm.v1.executor.uniproc_executor",
-    "vllm.model_executor.models.gpt_oss",
-    "vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe",
-    "vllm.v1.attention.backends.flash_attn",
-    "vllm.v1.structured_output",
-    "cutlass.cute",  # by vLLM's monitor of compilations
-]
-"""What the engine imports, most of it by the first. A name that is missing in another vLLM is passed over."""
+_PRELOADED = "gptoss_bento.preloaded_modules"
 
 
 # BentoML's supervisor sends them to each child of a worker, a terminal to all. Through the server vLLM learns whether
@@ -37,11 +27,12 @@ _NOT_FOR_THE_SERVER = (signal.SIGTERM, signal.SIGINT)
 
 def begin() -> None:
     """Starts the fork server. Call it when the environment is what the engine shall see: it imports vLLM with it."""
-    multiprocessing.set_forkserver_preload(_MODULES)
+    multiprocessing.set_forkserver_preload([_PRELOADED])
     resource_tracker.ensure_running()  # which the server would start otherwise, and unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_SERVER)  # this thread's, which a child inherits
     try:
-        forkserver.ensure_running()
+        with environment.with_import_path(sys.path):  # Python 3.11 forgets it, and service.py has added to it
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -13,7 +13,8 @@ import re
 import shlex
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -547,6 +548,17 @@ def restore(variables: Mapping[str, str]) -> None:
     for name in os.environ.keys() - variables.keys():
         del os.environ[name]
     os.environ.update({name: value for name, value in variables.items() if os.environ.get(name) != value})
+
+
+@contextmanager
+def with_import_path(entries: Sequence[str]) -> Iterator[None]:
+    """Meanwhile a Python that this process starts looks for modules there first; `restore` takes that from it again."""
+    before = snapshot()
+    os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in entries if entry)
+    try:
+        yield
+    finally:
+        restore(before)
 
 
 def apply(variables: Mapping[str, str]) -> None:

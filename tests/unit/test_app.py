@@ -443,9 +443,9 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prepare: Calls) -> St
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, StartOptions(preload=True, warmup=True)),
-        ({"WARMUP": "0"}, StartOptions(preload=True)),
-        ({"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}, StartOptions(warmup=True)),
+        ({}, StartOptions(warmup=True)),
+        ({"WARMUP": "0"}, StartOptions()),
+        ({"WARMUP": "0", "ENGINE_PRELOAD": "1"}, StartOptions(preload=True)),
     ],
 )
 async def test_engine_starts_as_it_was_planned(start: Start, environ: dict[str, str], expected: StartOptions) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -31,15 +33,14 @@ Server: Any = forkserver._forkserver
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
-    """The fork server, begun while GPTOSS_BENTO_TEST is `before`. One of its modules is missing."""
+    """The fork server, begun while GPTOSS_BENTO_TEST is `before`."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / f"{_MODULE}.py").write_text(_SOURCE)
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     before = {child.pid for child in psutil.Process().children()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", path)
+        patch.syspath_prepend(folder)  # as service.py does with src, and no variable tells of it
         patch.setenv("GPTOSS_BENTO_TEST", "before")
-        patch.setattr(engine_preload, "_MODULES", ["missing_in_another_vllm", _MODULE])
+        patch.setattr(engine_preload, "_PRELOADED", _MODULE)
         engine_preload.begin()
     yield next(child for child in psutil.Process().children() if child.pid not in before and _is_server(child))
     Server._stop()
@@ -149,6 +150,23 @@ def test_signal_to_end_the_service_ends_neither_server_nor_child(
 
 
 # vLLM's side
+
+
+@pytest.mark.parametrize("error", [ImportError, RuntimeError("no driver")])
+def test_module_that_cannot_be_imported_is_left_to_the_engine(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception] | Exception
+) -> None:
+    asked: list[str] = []
+
+    def import_module(name: str) -> None:
+        asked.append(name)
+        if len(asked) == 2:
+            raise error
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    module = runpy.run_module(engine_preload._PRELOADED)
+
+    assert tuple(asked) == module["MODULES"]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -800,6 +801,19 @@ def test_variables_that_stay_are_not_set_again(monkeypatch: pytest.MonkeyPatch) 
     environment.restore({"SAME": "1", "OTHER": "there", "NEW": "1"})
 
     assert written == ["OTHER", "NEW"]
+
+
+@pytest.mark.parametrize("before", [{}, {"PYTHONPATH": "/operators"}])
+def test_import_path_is_that_of_this_process_only_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, before: dict[str, str]
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(before))
+
+    with suppress(ValueError), environment.with_import_path(["", "/here", "/there"]):
+        assert os.environ["PYTHONPATH"] == "/here:/there", "empty is the folder in which it starts"
+        raise ValueError("no server")
+
+    assert os.environ == before
 
 
 def test_record_of_compilations_goes_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,28 +269,36 @@ def test_warm_up_is_for_gpus_unless_something_else_was_said(
     assert planned(environ, load_profile("demo"), hardware).warmup == expected
 
 
+@pytest.mark.parametrize("gpus", [[], [H100], [H100, H100]])
+def test_engine_is_spawned_unless_its_preload_was_asked_for(gpus: list[Gpu]) -> None:
+    demo = load_profile("demo")
+
+    assert planned({}, demo, machine(*gpus)).preload == Planned(False, "default")
+    assert planned({"ENGINE_PRELOAD": "0"}, demo, machine(*gpus)).preload == Planned(False, "default")
+    if gpus:
+        assert planned({"ENGINE_PRELOAD": "1"}, demo, machine(*gpus)).preload == Planned(True, "ENGINE_PRELOAD")
+
+
 @pytest.mark.parametrize(
-    ("environ", "gpus", "expected"),
+    ("environ", "hardware", "reason"),
     [
-        ({}, [H100], Planned(True, "default with a GPU")),
-        ({}, [H100, H100], Planned(True, "default with a GPU")),
-        ({}, [], Planned(False, "default without a GPU")),
-        ({START_METHOD: "spawn"}, [H100], Planned(False, START_METHOD)),
-        ({START_METHOD: "fork"}, [H100], Planned(False, START_METHOD)),
-        ({START_METHOD: "spawn"}, [], Planned(False, "default without a GPU")),
+        ({}, machine(), "there is no GPU"),
+        ({START_METHOD: "spawn"}, machine(H100), f"so is {START_METHOD}"),
+        ({START_METHOD: "fork"}, machine(H100), f"so is {START_METHOD}"),
     ],
 )
-def test_engine_imports_early_on_gpus_unless_another_way_to_start_it_was_said(
-    environ: dict[str, str], gpus: list[Gpu], expected: Planned
-) -> None:
-    assert planned(environ, load_profile("demo"), machine(*gpus)).preload == expected
+def test_preload_that_cannot_be_is_refused(environ: dict[str, str], hardware: Hardware, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"ENGINE_PRELOAD is set, .*{reason}"):
+        planned({"ENGINE_PRELOAD": "1", **environ}, load_profile("demo"), hardware)
+
+    assert planned(environ, load_profile("demo"), hardware).preload == Planned(False, "default")
 
 
 def test_rows_show_what_a_start_does_besides() -> None:
-    rows = list(planned({"WARMUP": "0"}, load_profile("demo"), machine(H100)).rows())
+    rows = list(planned({"WARMUP": "0", "ENGINE_PRELOAD": "1"}, load_profile("demo"), machine(H100)).rows())
 
     assert ("warm-up requests", "no", "WARMUP") in rows
-    assert ("engine imports early", "yes", "default with a GPU") in rows
+    assert ("engine imports early", "yes", "ENGINE_PRELOAD") in rows
 
 
 # Hardware

@@ -24,6 +24,7 @@ _MODULES = [
     "vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe",
     "vllm.v1.attention.backends.flash_attn",
     "vllm.v1.structured_output",
+    "cutlass.cute",  # by vLLM's monitor of compilations
 ]
 """What the engine imports, most of it by the first. A name that is missing in another vLLM is passed over."""
 
@@ -40,7 +41,12 @@ def forked() -> Iterator[None]:
     import vllm.v1.engine.utils as starting
 
     spawning = starting.get_mp_context
-    starting.get_mp_context = _Context
+
+    def forking() -> _Context:
+        spawning()  # it also settles which GPUs a child of an AMD machine sees
+        return _Context()
+
+    starting.get_mp_context = forking
     try:
         yield
     finally:

@@ -113,3 +113,13 @@ def test_walk_has_no_exception_that_it_does_not_meet(walked: Walk) -> None:
 def test_walk_of_another_vllm_names_a_module_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match="no source of vllm"):
         walk(tmp_path)
+
+
+def test_lock_takes_cuda_python_from_the_series_of_cuda_bindings() -> None:
+    """Older ones are no empty shell: their files in `cuda/bindings` overwrite the other package's at random.
+
+    CuTe, which vLLM imports beside FlashInfer at each start, then fails (seen on an H200 with 12.6.2 beside 13.5.0).
+    """
+    versions = locked(LOCK)
+
+    assert versions["cuda-python"].split(".")[:2] == versions["cuda-bindings"].split(".")[:2]

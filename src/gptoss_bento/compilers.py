@@ -135,6 +135,6 @@ def _without_nvcc(needing: list[tuple[str, bool]], variables: Mapping[str, str],
 def _remedy(tools: Tools) -> str:
     if came := tools.locked_nvcc():
         return (
-            f"CUDA_HOME={came.parent.parent} names the nvcc that is installed as a package; ninja must be on the PATH."
+            f"CUDA_HOME={came.parent.parent} names the nvcc that is installed as a package; ninja belongs on the PATH."
         )
-    return "Install CUDA's nvcc and name its folder in CUDA_HOME; ninja must be on the PATH."
+    return "Install CUDA's nvcc and name its folder in CUDA_HOME; ninja belongs on the PATH."

@@ -77,9 +77,10 @@ def settled(plan: EnginePlan, surroundings: Surroundings = HERE) -> EnginePlan:
     """The plan with what its folder of kernels holds and which compilers are missing, if it is for this machine."""
     if plan.kernel_folder is None or plan.hardware.origin != "probed":
         return plan
+    folder = plan.kernel_folder.value
     lacks = (f"{lack}. {lack.remedy}" for lack in compilers.lacks(plan, surroundings.process, surroundings.tools))
     plan = replace(plan, warnings=(*plan.warnings, *lacks))
-    return with_kernels(plan, look(plan, plan.kernel_folder.value, surroundings))
+    return with_kernels(plan, look(plan, folder, surroundings))
 
 
 def look(plan: EnginePlan, folder: Path, surroundings: Surroundings = HERE) -> Kernels:

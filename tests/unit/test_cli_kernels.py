@@ -21,8 +21,9 @@ pytestmark = pytest.mark.usefixtures("plain_machine")
 
 
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """KERNEL_CACHE_DIR on a machine with an H200."""
+    request.getfixturevalue("plain_machine")  # first: it has no GPU
     monkeypatch.setattr(hardware, "probe", lambda _: machine(H200))
     monkeypatch.setattr(cli_kernels, "console", Console(width=200))
     os.environ["KERNEL_CACHE_DIR"] = str(tmp_path / "kernels")

@@ -8,14 +8,17 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import logging
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gptoss_bento import engine, kernel_cache
-from gptoss_bento.vllm_plugin.start_times import LINES, Line
+from gptoss_bento.vllm_plugin import start_times
+from gptoss_bento.vllm_plugin.start_times import LINES, Line, Recorder
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 
@@ -101,3 +104,21 @@ def test_vllm_needs_nvcc_and_ninja_for_flashinfer() -> None:
     assert 'shutil.which("ninja") is None' in source
     assert 'os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")' in source
     assert '_DEFAULT_CUDA_HOME = "/usr/local/cuda"' in source
+
+
+def test_a_time_of_torch_compile_is_heard(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from vllm.compilation import monitor
+    from vllm.config import CompilationMode
+
+    recorder = Recorder(tmp_path / "times", LINES["vllm.compilation.monitor"])
+    compilation = SimpleNamespace(mode=CompilationMode.VLLM_COMPILE, compilation_time=0.0)
+    config: Any = SimpleNamespace(compilation_config=compilation, compile_debug_dump_path=lambda: None)
+    caplog.set_level(logging.INFO, monitor.logger.name)
+    monitor.logger.addFilter(recorder)
+    try:
+        with monitor.monitor_torch_compile(config):
+            pass
+    finally:
+        monitor.logger.removeFilter(recorder)
+
+    assert start_times.read(tmp_path / "times") == {"torch.compile": compilation.compilation_time}

@@ -85,6 +85,7 @@ PURE = [
     "estimate.py",
     "model_config.py",
     "model_fit.py",
+    "kernel_key.py",
     "goal.py",
     "redaction.py",
     "http/paths.py",

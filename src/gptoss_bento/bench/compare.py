@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -187,9 +188,8 @@ class _Bench:
         self._note(starts=tuple(starts))
 
     def _load(self, name: str, target: Target, load: TokenLoad, number: int, seed: str) -> Figures:
-        before = compilations.count(target.url, target.key)
-        answers = token_load.measure(self._clients, target, load, f"{self._shape.seed}/{seed}")
-        compiled = compilations.between(before, compilations.count(target.url, target.key))
+        measure = partial(token_load.measure, self._clients, target, load, f"{self._shape.seed}/{seed}")
+        answers, compiled = compilations.during(target.url, measure, target.key)
         figures = summarize(name, number, load, answers, self._shape.percentiles, self._clients.processes, compiled)
         self._tell(f"  {load}, {name}: {_in_short(figures)}")
         return figures
@@ -228,5 +228,5 @@ def _in_short(figures: Figures) -> str:
         return f"{failed}: {'; '.join(figures.errors[:1])}"
     values = figures.values
     text = f"{values['output_throughput']:,.0f} tok/s, TTFT {values['median_ttft_ms']:,.1f} ms"
-    compiled = f", {figures.compilations} compilations" if figures.compilations else ""
+    compiled = f", {figures.compilations} kernels compiled" if figures.compilations else ""
     return f"{text}{compiled}{f'; {failed}: {figures.errors[0]}' if figures.failed else ''}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from gptoss_bento.bench.compilations import Compilations
 from gptoss_bento.bench.token_load import Answers, Sample, TokenLoad
 
 LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2EL"}
@@ -35,7 +36,8 @@ class Figures:
             succeeded, only the throughputs.
         client_busy: the share of the time for which a client process was computing.
         late_s: by how much the last client process began too late.
-        compilations: kernels that the server compiled meanwhile; None where it does not count them.
+        compilations: kernels that the server compiled meanwhile, for `compilation_s` seconds; None where it does not
+            count them.
         errors: some of the texts of failed requests.
     """
 
@@ -51,6 +53,7 @@ class Figures:
     client_busy: float = 0.0
     late_s: float = 0.0
     compilations: int | None = None
+    compilation_s: float | None = None
     errors: tuple[str, ...] = ()
 
     @property
@@ -71,7 +74,7 @@ def summarize(
     answers: Answers,
     percentiles: Sequence[float],
     processes: int,
-    compilations: int | None = None,
+    compiled: Compilations | None = None,
 ) -> Figures:
     """The figures of a load.
 
@@ -92,7 +95,8 @@ def summarize(
         values=_throughputs(load, answers.samples, seconds) | _latencies(answers, percentiles),
         client_busy=answers.cpu_s / seconds / min(processes, load.streams),
         late_s=answers.late_s,
-        compilations=compilations,
+        compilations=compiled.number if compiled else None,
+        compilation_s=compiled.seconds if compiled else None,
         errors=tuple(answers.errors),
     )
 

@@ -10,6 +10,9 @@ from typing import Any
 from gptoss_bento.bench.figures import Figures, keys, label
 from gptoss_bento.bench.servers import Memory
 
+_COMPILED = {"compilations": "Kernels compiled meanwhile", "compilation_s": "Compiling meanwhile (s)"}
+"""Fields of `Figures`, where a server counts them."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -173,21 +176,21 @@ def _first_table(found: Comparison) -> Iterator[Table]:
         lines = []
         for number in dict.fromkeys((0, last)):
             name = _ordinal(number + 1)
-            for key in ("output_throughput", "median_ttft_ms", "p99_ttft_ms", "compilations"):
+            for key in ("output_throughput", "median_ttft_ms", "p99_ttft_ms", *_COMPILED):
                 values = _values([each for each in loads if each.number == number], key)
                 lines += [line for line in [_line(key, f"{name}: {_label(key)}", values, found.servers)] if line]
         yield Table(f"first loads after ready: {title(shape)}", tuple(lines))
 
 
 def _load_tables(found: Comparison, latencies: Sequence[str]) -> Iterator[Table]:
-    wanted = [*keys(latencies, found.percentiles), "compilations"]
+    wanted = [*keys(latencies, found.percentiles), *_COMPILED]
     for shape, loads in of_shape(found.loads).items():
         lines = [_line(key, _label(key), _values(loads, key), found.servers) for key in wanted]
         yield Table(title(shape), tuple(line for line in lines if line))
 
 
 def _label(key: str) -> str:
-    return "Compilations meanwhile" if key == "compilations" else label(key)
+    return _COMPILED.get(key) or label(key)
 
 
 class _Values:
@@ -206,7 +209,7 @@ class _Values:
 def _values(loads: Iterable[Figures], key: str) -> _Values:
     found = _Values()
     for figures in loads:
-        value = figures.compilations if key == "compilations" else figures.values.get(key)
+        value = getattr(figures, key) if key in _COMPILED else figures.values.get(key)
         if value is not None:
             found.add(figures.server, figures.number, value)
     return found

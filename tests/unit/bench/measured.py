@@ -25,7 +25,9 @@ def figures(
     values = throughputs | (latencies if rate else {})
     completed = 24 if rate else 0
     errors = ("no room",) if failed else ()
-    return Figures(server, number, streams, 128, 256, completed, failed, 4.0, values, 0.25, 0.0, compilations, errors)
+    return Figures(
+        server, number, streams, 128, 256, completed, failed, 4.0, values, 0.25, 0.0, compilations, None, errors
+    )
 
 
 def start(server: str, ready_s: float = 40.0, memory: float | None = 3000.0) -> Start:

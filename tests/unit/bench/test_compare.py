@@ -13,6 +13,7 @@ import pytest
 from gptoss_bento.bench import compare, compilations, servers, token_load
 from gptoss_bento.bench.baselines import Candidate
 from gptoss_bento.bench.compare import FirstLoads, Shape, compare_apart, compare_together, measure_running
+from gptoss_bento.bench.compilations import Compilations
 from gptoss_bento.bench.servers import Memory
 from gptoss_bento.bench.swarm import Swarm
 from gptoss_bento.bench.token_load import Answers, Lengths, Sample, Target, TokenLoad
@@ -209,15 +210,16 @@ def test_output_of_servers_goes_into_the_folder_by_name(starter: Starter, tmp_pa
 
 
 def test_compilations_of_a_load_are_counted(asked: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = iter([3, 10, 10, 10])
+    counts = iter([Compilations(3, 1.0), Compilations(10, 2.5), Compilations(10, 2.5), Compilations(10, 2.5)])
     monkeypatch.setattr(compilations, "count", lambda *_: next(counts))
+    monkeypatch.setattr(compilations, "_SETTLE_S", 0.0)
     tell = Calls()
 
     found = measure_running({"here": "there"}, "m", Shape(LOADS, rounds=1), tell, Calls())
 
-    assert [each.compilations for each in found.loads] == [7, 0]
+    assert [(each.compilations, each.compilation_s) for each in found.loads] == [(7, 1.5), (0, 0.0)]
     assert [text for (text,) in tell.made] == [
-        "  1 stream, 16:8, here: 16 tok/s, TTFT 100.0 ms, 7 compilations",
+        "  1 stream, 16:8, here: 16 tok/s, TTFT 100.0 ms, 7 kernels compiled",
         "  8 streams, 16:8, here: 64 tok/s, TTFT 100.0 ms",
     ]
     assert len(asked) == 3

@@ -4,6 +4,7 @@ from array import array
 
 import pytest
 
+from gptoss_bento.bench.compilations import Compilations
 from gptoss_bento.bench.figures import Figures, keys, label, percentile, summarize
 from gptoss_bento.bench.token_load import Answers, Lengths, Sample, TokenLoad
 
@@ -16,7 +17,7 @@ def answers() -> Answers:
 
 
 def summary(found: Answers | None = None) -> Figures:
-    return summarize("ours", 1, LOAD, found or answers(), (50, 99.9), 8, 5)
+    return summarize("ours", 1, LOAD, found or answers(), (50, 99.9), 8, Compilations(5, 1.5))
 
 
 def test_throughputs_are_over_the_whole_time() -> None:
@@ -60,7 +61,7 @@ def test_json_has_the_values_beside_the_rest() -> None:
 
     assert content["output_throughput"] == 53 / 4
     assert (content["server"], content["streams"], content["max_concurrency"]) == ("ours", 2, 2)
-    assert (content["compilations"], content["errors"]) == (5, ("no room",))
+    assert (content["compilations"], content["compilation_s"], content["errors"]) == (5, 1.5, ("no room",))
     assert "values" not in content
 
 

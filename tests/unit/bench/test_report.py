@@ -71,7 +71,7 @@ def test_first_load_stands_beside_the_last() -> None:
 
     ours = {figure: line.cells[0].median for figure, line in found.items()}
     assert (ours["1st load: Median TTFT (ms)"], ours["3rd load: Median TTFT (ms)"]) == (100.0, 100.0 / 3)
-    assert ours["1st load: Compilations meanwhile"] == 7
+    assert ours["1st load: Kernels compiled meanwhile"] == 7
     assert not any(name.startswith("2nd") for name in found)
 
 

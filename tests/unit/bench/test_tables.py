@@ -32,7 +32,7 @@ def test_figures_stand_beside_each_other_with_their_ratio() -> None:
     lines = printed(comparison())
 
     assert ["Output", "token", "throughput", "(tok/s)", "299.50", "150.00", "1.997"] in lines
-    assert ["1st", "load:", "Compilations", "meanwhile", "7.00", "7.00", "1.000"] in lines
+    assert ["1st", "load:", "Kernels", "compiled", "meanwhile", "7.00", "7.00", "1.000"] in lines
 
 
 def test_a_server_that_does_not_answer_has_no_figure() -> None:

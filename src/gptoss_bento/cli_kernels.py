@@ -23,7 +23,7 @@ def warm(settings: Settings, planned: EnginePlan, output: Path | None) -> None:
         GptOssBentoError: there is no GPU, the folder cannot be written, or the engine does not start.
     """
     if output:
-        kernel_archive.check_name(output)
+        kernel_archive.check_name(output, kernel_folder(settings).value)
     plan, kernels = kernel_warming.warmable(planned)
     entry = kernels.entry or _filled(settings, plan, kernels)
     if kernels.entry:

@@ -13,13 +13,15 @@ from gptoss_bento.kernel_key import Entry
 _MODES: dict[str, Literal["w:gz", "w"]] = {".tar.gz": "w:gz", ".tgz": "w:gz", ".tar": "w"}
 
 
-def check_name(file: Path) -> None:
-    """Refuses a name whose ending says nothing of the format.
+def check_name(file: Path, folder: Path) -> None:
+    """Refuses a file that cannot become the archive of this folder.
 
     Raises:
-        ConfigurationError: it ends in something else than what is known.
+        ConfigurationError: its ending says nothing of the format, or it would lie in the folder itself.
     """
     _mode(file)
+    if file.resolve().is_relative_to(folder.resolve()):
+        raise ConfigurationError(f"{file}: the archive cannot lie in {folder}, which it shall hold.")
 
 
 def _mode(file: Path) -> Literal["w:gz", "w"]:
@@ -33,9 +35,10 @@ def pack(folder: Path, file: Path) -> int:
     """Writes the folder's content into a file, in one step. Gives the file's size in bytes.
 
     Raises:
-        ConfigurationError: the name of the file says nothing of the format.
+        ConfigurationError: the name of the file says nothing of the format, or it would lie in the folder itself.
         ArtifactError: it cannot be written.
     """
+    check_name(file, folder)
     mode = _mode(file)
     unfinished = file.with_name(f".{file.name}.unfinished")
     try:

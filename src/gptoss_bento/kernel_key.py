@@ -166,7 +166,7 @@ def deciding(plan: EnginePlan, variables: Mapping[str, str]) -> dict[str, str]:
     """All that decides what is compiled, beside card and versions, by name. Of what may be a secret only a digest."""
     shape = plan.config.shape
     said: dict[str, Any] = {"model": plan.model.value, "revision": plan.revision.value or ""}
-    said |= {"dimensions": shape.dimensions.model_dump()} if shape else {}
+    said |= {"dimensions": shape.dimensions.model_dump_json()} if shape else {}
     said |= {name: planned.value for name, planned in plan.arguments.items() if name not in _WITHOUT_EFFECT}
     said |= {_EXTRA: list(plan.extra_arguments)} if plan.extra_arguments else {}
     said |= _deciding_variables(plan, variables)

@@ -61,7 +61,12 @@ def test_an_archive_adds_to_what_a_folder_was_filled_for(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["k.zip", "k.tar.zst", "k"])
 def test_an_archive_of_an_unknown_format_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"must end in \.tar\.gz, \.tgz, \.tar\."):
-        kernel_archive.check_name(tmp_path / name)
+        kernel_archive.check_name(tmp_path / name, tmp_path / "kernels")
+
+
+def test_an_archive_in_the_folder_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot lie in"):
+        kernel_archive.pack(filled(tmp_path / "kernels"), tmp_path / "kernels" / "k.tar")
 
 
 def test_an_archive_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

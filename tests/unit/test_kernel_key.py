@@ -98,6 +98,7 @@ def test_deciding_arguments_hold_no_secret() -> None:
     said = deciding(plan_of(VLLM_EXTRA_ARGS=extra, HF_OVERRIDES='{"api_key": "hunter2"}'), {"S3_SECRET_KEY": "hunter2"})
 
     assert "hunter2" not in json.dumps(said)
+    assert '"layers":24' in said["dimensions"], "which are none"
     assert said["hf_overrides"].startswith("a secret with the digest ")
 
 

@@ -15,23 +15,12 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from gptoss_bento import environment
 
-_MODULES = [
-    "vllm.v1.engine.core",
-    "vllm.v1.worker.gpu_worker",
-    "vllm.v1.worker.gpu.model_runner",
-    "vllm.v1.executor.uniproc_executor",
-    "vllm.model_executor.models.gpt_oss",
-    "vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe",
-    "vllm.v1.attention.backends.flash_attn",
-    "vllm.v1.structured_output",
-    "cutlass.cute",  # by vLLM's monitor of compilations
-]
-"""What the engine imports, most of it by the first. A name that is missing in another vLLM is passed over."""
+_PRELOADED = "gptoss_bento.preloaded_modules"
 
 
 def begin() -> None:
     """Starts the fork server. Call it when the environment is what the engine shall see: it imports vLLM with it."""
-    multiprocessing.set_forkserver_preload(_MODULES)
+    multiprocessing.set_forkserver_preload([_PRELOADED])
     forkserver.ensure_running()
 
 

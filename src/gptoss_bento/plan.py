@@ -339,13 +339,19 @@ def _warmup(settings: Settings, hardware: Hardware) -> Planned:
 def _preload(settings: Settings, situation: Situation) -> Planned:
     """Whether the engine's process is forked from one that has imported vLLM, rather than spawned.
 
-    On CPUs vLLM sets variables that a program must have before it begins. Workers of several GPUs are spawned anyway.
+    Off unless it is asked for: it was tried on CPUs alone. There vLLM sets variables that a program must have before it
+    begins, so that it is refused.
+
+    Raises:
+        ConfigurationError: it was asked for where it cannot be.
     """
+    if not settings.server.engine_preload:
+        return Planned(False, "default")
     if not situation.hardware.gpus:
-        return Planned(False, "default without a GPU")
+        raise ConfigurationError("ENGINE_PRELOAD is set, but there is no GPU; vLLM's engine for CPUs must be spawned.")
     if _START_METHOD in settings.process:
-        return Planned(False, _START_METHOD)
-    return Planned(True, "default with a GPU")
+        raise ConfigurationError(f"ENGINE_PRELOAD is set, and so is {_START_METHOD}; each says how the engine starts.")
+    return Planned(True, "ENGINE_PRELOAD")
 
 
 def _layers(profile: Profile, situation: Situation, goal: Goal) -> list[tuple[str, Engine]]:

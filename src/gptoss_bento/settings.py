@@ -73,6 +73,10 @@ class ServerSettings(BaseModel):
         description="Send requests of our own before the service says ready, so that no client waits for kernels to be "
         "compiled. Default: on a GPU.",
     )
+    engine_preload: Switch = Field(
+        False,
+        description="Fork the engine's process from one that has imported vLLM meanwhile: about 10 s less of a start.",
+    )
     kernel_cache_dir: Path | None = Field(
         None,
         description="Folder of compiled kernels and graphs, worth a volume. Default: kernels in GPTOSS_BENTO_CACHE.",

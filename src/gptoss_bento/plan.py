@@ -147,11 +147,7 @@ class EnginePlan:
 
 
 def make_plan(
-    settings: Settings,
-    profile: Profile,
-    hardware: Hardware,
-    model: ModelConfig | None = None,
-    profile_origin: str = "",
+    settings: Settings, profile: Profile, hardware: Hardware, model: ModelConfig | None = None, profile_origin: str = ""
 ) -> EnginePlan:
     """Completes what the operator said with what the profile and the hardware suggest. What was said is never changed.
 
@@ -169,7 +165,6 @@ def make_plan(
     model_fit.check_architecture(model, settings)
     model_fit.check_hardware(profile, model, situation.own_size, hardware)
     arguments = _checked_arguments(settings, profile, situation, goal.value, model)
-    workers = _api_workers(arguments, hardware, settings)
     planned = EnginePlan(
         profile=profile.name,
         hardware=hardware,
@@ -180,7 +175,7 @@ def make_plan(
         served_names=_served_names(settings, profile, model, situation),
         arguments={name: planned for name, planned in arguments.items() if name != _API_WORKERS},
         environment=_environment(settings, profile, situation, goal.value),
-        api_workers=workers,
+        api_workers=_api_workers(arguments, hardware, settings),
         warmup=_warmup(settings, hardware),
         preload=_preload(settings, situation),
         kernel_folder=kernel_folder(settings) if hardware.gpus else None,

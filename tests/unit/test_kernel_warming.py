@@ -72,7 +72,7 @@ async def test_engine_starts_with_the_plans_arguments_one_api_server_and_warm_up
     await warm(start, WARMUP="false", MAX_NUM_SEQS="77")
 
     assert start.argv == plan_in(start.folder, API_WORKERS="1", MAX_NUM_SEQS="77").argv("/model")
-    assert start.how == StartOptions(preload=True, warmup=True)
+    assert start.how == StartOptions(preload=plan_in(start.folder).preload.value, warmup=True)
 
 
 async def test_what_was_compiled_is_told(start: FakeStart, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ flashinfer/jit/cpp_ext.py of FlashInfer 0.7.0.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +82,9 @@ def lacks(plan: EnginePlan, variables: Mapping[str, str], tools: Tools = HERE) -
 
 def has_triton_module(plan: EnginePlan) -> bool:
     """Whether Triton's cache has the module through which it launches kernels, all that it needs a compiler for."""
-    return next(Path(str(plan.environment[TRITON].value)).glob(_TRITON_MODULE), None) is not None
+    with suppress(OSError):  # of a folder that this user may not look into
+        return next(Path(str(plan.environment[TRITON].value)).glob(_TRITON_MODULE), None) is not None
+    return False
 
 
 def c_compiler(variables: Mapping[str, str], tools: Tools = HERE) -> str | None:
@@ -96,7 +99,7 @@ def _without_c(variables: Mapping[str, str], tools: Tools) -> Iterator[Lack]:
     if c_compiler(variables, tools) is None:
         what = f"no C compiler (CC={variables['CC']})" if "CC" in variables else "no C compiler (gcc or clang)"
         yield Lack(what, follows, f"Debian, Ubuntu: apt-get install gcc libc6-dev; {filled}.")
-    elif not (header := tools.python_header()).is_file():
+    elif not os.path.isfile(header := tools.python_header()):  # noqa: PTH113  # which raises nothing
         yield Lack(f"no {header}", follows, f"Debian, Ubuntu: apt-get install python3-dev; {filled}.")
 
 

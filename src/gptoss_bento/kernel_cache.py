@@ -121,7 +121,7 @@ def _problems(plan: EnginePlan, folder: Path, can_write: Callable[[Path], bool])
 def unwritable_reason(folder: Path, can_write: Callable[[Path], bool] = HERE.can_write) -> str:
     """Why nothing can be written below a folder, which need not exist yet; empty if it can."""
     places = (folder, *(folder / name for name in KERNEL_CACHES.values()))
-    for place in (nearest(folder), *(place for place in places if place.exists())):
+    for place in (nearest(folder), *filter(_exists, places)):
         if not place.is_dir():
             return f"{place} is no folder"
         if not can_write(place):
@@ -131,7 +131,12 @@ def unwritable_reason(folder: Path, can_write: Callable[[Path], bool] = HERE.can
 
 def nearest(folder: Path) -> Path:
     """The folder, or the one above it that exists."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    return next(place for place in (folder, *folder.parents) if _exists(place))
+
+
+def _exists(place: Path) -> bool:
+    """False, too, where this user may not look, which Path.exists() raises for."""
+    return os.path.exists(place)  # noqa: PTH110
 
 
 # The manifest
@@ -211,7 +216,7 @@ def replace_unwritable(kernels: Kernels) -> None:
         return
     kernels.replacement.mkdir(mode=0o700)
     try:
-        if kernels.folder.is_dir():
+        if _exists(kernels.folder):
             shutil.copytree(kernels.folder, kernels.replacement, dirs_exist_ok=True)
     except shutil.Error as error:
         logger.warning("%d files of %s could not be copied", len(error.args[0]), kernels.folder)

@@ -134,6 +134,19 @@ def test_a_folder_of_a_library_that_cannot_be_written_is_named(tmp_path: Path) -
     assert reason.startswith(f"{tmp_path / 'triton'} cannot be written")
 
 
+def test_a_place_that_this_user_may_not_look_at_counts_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as hidden:
+        hidden.setattr(os, "stat", refuse)
+        found = kernel_cache._exists(tmp_path)
+
+    assert not found
+
+
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 

@@ -16,7 +16,16 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from gptoss_bento import artifacts, death, engine, environment, hardware, metric_files, supervision
+from gptoss_bento import (
+    artifacts,
+    death,
+    engine,
+    environment,
+    hardware,
+    kernel_cache,
+    metric_files,
+    supervision,
+)
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.drain import Drain
 from gptoss_bento.engine import Engine, StartOptions
@@ -48,6 +57,7 @@ from gptoss_bento.profile_choice import choose_profile
 from gptoss_bento.settings import ServerSettings, Settings
 from gptoss_bento.startup import Startup, State
 from gptoss_bento.team import Stage, Team
+from gptoss_bento.vllm_plugin import start_times
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +82,7 @@ class Worker:
         self._is_loading = True
         self._stopping = asyncio.Event()
         self._log = ProcessLog()
+        self._background: asyncio.Task[None] | None = None
 
     @property
     def openai_app(self) -> ASGIApp | None:
@@ -156,8 +167,7 @@ class Worker:
             jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
             self.team.reach(Stage.READY)
             self.startup.ready()
-            compilations = KernelCompilations(environment.compilations_file() if self.team.is_first else None)
-            compilations.ready()
+            compilations = self._started(plan)
             try:
                 async with self.drain.offered(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
                     await self._watch(running, settings.server.engine_stall_timeout, compilations)
@@ -166,6 +176,18 @@ class Worker:
                 raise
             finally:
                 await self._wind_up(running, jobs)
+
+    def _started(self, plan: EnginePlan) -> KernelCompilations:
+        """Tells what the start was made of, and notes what its kernels are good for. The first worker does."""
+        compilations = KernelCompilations(environment.compilations_file() if self.team.is_first else None)
+        compilations.ready()
+        if self.team.is_first:
+            self.startup.explain(engine.LOADING, start_times.read(environment.start_times_file()))
+            if plan.kernels:
+                seconds, warmup = self.startup.seconds, bool(plan.warmup.value)
+                noting = in_daemon_thread(kernel_cache.note_filled, plan.kernels, seconds, warmup)
+                self._background = asyncio.create_task(noting)
+        return compilations
 
     async def _wind_up(self, running: Engine, jobs: Runner) -> None:
         self.team.reach(Stage.STOPPING)
@@ -208,10 +230,13 @@ class Worker:
             with self.startup.timed("waiting for the first API worker"):
                 await self.team.prepared()  # before planning, so that all of them find the same config.json
         plan = await in_daemon_thread(_plan, self._profile, settings, machine, START_LIMIT_S)
+        plan = await in_daemon_thread(kernel_cache.settled, plan)
         if plan.api_workers.value != self.team.count:  # BENTOML_CONFIG or --reload said otherwise
             plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them; one with --reload"))
         if self.team.is_first:
             _print_plan(plan)
+            if plan.kernels:
+                await in_daemon_thread(kernel_cache.replace_unwritable, plan.kernels)
         with self.startup.timed("artifacts"):
             found = await in_daemon_thread(
                 artifacts.prepare,

@@ -108,6 +108,29 @@ def verify() -> None:
 
 
 @app.command()
+def warm_caches(
+    profile: ProfileOption = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Pack the folder into this file, .tar.gz or .tar, for an image or a volume.")
+    ] = None,
+    unpack: Annotated[
+        Path | None, typer.Option(help="Fill the folder from such a file instead; it holds code, so trust it.")
+    ] = None,
+) -> None:
+    """Fills KERNEL_CACHE_DIR on a GPU of the kind: starts the engine once, as the service would, and ends it.
+
+    A start with a filled folder compiles next to nothing. The folder serves one kind of card, one set of versions and
+    arguments, at one path; `plan` says whether it has what a plan needs.
+    """
+    from gptoss_bento import cli_kernels
+
+    if unpack:
+        cli_kernels.unpack(unpack, environment.load_settings())
+    else:
+        cli_kernels.warm(*plan_here(profile), output)
+
+
+@app.command()
 def doctor(
     profile: ProfileOption = None,
     port: Annotated[
@@ -154,8 +177,12 @@ def record_options() -> None:
 
     lines = ",\n".join(json.dumps(row) for row in engine.describe_options())
     Path(__file__).with_name("vllm_options.json").write_text(f"[\n{lines}\n]\n")
-    names = json.dumps(engine.describe_variables(), indent=0)
-    Path(__file__).with_name("vllm_variables.json").write_text(f"{names}\n")
+    lists = {
+        "vllm_variables.json": engine.describe_variables(),
+        "vllm_unhashed_variables.json": engine.describe_unhashed_variables(),
+    }
+    for name, names in lists.items():
+        Path(__file__).with_name(name).write_text(f"{json.dumps(names, indent=0)}\n")
 
 
 def _print_json(content: object) -> None:

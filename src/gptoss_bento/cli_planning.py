@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from gptoss_bento import environment, hardware
+from gptoss_bento import environment, hardware, kernel_cache
 from gptoss_bento.goal import Goal
 from gptoss_bento.model_lookup import PLAN_LIMIT_S, architecture_check, finder
 from gptoss_bento.plan import EnginePlan, make_plan
@@ -51,4 +51,5 @@ def plan_here(profile: str | None, gpu: str | None = None, goal: Goal | None = N
     machine = hardware.hardware_named(gpu) if gpu else hardware.probe(settings.visible_devices)
     environment.apply_derived(settings)  # where the hub's cache is, before its library is imported
     choice = choose_profile(chosen_name(profile, settings), settings, machine, finder(settings, PLAN_LIMIT_S))
-    return settings, make_plan(settings, choice.profile, machine, choice.model, choice.origin)
+    planned = make_plan(settings, choice.profile, machine, choice.model, choice.origin)
+    return settings, planned if gpu else kernel_cache.settled(planned)

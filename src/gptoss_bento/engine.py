@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOADING = "engine: weights and KV cache"
+"""The phase in which the engine's process does its work."""
+
 RESPONSES_KEPT = 1000
 """How many answers of /v1/responses can be asked for again."""
 
@@ -190,7 +193,7 @@ async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, t
         await in_daemon_thread(_import_engine)
     with startup.timed("engine: configuration"):
         args, config = await in_daemon_thread(_configure, argv, team)
-    with startup.timed("engine: weights and KV cache"):
+    with startup.timed(LOADING):
         threading.Thread(target=_prepare_app, args=(config,), daemon=True).start()  # while the engine process loads
         client = await _started_client(args, config, team, engine_preload.forked if how.preload else nullcontext)
         if not team.is_alone:  # vLLM waits for the first request, and numbers of others' would lie here unread
@@ -534,6 +537,13 @@ def describe_variables() -> list[str]:
     from vllm import envs
 
     return sorted(envs.environment_variables)
+
+
+def describe_unhashed_variables() -> list[str]:
+    """Those that are no part of the key under which vLLM keeps what is compiled, for vllm_unhashed_variables.json."""
+    from vllm import envs
+
+    return sorted(envs.environment_variables.keys() - envs.compile_factors().keys())
 
 
 def _many(action: Action) -> str:

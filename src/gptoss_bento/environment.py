@@ -517,6 +517,18 @@ def compilations_file() -> Path | None:
     return path.with_suffix(".compilations") if path else None
 
 
+def start_times_file() -> Path | None:
+    """Where the engine's processes record what their start is made of; None where no service has started them."""
+    path = exit_note_path()
+    return path.with_suffix(".times") if path else None
+
+
+def temporary_kernel_folder() -> Path:
+    """What a service uses instead of a folder of kernels that cannot be written; outside of a service only its name."""
+    path = exit_note_path() or Path(tempfile.gettempdir()) / "gptoss-bento-….json"
+    return path.with_suffix(".kernels")
+
+
 _TEAM = "GPTOSS_BENTO_TEAM"
 
 

@@ -13,6 +13,7 @@ from gptoss_bento.errors import ConfigurationError, HardwareError
 from gptoss_bento.estimate import MEMORY_ARGUMENTS, Estimate, NotEstimableError, beyond_estimate, estimate
 from gptoss_bento.goal import Goal
 from gptoss_bento.hardware import Hardware
+from gptoss_bento.kernel_key import KERNEL_CACHES, Kernels
 from gptoss_bento.model_config import ModelConfig, config_of_profile, unknown_config
 from gptoss_bento.profile import PARALLEL_SIZES, Engine, Profile, Situation, largest_group
 from gptoss_bento.redaction import redacted, redacted_words
@@ -39,14 +40,6 @@ PROCESS_ENVIRONMENT: Mapping[str, str] = {
     OUTPUT_CHUNK: "1024",
 }
 
-# What compiled kernels and graphs are kept in, by the variable of the library that keeps them: folders below one.
-KERNEL_CACHES: Mapping[str, str] = {
-    "VLLM_CACHE_ROOT": "vllm",  # torch.compile's, CUDA graph memory, FlashInfer's tuning, what models need
-    "TRITON_CACHE_DIR": "triton",
-    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
-    "CUDA_CACHE_PATH": "cuda",  # the driver's own
-}
-
 # A length that nobody asked for is shortened to what fits, less a margin; a server for fewer than _SHORTEST tokens is
 # of no use, so that is refused instead.
 _MARGIN = 0.9
@@ -65,7 +58,8 @@ class Planned:
 class EnginePlan:
     """Everything the engine is started with. `model` is a hub id, a folder, or `demo`; `config` what is known of it.
 
-    `memory` is None where it cannot be estimated; then one of the `warnings` says why.
+    `memory` is None where it cannot be estimated; then one of the `warnings` says why. `kernel_folder` is None without
+    a GPU; `kernels` is what it holds, and None for a machine that need not exist.
     """
 
     profile: str
@@ -80,6 +74,8 @@ class EnginePlan:
     api_workers: Planned
     warmup: Planned
     preload: Planned
+    kernel_folder: Planned | None = None
+    kernels: Kernels | None = None
     profile_origin: str = ""
     extra_arguments: tuple[str, ...] = ()
     memory: Estimate | None = None
@@ -134,6 +130,9 @@ class EnginePlan:
         yield "served names", ", ".join(self.served_names.value), self.served_names.origin
         yield "API workers", str(self.api_workers.value), self.api_workers.origin
         yield "warm-up requests", "yes" if self.warmup.value else "no", self.warmup.origin
+        if self.kernel_folder:
+            held = f" ({self.kernels})" if self.kernels else ""
+            yield "kernel caches", f"{self.kernel_folder.value}{held}", self.kernel_folder.origin
         yield "engine imports early", "yes" if self.preload.value else "no", self.preload.origin
         for name, planned in self.arguments.items():
             yield f"--{name.replace('_', '-')}", str(redacted(name, planned.value)), planned.origin
@@ -148,11 +147,7 @@ class EnginePlan:
 
 
 def make_plan(
-    settings: Settings,
-    profile: Profile,
-    hardware: Hardware,
-    model: ModelConfig | None = None,
-    profile_origin: str = "",
+    settings: Settings, profile: Profile, hardware: Hardware, model: ModelConfig | None = None, profile_origin: str = ""
 ) -> EnginePlan:
     """Completes what the operator said with what the profile and the hardware suggest. What was said is never changed.
 
@@ -170,7 +165,6 @@ def make_plan(
     model_fit.check_architecture(model, settings)
     model_fit.check_hardware(profile, model, situation.own_size, hardware)
     arguments = _checked_arguments(settings, profile, situation, goal.value, model)
-    workers = _api_workers(arguments, hardware, settings)
     planned = EnginePlan(
         profile=profile.name,
         hardware=hardware,
@@ -180,15 +174,30 @@ def make_plan(
         revision=_chosen(settings.model_revision, origin.get("revision"), profile.model.revision),
         served_names=_served_names(settings, profile, model, situation),
         arguments={name: planned for name, planned in arguments.items() if name != _API_WORKERS},
-        environment=_environment(settings, profile, situation, goal.value) | _patience(workers, settings),
-        api_workers=workers,
+        environment=_environment(settings, profile, situation, goal.value),
+        api_workers=_api_workers(arguments, hardware, settings),
         warmup=_warmup(settings, hardware),
         preload=_preload(settings, situation),
+        kernel_folder=kernel_folder(settings) if hardware.gpus else None,
         profile_origin=profile_origin,
         extra_arguments=settings.extra_arguments,
         warnings=(*settings.warnings, *_goal_warnings(goal, profile), *_model_warnings(model, profile)),
     )
     return _with_memory(planned, settings, profile)
+
+
+def with_kernels(plan: EnginePlan, kernels: Kernels) -> EnginePlan:
+    """The plan with what its folder of kernels holds. One that cannot be written is replaced, which a warning says."""
+    moved = {}
+    if kernels.replacement:
+        places = {variable: str(kernels.folder / name) for variable, name in KERNEL_CACHES.items()}
+        moved = {
+            variable: Planned(str(kernels.replacement / KERNEL_CACHES[variable]), kernels.unwritable)
+            for variable, place in places.items()
+            if plan.environment[variable].value == place
+        }
+    environment = {**plan.environment, **moved}
+    return replace(plan, kernels=kernels, environment=environment, warnings=(*plan.warnings, *kernels.warnings))
 
 
 def _assumed_model(settings: Settings, profile: Profile) -> ModelConfig:
@@ -312,7 +321,7 @@ def _within_model(arguments: dict[str, Planned], model: ModelConfig, settings: S
 
 
 def _environment(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
-    planned = {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()}
+    planned = {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()} | _patience(settings)
     if situation.hardware.gpus:
         planned |= _kernel_caches(settings)
     for origin, engine in _layers(profile, situation, goal):
@@ -322,11 +331,15 @@ def _environment(settings: Settings, profile: Profile, situation: Situation, goa
     return planned | explicit
 
 
-def _kernel_caches(settings: Settings) -> dict[str, Planned]:
+def kernel_folder(settings: Settings) -> Planned:
     """One folder for all that is compiled at a start, so that the next one finds it."""
     named = settings.server.kernel_cache_dir
-    folder, origin = (named, "KERNEL_CACHE_DIR") if named else (settings.cache_dir / "kernels", "default")
-    planned = {variable: Planned(str(folder / name), origin) for variable, name in KERNEL_CACHES.items()}
+    return Planned(named, "KERNEL_CACHE_DIR") if named else Planned(settings.cache_dir / "kernels", "default")
+
+
+def _kernel_caches(settings: Settings) -> dict[str, Planned]:
+    folder = kernel_folder(settings)
+    planned = {variable: Planned(str(folder.value / name), folder.origin) for variable, name in KERNEL_CACHES.items()}
     # vLLM then also keeps how much memory was left for the KV cache, and need not measure it again.
     return planned | {"VLLM_ENABLE_STARTUP_PLAN": Planned("1", "default")}
 
@@ -412,12 +425,17 @@ def _only_one(arguments: Mapping[str, Planned], settings: Settings) -> str | Non
     return "VLLM_ALLOW_RUNTIME_LORA_UPDATING" if loading in ("1", "true") else None
 
 
-def _patience(workers: Planned, settings: Settings) -> dict[str, Planned]:
-    """Workers that only attach wait for the engine as long as the one that starts it."""
-    name = "VLLM_ENGINE_READY_TIMEOUT_S"
-    if workers.value == 1 or name in settings.process:
-        return {}
-    return {name: Planned(str(settings.server.vllm_startup_timeout), "VLLM_STARTUP_TIMEOUT")}
+_DAY_S = 86_400
+
+
+def _patience(settings: Settings) -> dict[str, Planned]:
+    """vLLM's own limit of a start, beyond ours, which alone ends one that hangs.
+
+    The same for any number of workers and any usual VLLM_STARTUP_TIMEOUT: vLLM has it in the key under which it keeps
+    what torch.compile made.
+    """
+    limit = max(_DAY_S, settings.server.vllm_startup_timeout)
+    return {"VLLM_ENGINE_READY_TIMEOUT_S": Planned(str(limit), "beyond VLLM_STARTUP_TIMEOUT")}
 
 
 # How the GPUs are shared

@@ -14,6 +14,7 @@ from gptoss_bento.plan import EnginePlan, Planned
 from gptoss_bento.redaction import redacted, redacted_words
 
 _ESTIMATED = "Memory figures are an estimate; vLLM measures at start and logs what it found."
+_FILLED = ("filled", "driver", "seconds", "bytes", "warmup")
 _WIDEST = 40  # characters of a column; a longer value pushes its own origin to the right, not those of all
 
 
@@ -60,6 +61,7 @@ def as_json(plan: EnginePlan) -> dict[str, Any]:
         "api_workers": _value("api_workers", plan.api_workers),
         "warmup": _value("warmup", plan.warmup),
         "preload": _value("preload", plan.preload),
+        "kernel_caches": _kernels(plan),
         "arguments": {name: _value(name, planned) for name, planned in plan.arguments.items()},
         "environment": {name: _value(name, planned) for name, planned in plan.environment.items()},
         "argv": shown_arguments(plan),
@@ -77,6 +79,24 @@ def _memory(plan: EnginePlan) -> dict[str, Any] | None:
         return None
     figures = {name: round(value, 2) for name, value in asdict(plan.memory).items()}
     return {"estimated": True, **figures}
+
+
+def _kernels(plan: EnginePlan) -> dict[str, Any] | None:
+    """`state` is null where nobody has looked: for a machine that was only named."""
+    if plan.kernel_folder is None:
+        return None
+    place = {"folder": str(plan.kernel_folder.value), "origin": plan.kernel_folder.origin}
+    if plan.kernels is None:
+        return {**place, "state": None}
+    kernels, entry = plan.kernels, plan.kernels.entry
+    return {
+        **place,
+        "state": "warm" if entry else "cold",
+        "reason": kernels.reason or None,
+        "key": {**asdict(kernels.key), "driver": kernels.driver},
+        "filled": {name: getattr(entry, name) for name in _FILLED} if entry else None,
+        "replacement": str(kernels.replacement) if kernels.replacement else None,
+    }
 
 
 def _hardware(plan: EnginePlan) -> dict[str, Any]:

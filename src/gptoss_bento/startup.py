@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -40,6 +40,7 @@ class Startup:
     silent_s: float | None = None  # the engine has not answered for so long
     others_ready: Callable[[], bool] = lambda: True
     _finished: list[tuple[str, float]] = field(default_factory=list)
+    _parts: dict[str, Mapping[str, float]] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
     _phase_started: float = field(default_factory=time.monotonic)
 
@@ -57,13 +58,24 @@ class Startup:
         """How far the phase is, in a few words."""
         self.detail = detail
 
+    def explain(self, phase: str, parts: Mapping[str, float]) -> None:
+        """What a phase that has ended was made of, in seconds; the rest of its time is not accounted for."""
+        if parts:
+            self._parts[phase] = parts
+            logger.info("%s: %s", phase, ", ".join(f"{part} {seconds:.1f} s" for part, seconds in parts.items()))
+
+    @property
+    def seconds(self) -> float:
+        """Since the start began."""
+        return time.monotonic() - self._started
+
     def ready(self) -> None:
         """The engine answers. Asked to stop meanwhile, it stays stopping."""
         if self.state is not State.STARTING:
             return
         self.state, self.phase = State.READY, "ready"
         self._phase_started = time.monotonic()
-        logger.info("ready after %.1f s", time.monotonic() - self._started)
+        logger.info("ready after %.1f s", self.seconds)
 
     def stalled(self, silent_s: float | None) -> None:
         """The engine does not answer, or (None) answers again."""
@@ -102,7 +114,7 @@ class Startup:
         report: dict[str, Any] = {
             "status": state.value,
             "phase": self.phase if state is self.state else "waiting for the other API workers",
-            "phases": [{"phase": phase, "seconds": round(seconds, 2)} for phase, seconds in self._finished],
+            "phases": [self._phase(phase, seconds) for phase, seconds in self._finished],
         }
         if state is State.STARTING:
             report["seconds_in_phase"] = round(time.monotonic() - self._phase_started, 2)
@@ -115,6 +127,10 @@ class Startup:
         if self.kind:
             report["cause_kind"] = self.kind
         return report
+
+    def _phase(self, phase: str, seconds: float) -> dict[str, Any]:
+        parts = {part: round(each, 2) for part, each in self._parts.get(phase, {}).items()}
+        return {"phase": phase, "seconds": round(seconds, 2), **({"parts": parts} if parts else {})}
 
     def trouble(self) -> dict[str, Any] | None:
         """What is wrong with the engine, with its last words, for those who may know more than a probe; or None."""

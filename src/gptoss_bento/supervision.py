@@ -133,7 +133,7 @@ def _exit_as_noted(note: ExitNote, serving: bool) -> None:
     if serving:
         kill_processes()
     said = note.read()
-    _remove_remains()
+    remove_remains()
     if said is None:
         return
     exit_code, cause = said
@@ -141,7 +141,7 @@ def _exit_as_noted(note: ExitNote, serving: bool) -> None:
     os._exit(exit_code)
 
 
-def _remove_remains() -> None:
+def remove_remains() -> None:
     """Removes what the service had in the folder for temporary files."""
     if (note := environment.exit_note_path()) is None:
         return
@@ -206,7 +206,7 @@ def _explain(default: _ExceptHook) -> _ExceptHook:
             default(kind, error, trace)
             return
         _say(str(known), known.exit_code)
-        _remove_remains()
+        remove_remains()
         os._exit(known.exit_code)
 
     return explain

@@ -112,6 +112,12 @@ def vllm_variables() -> frozenset[str]:
 
 
 @cache
+def unhashed_variables() -> frozenset[str]:
+    """Those of them that change nothing that is compiled, as vLLM itself says; recorded."""
+    return frozenset(json.loads(files(__package__).joinpath("vllm_unhashed_variables.json").read_text()))
+
+
+@cache
 def known_names() -> frozenset[str]:
     """Every variable that has a meaning here."""
     own = [name for names in own_variables().values() for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -172,6 +172,32 @@ def test_the_monitor_and_the_autoscaler_find_the_pods(profile: str) -> None:
     for trigger in scaled["spec"]["triggers"]:
         namespaces = re.findall(r'namespace="([^"]*)"', trigger["metadata"]["query"])
         assert namespaces == [deployment["metadata"]["namespace"]] * 2
+
+
+def image_variable(name: str) -> PurePath:
+    """Of the image, before anything else is said."""
+    dockerfile = (REPOSITORY / "src/gptoss_bento/docker/serve.dockerfile").read_text()
+    (value,) = re.findall(rf"\b{name}=(\S+)", dockerfile)
+    return PurePath(value)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubernetes_keeps_kernels_in_the_pods_volume(overlay: str) -> None:
+    mounted = {each["name"]: each["mountPath"] for each in container(overlay)["volumeMounts"]}
+
+    assert image_variable("KERNEL_CACHE_DIR").is_relative_to(mounted["cache"])
+
+
+def test_compose_keeps_kernels_in_the_volume() -> None:
+    mounted = {each["source"]: each["target"] for each in server()["volumes"]}
+
+    assert image_variable("KERNEL_CACHE_DIR").is_relative_to(mounted["cache"])
+
+
+def test_runpod_keeps_kernels_on_the_pods_volume() -> None:
+    pod = document("runpod/pod-template.json")
+
+    assert PurePath(pod["env"]["KERNEL_CACHE_DIR"]).is_relative_to(pod["mounts"]["persistent"]["path"])
 
 
 # how it starts, ends and grows

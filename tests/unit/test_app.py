@@ -18,7 +18,7 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento import app, artifacts, engine, environment, hardware, heartbeat, supervision
+from gptoss_bento import app, artifacts, engine, environment, hardware, heartbeat, kernel_cache, supervision
 from gptoss_bento.app import Worker
 from gptoss_bento.artifacts import Artifacts
 from gptoss_bento.drain import Drain
@@ -484,6 +484,75 @@ async def test_compilations_are_read_by_the_owner_of_the_engine_alone(
 
     assert read.made == [(tmp_path / "note.compilations",), (None,)]
     await start.end(*serving)
+
+
+# The folder of compiled kernels
+
+
+def unwritable_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Has the plan of a worker find a folder that cannot be written; returns what replaces it."""
+    settled = kernel_cache.settled
+    around = kernel_cache.Surroundings(can_write=lambda _: False)
+    monkeypatch.setattr(kernel_cache, "settled", lambda plan: settled(plan, around))
+    monkeypatch.setattr(environment, "temporary_kernel_folder", lambda: tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.mark.usefixtures("prepare")
+async def test_a_folder_of_kernels_that_cannot_be_written_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = unwritable_plan(monkeypatch, tmp_path)
+
+    await Worker()._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path / "kernels")}))
+
+    assert copy.is_dir()
+    assert os.environ["TRITON_CACHE_DIR"] == str(copy / "triton")
+    assert "cannot be written by uid" in caplog.text
+
+
+@pytest.mark.usefixtures("prepare")
+async def test_only_the_first_worker_copies_the_folder_of_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = unwritable_plan(monkeypatch, tmp_path)
+    make_folder(tmp_path / "team", 2)
+    first, second = (Team(index, 2, tmp_path / "team") for index in range(2))
+    first.reach(Stage.PREPARED)
+
+    await Worker(team=second)._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path / "kernels")}))
+
+    assert not copy.exists()
+    assert os.environ["TRITON_CACHE_DIR"] == str(copy / "triton")
+
+
+@pytest.mark.usefixtures("prepare")
+async def test_a_start_notes_what_its_kernels_are_good_for(tmp_path: Path, worker: Worker) -> None:
+    plan, _ = await worker._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path)}))
+
+    worker._started(plan)
+    assert worker._background
+    await worker._background
+
+    (entry,) = kernel_cache.read(tmp_path)
+    assert plan.kernels
+    assert entry.key == plan.kernels.key
+
+
+@pytest.mark.usefixtures("prepare")
+async def test_a_start_tells_what_its_longest_phase_was_made_of(
+    tmp_path: Path, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, _ = await worker._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path)}))
+    environment.set_exit_note_path()
+    times = environment.start_times_file()
+    assert times
+    times.write_text('{"process": 1, "part": "torch.compile", "seconds": 3.5}\n')
+
+    worker._started(plan)
+    supervision.remove_remains()
+
+    assert "engine: weights and KV cache: torch.compile 3.5 s" in caplog.messages
 
 
 # What other workers pass on

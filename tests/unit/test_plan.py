@@ -14,14 +14,8 @@ from gptoss_bento.environment import load_settings
 from gptoss_bento.errors import ConfigurationError, HardwareError
 from gptoss_bento.goal import Goal
 from gptoss_bento.hardware import Gpu, Hardware, hardware_named
-from gptoss_bento.plan import (
-    GPT_OSS_ARGUMENTS,
-    KERNEL_CACHES,
-    PROCESS_ENVIRONMENT,
-    EnginePlan,
-    Planned,
-    make_plan,
-)
+from gptoss_bento.kernel_key import KERNEL_CACHES
+from gptoss_bento.plan import GPT_OSS_ARGUMENTS, PROCESS_ENVIRONMENT, EnginePlan, Planned, make_plan
 from gptoss_bento.profile import Profile, fits, load_profile
 from tests.fakes import A100, H100, H200, L4, T4, machine, nvidia
 
@@ -171,14 +165,15 @@ def test_a_tiers_variable_wins_over_the_profiles() -> None:
 
 
 def test_the_default_variables_are_planned() -> None:
-    plan = planned({"API_WORKERS": "1"}, load_profile("gpt-oss-20b"))
+    plan = planned({"API_WORKERS": "1", "GPTOSS_BENTO_CACHE": "/c"}, load_profile("gpt-oss-20b"))
 
-    kernel_caches = [*KERNEL_CACHES, "VLLM_ENABLE_STARTUP_PLAN"]
-    assert {name: planned for name, planned in plan.environment.items() if name not in kernel_caches} == {
-        **{name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()},
+    caches = {variable: f"/c/kernels/{name}" for variable, name in KERNEL_CACHES.items()}
+    defaults = {**PROCESS_ENVIRONMENT, **caches, "VLLM_ENABLE_STARTUP_PLAN": "1"}
+    assert plan.environment == {
+        **{name: Planned(value, "default") for name, value in defaults.items()},
         "VLLM_USE_FLASHINFER_SAMPLER": Planned("0", "profile"),
+        "VLLM_ENGINE_READY_TIMEOUT_S": Planned("86400", "beyond VLLM_STARTUP_TIMEOUT"),
     }
-    assert plan.environment.keys() >= set(kernel_caches)
 
 
 @pytest.mark.parametrize(
@@ -1038,13 +1033,13 @@ def test_api_workers_that_were_said_are_used_whatever_the_cores(variable: str) -
     assert "--api-server-count=3" in plan.argv("m")
 
 
-def test_those_that_attach_wait_for_the_engine_as_long_as_the_start_may_take() -> None:
+def test_vllms_own_limit_of_a_start_is_beyond_ours_and_the_same_for_any_number_of_workers() -> None:
     name = "VLLM_ENGINE_READY_TIMEOUT_S"
-    environ = {"API_WORKERS": "2", "VLLM_STARTUP_TIMEOUT": "1800"}
 
-    assert planned(environ).environment[name] == Planned("1800", "VLLM_STARTUP_TIMEOUT")
-    assert planned(environ | {name: "60"}).environment.get(name, Planned("60", "")).value == "60"
-    assert name not in planned({}).environment
+    for environ in ({}, {"API_WORKERS": "2"}, {"VLLM_STARTUP_TIMEOUT": "1800"}):
+        assert planned(environ).environment[name] == Planned("86400", "beyond VLLM_STARTUP_TIMEOUT")
+    assert planned({"VLLM_STARTUP_TIMEOUT": "100000"}).environment[name].value == "100000"
+    assert planned({name: "60"}).environment[name] == Planned("60", "environment")
 
 
 ALONE = {"DATA_PARALLEL_SIZE": "2", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from gptoss_bento.environment import load_settings
 from gptoss_bento.hardware import Hardware, hardware_named
-from gptoss_bento.plan import EnginePlan, make_plan
+from gptoss_bento.plan import EnginePlan, make_plan, with_kernels
 from gptoss_bento.plan_report import as_json, print_plan, shown_arguments
 from gptoss_bento.profile import load_profile
-from tests.fakes import machine
+from tests.fakes import H100, machine
+from tests.unit.test_kernel_key import kernels
 
 
 def plan_of(profile: str, hardware: Hardware, environ: dict[str, str] | None = None) -> EnginePlan:
@@ -62,6 +63,19 @@ def test_model_size_is_in_the_json_with_how_it_was_told() -> None:
 
     assert (known["value"]["layers"], known["origin"]) == (24, "profile gpt-oss-20b")
     assert unknown == {"value": None, "origin": "MODEL_NAME names a model that the profile does not describe"}
+
+
+def test_kernel_caches_are_in_the_json_with_their_state() -> None:
+    plan = plan_of("gpt-oss-20b", machine(H100), {"KERNEL_CACHE_DIR": "/kernels"})
+
+    named = as_json(plan)["kernel_caches"]
+    warm = as_json(with_kernels(plan, kernels()))["kernel_caches"]
+    cold = as_json(with_kernels(plan, kernels(None, reason="nothing is there yet")))["kernel_caches"]
+
+    assert named == {"folder": "/kernels", "origin": "KERNEL_CACHE_DIR", "state": None}
+    assert (warm["state"], warm["filled"]["seconds"], warm["key"]["arguments"]) == ("warm", 200.0, "1a2b3c4d")
+    assert (cold["state"], cold["filled"], cold["reason"]) == ("cold", None, "nothing is there yet")
+    assert as_json(plan_of("demo", machine()))["kernel_caches"] is None
 
 
 def test_brackets_in_values_are_not_taken_for_markup() -> None:

@@ -185,3 +185,30 @@ def test_a_phase_may_say_how_far_it_is(startup: Startup) -> None:
         assert startup.report()["detail"] == "1.00 GB of 2.00 GB"
 
     assert "detail" not in startup.report()
+
+
+def test_a_phase_shows_what_it_was_made_of(startup: Startup, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with startup.timed("engine"):
+        clock.now += 30
+
+    startup.explain("engine", {"torch.compile": 12.345, "CUDA graphs": 9})
+
+    assert startup.report()["phases"] == [
+        {"phase": "engine", "seconds": 30, "parts": {"torch.compile": 12.35, "CUDA graphs": 9}}
+    ]
+    assert "engine: torch.compile 12.3 s, CUDA graphs 9.0 s" in caplog.messages
+
+
+def test_a_phase_of_which_nothing_is_known_has_no_parts(startup: Startup) -> None:
+    with startup.timed("engine"):
+        pass
+
+    startup.explain("engine", {})
+
+    assert startup.report()["phases"] == [{"phase": "engine", "seconds": 0}]
+
+
+def test_seconds_count_from_the_start(startup: Startup, clock: Clock) -> None:
+    clock.now += 7
+
+    assert startup.seconds == 7

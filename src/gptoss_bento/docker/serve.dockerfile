@@ -6,13 +6,11 @@ RUN rm -rf /root/.cache && \
 COPY --chown=bentoml:bentoml ./src ./src
 RUN python -m compileall -q --invalidation-mode unchecked-hash src
 
-# What is compiled and downloaded at run time goes below one folder, which may be a volume.
+# What is compiled and downloaded at run time goes below /home/bentoml/.cache, which may be a volume.
 ENV PYTHONPATH=/home/bentoml/bento/src/src \
     GPTOSS_BENTO_CACHE=/opt/gptoss-bento \
     TIKTOKEN_ENCODINGS_BASE=/opt/gptoss-bento/vocabulary \
-    VLLM_CACHE_ROOT=/home/bentoml/.cache/vllm \
-    TRITON_CACHE_DIR=/home/bentoml/.cache/triton \
-    CUDA_CACHE_PATH=/home/bentoml/.cache/nv \
+    KERNEL_CACHE_DIR=/home/bentoml/.cache/kernels \
     VLLM_NO_USAGE_STATS=1 \
     BENTOML_DO_NOT_TRACK=True \
     HF_HUB_DISABLE_TELEMETRY=1 \

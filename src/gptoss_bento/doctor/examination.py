@@ -7,9 +7,10 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
-from gptoss_bento import environment, hardware, model_fit
+from gptoss_bento import compilers, environment, hardware, kernel_cache, model_fit
 from gptoss_bento.artifacts import DEMO
 from gptoss_bento.daemon_thread import in_daemon_thread
 from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
@@ -23,6 +24,7 @@ from gptoss_bento.doctor.installation import (
     engine_builds,
     find_lock,
 )
+from gptoss_bento.doctor.kernels import check_compilers, check_kernel_caches
 from gptoss_bento.doctor.model import check_demo, check_model, check_vocabulary
 from gptoss_bento.doctor.surroundings import (
     DEFAULT_PORT,
@@ -69,6 +71,7 @@ class Machine:
     gpu_use: Callable[[VisibleDevices], tuple[hardware.GpuUse, ...]] = hardware.gpu_use
     hub: Callable[[float], Hub] = HuggingFaceHub
     finder: Callable[[Settings, float], Find] = finder
+    tools: compilers.Tools = compilers.HERE
     probe_limit_s: float = 10.0
 
 
@@ -233,6 +236,8 @@ def _checks(request: Request, machine: Machine, variables: Mapping[str, str], ca
     checks = {"Python": _threaded(check_python), **_package_checks(case)}
     if case.hardware is not None:
         checks |= _gpu_checks(machine, variables, case, case.hardware)
+    if case.plan and case.plan.kernel_folder:
+        checks |= _kernel_checks(machine, variables, case.plan, case.plan.kernel_folder.value)
     checks |= _model_checks(request, machine, case)
     checks |= _surrounding_checks(request, variables, case)
     return checks
@@ -264,6 +269,18 @@ def _gpu_checks(machine: Machine, variables: Mapping[str, str], case: Case, foun
         checks["GPU memory"] = _threaded(lambda: check_gpu_memory(used, machine.gpu_use(visible), share))
         checks["GPU processes"] = _threaded(lambda: check_gpu_processes(machine.gpu_use(visible)[: len(used)]))
     return checks
+
+
+def _kernel_checks(machine: Machine, variables: Mapping[str, str], plan: EnginePlan, folder: Path) -> dict[str, Check]:
+    surroundings = kernel_cache.Surroundings(variables, machine.driver, tools=machine.tools)
+
+    def check_caches() -> Iterable[Finding]:
+        return check_kernel_caches(kernel_cache.look(plan, folder, surroundings))
+
+    return {
+        "kernel caches": _threaded(check_caches),
+        "compiler": _threaded(check_compilers, plan, variables, machine.tools),
+    }
 
 
 def _requirements(case: Case) -> Requirements | None:

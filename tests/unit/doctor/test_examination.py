@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from gptoss_bento.bench.servers import free_port
+from gptoss_bento.compilers import Tools
 from gptoss_bento.doctor.examination import Machine, Request, examine, examined
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code, ok
-from gptoss_bento.errors import HardwareError
+from gptoss_bento.errors import EngineStartError, HardwareError
 from gptoss_bento.hardware import GIB, Driver, GpuProcess, GpuUse, Hardware, VisibleDevices
 from gptoss_bento.model_lookup import NO_HUB, finder
 from tests.configs import LARGE, OTHER, SMALL, folder_with, gpt_oss
@@ -69,6 +70,8 @@ async def test_every_check_has_its_row_in_the_order_of_a_start(tmp_path: Path) -
         "GPU",
         "GPU memory",
         "GPU processes",
+        "kernel caches",
+        "compiler",
         "model",
         "disk",
         "vocabulary",
@@ -379,3 +382,28 @@ def test_the_command_prints_a_table_and_ends_with_the_code_of_the_service(tmp_pa
     assert "MAX_MODEL_LEN" in ended.stdout
     assert "hf_very_secret" not in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+# Compiled kernels
+
+
+async def test_kernels_are_looked_for_in_the_folder_of_the_plan(tmp_path: Path) -> None:
+    findings = await examine(Request(), a_machine(tmp_path, machine(H100), KERNEL_CACHE_DIR=str(tmp_path / "k")))
+
+    (finding,) = named(findings, "kernel caches")
+    assert finding.found.startswith(f"{tmp_path / 'k'}: cold")
+    assert "driver 580.95" in finding.found
+
+
+async def test_a_missing_compiler_ends_the_start(tmp_path: Path) -> None:
+    without = replace(a_machine(tmp_path, machine(H100)), tools=Tools(which=lambda _: None))
+
+    (finding,) = named(await examine(Request(), without), "compiler")
+
+    assert finding.stops_with is EngineStartError
+
+
+async def test_a_machine_without_gpu_compiles_nothing(tmp_path: Path) -> None:
+    findings = await examine(Request(), a_machine(tmp_path, machine()))
+
+    assert not [finding for finding in findings if finding.name in ("kernel caches", "compiler")]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gptoss_bento import vllm_plugin
-from gptoss_bento.vllm_plugin import compilations, router_kernels, routing_kernels
+from gptoss_bento.vllm_plugin import compilations, router_kernels, routing_kernels, start_times
 from tests.fakes import Calls
 from tests.server import REPOSITORY
 
@@ -85,7 +85,13 @@ def test_registration_goes_into_a_wheel() -> None:
 def changes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the parts that were called."""
     called: list[str] = []
-    for module, name in ((compilations, "record"), (routing_kernels, "install"), (router_kernels, "install")):
+    parts = [
+        (start_times, "record"),
+        (compilations, "record"),
+        (routing_kernels, "install"),
+        (router_kernels, "install"),
+    ]
+    for module, name in parts:
         note = module.__name__.rpartition(".")[2]
         monkeypatch.setattr(module, name, Calls(compute=lambda *_, note=note: called.append(note)))
     return called
@@ -110,7 +116,7 @@ def test_api_server_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, changes: lis
 @pytest.mark.parametrize(
     ("cuda", "expected"), [(False, []), (True, ["compilations", "routing_kernels", "router_kernels"])]
 )
-def test_process_that_vllm_starts_is_changed_on_nvidias_cards(
+def test_kernels_are_changed_on_nvidias_cards_alone(
     monkeypatch: pytest.MonkeyPatch, changes: list[str], cuda: bool, expected: list[str]
 ) -> None:
     monkeypatch.setattr(multiprocessing, "parent_process", Calls("the API server"))
@@ -118,7 +124,7 @@ def test_process_that_vllm_starts_is_changed_on_nvidias_cards(
 
     vllm_plugin.register()
 
-    assert changes == expected
+    assert changes == ["start_times", *expected]
 
 
 def test_log_lines_have_the_prefix_of_vllms_own() -> None:

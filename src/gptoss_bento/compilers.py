@@ -1,0 +1,143 @@
+"""Which compilers a start needs here, and what happens without one.
+
+Sources: triton/runtime/build.py and backends/nvidia/driver.py of Triton 3.7.1; vllm/utils/flashinfer.py,
+v1/sample/ops/topk_topp_sampler.py, layers/fused_moe/oracle/mxfp4.py and config/vllm.py of vLLM 0.32.0;
+flashinfer/jit/cpp_ext.py of FlashInfer 0.7.0.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gptoss_bento.kernel_key import TRITON
+
+if TYPE_CHECKING:
+    from gptoss_bento.plan import EnginePlan
+
+_TRITON_MODULE = f"*/cuda_utils{sysconfig.get_config_var('EXT_SUFFIX')}"  # in Triton's cache, by a hash of its source
+_DEFAULT_CUDA = "/usr/local/cuda"
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Something that is not here: what follows from it for this plan, and what to install."""
+
+    what: str
+    follows: str
+    remedy: str
+    ends_start: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.follows}"
+
+
+def _locked_nvcc() -> Path | None:
+    """The nvcc that came as a package, which nothing finds unless CUDA_HOME names its folder."""
+    with suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("nvidia-cuda-nvcc") or ():
+            if file.parts[-2:] == ("bin", "nvcc"):
+                return Path(str(file.locate()))
+    return None
+
+
+def _python_header() -> Path:
+    """The header that Triton's module includes; Debian has it in a package of its own."""
+    scheme = sysconfig.get_default_scheme()
+    paths = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)  # as Triton looks for it
+    return Path(paths["include"]) / "Python.h"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Where tools are looked for; tests put others in their place."""
+
+    which: Callable[[str], str | None] = shutil.which
+    python_header: Callable[[], Path] = _python_header
+    locked_nvcc: Callable[[], Path | None] = _locked_nvcc
+
+
+HERE = Tools()
+
+
+def lacks(plan: EnginePlan, variables: Mapping[str, str], tools: Tools = HERE) -> Iterator[Lack]:
+    """What this plan needs and this machine does not have.
+
+    Args:
+        variables: those of the process.
+    """
+    if any(gpu.vendor == "nvidia" for gpu in plan.hardware.gpus):
+        if not has_triton_module(plan):
+            yield from _without_c(variables, tools)
+        if needing := list(_needs_flashinfer(plan, variables)):
+            yield from _without_nvcc(needing, variables, tools)
+
+
+def has_triton_module(plan: EnginePlan) -> bool:
+    """Whether Triton's cache has the module through which it launches kernels, all that it needs a compiler for."""
+    with suppress(OSError):  # of a folder that this user may not look into
+        return next(Path(str(plan.environment[TRITON].value)).glob(_TRITON_MODULE), None) is not None
+    return False
+
+
+def c_compiler(variables: Mapping[str, str], tools: Tools = HERE) -> str | None:
+    """The one that Triton takes: CC, gcc or clang; None if there is none."""
+    named = variables.get("CC")
+    return tools.which(named) if named is not None else tools.which("gcc") or tools.which("clang")
+
+
+def _without_c(variables: Mapping[str, str], tools: Tools) -> Iterator[Lack]:
+    follows = "Triton cannot build the module through which it launches kernels, and its cache does not have it"
+    filled = "or fill KERNEL_CACHE_DIR where there is one (gptoss-bento warm-caches)"
+    if c_compiler(variables, tools) is None:
+        what = f"no C compiler (CC={variables['CC']})" if "CC" in variables else "no C compiler (gcc or clang)"
+        yield Lack(what, follows, f"Debian, Ubuntu: apt-get install gcc libc6-dev; {filled}.")
+    elif not os.path.isfile(header := tools.python_header()):  # noqa: PTH113  # which raises nothing
+        yield Lack(f"no {header}", follows, f"Debian, Ubuntu: apt-get install python3-dev; {filled}.")
+
+
+def nvcc(variables: Mapping[str, str], tools: Tools = HERE) -> str | None:
+    """The one that vLLM and FlashInfer find: that of CUDA_HOME or CUDA_PATH, on the PATH, in /usr/local/cuda."""
+    if home := variables.get("CUDA_HOME") or variables.get("CUDA_PATH"):
+        return tools.which(f"{home}/bin/nvcc")
+    return tools.which("nvcc") or tools.which(f"{_DEFAULT_CUDA}/bin/nvcc")
+
+
+def _needs_flashinfer(plan: EnginePlan, variables: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+    """(what of the plan has FlashInfer build kernels, whether a start ends without them)."""
+    sampler = plan.environment.get("VLLM_USE_FLASHINFER_SAMPLER")
+    value = str(sampler.value) if sampler else variables.get("VLLM_USE_FLASHINFER_SAMPLER", "1")
+    if value.strip() != "0":
+        yield f"VLLM_USE_FLASHINFER_SAMPLER={value}", True
+    for name in ("moe_backend", "attention_backend"):
+        planned: Any = plan.arguments[name].value if name in plan.arguments else ""
+        if str(planned).lower().startswith("flashinfer"):
+            yield f"{name} {planned}", True
+    tensor = plan.arguments.get("tensor_parallel_size")
+    if tensor and tensor.value > 1 and any(9 <= gpu.compute_capability < 11 for gpu in plan.hardware.gpus):
+        yield "fusing all-reduce with normalization", False
+
+
+def _without_nvcc(needing: list[tuple[str, bool]], variables: Mapping[str, str], tools: Tools) -> Iterator[Lack]:
+    missing = [name for name, path in (("nvcc", nvcc(variables, tools)), ("ninja", tools.which("ninja"))) if not path]
+    if not missing:
+        return
+    ends = any(needed for _, needed in needing)
+    wanted = ", ".join(what for what, needed in needing if needed or not ends)
+    follows = "the start ends" if ends else "vLLM does it in two steps, which is slower"
+    yield Lack(f"no {' and no '.join(missing)}", f"FlashInfer needs it for {wanted}: {follows}", _remedy(tools), ends)
+
+
+def _remedy(tools: Tools) -> str:
+    if came := tools.locked_nvcc():
+        return (
+            f"CUDA_HOME={came.parent.parent} names the nvcc that is installed as a package; ninja belongs on the PATH."
+        )
+    return "Install CUDA's nvcc and name its folder in CUDA_HOME; ninja belongs on the PATH."

@@ -1,0 +1,85 @@
+"""What the longest phase of a start is made of, that of the engine's processes: vLLM logs it, here it becomes values.
+
+A process appends to one file, and the API server reads it for the phases of its start. A text that another vLLM words
+otherwise is missing there, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptoss_bento.environment import start_times_file
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of vLLM's log, before its values are put in: what took how long. `seconds` is the value's place."""
+
+    text: str
+    part: str
+    seconds: int
+
+
+_RUNNER = (
+    Line("Model loading took %s GiB memory and %.6f seconds", "loading the model", 1),
+    Line("Graph capturing finished in %.0f secs, took %.2f GiB", "CUDA graphs", 0),
+)
+LINES: Mapping[str, tuple[Line, ...]] = {
+    "vllm.compilation.monitor": (
+        Line("%storch.compile took %.2f s in total", "torch.compile", 1),
+        Line("%sInitial profiling/warmup run took %.2f s", "first run of the model", 1),
+    ),
+    "vllm.v1.worker.gpu_model_runner": _RUNNER,
+    "vllm.v1.worker.gpu.model_runner": _RUNNER,
+}
+"""By the name of vLLM's logger. Source: vLLM 0.32.0; tests/contract/test_vllm.py looks for each."""
+
+
+def record() -> None:
+    """From now on this process keeps what vLLM says of its start, if the service named a file for it."""
+    if path := start_times_file():
+        for name, lines in LINES.items():
+            logging.getLogger(name).addFilter(Recorder(path, lines))
+
+
+class Recorder(logging.Filter):
+    """Reads what passes through a logger, and lets all of it pass."""
+
+    def __init__(self, path: Path, lines: tuple[Line, ...]) -> None:
+        super().__init__()
+        self._path = path
+        self._lines = {line.text: line for line in lines}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = self._lines.get(record.msg) if isinstance(record.msg, str) else None
+        if line and isinstance(record.args, tuple) and len(record.args) > line.seconds:
+            self._append(line.part, record.args[line.seconds])
+        return True
+
+    def _append(self, part: str, seconds: object) -> None:
+        if not isinstance(seconds, int | float):
+            return
+        said = json.dumps({"process": os.getpid(), "part": part, "seconds": seconds}) + "\n"
+        # One write of a short line to a file opened for appending: lines of several processes do not mix.
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(file, said.encode())
+        finally:
+            os.close(file)
+
+
+def read(path: Path | None) -> dict[str, float]:
+    """Seconds of each part, in the order of their ends. Of several processes, which work side by side, the slowest."""
+    if path is None or not path.exists():
+        return {}
+    by_process: dict[str, Counter[int]] = {}
+    for text in path.read_text().splitlines():
+        said = json.loads(text)
+        by_process.setdefault(said["part"], Counter())[said["process"]] += said["seconds"]
+    return {part: max(seconds.values()) for part, seconds in by_process.items()}

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from gptoss_bento.compilers import Lack, Tools, c_compiler, lacks, nvcc
+from gptoss_bento.hardware import Hardware
+from gptoss_bento.plan import EnginePlan
+from tests.fakes import A100, H200, MI300X, machine, nvidia
+from tests.unit.test_kernel_key import plan_of
+
+B200 = nvidia("NVIDIA B200", 183359, "sm_100")
+HEADER = Path(__file__)  # any file that exists
+
+
+def tools(*found: str, header: Path = HEADER, locked: Path | None = None) -> Tools:
+    return Tools(lambda name: name if name in found else None, lambda: header, lambda: locked)
+
+
+def plan_on(hardware: Hardware, folder: Path = Path("/nowhere"), /, **variables: str) -> EnginePlan:
+    return plan_of("gpt-oss-20b", hardware, KERNEL_CACHE_DIR=str(folder), **variables)
+
+
+def found(plan: EnginePlan, here: Tools, **variables: str) -> list[Lack]:
+    return list(lacks(plan, variables, here))
+
+
+# A C compiler, for Triton
+
+
+def test_a_cold_start_without_c_compiler_ends() -> None:
+    (lack,) = found(plan_on(machine(H200)), tools())
+
+    assert lack.what == "no C compiler (gcc or clang)"
+    assert lack.ends_start
+    assert "apt-get install gcc" in lack.remedy
+
+
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_a_cold_start_with_c_compiler_lacks_nothing(name: str) -> None:
+    assert found(plan_on(machine(H200)), tools(name)) == []
+
+
+def test_a_start_with_tritons_module_in_the_cache_needs_no_c_compiler(tmp_path: Path) -> None:
+    module = tmp_path / "triton" / "hash" / f"cuda_utils{sysconfig.get_config_var('EXT_SUFFIX')}"
+    module.parent.mkdir(parents=True)
+    module.touch()
+
+    assert found(plan_on(machine(H200), tmp_path), tools()) == []
+
+
+def test_a_module_of_another_python_does_not_count(tmp_path: Path) -> None:
+    module = tmp_path / "triton" / "hash" / "cuda_utils.cpython-27-x86_64-linux-gnu.so"
+    module.parent.mkdir(parents=True)
+    module.touch()
+
+    assert found(plan_on(machine(H200), tmp_path), tools())
+
+
+def test_the_compiler_that_cc_names_is_the_one_that_counts() -> None:
+    (lack,) = found(plan_on(machine(H200)), tools("gcc"), CC="icc")
+
+    assert lack.what == "no C compiler (CC=icc)"
+    assert c_compiler({"CC": "icc"}, tools("icc")) == "icc"
+
+
+def test_a_cold_start_without_pythons_header_ends() -> None:
+    (lack,) = found(plan_on(machine(H200)), tools("gcc", header=Path("/nowhere/Python.h")))
+
+    assert lack.what == "no /nowhere/Python.h"
+    assert "python3-dev" in lack.remedy
+
+
+@pytest.mark.parametrize("hardware", [machine(), machine(MI300X)], ids=["CPU", "AMD"])
+def test_machines_without_nvidias_cards_are_not_judged(hardware: Hardware) -> None:
+    profile = "gpt-oss-120b" if hardware.gpus else "demo"
+
+    assert list(lacks(plan_of(profile, hardware), {}, tools())) == []
+
+
+# nvcc, for FlashInfer
+
+
+def test_nvcc_is_not_needed_where_the_plan_leaves_flashinfer_alone() -> None:
+    assert found(plan_on(machine(H200)), tools("gcc")) == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "variables", "wanted"),
+    [
+        (H200, {"VLLM_USE_FLASHINFER_SAMPLER": "1"}, "VLLM_USE_FLASHINFER_SAMPLER=1"),
+        (H200, {"MOE_BACKEND": "flashinfer_cutlass"}, "moe_backend flashinfer_cutlass"),
+        (B200, {}, "moe_backend flashinfer_trtllm"),
+    ],
+)
+def test_a_plan_with_kernels_of_flashinfer_needs_nvcc(gpu: object, variables: dict[str, str], wanted: str) -> None:
+    (lack,) = found(plan_on(machine(gpu), **variables), tools("gcc", "ninja"), **variables)  # type: ignore[arg-type]
+
+    assert str(lack) == f"no nvcc: FlashInfer needs it for {wanted}: the start ends"
+    assert lack.ends_start
+
+
+def test_a_plan_with_kernels_of_flashinfer_needs_ninja_too() -> None:
+    (lack,) = found(plan_on(machine(B200)), tools("gcc", "nvcc"))
+
+    assert lack.what == "no ninja"
+
+
+def test_several_cards_without_nvcc_are_only_slower() -> None:
+    (lack,) = found(plan_on(machine(H200, H200)), tools("gcc"))
+
+    assert not lack.ends_start
+    assert "fusing all-reduce with normalization: vLLM does it in two steps" in lack.follows
+
+
+def test_several_cards_that_vllm_fuses_nothing_on_need_no_nvcc() -> None:
+    assert found(plan_on(machine(A100, A100)), tools("gcc")) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "present", "expected"),
+    [
+        ({}, ["nvcc"], "nvcc"),
+        ({}, ["/usr/local/cuda/bin/nvcc"], "/usr/local/cuda/bin/nvcc"),
+        ({"CUDA_HOME": "/c"}, ["/c/bin/nvcc", "nvcc"], "/c/bin/nvcc"),
+        ({"CUDA_PATH": "/c"}, ["/c/bin/nvcc"], "/c/bin/nvcc"),
+        ({"CUDA_HOME": "/c"}, ["nvcc"], None),
+    ],
+)
+def test_nvcc_is_looked_for_where_flashinfer_looks(
+    variables: dict[str, str], present: list[str], expected: str | None
+) -> None:
+    assert nvcc(variables, tools(*present)) == expected
+
+
+def test_the_nvcc_of_the_lock_is_named_where_nothing_finds_it() -> None:
+    here = tools("gcc", "ninja", locked=Path("/venv/nvidia/cu13/bin/nvcc"))
+
+    (lack,) = found(plan_on(machine(B200)), here)
+
+    assert lack.remedy.startswith("CUDA_HOME=/venv/nvidia/cu13 ")
+
+
+def test_this_machine_can_be_asked() -> None:
+    assert isinstance(found(plan_on(machine(B200)), Tools()), list)

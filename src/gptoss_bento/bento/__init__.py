@@ -1,0 +1,1 @@
+"""What a Bento and its image are made of."""

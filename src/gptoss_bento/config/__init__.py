@@ -1,0 +1,1 @@
+"""What the operator said: variables, profiles, options of vLLM, keys."""

@@ -1,0 +1,1 @@
+"""The machine: GPUs, CPU, memory. The only package that probes."""

@@ -1,0 +1,1 @@
+"""The routes of the job API and their description."""

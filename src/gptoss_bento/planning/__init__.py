@@ -1,0 +1,1 @@
+"""Settings, profile and hardware become a plan with origins. Pure."""

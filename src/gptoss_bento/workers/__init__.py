@@ -1,0 +1,1 @@
+"""Processes: the supervisor, the group of API workers, their readiness, metrics and shutdown."""

@@ -20,22 +20,23 @@ from starlette.middleware.cors import CORSMiddleware
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from gptoss_bento import bundle, supervision
-from gptoss_bento.app import Worker, build_app, find_team, guarded_engine, serve_together
-from gptoss_bento.environment import server_settings, take_key_sources, tls_settings
-from gptoss_bento.http.authentication import Authentication
-from gptoss_bento.http.connections import bound_connections
-from gptoss_bento.http.description import Description
-from gptoss_bento.http.direct_streaming import DirectStreaming
-from gptoss_bento.http.edge import Edge
-from gptoss_bento.http.intake import Intake
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.openai import OpenAIApi
-from gptoss_bento.http.platform_limits import PlatformLimits
+from gptoss_bento.access.authentication import Authentication
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.runpod_limits import PlatformLimits
+from gptoss_bento.bento import service_config
+from gptoss_bento.bento.images import Platform
+from gptoss_bento.config.environment import server_settings, take_key_sources, tls_settings
+from gptoss_bento.http.connection_limits import bound_connections
+from gptoss_bento.http.error_boundary import Edge
+from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
-from gptoss_bento.http.request_metrics import RequestMetrics
-from gptoss_bento.images import Platform
-from gptoss_bento.native.generate import GenerateApi
+from gptoss_bento.http.shutdown_gate import Intake
+from gptoss_bento.http.streaming_bypass import DirectStreaming
+from gptoss_bento.jobs.api.generate import GenerateApi
+from gptoss_bento.server.openapi import Description
+from gptoss_bento.server.request_metrics import RequestMetrics
+from gptoss_bento.server.worker import Worker, build_app, find_team, guarded_engine, serve_together
+from gptoss_bento.workers import supervisor
 
 
 class Arguments(BaseModel, extra="forbid"):
@@ -50,15 +51,15 @@ class Arguments(BaseModel, extra="forbid"):
     bundle_weights: bool = False
 
 
-supervision.supervise(bundle.keep_metrics_in)
+supervisor.supervise(service_config.keep_metrics_in)
 settings = server_settings()
 arguments = bentoml.use_arguments(Arguments)
 profile = arguments.profile or settings.profile
 team = find_team(profile, bentoml.server_context.worker_index)
-if supervision.keeps_metrics_alone(team):
-    bundle.keep_metrics_in_process()
-chosen = bundle.describe(
-    profile, settings, tls_settings(), team.count, arguments.platform, serving=supervision.is_serving()
+if supervisor.keeps_metrics_alone(team):
+    service_config.keep_metrics_in_process()
+chosen = service_config.describe(
+    profile, settings, tls_settings(), team.count, arguments.platform, serving=supervisor.is_serving()
 )
 sources = take_key_sources()
 keys = KeyRing(sources.fixed, sources.file, closed=bool(sources.problems))
@@ -73,7 +74,7 @@ class GptOss(GenerateApi):
     """GPT-OSS on vLLM: the OpenAI API at /v1, /openai/v1 and /v2/{endpoint_id}/openai/v1, and the job API."""
 
     if arguments.bundle_weights:
-        weights = bundle.weights(chosen.profile)
+        weights = service_config.weights(chosen.profile)
 
     def __init__(self) -> None:
         super().__init__(lambda: worker.jobs)

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.demo.checkpoint import CONFIG
-from gptoss_bento.environment import load_settings
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.model_config import ModelConfig, named, parse_config, unknown_config
-from gptoss_bento.plan import EnginePlan, make_plan
-from gptoss_bento.profile import AUTOMATIC
-from gptoss_bento.profile_choice import ProfileChoice, choose_profile
+from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.planning.model_config import ModelConfig, named, parse_config, unknown_config
+from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.profile_choice import ProfileChoice, choose_profile
 from tests.fakes import H100, machine
 
 MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}

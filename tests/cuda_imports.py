@@ -20,7 +20,7 @@ from tests.imports import Sources, Walk
 from tests.server import REPOSITORY
 
 STARTED = (
-    "gptoss_bento.engine",
+    "gptoss_bento.engine.launcher",
     "vllm.v1.worker.gpu_worker",
     "vllm.model_executor.models.gpt_oss",
     # What vLLM finds by a name in a string, or behind a condition of its configuration.

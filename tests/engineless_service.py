@@ -16,11 +16,11 @@ from http import HTTPStatus
 import psutil
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento import engine
+from gptoss_bento.engine import launcher
 from gptoss_bento.http.errors import BrokenStreamError
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.startup import Startup
-from gptoss_bento.team import Team
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.workers.readiness import Startup
+from gptoss_bento.workers.worker_group import Team
 
 _TOKEN_S = 0.01
 _LOADING_S = 0.2
@@ -28,7 +28,7 @@ _ENGINE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); t
 
 
 class EnginelessEngine:
-    """What app.py asks of `gptoss_bento.engine.Engine`."""
+    """What server/worker.py asks of `gptoss_bento.engine.launcher.Engine`."""
 
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = process
@@ -99,7 +99,7 @@ def _start_process() -> subprocess.Popen[bytes]:
 
 @asynccontextmanager
 async def running(_: Sequence[str], startup: Startup, __: float, team: Team) -> AsyncIterator[EnginelessEngine]:
-    """In place of `gptoss_bento.engine.running`."""
+    """In place of `gptoss_bento.engine.launcher.running`."""
     process = _start_process() if team.is_first else None
     try:
         with startup.timed("engine: weights and KV cache"):
@@ -115,7 +115,7 @@ async def running(_: Sequence[str], startup: Startup, __: float, team: Team) -> 
             process.wait()
 
 
-engine.running = running  # type: ignore[assignment]  # before service.py imports app.py's worker
+launcher.running = running  # type: ignore[assignment]  # before service.py imports server/worker.py's worker
 
 from service import GptOss  # noqa: E402
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.hardware import GIB, Gpu, Hardware
+from gptoss_bento.hardware.probe import GIB, Gpu, Hardware
 
 _MIB = 1024**2
 

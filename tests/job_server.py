@@ -16,12 +16,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gptoss_bento.bench.servers import free_port
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.errors import WorkerDiedError
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.routes import NativeRoutes
-from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.settings import ServerSettings
-from gptoss_bento.team import Stage, Team
+from gptoss_bento.jobs.api.routes import NativeRoutes
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.runner import Runner, running_jobs
+from gptoss_bento.workers.worker_group import Stage, Team
 from tests.server import NO_TLS
 
 # The imports take two seconds; a fork of a process that has done them starts in a moment.
@@ -73,7 +73,7 @@ def _serve(port: int, store_url: str, token_s: float, place: tuple[int, int, Pat
 
 
 async def _serve_in_team(server: uvicorn.Server, team: Team) -> None:
-    """Ends as app.py does when another worker dies: in order, and with jobs handed back before the others see it."""
+    """Ends as server/worker.py does when another worker dies: gracefully, its jobs requeued before the others see it."""
     team.enter(os.getpid())
     serving = asyncio.create_task(server.serve())
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from starlette.routing import Mount, Route
 
 from gptoss_bento.http import paths
-from gptoss_bento.native import routes as native
+from gptoss_bento.jobs.api import routes as native
 from tests.server import REPOSITORY
 
 VLLM_ROUTES = Path(__file__).with_name("vllm_routes.txt")

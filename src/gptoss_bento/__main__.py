@@ -1,5 +1,5 @@
 """`python -m gptoss_bento`: the command line where no console script is installed, such as in a Bento."""
 
-from gptoss_bento.cli import run
+from gptoss_bento.cli.main import run
 
 run()

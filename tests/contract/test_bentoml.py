@@ -1,4 +1,4 @@
-"""What service.py and supervision.py rely on in BentoML 1.4."""
+"""What service.py and workers/supervisor.py rely on in BentoML 1.4."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento.http.direct_streaming import DirectStreaming
-from gptoss_bento.http.openai import OpenAIApi
+from gptoss_bento.http.openai_dispatch import OpenAIApi
+from gptoss_bento.http.streaming_bypass import DirectStreaming
 from tests.fakes import asgi_client
 from tests.server import REPOSITORY
 
@@ -39,9 +39,9 @@ with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     from bentoml._internal.server.http.traffic import TimeoutMiddleware
     from bentoml.serving import ensure_prometheus_dir
 
-    from gptoss_bento.bundle import keep_metrics_in
-    from gptoss_bento.http.request_metrics import RequestMetrics
-    from gptoss_bento.native.generate import GenerateApi
+    from gptoss_bento.bento.service_config import keep_metrics_in
+    from gptoss_bento.jobs.api.generate import GenerateApi
+    from gptoss_bento.server.request_metrics import RequestMetrics
 
 # Their own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -260,7 +260,7 @@ def of_the_service(script: str) -> str:
 
 def test_our_edge_takes_the_place_of_bentomls_timeout() -> None:
     script = (
-        "from gptoss_bento.http.edge import Edge;"
+        "from gptoss_bento.http.error_boundary import Edge;"
         "names = [getattr(m.cls, '__name__', '') for m in found];"
         "edges = [m.kwargs for m in found if m.cls is Edge];"
         "print(names.count('TimeoutMiddleware'), edges, names.index('Edge') < names.index('Intake'))"
@@ -270,21 +270,21 @@ def test_our_edge_takes_the_place_of_bentomls_timeout() -> None:
 
 def test_our_metrics_take_the_place_of_bentomls() -> None:
     script = (
-        "from gptoss_bento.http.request_metrics import RequestMetrics;"
+        "from gptoss_bento.server.request_metrics import RequestMetrics;"
         "print(found[0].cls is RequestMetrics, sum(issubclass(m.cls, RequestMetrics.__base__) for m in found))"
     )
     assert of_the_service(script) == "True 1"
 
 
 def test_bentomls_metrics_still_have_every_path_as_a_label() -> None:
-    """Why http/request_metrics.py is there. When this fails, BentoML has mended it."""
+    """Why server/request_metrics.py is there. When this fails, BentoML has mended it."""
     source = inspect.getsource(RequestMetrics.__base__)  # type: ignore[arg-type]
     assert 'endpoint = scope["path"]' in source
     assert "endpoint=endpoint" in source
 
 
 async def test_bentomls_timeout_still_keeps_a_timer_for_each_request() -> None:
-    """Why http/edge.py is there. When this fails, BentoML has mended it."""
+    """Why http/error_boundary.py is there. When this fails, BentoML has mended it."""
     app = TimeoutMiddleware(JSONResponse({}), timeout=3600)
     loop: Any = asyncio.get_running_loop()
     before = len(loop._scheduled)

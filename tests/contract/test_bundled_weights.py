@@ -15,7 +15,7 @@ import pytest
 import yaml
 from bentoml._internal.container import construct_containerfile
 
-from gptoss_bento.artifacts import in_bento
+from gptoss_bento.artifacts.prepare import in_bento
 from tests.hub import COMMIT, Hub, serving
 from tests.server import REPOSITORY
 

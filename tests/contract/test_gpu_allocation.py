@@ -1,6 +1,7 @@
 """Which GPUs BentoML's supervisor shows its workers, by its own allocator on made-up machines, and what we plan there.
 
-The number that a service declares is for clouds to reserve; on the machine that serves, bundle.py leaves it out.
+The number that a service declares is for clouds to reserve; on the machine that serves, bento/service_config.py leaves
+it out.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import Any
 import bentoml
 import pytest
 
-from gptoss_bento import app, environment, hardware, supervision
-from gptoss_bento.bundle import describe
+from gptoss_bento.artifacts.model_lookup import NO_HUB
+from gptoss_bento.bento.service_config import describe
+from gptoss_bento.config import environment
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.hardware import hardware_named
-from gptoss_bento.model_lookup import NO_HUB
-from gptoss_bento.plan import EnginePlan
+from gptoss_bento.hardware import probe
+from gptoss_bento.hardware.probe import hardware_named
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.server import worker
+from gptoss_bento.workers import supervisor
 from tests.fake_nvml import pynvml as fake_nvml
 from tests.fakes import Calls
 
@@ -46,7 +50,7 @@ def variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[
     monkeypatch.setattr(os, "environ", environ)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(CORES)))
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml)
-    monkeypatch.setattr(hardware, "_amd_gpus", lambda *_: ())
+    monkeypatch.setattr(probe, "_amd_gpus", lambda *_: ())
     NvidiaGpuResource.from_system.cache_clear()
     before = BentoMLContainer.config.get()
     yield environ
@@ -61,7 +65,7 @@ def machine(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Machi
     def make(name: str, mig: bool = False) -> None:
         gpus = hardware_named(name).gpus
         if gpus[0].vendor == "amd":
-            monkeypatch.setattr(hardware, "_amd_gpus", lambda *_: gpus)
+            monkeypatch.setattr(probe, "_amd_gpus", lambda *_: gpus)
         else:
             variables.update({"FAKE_GPUS": name, **({"FAKE_MIG": "1"} if mig else {})})
 
@@ -84,7 +88,7 @@ def allocated(**options: Any) -> tuple[int, dict[str, str]]:
 def test_gpus_that_a_service_declares_are_the_only_ones_shown_to_its_workers(
     machine: Machine, declared: int, shown: str, workers: int
 ) -> None:
-    """Why bundle.py leaves the number out when it serves. When this fails, BentoML has another way."""
+    """Why bento/service_config.py leaves the number out when it serves. When this fails, BentoML has another way."""
     machine("h100x4")
 
     assert allocated(resources={"gpu": declared}, workers=workers) == (workers, {"CUDA_VISIBLE_DEVICES": shown})
@@ -124,8 +128,8 @@ LIMITS = [None, "", "0", "1,0", "GPU-00000000", "MIG-00000000"]
 @pytest.fixture
 def in_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is BentoML's supervisor, which may start several workers."""
-    monkeypatch.setattr(supervision, "may_start_several", lambda: True)
-    monkeypatch.setattr(supervision, "gather_team", Calls())
+    monkeypatch.setattr(supervisor, "may_start_several", lambda: True)
+    monkeypatch.setattr(supervisor, "gather_team", Calls())
 
 
 @pytest.mark.parametrize("platform", [None, "rocm"])
@@ -154,10 +158,10 @@ def test_gpus_that_the_operator_declares_in_bentomls_configuration_are_allocated
 
 def plan_of_a_worker(profile: str, variables: dict[str, str]) -> EnginePlan:
     """What a worker plans: it has the supervisor's variables and what BentoML adds to them."""
-    team = app.find_team(profile, None)
+    team = worker.find_team(profile, None)
     workers, added = allocated(**describe(profile, workers=team.count, serving=True).options)
     settings = environment.load_settings({**variables, **added})
-    plan = app._plan(profile, settings, hardware.probe(settings.visible_devices), NO_HUB)
+    plan = worker._plan(profile, settings, probe.probe(settings.visible_devices), NO_HUB)
     assert plan.api_workers.value == workers == team.count, "the supervisor has planned the same"
     return plan
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from gptoss_bento import artifacts, engine, environment
-from gptoss_bento.demo import harmony_text
-from tests.unit.test_harmony_repair import ANSWER, THOUGHT
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.config import environment
+from gptoss_bento.engine import launcher
+from gptoss_bento.training import harmony_text
+from tests.unit.engine.test_harmony_repair import ANSWER, THOUGHT
 
 # Their own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -29,8 +31,8 @@ class Tokenizer:
 
 @pytest.fixture(scope="module")
 def parser_class() -> Any:
-    harmony_text.use_vocabulary(artifacts.find_vocabulary(environment.cache_dir()))
-    engine.repair_harmony()
+    harmony_text.use_vocabulary(prepare.find_vocabulary(environment.cache_dir()))
+    launcher.repair_harmony()
     manager = importlib.import_module("vllm.parser.parser_manager").ParserManager
     return manager.get_parser(
         tool_parser_name="openai", reasoning_parser_name="openai_gptoss", enable_auto_tools=True, is_harmony=True

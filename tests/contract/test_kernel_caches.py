@@ -1,4 +1,6 @@
-"""How the libraries keep what they compile, as far as kernel_key.py, kernel_cache.py and compilers.py rely on it.
+"""How the libraries keep what they compile, as far as we rely on it.
+
+That is in planning/kernel_key.py, artifacts/kernel_cache.py and artifacts/compilers.py.
 
 The lock for CPUs has another Triton than the one for CUDA; what is held here was read in both.
 """
@@ -16,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento import engine, kernel_cache
-from gptoss_bento.vllm_plugin import start_times
-from gptoss_bento.vllm_plugin.start_times import LINES, Line, Recorder
+from gptoss_bento.artifacts import kernel_cache
+from gptoss_bento.engine import launcher
+from gptoss_bento.engine.vllm_plugin import start_times
+from gptoss_bento.engine.vllm_plugin.start_times import LINES, Line, Recorder
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 
@@ -34,7 +37,7 @@ def source_of(module: str) -> str:
 def test_recorded_variables_without_effect_are_those_of_the_installed_vllm() -> None:
     recorded = json.loads(files("gptoss_bento").joinpath("vllm_unhashed_variables.json").read_text())
 
-    assert recorded == engine.describe_unhashed_variables(), "run `gptoss-bento record-options`"
+    assert recorded == launcher.describe_unhashed_variables(), "run `gptoss-bento record-options`"
 
 
 def test_the_number_of_api_servers_is_not_in_vllms_key() -> None:
@@ -48,7 +51,7 @@ def test_the_number_of_api_servers_is_not_in_vllms_key() -> None:
 def test_vllms_own_limit_of_a_start_is_in_its_key() -> None:
     from vllm import envs
 
-    assert "VLLM_ENGINE_READY_TIMEOUT_S" in envs.compile_factors(), "then plan.py need not keep it the same"
+    assert "VLLM_ENGINE_READY_TIMEOUT_S" in envs.compile_factors(), "then planning/plan.py need not keep it the same"
 
 
 @pytest.mark.parametrize(("logger", "line"), [(name, line) for name, lines in LINES.items() for line in lines])

@@ -10,7 +10,7 @@ SCRIPT = """
 import asyncio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
-from gptoss_bento import metric_files
+from gptoss_bento.workers import buffered_metrics as metric_files
 
 def read(name, **labels):
     registry = CollectorRegistry()
@@ -50,7 +50,7 @@ def test_counts_in_the_process_stay_as_they_are() -> None:
     script = """
 import asyncio
 from prometheus_client import Counter
-from gptoss_bento import metric_files
+from gptoss_bento.workers import buffered_metrics as metric_files
 
 async def main():
     own = Counter("a", "")

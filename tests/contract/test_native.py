@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.engine import _token_bytes
-from gptoss_bento.native.sampling import FORWARDED
+from gptoss_bento.engine.launcher import _token_bytes
+from gptoss_bento.jobs.sampling import FORWARDED
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 

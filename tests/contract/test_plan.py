@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.cards import known_cards
-from gptoss_bento.engine import _parser
-from gptoss_bento.environment import load_settings
-from gptoss_bento.estimate import estimate
-from gptoss_bento.goal import Goal
-from gptoss_bento.hardware import hardware_named
-from gptoss_bento.plan import make_plan
-from gptoss_bento.profile import fits, load_profile, profile_names
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.profile import fits, load_profile, profile_names
+from gptoss_bento.engine.launcher import _parser
+from gptoss_bento.hardware.gpu_catalogue import known_cards
+from gptoss_bento.hardware.probe import hardware_named
+from gptoss_bento.planning.memory_estimate import estimate
+from gptoss_bento.planning.plan import make_plan
 
 # vLLM's own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]

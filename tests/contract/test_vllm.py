@@ -1,4 +1,4 @@
-"""Each symbol of vLLM that engine.py and the tests rely on. An upgrade of vLLM shows here, not in a bug hunt."""
+"""Each symbol of vLLM that engine/ and the tests rely on. An upgrade of vLLM shows here, not in a bug hunt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from gptoss_bento import engine, engine_preload, vllm_plugin, warmup
+from gptoss_bento.engine import launcher, preload, vllm_plugin, warmup
 from tests.routes import VLLM_ROUTES
 
 # Their own warnings at import are not ours to fix.
@@ -123,7 +123,7 @@ def test_a_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_ow
 
 
 def test_gauges_take_the_time_of_the_engines_message() -> None:
-    """See engine_clock.py."""
+    """See engine/engine_gauges.py."""
     from prometheus_client import Gauge
     from vllm.v1.engine import EngineCoreOutputs
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -136,7 +136,7 @@ def test_gauges_take_the_time_of_the_engines_message() -> None:
 
 
 def test_what_the_engine_puts_out_waits_in_a_queue_that_can_be_looked_at() -> None:
-    """See gathering.py."""
+    """See engine/output_coalescing.py."""
     client = importlib.import_module("vllm.v1.engine.core_client").AsyncMPClient
     made, read = (inspect.getsource(method) for method in (client.__init__, client.get_output_async))
     assert "self.outputs_queue = asyncio.Queue[" in made
@@ -148,7 +148,7 @@ def test_the_launched_engine_tells_who_manages_it() -> None:
     assert "engine_manager" in launch.__dataclass_fields__
 
 
-# How its process starts: see engine_preload.py
+# How its process starts: see engine/preload.py
 
 
 def test_engines_process_comes_from_the_context_that_is_replaced() -> None:
@@ -159,15 +159,15 @@ def test_engines_process_comes_from_the_context_that_is_replaced() -> None:
     assert "context = get_mp_context()" in made, "by its name in this module, at each start"
     assert "context.Process(" in made
     assert "proc.start()" in made
-    with engine_preload.forked():
+    with preload.forked():
         context = utils.get_mp_context()
-        assert context.Process is engine_preload._Process
+        assert context.Process is preload._Process
         assert context.Queue.__self__ is context, "what else vLLM makes of it"
 
 
 def test_modules_that_are_imported_early_are_there() -> None:
     """One that is missing is passed over, and what it would have brought is imported later, at each start."""
-    modules = importlib.import_module(engine_preload._PRELOADED).MODULES
+    modules = importlib.import_module(preload._PRELOADED).MODULES
 
     assert [name for name in modules if find_spec(name) is None] == []
 
@@ -194,7 +194,7 @@ def test_processes_that_are_spawned_find_the_plugin() -> None:
     child.start()
     assert ours.poll(120)
 
-    assert (vllm_plugin.NAME, "gptoss_bento.vllm_plugin") in ours.recv()
+    assert (vllm_plugin.NAME, "gptoss_bento.engine.vllm_plugin") in ours.recv()
     child.join()
 
 
@@ -239,7 +239,7 @@ def test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced() -> N
     assert "self.allow_ll_bf16_gemm\n" in inspect.getsource(gate.forward), "and runs them only then"
 
 
-# What a warm-up sends: see warmup.py
+# What a warm-up sends: see engine/warmup.py
 
 
 def test_messages_are_recorded_by_the_logger_in_a_list() -> None:
@@ -316,7 +316,7 @@ def test_generations_can_be_metered() -> None:
 
 
 def test_recorded_routes_are_those_of_the_installed_vllm() -> None:
-    parser = engine._parser()
+    parser = launcher._parser()
     build_app: Any = importlib.import_module("vllm.entrypoints.launchers.app").build_app
     app = build_app(parser.parse_args(["--model", "demo"]), ("generate",))
     found = sorted({f"{method} {path}" for method, path in served(app)})
@@ -331,7 +331,7 @@ def served(app: Starlette) -> Iterator[tuple[str, str]]:
 
 def test_recorded_options_are_those_of_the_installed_vllm() -> None:
     recorded = json.loads(files("gptoss_bento").joinpath("vllm_options.json").read_text())
-    assert recorded == engine.describe_options(), "run `gptoss-bento record-options`"
+    assert recorded == launcher.describe_options(), "run `gptoss-bento record-options`"
 
 
 def test_gpt_oss_parsers_are_registered_under_the_names_we_plan() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento import engine
-from gptoss_bento.environment import load_settings
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.plan import make_plan
-from gptoss_bento.profile import load_profile
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.profile import load_profile
+from gptoss_bento.engine import launcher
+from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.planning.plan import make_plan
 from tests.unit.test_worker_variables import rows
 
 pytestmark = [
@@ -25,7 +25,7 @@ CPU = Hardware(gpus=(), cpu_cores=2, memory_bytes=24 * 2**30)
 
 @pytest.fixture(scope="module")
 def parse() -> Callable[[list[str]], Any]:
-    return engine._parser().parse_args
+    return launcher._parser().parse_args
 
 
 @pytest.mark.parametrize("row", rows("option"))

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from gptoss_bento.cards import known_cards, recognised
+from gptoss_bento.access.authentication import PUBLIC_ROUTES
+from gptoss_bento.config.profile import load_profile
+from gptoss_bento.config.settings import ServerSettings, Settings
+from gptoss_bento.config.variables import known_names
 from gptoss_bento.doctor.gpus import TORCH_CUDA
-from gptoss_bento.hardware import hardware_named
-from gptoss_bento.http.authentication import PUBLIC_ROUTES
-from gptoss_bento.plan import make_plan
-from gptoss_bento.profile import load_profile
-from gptoss_bento.settings import ServerSettings, Settings
-from gptoss_bento.supervision import SHUTDOWN_LIMIT_S
-from gptoss_bento.variables import known_names
+from gptoss_bento.hardware.gpu_catalogue import known_cards, recognised
+from gptoss_bento.hardware.probe import hardware_named
+from gptoss_bento.planning.plan import make_plan
+from gptoss_bento.workers.supervisor import SHUTDOWN_LIMIT_S
 from tests.deployment.files import FOLDER, GPU_PROFILES, OVERLAYS, compose, document, manifest, manifests
 from tests.server import REPOSITORY
 

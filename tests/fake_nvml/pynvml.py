@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from gptoss_bento.hardware import Gpu, hardware_named
+from gptoss_bento.hardware.probe import Gpu, hardware_named
 
 
 class NVMLError(Exception):

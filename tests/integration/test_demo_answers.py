@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import yaml
 
-from gptoss_bento import demo
+from gptoss_bento.paths import PACKAGE
 from tests.server import MODEL
 
 pytestmark = pytest.mark.engine
 
-CATALOGUE = yaml.safe_load((Path(demo.__file__).parent / "answers.yaml").read_text())
+CATALOGUE = yaml.safe_load((PACKAGE / "training" / "answers.yaml").read_text())
 ANSWERS: list[dict[str, Any]] = CATALOGUE["answers"]
 TOOLS = [CATALOGUE["weather_tool"]]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gptoss_bento.team import make_folder
+from gptoss_bento.workers.worker_group import make_folder
 from tests.full_disk import Disk, file_limit, small_file_system
 from tests.job_server import job_server
 from tests.postgres import binaries, postgres_server

@@ -22,12 +22,12 @@ import httpx
 import psutil
 import pytest
 
-from gptoss_bento.native.fake_engine import MODEL as FAKE_MODEL
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.job import Job, Status
-from gptoss_bento.native.runner import running_jobs
-from gptoss_bento.native.store import open_store
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.fake_engine import MODEL as FAKE_MODEL
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.runner import running_jobs
+from gptoss_bento.state.job import Job, Status
+from gptoss_bento.state.store import open_store
 from tests.routes import every_route
 from tests.server import EXIT_LIMIT_S, MODEL, NO_TLS, ServedProcess, all_processes_end, serve
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gptoss_bento import artifacts, environment
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.config import environment
 from tests.server import serve
 
 pytestmark = pytest.mark.slow
@@ -70,14 +71,14 @@ def test_port_in_use_is_said_and_nothing_starts(tmp_path: Path) -> None:
 
 
 def test_damaged_vocabulary_is_refused(tmp_path: Path) -> None:
-    (tmp_path / artifacts.VOCABULARY_FILE).write_text("IQ== 0\n")
+    (tmp_path / prepare.VOCABULARY_FILE).write_text("IQ== 0\n")
     code, said = ended(tmp_path, {"PROFILE": "demo", "TIKTOKEN_ENCODINGS_BASE": str(tmp_path)})
     assert code == 69
     assert "damaged" in said
 
 
 def test_model_with_damaged_weights_names_the_engines_own_error(tmp_path: Path) -> None:
-    demo = artifacts.prepare("demo", None, environment.cache_dir(), None)
+    demo = prepare.prepare("demo", None, environment.cache_dir(), None)
     broken = tmp_path / "model"
     shutil.copytree(demo.model, broken)
     (broken / "model.safetensors").write_bytes(json.dumps({}).encode())

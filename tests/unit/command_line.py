@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typer.testing import CliRunner, Result
 
-from gptoss_bento import cli
+from gptoss_bento.cli import main
 
 
 def invoke(*arguments: str) -> Result:
     """Runs it in this process."""
-    return CliRunner().invoke(cli.app, arguments)
+    return CliRunner().invoke(main.app, arguments)
 
 
 def words(result: Result) -> list[list[str]]:

@@ -12,16 +12,16 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gptoss_bento.cards import known_cards
-from gptoss_bento.environment import load_settings
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.profile import PARALLEL_SIZES, Profile, fits, load_profile, profile_names
+from gptoss_bento.config.variables import RESERVED, catalogue
+from gptoss_bento.config.vllm_options import Option, known_options
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.estimate import MEMORY_ARGUMENTS
-from gptoss_bento.goal import Goal
-from gptoss_bento.hardware import Hardware, hardware_named
-from gptoss_bento.plan import EnginePlan, Planned, make_plan
-from gptoss_bento.profile import PARALLEL_SIZES, Profile, fits, load_profile, profile_names
-from gptoss_bento.variables import RESERVED, catalogue
-from gptoss_bento.vllm_options import Option, known_options
+from gptoss_bento.hardware.gpu_catalogue import known_cards
+from gptoss_bento.hardware.probe import Hardware, hardware_named
+from gptoss_bento.planning.memory_estimate import MEMORY_ARGUMENTS
+from gptoss_bento.planning.plan import EnginePlan, Planned, make_plan
 from tests.fakes import H200, machine
 
 

@@ -47,16 +47,16 @@ def importers(library: str) -> set[str]:
 
 
 IMPORTS_VLLM = {
-    "engine.py",  # starts it, and builds its application
-    "engine_preload.py",  # replaces what starts its process, and nothing else
-    "warmup.py",  # sends it requests, which are made of its classes
+    "engine/launcher.py",  # starts it, and builds its application
+    "engine/preload.py",  # replaces what starts its process, and nothing else
+    "engine/warmup.py",  # sends it requests, which are made of its classes
 }
 # vLLM imports these in its own processes: they have to derive from its classes or to change its modules.
-PLUGIN = "vllm_plugin/__init__.py"  # finds out in which process it is, and changes nothing before vLLM calls it
+PLUGIN = "engine/vllm_plugin/__init__.py"  # finds out in which process it is, and changes nothing before vLLM calls it
 IMPORTED_BY_VLLM: dict[str, set[str]] = {  # and who imports them beside it
     "bench/instant_executor.py": set(),  # `--distributed-executor-backend` names it
-    "vllm_plugin/router_kernels.py": {PLUGIN},
-    "vllm_plugin/routing_kernels.py": {PLUGIN},
+    "engine/vllm_plugin/router_kernels.py": {PLUGIN},
+    "engine/vllm_plugin/routing_kernels.py": {PLUGIN},
 }
 
 
@@ -64,9 +64,9 @@ IMPORTED_BY_VLLM: dict[str, set[str]] = {  # and who imports them beside it
     ("library", "owners"),
     [
         ("vllm", IMPORTS_VLLM | {PLUGIN} | IMPORTED_BY_VLLM.keys()),
-        ("triton", {"vllm_plugin/compilations.py"}),  # its hooks
+        ("triton", {"engine/vllm_plugin/compilations.py"}),  # its hooks
         ("triton_kernels", set()),  # only under the names by which vLLM has imported them
-        ("pynvml", {"hardware.py"}),
+        ("pynvml", {"hardware/probe.py"}),
     ],
 )
 def test_one_module_alone_imports(library: str, owners: set[str]) -> None:
@@ -89,23 +89,23 @@ def names_imported(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("library", ["sqlalchemy", "sqlite3"])
-def test_only_the_store_speaks_sql(library: str) -> None:
-    assert importers(library) <= {"native/store.py"}
+def test_only_state_speaks_sql(library: str) -> None:
+    assert {Path(module).parts[0] for module in importers(library)} <= {"state"}
 
 
 def test_only_environment_touches_the_environment_variables() -> None:
     names = {"environ", "environb", "getenv", "getenvb"}
 
-    assert {module for module in MODULES if names & set(touched_of_os(module))} == {"environment.py"}
+    assert {module for module in MODULES if names & set(touched_of_os(module))} == {"config/environment.py"}
 
 
 PURE = [
-    "plan.py",
-    "estimate.py",
-    "model_config.py",
-    "model_fit.py",
-    "kernel_key.py",
-    "goal.py",
+    "planning/plan.py",
+    "planning/memory_estimate.py",
+    "planning/model_config.py",
+    "planning/model_fit.py",
+    "planning/kernel_key.py",
+    "config/goal.py",
     "redaction.py",
     "http/paths.py",
     "bench/report.py",
@@ -113,14 +113,102 @@ PURE = [
     "bench/chart.py",
     "bench/random_answers.py",
 ]
-PURE_JOBS = ["batching", "harmony", "job", "json_text", "output", "payload", "sampling", "token_text"]
+PURE_JOBS = [
+    "jobs/input.py",
+    "jobs/sampling.py",
+    "jobs/output/batching.py",
+    "jobs/output/channels.py",
+    "jobs/output/readers.py",
+    "jobs/output/token_text.py",
+    "state/job.py",
+    "strict_json.py",
+]
 
 
-@pytest.mark.parametrize("module", [*PURE, *(f"native/{name}.py" for name in PURE_JOBS)])
+@pytest.mark.parametrize("module", [*PURE, *PURE_JOBS])
 def test_a_pure_module_imports_nothing_that_reaches_outside(module: str) -> None:
     outside = {"os", "sys", "time", "socket", "subprocess", "threading", "asyncio", "httpx", "psutil", "yaml"}
 
     assert not outside & set(imported(module))
+
+
+LEAVES = {"errors", "paths", "redaction", "spelling", "strict_json", "threads"}
+"""Modules of no package. They import one another at most."""
+
+# From the top floor down: each package may import what its own line names, and the leaves. A new arrow is a decision.
+ALLOWED: dict[str, set[str]] = {
+    "cli": {"artifacts", "bench", "bento", "config", "doctor", "engine", "hardware", "planning"},
+    "bench": {"access", "config", "demo", "hardware", "planning", "server"},
+    "server": {"access", "artifacts", "config", "engine", "hardware", "http", "jobs", "planning", "state", "workers"},
+    "jobs": {"access", "config", "engine", "http", "state", "workers"},
+    "access": {"config", "engine", "http"},
+    "engine": {"artifacts", "config", "http", "planning", "workers"},
+    "doctor": {"artifacts", "config", "hardware", "planning"},
+    "http": {"workers"},
+    "bento": {"artifacts", "config"},
+    "workers": {"config"},
+    "training": {"artifacts", "config", "demo"},
+    "artifacts": {"config", "demo", "hardware", "planning"},
+    "planning": {"config", "hardware"},
+    "state": set(),
+    "config": {"hardware"},
+    "hardware": set(),
+    "demo": set(),
+}
+
+
+def box(module: str) -> str:
+    """The package or leaf at the top of gptoss_bento that a module belongs to."""
+    return Path(module).parts[0].removesuffix(".py")
+
+
+def boxes_imported(module: str) -> set[str]:
+    """The boxes that a module imports, also inside functions."""
+    found = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module == "gptoss_bento":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gptoss_bento."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("gptoss_bento.")}
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_package_imports_only_what_lies_below_it(package: str) -> None:
+    imported_here = {name for module in MODULES if box(module) == package for name in boxes_imported(module)}
+
+    assert imported_here - {package} <= ALLOWED[package] | LEAVES
+
+
+def test_packages_have_no_circle() -> None:
+    """The table is in order: each package allows only those that come after it."""
+    order = list(ALLOWED)
+
+    assert [
+        (upper, lower) for upper in order for lower in ALLOWED[upper] if order.index(lower) <= order.index(upper)
+    ] == []
+
+
+def test_every_module_belongs_to_a_package_or_is_a_leaf() -> None:
+    found = {box(module) for module in MODULES} - {"__init__", "__main__"}
+
+    assert found == ALLOWED.keys() | LEAVES
+    assert len(found) <= 25
+
+
+@pytest.mark.parametrize("leaf", sorted(LEAVES))
+def test_leaf_imports_no_package(leaf: str) -> None:
+    assert boxes_imported(f"{leaf}.py") <= LEAVES
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_package_says_its_purpose_in_one_line(package: str) -> None:
+    purpose = ast.get_docstring(tree(f"{package}/__init__.py"))
+
+    assert purpose
+    assert "\n" not in purpose
 
 
 def test_no_module_is_named_utils() -> None:
@@ -128,10 +216,10 @@ def test_no_module_is_named_utils() -> None:
 
 
 def test_the_service_and_the_command_load_no_model_library() -> None:
-    script = "import json, sys, service, gptoss_bento.cli; print(json.dumps(sorted(sys.modules)))"
+    script = "import json, sys, service, gptoss_bento.cli.main; print(json.dumps(sorted(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
 
     assert ended.returncode == 0, ended.stderr
     loaded = set(json.loads(ended.stdout))
-    assert {"service", "gptoss_bento.engine", "gptoss_bento.cli"} <= loaded
+    assert {"service", "gptoss_bento.engine.launcher", "gptoss_bento.cli.main"} <= loaded
     assert not loaded & {"vllm", "torch", "transformers", "triton", "pynvml"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.native.json_text import dumps, loads, shown
+from gptoss_bento.strict_json import dumps, loads, shown
 
 ANY_TEXT = st.text(st.characters(codec=None))  # lone surrogates as well
 VALUES = st.recursive(

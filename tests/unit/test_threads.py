@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.threads import in_daemon_thread
 
 
 class Interruption(BaseException):

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gptoss_bento.environment import load_settings
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.variables import known_names
+from gptoss_bento.config.vllm_options import known_options
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.variables import known_names
-from gptoss_bento.vllm_options import known_options
 
 ROWS = list(csv.DictReader(Path(__file__).with_name("worker_variables.csv").read_text().splitlines()))
 

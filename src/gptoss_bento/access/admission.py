@@ -15,8 +15,8 @@ from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 
-from gptoss_bento.http.shared_table import Row, SharedTable, TableFullError
-from gptoss_bento.keys import Key
+from gptoss_bento.access.shared_counters import Row, SharedTable, TableFullError
+from gptoss_bento.config.api_keys import Key
 
 logger = logging.getLogger(__name__)
 

@@ -9,18 +9,18 @@ from http import HTTPStatus
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.admission import Admission, Grant, RefusedError, engine_rule, key_rules
-from gptoss_bento.http.authentication import key_of
-from gptoss_bento.http.background import LeftBehind, after
+from gptoss_bento import strict_json
+from gptoss_bento.access.admission import Admission, Grant, RefusedError, engine_rule, key_rules
+from gptoss_bento.access.authentication import key_of
+from gptoss_bento.access.generation_count import generations_in, refuse_more_than
+from gptoss_bento.access.request_caps import GENERATING, CapError, capped, looks_into_bodies
+from gptoss_bento.config.api_keys import Key
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.engine.background_tasks import LeftBehind, after
+from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.body import ARRIVAL, BodyRefusedError, read_body, with_body
-from gptoss_bento.http.caps import GENERATING, CapError, capped, looks_into_bodies
 from gptoss_bento.http.errors import openai_error
-from gptoss_bento.http.generations import generations_in, refuse_more_than
-from gptoss_bento.http.meter import Meter
-from gptoss_bento.keys import Key
-from gptoss_bento.native import json_text
-from gptoss_bento.native.payload import EnvelopeError, json_object
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.strict_json import EnvelopeError, json_object
 
 
 class Guard:
@@ -96,7 +96,7 @@ def _capped(path: str, body: bytes, key: Key) -> bytes:
     """The body within the key's caps. What the engine's parser reads is what was looked at here: it is the same one."""
     asked = json_object(body)
     within = capped(path, asked, key.limits)
-    return body if within == asked else json_text.dumps(within).encode()
+    return body if within == asked else strict_json.dumps(within).encode()
 
 
 class _Call:

@@ -7,10 +7,10 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.errors import error_for
-from gptoss_bento.http.key_ring import KeyRing
 from gptoss_bento.http.paths import is_anthropic_path
-from gptoss_bento.keys import Key
 
 PUBLIC_ROUTES = ("/livez", "/readyz", "/ping")
 _KEY = "gptoss_bento.key"

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from gptoss_bento.http.caps import CHAT, COMPLETIONS, CapError
-from gptoss_bento.native.payload import json_object
+from gptoss_bento.access.request_caps import CHAT, COMPLETIONS, CapError
+from gptoss_bento.strict_json import json_object
 
 BATCH = f"{CHAT}/batch"
 """A route of vLLM that jobs reach: its `messages` are a list of conversations."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gptoss_bento.keys import Key, KeysError, digest, read_keys, shared_keys
+from gptoss_bento.config.api_keys import Key, KeysError, digest, read_keys, reason, shared_keys
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +104,6 @@ class KeyRing:
     def _take(self, keys: tuple[Key, ...]) -> None:
         self._keys = keys
         self._digests = [(each, key) for key in keys for each in key.digests]
-
-
-def reason(error: Exception) -> str:
-    """Why a file of keys cannot be used, with none of its content."""
-    if isinstance(error, KeysError):
-        return str(error)
-    return error.strerror or "it cannot be read" if isinstance(error, OSError) else "it is not UTF-8"
 
 
 def _stamp(file: Path) -> _Stamp | None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gptoss_bento.keys import KeyLimits
-from gptoss_bento.native.json_text import shown
+from gptoss_bento.config.api_keys import KeyLimits
+from gptoss_bento.strict_json import shown
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

@@ -6,7 +6,7 @@ import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.http.admission import PLATFORM_RULES, Admission, RefusedError
+from gptoss_bento.access.admission import PLATFORM_RULES, Admission, RefusedError
 from gptoss_bento.http.errors import error_for
 from gptoss_bento.http.paths import is_openai_path
 

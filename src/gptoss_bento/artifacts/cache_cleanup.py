@@ -2,7 +2,7 @@
 
 The hub's library writes each attempt into a file of its own name and takes up no other's, so that two processes never
 write into one. What a process could not remove before it was killed is of no use to anyone, and may be tens of GB.
-download_resumption.py keeps what is: that goes once the model is there without it.
+artifacts/resumable_downloads.py keeps what is: that goes once the model is there without it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from gptoss_bento.download_resumption import KEPT
+from gptoss_bento.artifacts.resumable_downloads import KEPT
 
 logger = logging.getLogger(__name__)
 

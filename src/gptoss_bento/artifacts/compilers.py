@@ -17,10 +17,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptoss_bento.kernel_key import TRITON
+from gptoss_bento.planning.kernel_key import TRITON
 
 if TYPE_CHECKING:
-    from gptoss_bento.plan import EnginePlan
+    from gptoss_bento.planning.plan import EnginePlan
 
 _TRITON_MODULE = f"*/cuda_utils{sysconfig.get_config_var('EXT_SUFFIX')}"  # in Triton's cache, by a hash of its source
 _DEFAULT_CUDA = "/usr/local/cuda"

@@ -6,9 +6,9 @@ import tarfile
 from pathlib import Path
 from typing import Literal
 
-from gptoss_bento import kernel_cache
+from gptoss_bento.artifacts import kernel_cache
 from gptoss_bento.errors import ArtifactError, ConfigurationError
-from gptoss_bento.kernel_key import Entry
+from gptoss_bento.planning.kernel_key import Entry
 
 _MODES: dict[str, Literal["w:gz", "w"]] = {".tar.gz": "w:gz", ".tgz": "w:gz", ".tar": "w"}
 

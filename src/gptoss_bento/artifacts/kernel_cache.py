@@ -21,10 +21,12 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from gptoss_bento import compilers, environment, hardware
+from gptoss_bento.artifacts import compilers
+from gptoss_bento.config import environment
 from gptoss_bento.errors import ArtifactError, HardwareError
-from gptoss_bento.hardware import Driver
-from gptoss_bento.kernel_key import (
+from gptoss_bento.hardware import probe
+from gptoss_bento.hardware.probe import Driver
+from gptoss_bento.planning.kernel_key import (
     KERNEL_CACHES,
     Entry,
     Kernels,
@@ -34,7 +36,7 @@ from gptoss_bento.kernel_key import (
     judged,
     key_of,
 )
-from gptoss_bento.plan import EnginePlan, with_kernels
+from gptoss_bento.planning.plan import EnginePlan, with_kernels
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class Surroundings:
     """Where the facts come from; tests put others in their place. `variables` of None: those of this process."""
 
     variables: Mapping[str, str] | None = None
-    driver: Callable[[], Driver | None] = hardware.nvidia_driver
+    driver: Callable[[], Driver | None] = probe.nvidia_driver
     versions: Callable[[], Mapping[str, str]] = installed_versions
     can_write: Callable[[Path], bool] = lambda folder: os.access(folder, os.W_OK | os.X_OK)
     tools: compilers.Tools = compilers.HERE

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ArtifactError
-from gptoss_bento.model_config import ModelConfig, is_path, name_of_folder, named, parse_config, unknown_config
-from gptoss_bento.model_fit import check_architecture
-from gptoss_bento.profile_choice import Find
-from gptoss_bento.settings import Settings
+from gptoss_bento.planning.model_config import ModelConfig, is_path, name_of_folder, named, parse_config, unknown_config
+from gptoss_bento.planning.model_fit import check_architecture
+from gptoss_bento.planning.profile_choice import Find
+from gptoss_bento.threads import in_daemon_thread
 
 PLAN_LIMIT_S = 3.0
 """How long a plan waits for the hub. A worker, which fetches the model next anyway, waits longer."""
@@ -109,7 +109,7 @@ class _UnknownError(Exception):
 
 def _in_reach(model: str, revision: str | None, bento_models: Path | None, limit_s: float) -> tuple[str, str]:
     """(the file, for errors; its text)."""
-    from gptoss_bento.artifacts import in_bento
+    from gptoss_bento.artifacts.prepare import in_bento
 
     carried = in_bento(model, bento_models) if bento_models and not revision else None
     if carried and (carried / CONFIG_FILE).is_file():

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import httpx
 
+from gptoss_bento.artifacts.cache_cleanup import cache_folder, remove_leftovers
+from gptoss_bento.artifacts.download_progress import Report, download_progress
+from gptoss_bento.artifacts.model_lookup import CONFIG_FILE, is_folder
+from gptoss_bento.artifacts.resumable_downloads import resumed_downloads
 from gptoss_bento.demo import checkpoint
-from gptoss_bento.download_progress import Report, download_progress
-from gptoss_bento.download_resumption import resumed_downloads
 from gptoss_bento.errors import ArtifactError
-from gptoss_bento.leftovers import cache_folder, remove_leftovers
-from gptoss_bento.model_lookup import CONFIG_FILE, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -253,8 +253,8 @@ def fetch(
 ) -> Path:
     """Downloads (or finds in the hub's cache) everything vLLM needs, and gives the folder of that snapshot.
 
-    What was cut off, by the network or by a kill, goes on where it ended (download_resumption.py); in Xet storage only
-    files that are whole outlast a kill.
+    A download that the network or a kill interrupted is resumed (artifacts/resumable_downloads.py); in Xet storage only
+    whole files survive a kill.
 
     Args:
         variable: what the operator set to name the model, for the error.

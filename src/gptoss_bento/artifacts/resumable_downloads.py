@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from gptoss_bento import manifest
+from gptoss_bento.config import manifest
 from gptoss_bento.errors import ArtifactError
 
 logger = logging.getLogger(__name__)

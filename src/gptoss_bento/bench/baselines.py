@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import partial
 
 from gptoss_bento.bench import servers
-from gptoss_bento.plan import OUTPUT_CHUNK, EnginePlan
+from gptoss_bento.planning.plan import OUTPUT_CHUNK, EnginePlan
 
 OURS, BARE = "gptoss-bento", "vLLM"
 

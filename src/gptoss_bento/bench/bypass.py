@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.access.authentication import Authentication
 
 QUERY = "unguarded"
 _QUERY = QUERY.encode()

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
-from gptoss_bento import app
-from gptoss_bento.app import Worker, guarded_engine
+from gptoss_bento.access import authentication
 from gptoss_bento.bench.bypass import BypassedAuthentication, bypassed
-from gptoss_bento.http import authentication
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.server import worker as app
+from gptoss_bento.server.worker import Worker, guarded_engine
 
 
 def _bypassed_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:

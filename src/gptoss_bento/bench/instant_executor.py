@@ -1,8 +1,8 @@
 """vLLM's executor without a model: answers every step at once with random tokens. For `gptoss-bento bench frontend`.
 
-vLLM imports this module, by the name that `--distributed-executor-backend` gives, and we never do: so it may import
-vLLM at the top, the only one beside engine.py. Scheduler, KV cache manager, engine process and all that lies before
-them are vLLM's own; model, sampler and weights are left out. Written against vLLM 0.32.0 (v1/executor/abstract.py).
+vLLM imports this module by the name that `--distributed-executor-backend` gives, and we never do. So it may import vLLM
+at the top, the only module outside engine/ that does. Scheduler, KV cache manager, engine process and all before them
+are vLLM's own; model, sampler and weights are left out. Written against vLLM 0.32.0 (v1/executor/abstract.py).
 """
 
 from __future__ import annotations

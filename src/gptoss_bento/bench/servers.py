@@ -16,11 +16,12 @@ from pathlib import Path
 import httpx
 import psutil
 
-from gptoss_bento import environment
+from gptoss_bento.config import environment
 from gptoss_bento.errors import BenchmarkError, EngineStartError
+from gptoss_bento.paths import ROOT
 
 # service.py lies at the top of the repository, and in the src folder's parent in a Bento.
-_SERVICE_DIR = Path(__file__).parents[3]
+_SERVICE_DIR = ROOT
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 30.0
 _SHOWN_LINES, _SHOWN_WIDTH = 12, 200  # of the output of a server that did not start

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from gptoss_bento import artifacts, manifest
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.artifacts.model_lookup import CONFIG_FILE, architecture_check, is_folder
+from gptoss_bento.config import manifest
+from gptoss_bento.config.manifest import File, Manifest, Source
+from gptoss_bento.config.profile import Profile
+from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ArtifactError
-from gptoss_bento.manifest import File, Manifest, Source
-from gptoss_bento.model_lookup import CONFIG_FILE, architecture_check, is_folder
-from gptoss_bento.profile import Profile
-from gptoss_bento.settings import Settings
 
 _GIT_BLOB_LENGTH = 40  # hexadecimal digits of SHA-1; those of SHA-256 are 64
 
@@ -32,10 +33,10 @@ def bake(settings: Settings, profile: Profile | None, hub_home: Path) -> Manifes
     """
     cache = settings.cache_dir
     vocabulary = _vocabulary(cache, settings.vocabulary_dir)
-    sources = [manifest.describe(artifacts.VOCABULARY_FILE, vocabulary.parent, cache)]
+    sources = [manifest.describe(prepare.VOCABULARY_FILE, vocabulary.parent, cache)]
     if _is_demo(settings, profile):
-        folder = artifacts.expand_demo(cache, vocabulary)
-        sources.append(manifest.describe(artifacts.DEMO, folder, cache))
+        folder = prepare.expand_demo(cache, vocabulary)
+        sources.append(manifest.describe(prepare.DEMO, folder, cache))
     else:
         sources += _from_hub(settings, cache)
     baked = Manifest(tuple(sources), manifest.relative(hub_home, cache))
@@ -46,7 +47,7 @@ def bake(settings: Settings, profile: Profile | None, hub_home: Path) -> Manifes
 def _vocabulary(cache: Path, said: Path | None) -> Path:
     """The vocabulary inside the folder. What the operator said may be that very place, which is empty yet."""
     here = cache / "vocabulary"
-    found = artifacts.find_vocabulary(cache, None if said == here else said)
+    found = prepare.find_vocabulary(cache, None if said == here else said)
     if found.parent == here:
         return found
     here.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def _vocabulary(cache: Path, said: Path | None) -> Path:
 
 def _is_demo(settings: Settings, profile: Profile | None) -> bool:
     own = profile.model.source if profile else None
-    return (settings.model_name or own) == artifacts.DEMO
+    return (settings.model_name or own) == prepare.DEMO
 
 
 def _from_hub(settings: Settings, cache: Path) -> list[Source]:
@@ -71,7 +72,7 @@ def _from_hub(settings: Settings, cache: Path) -> list[Source]:
         if name and not is_folder(name):
             if variable == "MODEL_NAME":
                 _check_config(name, revision, settings)
-            snapshot = artifacts.fetch(name, revision, variable, only_tokenizer=only_tokenizer)
+            snapshot = prepare.fetch(name, revision, variable, only_tokenizer=only_tokenizer)
             sources.append(_verified(snapshot, name, revision, cache))
             _open_to_all(snapshot.parents[1])
     return sources
@@ -79,7 +80,7 @@ def _from_hub(settings: Settings, cache: Path) -> list[Source]:
 
 def _check_config(name: str, revision: str | None, settings: Settings) -> None:
     """Refuses a model that would not be served, before its weights are fetched."""
-    folder = artifacts.fetch(name, revision, only=(CONFIG_FILE,))
+    folder = prepare.fetch(name, revision, only=(CONFIG_FILE,))
     if (config := folder / CONFIG_FILE).is_file():
         _refuse_damaged(folder, name, [File(CONFIG_FILE, config.stat().st_size, manifest.sha256(config))])
     architecture_check(settings)(folder)

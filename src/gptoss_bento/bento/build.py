@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gptoss_bento.bento.images import choose_platform
+from gptoss_bento.config.profile import load_profile, profile_names
 from gptoss_bento.errors import ConfigurationError, GptOssBentoError
-from gptoss_bento.images import choose_platform
-from gptoss_bento.profile import load_profile, profile_names
+from gptoss_bento.paths import ROOT
 
-_SOURCE = Path(__file__).parents[2]  # where bentofile.yaml lies
+_SOURCE = ROOT  # where bentofile.yaml lies
 
 
 def build(profiles: Sequence[str] = (), platform: str | None = None, source: Path = _SOURCE) -> Iterator[str]:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import bentoml
 
+from gptoss_bento.config.profile import Profile
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.profile import Profile
+from gptoss_bento.paths import ROOT
 
 _PIECES = Path(__file__).with_name("docker")
-_LOCKS = Path(__file__).parents[2] / "requirements"
+_LOCKS = ROOT / "requirements"
 
 
 class Platform(StrEnum):

@@ -11,13 +11,13 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.server.metrics.prometheus import PrometheusClient
 
-from gptoss_bento.artifacts import DEMO, IGNORED_FILES
-from gptoss_bento.environment import forget_metrics_folder
+from gptoss_bento.artifacts.model_lookup import is_folder
+from gptoss_bento.artifacts.prepare import DEMO, IGNORED_FILES
+from gptoss_bento.bento.images import Platform, choose_platform, image
+from gptoss_bento.config.environment import forget_metrics_folder
+from gptoss_bento.config.profile import AUTOMATIC, Profile, load_profile
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.images import Platform, choose_platform, image
-from gptoss_bento.model_lookup import is_folder
-from gptoss_bento.profile import AUTOMATIC, Profile, load_profile
-from gptoss_bento.settings import ServerSettings
 
 # OpenTelemetry's middleware makes a span of every streamed message, recorded or not: 40 of the 43 µs that BentoML adds
 # to each. Whoever turns tracing on gets it back with `tracing.excluded_urls: []` in BENTOML_CONFIG.

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from gptoss_bento import cli_bench_options as options
-from gptoss_bento import cli_bench_parts, environment
-from gptoss_bento.cli_bench_parts import ModelOption, numbers, save, server_variables
-from gptoss_bento.cli_planning import ProfileOption, console, plan_here, prepare_planned
+from gptoss_bento.cli import bench_options as options
+from gptoss_bento.cli import bench_parts
+from gptoss_bento.cli.bench_parts import ModelOption, numbers, save, server_variables
+from gptoss_bento.cli.planning import ProfileOption, console, plan_here, prepare_planned
+from gptoss_bento.config import environment
 from gptoss_bento.errors import BenchmarkError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from gptoss_bento.bench.token_load import Lengths, TokenLoad
 
 app = typer.Typer(invoke_without_command=True)
-app.command("jobs")(cli_bench_parts.jobs)
-app.command("frontend")(cli_bench_parts.frontend)
-app.command("guards")(cli_bench_parts.guards)
+app.command("jobs")(bench_parts.jobs)
+app.command("frontend")(bench_parts.frontend)
+app.command("guards")(bench_parts.guards)
 
 _WORDS_IN, _SPREAD = 48, 0.5  # of the requests, where --lengths does not say
 _MOST_OF_MEMORY = 0.97  # for all servers together; what CUDA needs for each process is beside their shares
@@ -218,11 +219,11 @@ def _urls(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _random_model(size: options.SizeName) -> Path:
-    from gptoss_bento import artifacts
+    from gptoss_bento.artifacts import prepare
     from gptoss_bento.bench import random_weights
 
     settings = environment.load_settings()
-    vocabulary = artifacts.find_vocabulary(settings.cache_dir, settings.vocabulary_dir)
+    vocabulary = prepare.find_vocabulary(settings.cache_dir, settings.vocabulary_dir)
     return random_weights.make(random_weights.Size(size), settings.cache_dir, vocabulary)
 
 

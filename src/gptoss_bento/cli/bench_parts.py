@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from gptoss_bento import environment
-from gptoss_bento.cli_planning import ProfileOption, chosen_name, console, plan_here, prepare_planned
-from gptoss_bento.plan import OUTPUT_CHUNK, EnginePlan
-from gptoss_bento.profile import AUTOMATIC
-from gptoss_bento.settings import Settings
+from gptoss_bento.cli.planning import ProfileOption, chosen_name, console, plan_here, prepare_planned
+from gptoss_bento.config import environment
+from gptoss_bento.config.profile import AUTOMATIC
+from gptoss_bento.config.settings import Settings
+from gptoss_bento.planning.plan import OUTPUT_CHUNK, EnginePlan
 
 if TYPE_CHECKING:
-    from gptoss_bento.artifacts import Artifacts
+    from gptoss_bento.artifacts.prepare import Artifacts
     from gptoss_bento.bench import frontend as frontend_bench
     from gptoss_bento.bench import guards as guards_bench
     from gptoss_bento.bench.jobs import Measured

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from gptoss_bento import environment, kernel_archive, kernel_cache, kernel_warming
-from gptoss_bento.cli_planning import console, prepare_planned
+from gptoss_bento.artifacts import kernel_archive, kernel_cache
+from gptoss_bento.cli.planning import console, prepare_planned
+from gptoss_bento.config import environment
+from gptoss_bento.config.settings import Settings
+from gptoss_bento.engine import kernel_warming
 from gptoss_bento.errors import ArtifactError
-from gptoss_bento.kernel_key import Entry, Kernels
-from gptoss_bento.plan import EnginePlan, kernel_folder
-from gptoss_bento.settings import Settings
+from gptoss_bento.planning.kernel_key import Entry, Kernels
+from gptoss_bento.planning.plan import EnginePlan, kernel_folder
 
 
 def warm(settings: Settings, planned: EnginePlan, output: Path | None) -> None:

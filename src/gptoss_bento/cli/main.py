@@ -14,14 +14,17 @@ from typing import Annotated
 
 import typer
 
-from gptoss_bento import cli_bench, environment, plan_report
-from gptoss_bento.cli_planning import ProfileOption, chosen_name, console, plan_here, prepare_planned
+from gptoss_bento.cli import bench
+from gptoss_bento.cli.planning import ProfileOption, chosen_name, console, plan_here, prepare_planned
+from gptoss_bento.config import environment
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.profile import AUTOMATIC, load_profile
 from gptoss_bento.errors import ArtifactError, ConfigurationError, GptOssBentoError
-from gptoss_bento.goal import Goal
-from gptoss_bento.profile import AUTOMATIC, load_profile
+from gptoss_bento.paths import PACKAGE
+from gptoss_bento.planning import report as plan_report
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-app.add_typer(cli_bench.app, name="bench")
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback()
@@ -70,7 +73,7 @@ def build(
     ] = None,
 ) -> None:
     """Builds a Bento for each profile and prints its tag, for `bentoml serve TAG` and `bentoml containerize TAG`."""
-    from gptoss_bento import building
+    from gptoss_bento.bento import build as building
 
     for tag in building.build(profiles or (), platform):
         console.print(tag, soft_wrap=True)
@@ -82,7 +85,7 @@ def bake(profile: ProfileOption = None) -> None:
 
     The model is what MODEL_NAME names; without it, only what comes with this package. An image is baked like this.
     """
-    from gptoss_bento import baking
+    from gptoss_bento.bento import bake as baking
 
     settings = environment.load_settings()
     chosen = chosen_name(profile, settings)
@@ -96,7 +99,7 @@ def bake(profile: ProfileOption = None) -> None:
 @app.command()
 def verify() -> None:
     """Compares every file of a baked folder (GPTOSS_BENTO_CACHE) with its manifest. Ends with 69 if one differs."""
-    from gptoss_bento import manifest
+    from gptoss_bento.config import manifest
 
     folder = environment.cache_dir()
     baked = manifest.read(folder)
@@ -122,12 +125,12 @@ def warm_caches(
     A start with a filled folder compiles next to nothing. The folder serves one kind of card, one set of versions and
     arguments, at one path; `plan` says whether it has what a plan needs.
     """
-    from gptoss_bento import cli_kernels
+    from gptoss_bento.cli import kernels
 
     if unpack:
-        cli_kernels.unpack(unpack, environment.load_settings())
+        kernels.unpack(unpack, environment.load_settings())
     else:
-        cli_kernels.warm(*plan_here(profile), output)
+        kernels.warm(*plan_here(profile), output)
 
 
 @app.command()
@@ -162,7 +165,7 @@ def schema(
     fill: Annotated[Path | None, typer.Option(help="Renews the generated tables of this document instead.")] = None,
 ) -> None:
     """Prints all settings as JSON Schema, for forms."""
-    from gptoss_bento import reference
+    from gptoss_bento.config import reference
 
     if fill:
         fill.write_text(reference.fill(fill.read_text()))
@@ -173,16 +176,16 @@ def schema(
 @app.command(hidden=True)
 def record_options() -> None:
     """Writes what the installed vLLM says of its options into the package. For developers, after an upgrade."""
-    from gptoss_bento import engine
+    from gptoss_bento.engine import launcher
 
-    lines = ",\n".join(json.dumps(row) for row in engine.describe_options())
-    Path(__file__).with_name("vllm_options.json").write_text(f"[\n{lines}\n]\n")
+    lines = ",\n".join(json.dumps(row) for row in launcher.describe_options())
+    (PACKAGE / "config" / "vllm_options.json").write_text(f"[\n{lines}\n]\n")
     lists = {
-        "vllm_variables.json": engine.describe_variables(),
-        "vllm_unhashed_variables.json": engine.describe_unhashed_variables(),
+        "vllm_variables.json": launcher.describe_variables(),
+        "vllm_unhashed_variables.json": launcher.describe_unhashed_variables(),
     }
     for name, names in lists.items():
-        Path(__file__).with_name(name).write_text(f"{json.dumps(names, indent=0)}\n")
+        (PACKAGE / "config" / name).write_text(f"{json.dumps(names, indent=0)}\n")
 
 
 def _print_json(content: object) -> None:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from gptoss_bento import environment, hardware, kernel_cache
-from gptoss_bento.goal import Goal
-from gptoss_bento.model_lookup import PLAN_LIMIT_S, architecture_check, finder
-from gptoss_bento.plan import EnginePlan, make_plan
-from gptoss_bento.profile import AUTOMATIC
-from gptoss_bento.profile_choice import choose_profile
-from gptoss_bento.settings import Settings
+from gptoss_bento.artifacts import kernel_cache
+from gptoss_bento.artifacts.model_lookup import PLAN_LIMIT_S, architecture_check, finder
+from gptoss_bento.config import environment
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.profile import AUTOMATIC
+from gptoss_bento.config.settings import Settings
+from gptoss_bento.hardware import probe
+from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.profile_choice import choose_profile
 
 if TYPE_CHECKING:
-    from gptoss_bento.artifacts import Artifacts
+    from gptoss_bento.artifacts.prepare import Artifacts
 
 console = Console()
 
@@ -25,9 +27,9 @@ ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, 
 
 
 def prepare_planned(settings: Settings, planned: EnginePlan) -> Artifacts:
-    from gptoss_bento import artifacts
+    from gptoss_bento.artifacts import prepare
 
-    return artifacts.prepare(
+    return prepare.prepare(
         planned.model.value,
         planned.revision.value,
         settings.cache_dir,
@@ -48,7 +50,7 @@ def plan_here(profile: str | None, gpu: str | None = None, goal: Goal | None = N
     if goal:
         server = settings.server.model_copy(update={"goal": goal})
         settings = replace(settings, server=server, origins={**settings.origins, "goal": "--goal"})
-    machine = hardware.hardware_named(gpu) if gpu else hardware.probe(settings.visible_devices)
+    machine = probe.hardware_named(gpu) if gpu else probe.probe(settings.visible_devices)
     environment.apply_derived(settings)  # where the hub's cache is, before its library is imported
     choice = choose_profile(chosen_name(profile, settings), settings, machine, finder(settings, PLAN_LIMIT_S))
     planned = make_plan(settings, choice.profile, machine, choice.model, choice.origin)

@@ -207,3 +207,10 @@ def _problem(text: str) -> str | None:
 def _digest(text: str) -> bytes:
     match = _HASH.fullmatch(text)
     return bytes.fromhex(match[1]) if match else digest(text)
+
+
+def reason(error: Exception) -> str:
+    """Why a file of keys cannot be used, with none of its content."""
+    if isinstance(error, KeysError):
+        return str(error)
+    return error.strerror or "it cannot be read" if isinstance(error, OSError) else "it is not UTF-8"

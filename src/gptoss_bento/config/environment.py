@@ -1,8 +1,8 @@
 """The only reader of environment variables. Text goes in, checked `Settings` come out.
 
 The names are those worker-vllm users have: any vLLM option in upper case (`MAX_MODEL_LEN`), the worker's other names
-for them, and its own settings; `variables.py` lists them all. Where a value comes from several places, the first wins:
-VLLM_EXTRA_ARGS, other names, plain names, VLLM_CONFIG_FILE. All problems are reported at once.
+for them, and its own settings; `config/variables.py` lists them all. Where a value comes from several places, the first
+wins: VLLM_EXTRA_ARGS, other names, plain names, VLLM_CONFIG_FILE. All problems are reported at once.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from gptoss_bento import extra_arguments, manifest
+from gptoss_bento.config import extra_args, manifest
+from gptoss_bento.config.api_keys import Key, KeysError, listed_keys, read_keys, reason, shared_keys
+from gptoss_bento.config.manifest import Manifest
+from gptoss_bento.config.settings import ServerSettings, Settings, comma_list
+from gptoss_bento.config.variables import RESERVED, Catalogue, Limits, catalogue, own_variables, typos
+from gptoss_bento.config.vllm_options import Option, known_options, parse_bool
 from gptoss_bento.errors import ArtifactError, ConfigurationError
-from gptoss_bento.hardware import VisibleDevices
-from gptoss_bento.http.key_ring import reason
-from gptoss_bento.keys import Key, KeysError, listed_keys, read_keys, shared_keys
-from gptoss_bento.manifest import Manifest
-from gptoss_bento.settings import ServerSettings, Settings, comma_list
+from gptoss_bento.hardware.probe import VisibleDevices
 from gptoss_bento.spelling import nearest
-from gptoss_bento.variables import RESERVED, Catalogue, Limits, catalogue, own_variables, typos
-from gptoss_bento.vllm_options import Option, known_options, parse_bool
 
 # Options that have a place of their own in Settings and in the plan.
 _APART = ("model", "revision", "tokenizer", "served_model_name")
@@ -229,7 +228,7 @@ class _Reader:
         if _unset(text):
             return {}, ()
         try:
-            values, rest = extra_arguments.parse(shlex.split(text), RESERVED | {"model"})
+            values, rest = extra_args.parse(shlex.split(text), RESERVED | {"model"})
         except ValueError as error:
             self._complain("VLLM_EXTRA_ARGS", text, str(error))
             return {}, ()
@@ -499,7 +498,7 @@ _EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
 
 
 def exit_note_path() -> Path | None:
-    """The supervisor's exit note, as its workers inherit it; None in the supervisor itself. See supervision.py."""
+    """The supervisor's exit note, as its workers inherit it; None in the supervisor itself: workers/supervisor.py."""
     path = os.environ.get(_EXIT_NOTE)
     return Path(path) if path else None
 

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from gptoss_bento.config.vllm_options import Option, known_options
 from gptoss_bento.spelling import nearest
-from gptoss_bento.vllm_options import Option, known_options
 
 _FLAG = re.compile(r"-{1,2}[A-Za-z]")
 _LEVEL = re.compile(r"-O\d")  # vLLM's optimization level, written as compilers take it

@@ -13,16 +13,17 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from gptoss_bento.cards import families
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.variables import RESERVED
+from gptoss_bento.config.vllm_options import known_options
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.goal import Goal
-from gptoss_bento.hardware import GIB, Gpu, Hardware
+from gptoss_bento.hardware.gpu_catalogue import families
+from gptoss_bento.hardware.probe import GIB, Gpu, Hardware
+from gptoss_bento.paths import PACKAGE, ROOT
 from gptoss_bento.spelling import nearest
-from gptoss_bento.variables import RESERVED
-from gptoss_bento.vllm_options import known_options
 
 # In the repository and in a Bento `configs/` lies beside `src/`; an installed wheel carries a copy inside the package.
-_CONFIG_DIRS = (Path(__file__).parents[2] / "configs", Path(__file__).parent / "configs")
+_CONFIG_DIRS = (ROOT / "configs", PACKAGE / "configs")
 
 AUTOMATIC = "auto"
 """Stands for the profile that suits the hardware found at start-up."""
@@ -77,7 +78,7 @@ class Shape(_Strict):
 
     @property
     def weights_gib(self) -> float:
-        """The size of a checkpoint in GiB. A kernel may pad the weights: estimate.py counts that."""
+        """The size of a checkpoint in GiB. A kernel may pad the weights: planning/memory_estimate.py counts that."""
         expert_bits = 16 if self.expert_bits is None else self.expert_bits
         return (2 * self._dense_parameters + self._expert_parameters * expert_bits / 8) / GIB
 

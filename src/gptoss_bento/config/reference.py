@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gptoss_bento.settings import ServerSettings
-from gptoss_bento.variables import RESERVED, Alias, LibraryVariable, catalogue, own_variables
-from gptoss_bento.vllm_options import Option, known_options
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.config.variables import RESERVED, Alias, LibraryVariable, catalogue, own_variables
+from gptoss_bento.config.vllm_options import Option, known_options
 
 _KINDS: dict[str, dict[str, Any]] = {
     "switch": {"type": "boolean"},

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from gptoss_bento.goal import Goal, parse_goal
-from gptoss_bento.hardware import ALL_DEVICES, VisibleDevices
-from gptoss_bento.vllm_options import parse_bool
+from gptoss_bento.config.goal import Goal, parse_goal
+from gptoss_bento.config.vllm_options import parse_bool
+from gptoss_bento.hardware.probe import ALL_DEVICES, VisibleDevices
 
 _WEEK_MS = 7 * 24 * 3600 * 1000
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.config.vllm_options import known_options
 from gptoss_bento.spelling import nearest
-from gptoss_bento.vllm_options import known_options
 
 # vLLM options that are none here: BentoML or this server decides them, or they are keys, which belong in no command
 # line.

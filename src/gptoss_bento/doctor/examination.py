@@ -10,9 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from gptoss_bento import compilers, environment, hardware, kernel_cache, model_fit
-from gptoss_bento.artifacts import DEMO
-from gptoss_bento.daemon_thread import in_daemon_thread
+from gptoss_bento.artifacts import compilers, kernel_cache
+from gptoss_bento.artifacts.model_lookup import finder
+from gptoss_bento.artifacts.prepare import DEMO
+from gptoss_bento.config import environment
+from gptoss_bento.config.profile import AUTOMATIC, Profile, Requirements
+from gptoss_bento.config.settings import Settings
 from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
 from gptoss_bento.doctor.gpus import check_driver, check_gpu_memory, check_gpu_processes, check_gpus
 from gptoss_bento.doctor.hub import Hub, HuggingFaceHub
@@ -34,13 +37,13 @@ from gptoss_bento.doctor.surroundings import (
     check_tool_server,
 )
 from gptoss_bento.errors import GptOssBentoError, HardwareError
-from gptoss_bento.hardware import Hardware, VisibleDevices
-from gptoss_bento.model_config import ModelConfig, unknown_config
-from gptoss_bento.model_lookup import finder
-from gptoss_bento.plan import EnginePlan, make_plan
-from gptoss_bento.profile import AUTOMATIC, Profile, Requirements
-from gptoss_bento.profile_choice import Find, ProfileChoice, choose_profile
-from gptoss_bento.settings import Settings
+from gptoss_bento.hardware import probe as hardware
+from gptoss_bento.hardware.probe import Hardware, VisibleDevices
+from gptoss_bento.planning import model_fit
+from gptoss_bento.planning.model_config import ModelConfig, unknown_config
+from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.profile_choice import Find, ProfileChoice, choose_profile
+from gptoss_bento.threads import in_daemon_thread
 
 T = TypeVar("T")
 

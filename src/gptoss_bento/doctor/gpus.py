@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gptoss_bento.config.profile import Requirements, largest_group
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.errors import EngineStartError, HardwareError
-from gptoss_bento.hardware import GIB, Driver, Gpu, GpuProcess, GpuUse, Hardware
-from gptoss_bento.profile import Requirements, largest_group
+from gptoss_bento.hardware.probe import GIB, Driver, Gpu, GpuProcess, GpuUse, Hardware
 
 # vLLM 0.32 pins torch 2.13, whose wheels are built for CUDA 13.0. NVIDIA's CUDA 13 release notes ask for driver 580.
 TORCH_CUDA = (13, 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gptoss_bento.artifacts import IGNORED_FILES
+from gptoss_bento.artifacts.prepare import IGNORED_FILES
 from gptoss_bento.doctor.finding import Finding, error, ok, warning, without
 from gptoss_bento.errors import ArtifactError
 

@@ -16,10 +16,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from gptoss_bento.config.profile import config_dir
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.errors import EngineStartError
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.profile import config_dir
+from gptoss_bento.hardware.probe import Hardware
 
 SUPPORTED_PYTHON = ">=3.11,<3.14"
 """As in pyproject.toml, which an unpacked Bento lacks."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 
-from gptoss_bento import compilers
-from gptoss_bento.compilers import Tools
+from gptoss_bento.artifacts import compilers
+from gptoss_bento.artifacts.compilers import Tools
+from gptoss_bento.artifacts.kernel_cache import nearest
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.errors import EngineStartError
-from gptoss_bento.kernel_cache import nearest
-from gptoss_bento.kernel_key import Kernels
-from gptoss_bento.plan import EnginePlan
+from gptoss_bento.planning.kernel_key import Kernels
+from gptoss_bento.planning.plan import EnginePlan
 
 _ROOM_BYTES = 2_000_000_000
 """Free space below which a cold folder is worth a warning: an allowance for one filling."""

@@ -43,7 +43,7 @@ class EngineClock:
     def gauge(self) -> type[Gauge]:
         """prometheus_client's gauge, which takes for the most recent what the engine said last.
 
-        Not before a worker runs; see native/metrics.py.
+        Not before a worker runs; see jobs/metrics.py.
         """
         from prometheus_client import Gauge
 

@@ -3,7 +3,7 @@
 vLLM 0.32 ends a stream that failed with an error event *and* `[DONE]`, cuts a broken stream of /v1/responses off
 without a word, reports a dead engine as a fault of this request ("see stack trace (above)"), and passes an aborted
 generation off as an answer with `finish_reason: "abort"`. This module knows vLLM's objects by their methods alone;
-engine.py, which imports vLLM, hands them over.
+engine/launcher.py, which imports vLLM, hands them over.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class AbortedGenerationError(Exception):
 def explanation(error: BaseException) -> tuple[HTTPStatus, str]:
     """Status and sentence for an error out of vLLM's engine.
 
-    Its classes are told by name, since only engine.py imports vLLM. A dead engine and a stop are 503: another try,
-    here after the restart or elsewhere, will do.
+    Its classes are recognised by name, because importing them takes seconds. A dead engine and a stop are 503: another
+    try, here after the restart or elsewhere, will do.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     if "EngineDeadError" in names:
@@ -97,7 +97,7 @@ def _answering(serving: Any) -> Callable[..., Any]:
 
 
 def _breaking(original: Callable[..., str]) -> Callable[..., str]:
-    """Raises where vLLM makes its error event, since it would send `[DONE]` after it. http/edge.py sends the event."""
+    """Raises where vLLM makes its error event, since `[DONE]` would follow it. http/error_boundary.py sends it."""
 
     def raise_instead(message: str | Exception, *args: Any, **kwargs: Any) -> str:
         if isinstance(message, Exception) and is_engine_failure(message):

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from gptoss_bento.native.harmony import CALL, CHANNEL, END, MESSAGE, RETURN, START
+from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, MESSAGE, RETURN, START
 
 ASSISTANT = 173781
 """The token `assistant`, the only role that a model writes as."""

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptoss_bento.vllm_plugin.compilations import SERVING
+from gptoss_bento.engine.vllm_plugin.compilations import SERVING
 
 if TYPE_CHECKING:
     from prometheus_client import Counter as Metric
@@ -79,7 +79,7 @@ class KernelCompilations:
 
 @cache
 def _metrics() -> tuple[Metric, Metric]:
-    """How many, and for how many seconds, by phase. prometheus_client is imported late: see bundle.py."""
+    """How many, and for how many seconds, by phase. prometheus_client is imported late: see bento/service_config.py."""
     from prometheus_client import Counter as Metric
 
     when = "while the service started, and while it served."

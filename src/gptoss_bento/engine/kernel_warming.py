@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from gptoss_bento import engine, environment, kernel_cache, supervision
-from gptoss_bento.engine import StartOptions
+from gptoss_bento.artifacts import kernel_cache
+from gptoss_bento.config import environment
+from gptoss_bento.engine import launcher
+from gptoss_bento.engine.kernel_compilations import KernelCompilations
+from gptoss_bento.engine.launcher import StartOptions
+from gptoss_bento.engine.vllm_plugin import start_times
 from gptoss_bento.errors import ArtifactError, HardwareError
-from gptoss_bento.kernel_compilations import KernelCompilations
-from gptoss_bento.kernel_key import Entry, Kernels
-from gptoss_bento.plan import EnginePlan, Planned
-from gptoss_bento.startup import Startup
-from gptoss_bento.team import Team
-from gptoss_bento.vllm_plugin import start_times
+from gptoss_bento.planning.kernel_key import Entry, Kernels
+from gptoss_bento.planning.plan import EnginePlan, Planned
+from gptoss_bento.workers import supervisor
+from gptoss_bento.workers.readiness import Startup
+from gptoss_bento.workers.worker_group import Team
 
 _WHY = "gptoss-bento warm-caches"
 
@@ -57,11 +60,11 @@ async def warm(plan: EnginePlan, model: str, kernels: Kernels, timeout_s: float)
     try:
         startup = Startup()
         how = StartOptions(preload=plan.preload.value, warmup=True)
-        async with engine.running(plan.argv(model), startup, timeout_s, Team(), how):
+        async with launcher.running(plan.argv(model), startup, timeout_s, Team(), how):
             startup.ready()
-            startup.explain(engine.LOADING, start_times.read(environment.start_times_file()))
+            startup.explain(launcher.LOADING, start_times.read(environment.start_times_file()))
             KernelCompilations(environment.compilations_file()).ready()
             seconds = time.monotonic() - begun
     finally:
-        supervision.remove_remains()
+        supervisor.remove_remains()
     return kernel_cache.filled(kernels, seconds, warmup=True)

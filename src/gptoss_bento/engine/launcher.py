@@ -1,6 +1,6 @@
 """Starts vLLM's engine from a plan and builds vLLM's own OpenAI application on it.
 
-Beside this only engine_preload.py, warmup.py and what runs in vLLM's own processes import vLLM (test_rules.py).
+Beside this only engine/preload.py, engine/warmup.py and what runs in vLLM's own processes import vLLM (test_rules.py).
 
 Written against vLLM 0.32.0, whose symbols tests/contract/test_vllm.py touches one by one. vLLM is imported inside the
 functions: `bentoml build` imports this module too, and importing vLLM takes seconds.
@@ -24,7 +24,6 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
-    suppress,
 )
 from dataclasses import dataclass
 from functools import cache
@@ -32,24 +31,25 @@ from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import psutil
 from cachetools import FIFOCache
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
-from gptoss_bento import engine_preload, vllm_plugin
-from gptoss_bento.daemon_thread import in_daemon_thread
-from gptoss_bento.engine_clock import EngineClock
-from gptoss_bento.engine_errors import AbortedGenerationError, engine_failure, make_honest
+from gptoss_bento.engine import preload as engine_preload
+from gptoss_bento.engine import vllm_plugin
+from gptoss_bento.engine.background_tasks import BackgroundTasks
+from gptoss_bento.engine.engine_gauges import EngineClock
+from gptoss_bento.engine.failures import AbortedGenerationError, engine_failure, make_honest
+from gptoss_bento.engine.harmony_repair import KINDS, repairing
+from gptoss_bento.engine.output_coalescing import Gathering
+from gptoss_bento.engine.usage import current_meter
+from gptoss_bento.engine.warmup import warm_up
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
-from gptoss_bento.gathering import Gathering
-from gptoss_bento.harmony_repair import KINDS, repairing
-from gptoss_bento.http.background import BackgroundTasks
 from gptoss_bento.http.errors import name_parameter
-from gptoss_bento.http.meter import current_meter
-from gptoss_bento.startup import Startup
-from gptoss_bento.team import Team
-from gptoss_bento.warmup import warm_up
+from gptoss_bento.threads import in_daemon_thread
+from gptoss_bento.workers.child_processes import kill_processes
+from gptoss_bento.workers.readiness import Startup
+from gptoss_bento.workers.worker_group import Team
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -296,7 +296,7 @@ def _start_errors() -> Iterator[None]:
         yield
     except Exception as error:
         summary = _first_line(error)
-        # vLLM then only points to its log, where app.py finds the cause.
+        # vLLM then only points to its log, where server/worker.py finds the cause.
         detail = "" if "root cause above" in summary else f": {summary}"
         failure = EngineStartError(f"vLLM's engine did not start{detail}")
         if exit_code := _FAILED_BY_SIGNAL.search(str(error)):
@@ -477,15 +477,6 @@ def _naming(handler: Callable[..., Any]) -> Callable[..., Any]:
 def _stop_client(client: AsyncLLM) -> None:
     client.shutdown(timeout=0)
     kill_processes()
-
-
-def kill_processes() -> None:
-    """Ends what is left of the engine's processes, which ignore SIGTERM while they load."""
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
-    psutil.wait_procs(children, timeout=2)
 
 
 def _parser() -> ArgumentParser:

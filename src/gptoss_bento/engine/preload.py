@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
-from gptoss_bento import environment
+from gptoss_bento.config import environment
 
-_PRELOADED = "gptoss_bento.preloaded_modules"
+_PRELOADED = "gptoss_bento.engine.preloaded_modules"
 
 
 # BentoML's supervisor sends them to each child of a worker, a terminal to all. Through the server vLLM learns whether

@@ -1,4 +1,4 @@
-"""What the engine's process imports, imported when this module is. The fork server of engine_preload.py does that.
+"""What the engine's process imports, imported when this module is. The fork server of engine/preload.py does that.
 
 It would end with an error other than ImportError, and the engine with it. So a module that cannot be imported here is
 left to the engine, which may never ask for it.

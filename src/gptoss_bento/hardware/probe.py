@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import psutil
 
-from gptoss_bento.cards import family_of, known_cards, recognised
 from gptoss_bento.errors import ConfigurationError, HardwareError
+from gptoss_bento.hardware.gpu_catalogue import family_of, known_cards, recognised
 from gptoss_bento.spelling import nearest
 
 GIB = 1024**3

@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from gptoss_bento.team import Team
+from gptoss_bento.workers.worker_group import Team
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from urllib.parse import quote
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.http.direct_streaming import direct
 from gptoss_bento.http.errors import openai_error
 from gptoss_bento.http.paths import Destination, destination, is_openai_path
+from gptoss_bento.http.streaming_bypass import direct
 
 RETRY_AFTER_S = 5
 """What a client is told to wait while the engine loads; OpenAI's SDKs honour it."""

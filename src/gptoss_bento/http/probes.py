@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.startup import Startup, State
+from gptoss_bento.workers.readiness import Startup, State
 
 _RETRY = {"Retry-After": "5"}
 

@@ -7,9 +7,9 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.drain import Drain
 from gptoss_bento.http.errors import error_for
 from gptoss_bento.http.paths import is_openai_path
+from gptoss_bento.workers.graceful_shutdown import Drain
 
 _NEW_JOB = re.compile(r"(/v2/[^/]+)?/(run|runsync|retry/[^/]+)|/generate")
 _MESSAGE = "The server is stopping and takes nothing new. Try again."

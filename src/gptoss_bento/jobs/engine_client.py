@@ -13,8 +13,8 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Scope
 
 from gptoss_bento.http.errors import BrokenStreamError, error_event
-from gptoss_bento.native.json_text import dumps
-from gptoss_bento.native.payload import EngineRequest
+from gptoss_bento.jobs.input import EngineRequest
+from gptoss_bento.strict_json import dumps
 
 _ABORT_GRACE_S = 2.0
 _PIECES_AHEAD = 64  # how far the engine may write before it is read

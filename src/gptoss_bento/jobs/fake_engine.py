@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gptoss_bento.http.meter import current_meter
-from gptoss_bento.native.harmony import CHANNEL, END, FINAL, MESSAGE, RETURN, START
-from gptoss_bento.native.inference import AsgiEngine
+from gptoss_bento.engine.harmony_tokens import CHANNEL, END, FINAL, MESSAGE, RETURN, START
+from gptoss_bento.engine.usage import current_meter
+from gptoss_bento.jobs.engine_client import AsgiEngine
 
 MODEL = "fake-model"
 ADAPTER = "fake-adapter"

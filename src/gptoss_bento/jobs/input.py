@@ -15,10 +15,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gptoss_bento.native import json_text, sampling
-from gptoss_bento.native.batching import Schedule
-from gptoss_bento.native.json_text import shown
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento import strict_json
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs import sampling
+from gptoss_bento.jobs.output.batching import Schedule
+from gptoss_bento.strict_json import EnvelopeError, json_object, shown
 
 WEEK_MS = 7 * 24 * 3600 * 1000
 CHAT = "/v1/chat/completions"
@@ -30,10 +31,6 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 _ACCEPTED = "input needs one of: prompt, messages, openai_route with openai_input, route with body."
 # What could lead a path elsewhere than it says, as it is or once decoded.
 _MISLEADING = re.compile(r"\.\.|//|[\\@#\x00-\x20\x7f-\x9f]")
-
-
-class EnvelopeError(ValueError):
-    """The body of the request is not a job: HTTP 400."""
 
 
 class InputError(ValueError):
@@ -116,25 +113,6 @@ def read_envelope(body: bytes, settings: ServerSettings) -> Envelope:
     if problems:
         raise EnvelopeError("; ".join(problems))
     return Envelope(fields["input"], policy, webhook)
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a request's body is.
-
-    Raises:
-        EnvelopeError: it is none.
-    """
-    try:
-        fields = json_text.loads(body)
-    except ValueError as error:
-        raise EnvelopeError(f"The body must be a JSON object; it is not JSON: {_reason(error)}") from None
-    if not isinstance(fields, dict):
-        raise EnvelopeError(f"The body must be a JSON object, got {shown(fields)}")
-    return fields
-
-
-def _reason(error: ValueError) -> str:
-    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).split("\n")[0]
 
 
 def _policy(given: Any, settings: ServerSettings, problems: list[str]) -> Policy:
@@ -261,7 +239,7 @@ def _permitted(route: Any, name: str, settings: ServerSettings) -> tuple[str, st
 
 def _is_misleading(route: str) -> bool:
     """Also looks below several layers of percent-encoding."""
-    while not _MISLEADING.search(route) and json_text.encodable(route):
+    while not _MISLEADING.search(route) and strict_json.encodable(route):
         decoded = unquote(route, errors="strict") if _decodes(route) else "\\"
         if decoded == route:
             return False

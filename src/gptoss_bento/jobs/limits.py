@@ -10,17 +10,17 @@ from typing import Any
 
 from starlette.types import Scope
 
-from gptoss_bento.http.admission import Admission, Grant, RefusedError, Rule, key_rules
-from gptoss_bento.http.authentication import key_of
-from gptoss_bento.http.caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
-from gptoss_bento.http.generations import generations_of, refuse_more_than
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import Key, KeyLimits
-from gptoss_bento.native.job import Claim, Job
-from gptoss_bento.native.json_text import loads
-from gptoss_bento.native.payload import TOKENIZE, EngineRequest, InputError, Models, engine_request
-from gptoss_bento.native.store import StoreUnavailableError
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.access.admission import Admission, Grant, RefusedError, Rule, key_rules
+from gptoss_bento.access.authentication import key_of
+from gptoss_bento.access.generation_count import generations_of, refuse_more_than
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.request_caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
+from gptoss_bento.config.api_keys import Key, KeyLimits
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.input import TOKENIZE, EngineRequest, InputError, Models, engine_request
+from gptoss_bento.state.job import Claim, Job
+from gptoss_bento.state.store import StoreUnavailableError
+from gptoss_bento.strict_json import loads
 
 _LOOK_AGAIN_S = 0.01  # one job of each worker does
 _FIRST = Rule("first in the line of jobs", "Jobs", at_once=1)

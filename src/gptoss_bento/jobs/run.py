@@ -9,14 +9,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
-from gptoss_bento.native import json_text
-from gptoss_bento.native.inference import Engine
-from gptoss_bento.native.job import Claim, Job, Status
-from gptoss_bento.native.job_limits import JobLimits, limited_request
-from gptoss_bento.native.output import EngineError, EngineUnavailableError, error_text, reader
-from gptoss_bento.native.payload import MODELS, TOKENIZE, EngineRequest, InputError, Models
-from gptoss_bento.native.store import JobStore, StoreUnavailableError
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento import strict_json
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.engine_client import Engine
+from gptoss_bento.jobs.input import MODELS, TOKENIZE, EngineRequest, InputError, Models
+from gptoss_bento.jobs.limits import JobLimits, limited_request
+from gptoss_bento.jobs.output.readers import EngineError, EngineUnavailableError, error_text, reader
+from gptoss_bento.state.job import Claim, Job, Status
+from gptoss_bento.state.store import JobStore, StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class ModelList:
             body = await reply.read()
         if reply.status != 200:
             raise EngineError(f"The engine does not tell its models; it answered {reply.status}.")
-        rows = json_text.loads(body)["data"]
+        rows = strict_json.loads(body)["data"]
         adapters = frozenset(row["id"] for row in rows if row.get("parent"))
         names = tuple(row["id"] for row in rows if row["id"] not in adapters)
         lengths = [row["max_model_len"] for row in rows if row.get("max_model_len")]
@@ -66,7 +66,7 @@ async def request_of(
         EngineError: the engine does not tell what it serves.
     """
     known = await models.get()
-    request = limited_request(json_text.loads(claim.input), settings, known, limits.of(claim))
+    request = limited_request(strict_json.loads(claim.input), settings, known, limits.of(claim))
     if request.must_fit and known.context_length:
         await _refuse_too_long(request, engine, known.context_length)
     return request
@@ -87,9 +87,9 @@ async def items_of(claim: Claim, request: EngineRequest, engine: Engine) -> Asyn
         read = reader(request, engine.token_bytes, event_stream=reply.is_event_stream)
         async for piece in reply.pieces:
             for item in read.feed(piece):
-                yield json_text.dumps(item), False
+                yield strict_json.dumps(item), False
         for item in read.finish():
-            yield json_text.dumps(item), True
+            yield strict_json.dumps(item), True
 
 
 async def _refuse_too_long(request: EngineRequest, engine: Engine, context_length: int) -> None:
@@ -104,7 +104,7 @@ async def _refuse_too_long(request: EngineRequest, engine: Engine, context_lengt
     asked = {name: body[name] for name in ("model", "prompt", "add_special_tokens") if name in body}
     async with engine.call(EngineRequest("POST", TOKENIZE, body=asked)) as reply:
         answer = await reply.read()
-    if reply.status == 200 and (tokens := json_text.loads(answer)["count"]) + wanted > context_length:
+    if reply.status == 200 and (tokens := strict_json.loads(answer)["count"]) + wanted > context_length:
         raise InputError(
             f"max_tokens must leave room for the prompt: it has {tokens} of the context's {context_length} tokens, "
             f"got {wanted}."

@@ -13,20 +13,27 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from gptoss_bento.http.admission import RefusedError
-from gptoss_bento.http.meter import Meter
-from gptoss_bento.keys import Key
-from gptoss_bento.native.bell import QUEUE, Bell
-from gptoss_bento.native.execution import ItemWriter, LostError, ModelList, items_of, request_of, until_available
-from gptoss_bento.native.inference import Engine
-from gptoss_bento.native.job import Claim, Job, NewJob, Status
-from gptoss_bento.native.job_limits import JobLimits, limits_text
-from gptoss_bento.native.json_text import dumps, shown
-from gptoss_bento.native.metrics import job_gauges
-from gptoss_bento.native.output import EngineError, EngineUnavailableError
-from gptoss_bento.native.payload import Envelope, EnvelopeError, InputError
-from gptoss_bento.native.place import is_gone, own_place
-from gptoss_bento.native.store import (
+from gptoss_bento.access.admission import RefusedError
+from gptoss_bento.config.api_keys import Key
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.engine.usage import Meter
+from gptoss_bento.jobs.engine_client import Engine
+from gptoss_bento.jobs.input import Envelope, InputError
+from gptoss_bento.jobs.limits import JobLimits, limits_text
+from gptoss_bento.jobs.metrics import job_gauges
+from gptoss_bento.jobs.notifications import QUEUE, Bell
+from gptoss_bento.jobs.output.readers import EngineError, EngineUnavailableError
+from gptoss_bento.jobs.run import ItemWriter, LostError, ModelList, items_of, request_of, until_available
+from gptoss_bento.jobs.watchers import Changes, Watch
+from gptoss_bento.jobs.webhooks import (
+    ATTEMPT_TIMEOUT_S,
+    ForbiddenAddressError,
+    WebhookSender,
+    refuse_private,
+    webhook_sender,
+)
+from gptoss_bento.state.job import Claim, Job, NewJob, Status
+from gptoss_bento.state.store import (
     Clock,
     JobStore,
     Place,
@@ -36,16 +43,9 @@ from gptoss_bento.native.store import (
     now_ms,
     open_store,
 )
-from gptoss_bento.native.waiting import Changes, Watch
-from gptoss_bento.native.webhook import (
-    ATTEMPT_TIMEOUT_S,
-    ForbiddenAddressError,
-    WebhookSender,
-    refuse_private,
-    webhook_sender,
-)
-from gptoss_bento.settings import ServerSettings
-from gptoss_bento.team import Team
+from gptoss_bento.state.worker_identity import is_gone, own_place
+from gptoss_bento.strict_json import EnvelopeError, dumps, shown
+from gptoss_bento.workers.worker_group import Team
 
 logger = logging.getLogger(__name__)
 

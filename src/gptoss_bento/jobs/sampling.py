@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gptoss_bento.native.json_text import shown
 from gptoss_bento.spelling import nearest
+from gptoss_bento.strict_json import shown
 
 Check = Callable[[Any], bool]
 

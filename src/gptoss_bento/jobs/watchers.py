@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from gptoss_bento.native.job import Job
+from gptoss_bento.state.job import Job
 
 
 @dataclass(eq=False)

@@ -1,4 +1,6 @@
-"""What compiled kernels were made for, and whether a folder has them for a plan. Pure; kernel_cache.py reads folders.
+"""What compiled kernels were made for, and whether a folder has them for a plan. Pure.
+
+artifacts/kernel_cache.py reads the folders.
 
 Sources: vLLM 0.32.0 finds what torch.compile made by its version, its variables and its configuration
 (`compile_factors` in envs.py, `compute_hash` in config/*.py), the model's name and path among them, but neither the
@@ -15,12 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptoss_bento.hardware import Gpu
+from gptoss_bento.config.variables import unhashed_variables, vllm_variables
+from gptoss_bento.hardware.probe import Gpu
 from gptoss_bento.redaction import redacted, redacted_words
-from gptoss_bento.variables import unhashed_variables, vllm_variables
 
 if TYPE_CHECKING:
-    from gptoss_bento.plan import EnginePlan
+    from gptoss_bento.planning.plan import EnginePlan
 
 KERNEL_CACHES: Mapping[str, str] = {
     "VLLM_CACHE_ROOT": "vllm",  # torch.compile's, CUDA graph memory, FlashInfer's tuning, what models need

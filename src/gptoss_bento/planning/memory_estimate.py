@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from gptoss_bento.hardware import GIB, Gpu
-from gptoss_bento.profile import Shape
+from gptoss_bento.config.profile import Shape
+from gptoss_bento.hardware.probe import GIB, Gpu
 
 # What the NVIDIA driver keeps of what it reports: 79.19 of 79.65 GiB reach CUDA on an H100, 22.03 of 22.49 on an L4.
 _DRIVER_GIB = {"nvidia": 0.46, "amd": 0.0}

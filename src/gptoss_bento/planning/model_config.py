@@ -1,4 +1,4 @@
-"""What a model's config.json says: architecture and dimensions. Pure: model_lookup.py finds the text."""
+"""What a model's config.json says: architecture and dimensions. Pure: artifacts/model_lookup.py finds the text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from gptoss_bento.config.profile import Profile, Shape
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.profile import Profile, Shape
 
 ARCHITECTURE = "GptOssForCausalLM"
 """The only one that this server is made for, as `architectures` in config.json has it."""

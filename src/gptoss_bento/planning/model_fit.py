@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gptoss_bento.config.profile import Profile, Requirements, Shape, meets
+from gptoss_bento.config.settings import Settings
+from gptoss_bento.config.vllm_options import parse_bool
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.estimate import NotEstimableError, read_count
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.model_config import ARCHITECTURE, ModelConfig
-from gptoss_bento.profile import Profile, Requirements, Shape, meets
-from gptoss_bento.settings import Settings
-from gptoss_bento.vllm_options import parse_bool
+from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.planning.memory_estimate import NotEstimableError, read_count
+from gptoss_bento.planning.model_config import ARCHITECTURE, ModelConfig
 
 _ALLOW_LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 

@@ -8,17 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gptoss_bento import model_fit
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.profile import PARALLEL_SIZES, Engine, Profile, Situation, largest_group
+from gptoss_bento.config.settings import Settings
+from gptoss_bento.config.vllm_options import known_options
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.estimate import MEMORY_ARGUMENTS, Estimate, NotEstimableError, beyond_estimate, estimate
-from gptoss_bento.goal import Goal
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.kernel_key import KERNEL_CACHES, Kernels
-from gptoss_bento.model_config import ModelConfig, config_of_profile, unknown_config
-from gptoss_bento.profile import PARALLEL_SIZES, Engine, Profile, Situation, largest_group
+from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.planning import model_fit
+from gptoss_bento.planning.kernel_key import KERNEL_CACHES, Kernels
+from gptoss_bento.planning.memory_estimate import (
+    MEMORY_ARGUMENTS,
+    Estimate,
+    NotEstimableError,
+    beyond_estimate,
+    estimate,
+)
+from gptoss_bento.planning.model_config import ModelConfig, config_of_profile, unknown_config
 from gptoss_bento.redaction import redacted, redacted_words
-from gptoss_bento.settings import Settings
-from gptoss_bento.vllm_options import known_options
 
 # What every GPT-OSS server wants and vLLM does not choose by itself. Source: vLLM's GPT-OSS guide; the parser names
 # are those registered in vLLM 0.32.

@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.model_config import ModelConfig, config_of_profile
-from gptoss_bento.profile import AUTOMATIC, Profile, Shape, fits, load_profile, profile_names
-from gptoss_bento.settings import Settings
+from gptoss_bento.config.profile import AUTOMATIC, Profile, Shape, fits, load_profile, profile_names
+from gptoss_bento.config.settings import Settings
+from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.planning.model_config import ModelConfig, config_of_profile
 
 Find = Callable[[str, str | None], ModelConfig]
 """Finds the config.json of a model (hub id or folder) at a revision: `model_lookup.finder` returns one."""

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gptoss_bento.cards import known_cards, recognised
-from gptoss_bento.plan import EnginePlan, Planned
+from gptoss_bento.hardware.gpu_catalogue import known_cards, recognised
+from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.redaction import redacted, redacted_words
 
 _ESTIMATED = "Memory figures are an estimate; vLLM measures at start and logs what it found."

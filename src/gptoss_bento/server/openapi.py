@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.http.paths import destination
-from gptoss_bento.native.description import TAG, Object, error_responses, job_api
+from gptoss_bento.jobs.api.openapi import TAG, Object, error_responses, job_api
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from bentoml import server_context
 from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.route_names import OTHER, route_name
+from gptoss_bento.server.route_names import OTHER, route_name
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram

@@ -22,11 +22,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gptoss_bento.access.admission_middleware import body_refusal
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.body import ARRIVAL, BodyRefusedError, read_body, with_body
 from gptoss_bento.http.errors import BrokenStreamError, error_for
-from gptoss_bento.http.guard import body_refusal
-from gptoss_bento.native.json_text import encodable
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.strict_json import encodable
 
 _ROUTE = "/v1/responses"
 _NAMED = re.compile(rf"{_ROUTE}/(?P<id>[^/]+)(?:/cancel)?")
@@ -163,7 +163,7 @@ async def _pass_on(other: Path, scope: Scope, receive: Receive, send: Send) -> N
     """Does the request in another worker. When its client leaves, it ends there as well.
 
     Raises:
-        BrokenStreamError: that worker has ended, before the answer or within it. http/edge.py says so.
+        BrokenStreamError: that worker has ended, before the answer or within it. http/error_boundary.py says so.
     """
     body = await Request(scope, receive).body()
     query = quote(scope["query_string"], safe=_STAYS_IN_QUERIES)

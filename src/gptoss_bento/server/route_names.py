@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptoss_bento.http.paths import destination
-from gptoss_bento.native.routes import route_of
+from gptoss_bento.jobs.api.routes import route_of
 
 OTHER = "other"
 """Whatever is no route."""

@@ -16,48 +16,44 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from gptoss_bento import (
-    artifacts,
-    death,
-    engine,
-    environment,
-    hardware,
-    kernel_cache,
-    metric_files,
-    supervision,
-)
-from gptoss_bento.daemon_thread import in_daemon_thread
-from gptoss_bento.drain import Drain
-from gptoss_bento.engine import Engine, StartOptions
-from gptoss_bento.engine_errors import ABORTED
+from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.authentication import Authentication
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.artifacts import kernel_cache, prepare
+from gptoss_bento.artifacts.model_lookup import NO_HUB, START_LIMIT_S, architecture_check, finder
+from gptoss_bento.config import environment
+from gptoss_bento.config.profile import AUTOMATIC
+from gptoss_bento.config.settings import ServerSettings, Settings
+from gptoss_bento.engine import failure_cause
+from gptoss_bento.engine import launcher as engine
+from gptoss_bento.engine.failures import ABORTED
+from gptoss_bento.engine.health_check import Heartbeat
+from gptoss_bento.engine.kernel_compilations import KernelCompilations
+from gptoss_bento.engine.launcher import Engine, StartOptions
+from gptoss_bento.engine.process_output import ProcessLog
+from gptoss_bento.engine.vllm_plugin import start_times
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError, WorkerDiedError
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.heartbeat import Heartbeat
-from gptoss_bento.http import accepting
-from gptoss_bento.http.admission import Admission
-from gptoss_bento.http.authentication import Authentication
-from gptoss_bento.http.edge import Edge
+from gptoss_bento.hardware import probe
+from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.http import fair_accept
+from gptoss_bento.http.error_boundary import Edge
 from gptoss_bento.http.errors import not_found
-from gptoss_bento.http.guard import Guard
-from gptoss_bento.http.intake import Intake
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.openai import OpenAIApi
-from gptoss_bento.http.stored_responses import ForOtherWorkers, StoredResponses
-from gptoss_bento.kernel_compilations import KernelCompilations
-from gptoss_bento.model_lookup import NO_HUB, START_LIMIT_S, architecture_check, finder
-from gptoss_bento.native.inference import AsgiEngine
-from gptoss_bento.native.job_limits import JobLimits
-from gptoss_bento.native.routes import NativeRoutes
-from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.native.store import StoreUnavailableError
-from gptoss_bento.plan import EnginePlan, Planned, make_plan
-from gptoss_bento.process_log import ProcessLog
-from gptoss_bento.profile import AUTOMATIC
-from gptoss_bento.profile_choice import choose_profile
-from gptoss_bento.settings import ServerSettings, Settings
-from gptoss_bento.startup import Startup, State
-from gptoss_bento.team import Stage, Team
-from gptoss_bento.vllm_plugin import start_times
+from gptoss_bento.http.openai_dispatch import OpenAIApi
+from gptoss_bento.http.shutdown_gate import Intake
+from gptoss_bento.jobs.api.routes import NativeRoutes
+from gptoss_bento.jobs.engine_client import AsgiEngine
+from gptoss_bento.jobs.limits import JobLimits
+from gptoss_bento.jobs.runner import Runner, running_jobs
+from gptoss_bento.planning.plan import EnginePlan, Planned, make_plan
+from gptoss_bento.planning.profile_choice import choose_profile
+from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
+from gptoss_bento.state.store import StoreUnavailableError
+from gptoss_bento.threads import in_daemon_thread
+from gptoss_bento.workers import buffered_metrics, supervisor
+from gptoss_bento.workers.graceful_shutdown import Drain
+from gptoss_bento.workers.readiness import Startup, State
+from gptoss_bento.workers.worker_group import Stage, Team
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +95,8 @@ class Worker:
         _log_to_stderr(self.team)
         self._log.tap()
         if not self.team.is_alone:
-            self.admission.share(supervision.limits_file())
-        supervision.limit_shutdown(self._stop, self.team)
+            self.admission.share(supervisor.limits_file())
+        supervisor.limit_shutdown(self._stop, self.team)
         task = asyncio.create_task(self._serve())
         yield
         self._mark_stopping()
@@ -108,9 +104,9 @@ class Worker:
         # Still loading, or waiting for an engine that will not come, in threads that nothing can interrupt.
         if self._is_loading and not (task.done() and self.team.is_alone):
             self._log.untap()
-            supervision.force_exit(self.team)
+            supervisor.force_exit(self.team)
         await task
-        supervision.leave_worker(self.team)
+        supervisor.leave_worker(self.team)
         self._log.untap()
 
     def _mark_stopping(self) -> None:
@@ -135,7 +131,7 @@ class Worker:
 
     async def _serve(self) -> None:
         try:
-            supervision.enter_worker(self.team)
+            supervisor.enter_worker(self.team)
             await self.team.together(self._run_engine(), self._fail)
         except GptOssBentoError as error:
             self._fail(error)
@@ -159,7 +155,7 @@ class Worker:
         how = StartOptions(preload=plan.preload.value, warmup=plan.warmup.value)
         async with (
             engine.running(argv, self.startup, timeout_s, self.team, how) as running,
-            metric_files.written_later(),
+            buffered_metrics.written_later(),
         ):
             await self.team.first_ready()  # it sends the warm-up requests
             self.engine, self._is_loading = running, False
@@ -225,7 +221,7 @@ class Worker:
     async def _prepare(self, settings: Settings) -> tuple[EnginePlan, list[str]]:
         """Everything before vLLM: the plan, printed with its origins, and the artifacts. Gives vLLM's arguments too."""
         with self.startup.timed("hardware"):
-            machine = hardware.probe(settings.visible_devices)
+            machine = probe.probe(settings.visible_devices)
         if not self.team.is_first:
             with self.startup.timed("waiting for the first API worker"):
                 await self.team.prepared()  # before planning, so that all of them find the same config.json
@@ -239,7 +235,7 @@ class Worker:
                 await in_daemon_thread(kernel_cache.replace_unwritable, plan.kernels)
         with self.startup.timed("artifacts"):
             found = await in_daemon_thread(
-                artifacts.prepare,
+                prepare.prepare,
                 plan.model.value,
                 plan.revision.value,
                 settings.cache_dir,
@@ -297,17 +293,17 @@ class Worker:
     def _fail(self, error: GptOssBentoError) -> None:
         if self.startup.state in (State.STOPPING, State.FAILED):
             return
-        if isinstance(error, WorkerDiedError) and (cause := supervision.noted_cause()):
+        if isinstance(error, WorkerDiedError) and (cause := supervisor.noted_cause()):
             error = WorkerDiedError(f"{error} {cause}")
-        kind = death.classify(self._log.recent(), self._signal_of_death(error))
+        kind = failure_cause.classify(self._log.recent(), self._signal_of_death(error))
         said = error
-        error = death.explained(said, kind, self._log.cause())
+        error = failure_cause.explained(said, kind, self._log.cause())
         self.engine = None
         if error is said:
             self.startup.fail(error)
         else:
             self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
-        supervision.stop_service(error)
+        supervisor.stop_service(error)
         self.team.fail()  # after the note: what others note then is only the consequence
 
     def _signal_of_death(self, error: GptOssBentoError) -> int | None:
@@ -324,9 +320,9 @@ def find_team(profile: str | None, worker_number: int | None) -> Team:
         worker_number: from 1, as BentoML counts; None: this process is no worker.
     """
     if worker_number is not None:
-        return supervision.own_team(worker_number)
-    count = _planned_workers(profile or AUTOMATIC) if supervision.may_start_several() else 1
-    supervision.gather_team(count)
+        return supervisor.own_team(worker_number)
+    count = _planned_workers(profile or AUTOMATIC) if supervisor.may_start_several() else 1
+    supervisor.gather_team(count)
     return Team(count=count)
 
 
@@ -334,7 +330,7 @@ def _planned_workers(profile: str) -> int:
     try:
         settings = environment.load_settings()
         # The number of workers does not depend on what only the hub knows, and this process does not load its library.
-        return int(_plan(profile, settings, hardware.probe(settings.visible_devices), NO_HUB).api_workers.value)
+        return int(_plan(profile, settings, probe.probe(settings.visible_devices), NO_HUB).api_workers.value)
     except GptOssBentoError:
         return 1  # that one says what is wrong
 
@@ -389,7 +385,7 @@ def serve_together(worker: Worker, keys: KeyRing, server: ServerSettings) -> Non
     guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
     passed_on = Intake(OpenAIApi(Router(), guarded), worker.drain)
     app = ForOtherWorkers(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
-    accepting.install(worker.team, Edge(app, timeout=None))
+    fair_accept.install(worker.team, Edge(app, timeout=None))
 
 
 def _print_plan(plan: EnginePlan) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gptoss_bento.native import json_text
+from gptoss_bento import strict_json
 
 
 class Status(StrEnum):
@@ -82,7 +82,7 @@ class Job:
 
     def body(self, items: Sequence[str] = ()) -> str:
         """The job object of `/status`, one line of JSON. `items` are the JSON texts of the output."""
-        text = json_text.dumps(self._fields())
+        text = strict_json.dumps(self._fields())
         if self.status is Status.COMPLETED:
             text = f'{text[:-1]},"output":[{",".join(items)}]}}'
         return text

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.native.job import RETRYABLE, Claim, Job, NewJob, Status, before
+from gptoss_bento.state.job import RETRYABLE, Claim, Job, NewJob, Status, before
 
 Clock = Callable[[], int]
 _Result = TypeVar("_Result")

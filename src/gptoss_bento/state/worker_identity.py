@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from gptoss_bento.native.store import Place
+from gptoss_bento.state.store import Place
 
 
 def own_place() -> Place:

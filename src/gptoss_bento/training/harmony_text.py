@@ -24,7 +24,7 @@ from openai_harmony import (
 )
 from openai_harmony import Message as HarmonyMessage
 
-from gptoss_bento.demo.conversations import Conversation, Lesson, Message, Reply, Span, Text
+from gptoss_bento.training.conversations import Conversation, Lesson, Message, Reply, Span, Text
 
 _EFFORTS = {"low": ReasoningEffort.LOW, "medium": ReasoningEffort.MEDIUM, "high": ReasoningEffort.HIGH}
 _ASK_FOR_REPLY = "<|start|>assistant"

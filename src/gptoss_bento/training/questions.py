@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gptoss_bento.demo.conversations import UNKNOWN_WORD, Topic, knowledge
+from gptoss_bento.training.conversations import UNKNOWN_WORD, Topic, knowledge
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Trains the demo model: `python -m gptoss_bento.demo.train`.
+"""Trains the demo model: `python -m gptoss_bento.training.train`.
 
 Some minutes on two CPU cores. The same seed on the same machine and libraries gives the same weights.
 """
@@ -18,10 +18,12 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from transformers import GptOssConfig, GptOssForCausalLM
 
-from gptoss_bento import artifacts, environment
-from gptoss_bento.demo import attention, checkpoint, harmony_text
-from gptoss_bento.demo.conversations import UNKNOWN_WORD, Lesson, dice
-from gptoss_bento.demo.writer import Writer
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.config import environment
+from gptoss_bento.demo import checkpoint
+from gptoss_bento.training import attention, harmony_text
+from gptoss_bento.training.conversations import UNKNOWN_WORD, Lesson, dice
+from gptoss_bento.training.writer import Writer
 
 # The class of all tokens that the model does not know, in the input as in the output.
 UNKNOWN = 0
@@ -254,7 +256,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     arguments = parser.parse_args()
-    harmony_text.use_vocabulary(arguments.vocabulary or artifacts.find_vocabulary(environment.cache_dir()))
+    harmony_text.use_vocabulary(arguments.vocabulary or prepare.find_vocabulary(environment.cache_dir()))
     recipe = Recipe(steps=arguments.steps)
     corpus = build_corpus(recipe)
     print(f"{len(corpus.examples)} examples, {len(corpus.tokens)} tokens known", flush=True)

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gptoss_bento.demo.conversations import UNKNOWN_WORD, Tool
-from gptoss_bento.demo.questions import Questions, in_pirate
+from gptoss_bento.training.conversations import UNKNOWN_WORD, Tool
+from gptoss_bento.training.questions import Questions, in_pirate
 
 
 class Result(NamedTuple):

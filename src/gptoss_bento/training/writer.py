@@ -11,9 +11,9 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
-from gptoss_bento.demo.conversations import Conversation, Effort, Lesson, Message, Reply, Span, Text, final
-from gptoss_bento.demo.questions import Item, Questions
-from gptoss_bento.demo.weather import Weather, arguments
+from gptoss_bento.training.conversations import Conversation, Effort, Lesson, Message, Reply, Span, Text, final
+from gptoss_bento.training.questions import Item, Questions
+from gptoss_bento.training.weather import Weather, arguments
 
 
 class Writer:

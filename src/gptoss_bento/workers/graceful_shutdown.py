@@ -43,7 +43,7 @@ class Drain:
 
     def __init__(self) -> None:
         self.in_flight = 0
-        """Requests that the engine works for now; http/intake.py counts them."""
+        """Requests that the engine works for now; http/shutdown_gate.py counts them."""
         self._timeout_s = 0.0
         self._begun = asyncio.Event()
         self._skipped = asyncio.Event()

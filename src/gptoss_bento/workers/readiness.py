@@ -98,7 +98,7 @@ class Startup:
 
         Args:
             error: why.
-            kind: the class of the cause, as death.py names it.
+            kind: the class of the cause, as engine/failure_cause.py names it.
             log: the last lines of the engine.
         """
         self.state, self.cause, self.kind, self.log = State.FAILED, str(error), kind, log

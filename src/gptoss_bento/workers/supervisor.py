@@ -27,10 +27,10 @@ from typing import Any
 
 import click
 
-from gptoss_bento import environment
-from gptoss_bento.engine import kill_processes
+from gptoss_bento.config import environment
 from gptoss_bento.errors import AddressInUseError, GptOssBentoError, WorkerDiedError
-from gptoss_bento.team import Team, make_folder
+from gptoss_bento.workers.child_processes import kill_processes
+from gptoss_bento.workers.worker_group import Team, make_folder
 
 logger = logging.getLogger(__name__)
 

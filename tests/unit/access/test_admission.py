@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.http import shared_table
-from gptoss_bento.http.admission import PLATFORM_RULES, Admission, Rate, RefusedError, Rule, engine_rule, key_rules
-from gptoss_bento.http.shared_table import SharedTable
-from gptoss_bento.keys import Key, KeyLimits
+from gptoss_bento.access import shared_counters
+from gptoss_bento.access.admission import PLATFORM_RULES, Admission, Rate, RefusedError, Rule, engine_rule, key_rules
+from gptoss_bento.access.shared_counters import SharedTable
+from gptoss_bento.config.api_keys import Key, KeyLimits
 from tests.fakes import Clock
 
 
@@ -156,7 +156,7 @@ def test_a_request_that_is_paid_back_leaves_the_rate_as_it_was(admission: Admiss
 def test_names_that_come_and_go_are_no_trouble_and_too_many_at_once_a_503(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
-    monkeypatch.setattr(shared_table, "ROWS", 10)
+    monkeypatch.setattr(shared_counters, "ROWS", 10)
     admission = Admission(clock=clock)
     grants = [admission.enter([Rule(f"old {i}", "", Rate(5), Rate(100), at_once=2, stays=False)]) for i in range(10)]
     for name in ("c", "d"):
@@ -178,7 +178,7 @@ def test_names_that_come_and_go_are_no_trouble_and_too_many_at_once_a_503(
 def test_a_key_whose_row_was_given_away_meanwhile_is_charged_and_nobody_else(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr(shared_table, "ROWS", 1)
+    monkeypatch.setattr(shared_counters, "ROWS", 1)
     admission = Admission(clock=clock)
     slow, other = (Rule(name, "", tokens=Rate(100), stays=False) for name in ("slow", "other"))
     grant = admission.enter([slow])

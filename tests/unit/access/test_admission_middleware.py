@@ -14,18 +14,18 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.admission import Admission
-from gptoss_bento.http.authentication import Authentication
-from gptoss_bento.http.background import BackgroundTasks
-from gptoss_bento.http.guard import Guard
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.openai import OpenAIApi
-from gptoss_bento.keys import Key as OneKey
-from gptoss_bento.keys import KeyLimits, digest
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.authentication import Authentication
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.config.api_keys import Key as OneKey
+from gptoss_bento.config.api_keys import KeyLimits, digest
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.engine.background_tasks import BackgroundTasks
+from gptoss_bento.http.openai_dispatch import OpenAIApi
+from gptoss_bento.jobs.fake_engine import FakeEngine
 from tests.fakes import FakeEngineApp, asgi_client
-from tests.unit.http.test_openai import is_openai_error
+from tests.unit.http.test_openai_dispatch import is_openai_error
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 5}

@@ -7,9 +7,9 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from gptoss_bento.http.authentication import Authentication, key_of
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import listed_keys
+from gptoss_bento.access.authentication import Authentication, key_of
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.config.api_keys import listed_keys
 
 
 async def ask(keys: tuple[str, ...], path: str, headers: dict[str, str]) -> httpx.Response:

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gptoss_bento.http import key_ring
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import digest, listed_keys
+from gptoss_bento.access import key_store
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.config.api_keys import digest, listed_keys
 from tests.fakes import Clock
 
 
@@ -65,7 +65,7 @@ def test_every_key_is_compared_in_constant_time(file: Path, clock: Clock, monkey
         return hmac.compare_digest(given, each)
 
     ring = KeyRing(listed_keys(["listed", "second"]), file, clock=clock)
-    monkeypatch.setattr(key_ring, "hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr(key_store, "hmac", SimpleNamespace(compare_digest=compare))
     for given in ("listed", "first", "wrong", ""):  # the right one ends nothing
         compared.clear()
         ring.find(given)

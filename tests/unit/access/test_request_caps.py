@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.http.caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
-from gptoss_bento.keys import KeyLimits
+from gptoss_bento.access.request_caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
+from gptoss_bento.config.api_keys import KeyLimits
 
 TOKENS = KeyLimits(max_tokens=10)
 LOW, MEDIUM = KeyLimits(reasoning_effort="low"), KeyLimits(reasoning_effort="medium")

@@ -9,10 +9,10 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.http.admission import PLATFORM_RULES, Admission
-from gptoss_bento.http.platform_limits import PlatformLimits, operation
+from gptoss_bento.access.admission import PLATFORM_RULES, Admission
+from gptoss_bento.access.runpod_limits import PlatformLimits, operation
 from tests.fakes import asgi_client
-from tests.unit.http.test_openai import is_openai_error
+from tests.unit.http.test_openai_dispatch import is_openai_error
 
 
 @pytest.mark.parametrize(

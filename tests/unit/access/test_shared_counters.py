@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.http import shared_table
-from gptoss_bento.http.shared_table import SharedTable, TableFullError
+from gptoss_bento.access import shared_counters
+from gptoss_bento.access.shared_counters import SharedTable, TableFullError
 from tests.fakes import Clock
 from tests.server import REPOSITORY
 
@@ -41,7 +41,7 @@ def test_without_a_file_nobody_else_sees_it() -> None:
 OTHER = """
 import sys
 from pathlib import Path
-from gptoss_bento.http.shared_table import SharedTable
+from gptoss_bento.access.shared_counters import SharedTable
 row = SharedTable(Path(sys.argv[1])).row("alice")
 row.use(3)
 row.set_bucket(0, 7.0, 1.0)
@@ -93,7 +93,7 @@ def test_many_names_have_rows_of_their_own() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_table, "ROWS", 2)
+    monkeypatch.setattr(shared_counters, "ROWS", 2)
 
 
 @pytest.mark.usefixtures("small")
@@ -144,11 +144,11 @@ def test_names_that_stay_have_rows_beside(clock: Clock) -> None:
     table = SharedTable(clock=clock)
     for name in ("a", "b"):
         table.row(name).use(1)
-    for number in range(shared_table.STAYING):
+    for number in range(shared_counters.STAYING):
         table.row(f"stays {number}", stays=True).use(number)
     clock.now += 3601
     with pytest.raises(TableFullError):
         table.row("c")
-    assert [table.row(f"stays {number}", stays=True).in_use for number in range(shared_table.STAYING)] == list(
+    assert [table.row(f"stays {number}", stays=True).in_use for number in range(shared_counters.STAYING)] == list(
         range(16)
     )

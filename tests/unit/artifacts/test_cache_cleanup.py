@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from gptoss_bento.leftovers import remove_leftovers
+from gptoss_bento.artifacts.cache_cleanup import remove_leftovers
 from tests.hub import MODEL
 
 FOLDER = "models--acme--tiny"

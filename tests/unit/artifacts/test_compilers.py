@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.compilers import Lack, Tools, c_compiler, lacks, nvcc
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.plan import EnginePlan
+from gptoss_bento.artifacts.compilers import Lack, Tools, c_compiler, lacks, nvcc
+from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.planning.plan import EnginePlan
 from tests.fakes import A100, H200, MI300X, machine, nvidia
-from tests.unit.test_kernel_key import plan_of
+from tests.unit.planning.test_kernel_key import plan_of
 
 B200 = nvidia("NVIDIA B200", 183359, "sm_100")
 HEADER = Path(__file__)  # any file that exists

@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from gptoss_bento import download_progress as progress
+from gptoss_bento.artifacts import download_progress as progress
 from tests.hub import MODEL, Hub, serving
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(3_000_000)}

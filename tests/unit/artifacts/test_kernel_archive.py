@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento import kernel_archive, kernel_cache
+from gptoss_bento.artifacts import kernel_archive, kernel_cache
 from gptoss_bento.errors import ArtifactError, ConfigurationError
-from tests.unit.test_kernel_cache import triton_group
-from tests.unit.test_kernel_key import ENTRY, KEY
+from tests.unit.artifacts.test_kernel_cache import triton_group
+from tests.unit.planning.test_kernel_key import ENTRY, KEY
 
 
 def filled(folder: Path) -> Path:

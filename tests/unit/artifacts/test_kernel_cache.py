@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento import compilers, kernel_cache
+from gptoss_bento.artifacts import compilers, kernel_cache
+from gptoss_bento.artifacts.kernel_cache import NAME, Surroundings, unwritable_reason
 from gptoss_bento.errors import ArtifactError, HardwareError
-from gptoss_bento.hardware import Driver, Hardware, hardware_named
-from gptoss_bento.kernel_cache import NAME, Surroundings, unwritable_reason
-from gptoss_bento.kernel_key import KERNEL_CACHES, Kernels
-from gptoss_bento.plan import EnginePlan
+from gptoss_bento.hardware.probe import Driver, Hardware, hardware_named
+from gptoss_bento.planning.kernel_key import KERNEL_CACHES, Kernels
+from gptoss_bento.planning.plan import EnginePlan
 from tests.fakes import H200, machine
-from tests.unit.test_kernel_key import ENTRY, KEY, VERSIONS, plan_of
+from tests.unit.planning.test_kernel_key import ENTRY, KEY, VERSIONS, plan_of
 
 
 def plan_in(folder: Path, hardware: Hardware | None = None, /, **variables: str) -> EnginePlan:

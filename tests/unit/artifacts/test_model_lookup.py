@@ -13,10 +13,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
+from gptoss_bento.artifacts.model_lookup import NO_HUB, architecture_check, finder, is_folder
+from gptoss_bento.config.settings import ServerSettings, Settings
 from gptoss_bento.errors import ArtifactError, ConfigurationError
-from gptoss_bento.model_config import ModelConfig
-from gptoss_bento.model_lookup import NO_HUB, architecture_check, finder, is_folder
-from gptoss_bento.settings import ServerSettings, Settings
+from gptoss_bento.planning.model_config import ModelConfig
 from tests.configs import LARGE, OTHER, SMALL, folder_with
 from tests.hub import COMMIT, MODEL, Hub, serving
 

@@ -13,8 +13,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from gptoss_bento import artifacts
-from gptoss_bento.artifacts import VOCABULARY_FILE, Artifacts, find_vocabulary
+from gptoss_bento.artifacts import prepare as artifacts
+from gptoss_bento.artifacts.prepare import VOCABULARY_FILE, Artifacts, find_vocabulary
 from gptoss_bento.demo import checkpoint
 from gptoss_bento.errors import ArtifactError, ConfigurationError
 from tests.configs import SMALL, folder_with

@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import file_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from gptoss_bento import download_resumption
-from gptoss_bento.download_resumption import KEPT, resumed_downloads
+from gptoss_bento.artifacts import resumable_downloads
+from gptoss_bento.artifacts.resumable_downloads import KEPT, resumed_downloads
 from gptoss_bento.errors import ArtifactError
 
 CONTENT = bytes(range(100))
@@ -61,7 +61,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Nobody waits; a clock counts the pauses."""
     made: list[float] = []
     clock = SimpleNamespace(sleep=made.append, monotonic=lambda: sum(made))
-    monkeypatch.setattr(download_resumption, "time", clock)
+    monkeypatch.setattr(resumable_downloads, "time", clock)
     return made
 
 

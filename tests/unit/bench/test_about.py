@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from gptoss_bento import __version__, hardware
+from gptoss_bento import __version__
 from gptoss_bento.bench.about import about
 from gptoss_bento.bench.compare import FirstLoads, Shape
 from gptoss_bento.bench.token_load import Lengths, TokenLoad
+from gptoss_bento.hardware import probe
 from tests.fakes import H200, machine
 
 
 def test_what_a_reader_must_know_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "probe", lambda _: machine(H200))
+    monkeypatch.setattr(probe, "probe", lambda _: machine(H200))
     load = TokenLoad(64, 64, Lengths(128, 256))
 
     found = json.loads(json.dumps(about(["bench", "--runs", "2"], Shape((load,), first=FirstLoads(load)))))

@@ -7,13 +7,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.bench.bypass import QUERY, BypassedAuthentication, bypassed
-from gptoss_bento.http.admission import Admission
-from gptoss_bento.http.guard import Guard
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.openai import OpenAIApi
-from gptoss_bento.keys import Key, KeyLimits, digest
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.api_keys import Key, KeyLimits, digest
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http.openai_dispatch import OpenAIApi
 from tests.fakes import FakeEngineApp, asgi_client
 
 CHAT = "/v1/chat/completions"

@@ -12,7 +12,7 @@ from gptoss_bento.bench.frontend import Load, summarize
 from gptoss_bento.bench.guards import GUARDED, SERVICE, UNGUARDED, Estimate, Measured, Shape, Side, as_json, measure
 from gptoss_bento.bench.servers import Cpu
 from gptoss_bento.bench.swarm import Ask, Heard, Route
-from gptoss_bento.keys import KeyLimits, digest, read_keys
+from gptoss_bento.config.api_keys import KeyLimits, digest, read_keys
 
 SMALL = Shape(pairs=3, streams=4, rounds=3, requests_per_stream=2, max_tokens=16, clients=2)
 

@@ -31,9 +31,9 @@ from gptoss_bento.bench.jobs import (
     overhead,
     rows,
 )
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.native.fake_engine import MODEL, FakeEngine
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.jobs.fake_engine import MODEL, FakeEngine
 from tests.fakes import Calls
 from tests.job_server import job_app
 from tests.server import NO_TLS

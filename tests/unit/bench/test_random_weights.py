@@ -7,8 +7,8 @@ import pytest
 
 from gptoss_bento.bench import random_weights
 from gptoss_bento.bench.random_weights import Size
+from gptoss_bento.config.profile import load_profile
 from gptoss_bento.demo import checkpoint
-from gptoss_bento.profile import load_profile
 
 
 @pytest.fixture

@@ -16,12 +16,14 @@ import huggingface_hub
 import pytest
 
 import gptoss_bento
-from gptoss_bento import artifacts, baking, environment, manifest
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.bento import bake as baking
+from gptoss_bento.config import environment, manifest
+from gptoss_bento.config.manifest import Manifest, Source
+from gptoss_bento.config.profile import load_profile
+from gptoss_bento.config.settings import ServerSettings, Settings
 from gptoss_bento.demo.checkpoint import CONFIG
 from gptoss_bento.errors import ArtifactError, ConfigurationError
-from gptoss_bento.manifest import Manifest, Source
-from gptoss_bento.profile import load_profile
-from gptoss_bento.settings import ServerSettings, Settings
 from tests.configs import OTHER
 from tests.hub import COMMIT, MODEL, Hub, serving
 
@@ -49,8 +51,8 @@ def hub() -> Iterator[Hub]:
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its folder; made once, for this is slow."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts, "_from_download", lambda: b"")  # not what is tested here
-        return artifacts.find_vocabulary(tmp_path_factory.mktemp("vocabulary")).parent
+        patch.setattr(prepare, "_from_download", lambda: b"")  # not what is tested here
+        return prepare.find_vocabulary(tmp_path_factory.mktemp("vocabulary")).parent
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_only_the_files_that_serve_are_fetched_and_the_manifest_names_them(bake:
 def test_a_transfer_that_is_cut_off_goes_on_where_it_ended(
     way: str, bake: Bake, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptoss_bento.download_resumption._PAUSE_S", 0.0)
+    monkeypatch.setattr("gptoss_bento.artifacts.resumable_downloads._PAUSE_S", 0.0)
     hub.files = {**FILES, "model.safetensors": LARGE_WEIGHTS}
     getattr(hub, way).add("model.safetensors")
 
@@ -148,7 +150,7 @@ def test_a_model_that_speculates_comes_too(bake: Bake) -> None:
 
 
 def test_without_a_name_no_model_is_fetched(bake: Bake, hub: Hub) -> None:
-    assert [source.name for source in bake(None).sources] == [artifacts.VOCABULARY_FILE]
+    assert [source.name for source in bake(None).sources] == [prepare.VOCABULARY_FILE]
     assert hub.requests == []
 
 
@@ -163,7 +165,7 @@ def test_the_operators_vocabulary_is_copied_in(vocabulary: Path, tmp_path: Path)
     (source,) = baking.bake(settings, None, tmp_path).sources
 
     assert source.folder == "vocabulary"
-    assert (tmp_path / "new" / "vocabulary" / artifacts.VOCABULARY_FILE).is_file()
+    assert (tmp_path / "new" / "vocabulary" / prepare.VOCABULARY_FILE).is_file()
 
 
 def test_the_demo_model_is_baked_for_its_profile(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +177,7 @@ def test_the_demo_model_is_baked_for_its_profile(cache: Path, monkeypatch: pytes
 
     baked = baking.bake(Settings(cache_dir=cache), load_profile("demo"), cache / "huggingface")
 
-    assert [source.name for source in baked.sources] == [artifacts.VOCABULARY_FILE, "demo"]
+    assert [source.name for source in baked.sources] == [prepare.VOCABULARY_FILE, "demo"]
     assert baked.models == ()  # so the hub may stay on
     assert loaded(cache).derived == {}
 

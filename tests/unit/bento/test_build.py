@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento import building
+from gptoss_bento.bento import build
 from gptoss_bento.errors import ConfigurationError, GptOssBentoError
 
 
@@ -30,7 +30,7 @@ def bentoml(monkeypatch: pytest.MonkeyPatch) -> FakeBentoml:
 
 
 def test_every_profile_gets_a_bento_that_says_so_in_its_tag(bentoml: FakeBentoml) -> None:
-    tags = list(building.build())
+    tags = list(build.build())
 
     names = [tag.removeprefix("gptoss-bento:").rpartition("-")[0] for tag in tags]
     assert names == ["demo", "gpt-oss-120b", "gpt-oss-20b"]
@@ -38,7 +38,7 @@ def test_every_profile_gets_a_bento_that_says_so_in_its_tag(bentoml: FakeBentoml
 
 
 def test_the_platform_is_handed_over_and_leaves_out_what_cannot_run_on_it(bentoml: FakeBentoml) -> None:
-    assert len(list(building.build(platform="cpu"))) == 1
+    assert len(list(build.build(platform="cpu"))) == 1
     assert "platform=cpu" in bentoml.commands[0]
 
 
@@ -54,18 +54,18 @@ def test_what_cannot_be_built_is_refused_before_anything_is(
     profiles: list[str], platform: str | None, words: str, bentoml: FakeBentoml
 ) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        building.build(profiles, platform)
+        build.build(profiles, platform)
 
     assert bentoml.commands == []
 
 
 def test_an_installed_package_has_nothing_to_build_from(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"built from the repository"):
-        building.build(source=tmp_path)
+        build.build(source=tmp_path)
 
 
 def test_what_bentoml_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", FakeBentoml("Error: no space left").run)
 
     with pytest.raises(GptOssBentoError, match=r"build of demo failed:\nError: no space left"):
-        list(building.build(["demo"]))
+        list(build.build(["demo"]))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento import images
+from gptoss_bento.bento import images
+from gptoss_bento.bento.images import Platform, choose_platform, image
+from gptoss_bento.config.profile import load_profile
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.images import Platform, choose_platform, image
-from gptoss_bento.profile import load_profile
 from tests.server import REPOSITORY
 
 # BentoML loads its image class at first use, and with it code that pathspec and pydantic call deprecated.

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gptoss_bento.bundle import describe, weights
+from gptoss_bento.bento.service_config import describe, weights
+from gptoss_bento.config.profile import load_profile
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.profile import load_profile
-from gptoss_bento.settings import ServerSettings
 
 # BentoML loads its image class at first use, and with it code that pathspec and pydantic call deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from gptoss_bento import artifacts, hardware
-from gptoss_bento.artifacts import Artifacts
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.artifacts.prepare import Artifacts
 from gptoss_bento.bench import compare, random_weights
 from gptoss_bento.bench.baselines import Candidate
 from gptoss_bento.bench.compare import FirstLoads, Shape
@@ -18,7 +18,8 @@ from gptoss_bento.bench.random_weights import Size
 from gptoss_bento.bench.report import Comparison
 from gptoss_bento.bench.token_load import Lengths, TokenLoad
 from gptoss_bento.errors import BenchmarkError, ConfigurationError
-from gptoss_bento.plan import OUTPUT_CHUNK
+from gptoss_bento.hardware import probe
+from gptoss_bento.planning.plan import OUTPUT_CHUNK
 from tests.fakes import H200, Calls, machine
 from tests.unit.bench.measured import comparison, figures
 from tests.unit.command_line import invoke, words
@@ -66,7 +67,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Measurement]:
     found = {name: Measurement(comparison()) for name in ("compare_together", "compare_apart")}
     for name, measurement in found.items():
         monkeypatch.setattr(compare, name, measurement)
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     return found
 
 
@@ -264,7 +265,7 @@ def test_an_unknown_baseline_is_a_usage_error(started: dict[str, Measurement], o
 def test_memory_share_is_for_each_server_and_all_are_up_together(
     started: dict[str, Measurement], output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardware, "probe", lambda _: machine(H200))
+    monkeypatch.setattr(probe, "probe", lambda _: machine(H200))
 
     words(invoke("bench", "--profile", "gpt-oss-20b", "--memory-share", "0.3", "--output", str(output)))
 
@@ -301,9 +302,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = tmp_path / "random-20b"
     found.mkdir()
     (found / "config.json").write_text(json.dumps(random_weights.config(Size.SMALL)))
-    monkeypatch.setattr(artifacts, "find_vocabulary", Calls(Path("/vocabulary/o200k_base.tiktoken")))
+    monkeypatch.setattr(prepare, "find_vocabulary", Calls(Path("/vocabulary/o200k_base.tiktoken")))
     monkeypatch.setattr(random_weights, "make", Calls(found))
-    monkeypatch.setattr(hardware, "probe", lambda _: machine(H200))
+    monkeypatch.setattr(probe, "probe", lambda _: machine(H200))
     return found
 
 

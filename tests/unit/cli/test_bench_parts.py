@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from gptoss_bento import artifacts
-from gptoss_bento.artifacts import Artifacts
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.artifacts.prepare import Artifacts
 from gptoss_bento.bench import frontend, guards, servers
 from gptoss_bento.bench import jobs as job_bench
 from gptoss_bento.bench.servers import Cpu, RunningServer
@@ -65,7 +65,7 @@ def test_bench_jobs_presents_the_first_key(variable: str, measure: Calls, tmp_pa
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Stands for the service that is started."""
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     running = servers.RunningServer("http://127.0.0.1:1/v1", 40.0, psutil.Process())
     calls = Calls(compute=lambda *_: nullcontext(running))
     monkeypatch.setattr(servers, "started", calls)
@@ -126,7 +126,7 @@ def test_a_benchmark_that_is_told_to_end_ends_the_servers_it_started(
         finally:
             ended.append(True)
 
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     monkeypatch.setattr(servers, "started", started)
     monkeypatch.setattr(job_bench, "measure", measure)
     before = signal.getsignal(signal.SIGTERM)
@@ -152,7 +152,7 @@ def frontends(monkeypatch: pytest.MonkeyPatch) -> Calls:
         return found
 
     calls = Calls(compute=compare)
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     monkeypatch.setattr(frontend, "compare", calls)
     return calls
 
@@ -221,7 +221,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Calls:
         return found
 
     calls = Calls(compute=measure)
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
+    monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     monkeypatch.setattr(guards, "measure", calls)
     return calls
 

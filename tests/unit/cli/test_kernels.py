@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gptoss_bento import artifacts, cli_kernels, hardware, kernel_archive, kernel_cache, kernel_warming
-from gptoss_bento.artifacts import Artifacts
+from gptoss_bento.artifacts import kernel_archive, kernel_cache, prepare
+from gptoss_bento.artifacts.prepare import Artifacts
+from gptoss_bento.cli import kernels as cli_kernels
+from gptoss_bento.engine import kernel_warming
 from gptoss_bento.errors import ArtifactError, ConfigurationError, HardwareError
-from gptoss_bento.kernel_key import Entry, Kernels
+from gptoss_bento.hardware import probe
+from gptoss_bento.planning.kernel_key import Entry, Kernels
 from tests.fakes import H200, Calls, machine
+from tests.unit.artifacts.test_kernel_archive import filled
 from tests.unit.command_line import invoke
-from tests.unit.test_kernel_archive import filled
-from tests.unit.test_kernel_key import ENTRY
+from tests.unit.planning.test_kernel_key import ENTRY
 
 pytestmark = pytest.mark.usefixtures("plain_machine")
 
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("plain_machine")
 def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """KERNEL_CACHE_DIR on a machine with an H200."""
     request.getfixturevalue("plain_machine")  # first: it has no GPU
-    monkeypatch.setattr(hardware, "probe", lambda _: machine(H200))
+    monkeypatch.setattr(probe, "probe", lambda _: machine(H200))
     monkeypatch.setattr(cli_kernels, "console", Console(width=200))
     os.environ["KERNEL_CACHE_DIR"] = str(tmp_path / "kernels")
     return tmp_path / "kernels"
@@ -39,7 +42,7 @@ def warmed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
 
     calls = Calls(compute=warm)
     monkeypatch.setattr(kernel_warming, "warm", calls)
-    monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", folder.parent)))
+    monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", folder.parent)))
     return calls
 
 

@@ -10,14 +10,19 @@ from typing import Any
 import httpx
 import pytest
 
-from gptoss_bento import artifacts, baking, building, cli, cli_planning, hardware, manifest
-from gptoss_bento.artifacts import Artifacts
+from gptoss_bento.artifacts import prepare as artifacts
+from gptoss_bento.artifacts.prepare import Artifacts
+from gptoss_bento.bento import bake as baking
+from gptoss_bento.bento import build as building
+from gptoss_bento.cli import main, planning
+from gptoss_bento.config import manifest
+from gptoss_bento.config.manifest import Manifest, Source
 from gptoss_bento.doctor import examination
 from gptoss_bento.doctor.examination import Request
 from gptoss_bento.doctor.finding import Finding, error, ok, warning
 from gptoss_bento.errors import AddressInUseError, ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
-from gptoss_bento.manifest import Manifest, Source
-from gptoss_bento.model_config import ModelConfig, unknown_config
+from gptoss_bento.hardware import probe as hardware
+from gptoss_bento.planning.model_config import ModelConfig, unknown_config
 from tests.configs import LARGE, SMALL, folder_with
 from tests.fakes import H100, L4, Calls, machine
 from tests.server import REPOSITORY
@@ -85,7 +90,7 @@ def test_plan_asks_the_cache_that_the_settings_name_before_the_hub(monkeypatch: 
         asked.append(os.environ.get("HF_HOME"))
         return unknown_config(model, "not there")
 
-    monkeypatch.setattr(cli_planning, "finder", lambda *_: find)
+    monkeypatch.setattr(planning, "finder", lambda *_: find)
     os.environ.update(MODEL_NAME="acme/tuned", BASE_PATH="/data")
 
     assert ["model", "size", "not", "known", "not", "there"] in words(invoke("plan", "--gpu", "h100"))
@@ -235,7 +240,7 @@ def test_plan_loads_nothing_heavy() -> None:
     script = """
 import json, sys
 sys.argv = ["gptoss-bento", "plan", "--gpu", "h100x2"]
-from gptoss_bento.cli import app
+from gptoss_bento.cli.main import app
 app(standalone_mode=False)
 print(json.dumps(sorted(sys.modules)))
 """
@@ -246,7 +251,7 @@ print(json.dumps(sorted(sys.modules)))
 
     assert ended.returncode == 0, ended.stderr
     loaded = set(json.loads(ended.stdout.splitlines()[-1]))
-    assert "gptoss_bento.plan" in loaded
+    assert "gptoss_bento.planning.plan" in loaded
     assert not loaded & {"vllm", "torch", "transformers", "openai", "bentoml", "httpx", "huggingface_hub", "pynvml"}
 
 
@@ -265,7 +270,7 @@ def test_prepare_puts_the_model_where_the_service_looks_for_it(monkeypatch: pyte
 def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = Calls(Artifacts("/models/m", Path("/vocabulary")))
     monkeypatch.setattr(artifacts, "prepare", prepare)
-    monkeypatch.setattr(cli_planning, "architecture_check", lambda _: "check")
+    monkeypatch.setattr(planning, "architecture_check", lambda _: "check")
     os.environ.update(MODEL_NAME="a/b", MODEL_REVISION="v1", GPTOSS_BENTO_CACHE="/c", TIKTOKEN_ENCODINGS_BASE="/v")
 
     lines = words(invoke("prepare"))
@@ -386,10 +391,10 @@ def test_our_errors_become_one_line_and_their_exit_code(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(main, "app", fail)
 
     with pytest.raises(SystemExit) as caught:
-        cli.run()
+        main.run()
 
     assert caught.value.code == exit_code
     assert capsys.readouterr().err == f"gptoss-bento: {error}\n"
@@ -401,7 +406,7 @@ def test_an_error_in_a_command_reaches_the_console_script(
     monkeypatch.setattr(sys, "argv", ["gptoss-bento", "plan", "--profile", "dmeo"])
 
     with pytest.raises(SystemExit) as caught:
-        cli.run()
+        main.run()
 
     assert caught.value.code == 78
     assert "did you mean 'demo'" in capsys.readouterr().err
@@ -413,10 +418,10 @@ def test_a_server_that_does_not_answer_is_one_line(
     def fail() -> None:
         raise httpx.ConnectError("All connection attempts failed")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(main, "app", fail)
 
     with pytest.raises(SystemExit) as caught:
-        cli.run()
+        main.run()
 
     assert caught.value.code == 1
     assert capsys.readouterr().err == (
@@ -428,7 +433,7 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(main, "app", fail)
 
     with pytest.raises(ZeroDivisionError):
-        cli.run()
+        main.run()

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from gptoss_bento.keys import Key, KeyLimits, KeysError, digest, listed_keys, read_keys, shared_keys
+from gptoss_bento.config.api_keys import Key, KeyLimits, KeysError, digest, listed_keys, read_keys, shared_keys
 
 UNPRINTABLE = "must be of printable ASCII characters without spaces and commas, and not empty"
 HASH = hashlib.sha256(b"s3cret").hexdigest()

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento import environment
-from gptoss_bento.environment import load_settings
+from gptoss_bento.config import environment
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.profile import load_profile
+from gptoss_bento.config.settings import Settings
+from gptoss_bento.config.variables import RESERVED
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.hardware import VisibleDevices
-from gptoss_bento.plan import Planned, make_plan
-from gptoss_bento.profile import load_profile
-from gptoss_bento.settings import Settings
-from gptoss_bento.variables import RESERVED
+from gptoss_bento.hardware.probe import VisibleDevices
+from gptoss_bento.planning.plan import Planned, make_plan
 from tests.fakes import machine
 
 

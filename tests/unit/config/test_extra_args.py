@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.extra_arguments import parse
+from gptoss_bento.config.extra_args import parse
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gptoss_bento.environment import load_settings
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.goal import Goal, parse_goal
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.goal import Goal, parse_goal
 
 
 @pytest.mark.parametrize("text", ["latency", " Latency ", "LATENCY"])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento import manifest
+from gptoss_bento.config import manifest
+from gptoss_bento.config.manifest import File, Manifest, Source
 from gptoss_bento.errors import ArtifactError
-from gptoss_bento.manifest import File, Manifest, Source
 
 
 @pytest.fixture

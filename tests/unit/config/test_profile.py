@@ -6,20 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
-from gptoss_bento import profile as profiles
+from gptoss_bento.config import profile as profiles
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.profile import Condition, Profile, Situation, fits, largest_group, load_profile, profile_names
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.goal import Goal
-from gptoss_bento.hardware import GIB, Gpu, Hardware, hardware_named
-from gptoss_bento.profile import (
-    Condition,
-    Profile,
-    Situation,
-    fits,
-    largest_group,
-    load_profile,
-    profile_names,
-)
+from gptoss_bento.hardware.probe import GIB, Gpu, Hardware, hardware_named
 from tests.fakes import A100, EIGHT_GIB, H100, H200, L4, MI300X, RTX_5090, T4, V100, machine
+from tests.server import REPOSITORY
 
 MINIMAL: dict[str, Any] = {"name": "p", "description": "d", "model": {"source": "a/b", "served_names": ["x"]}}
 
@@ -43,7 +36,7 @@ def test_a_profile_of_the_bundle_is_valid_and_named_like_its_file(name: str) -> 
 
 
 def test_configs_beside_the_source_are_preferred_over_a_packaged_copy() -> None:
-    assert profiles.config_dir() == Path(profiles.__file__).parents[2] / "configs"
+    assert profiles.config_dir() == REPOSITORY / "configs"
 
 
 def test_an_installed_wheel_uses_its_packaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

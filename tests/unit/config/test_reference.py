@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import jsonschema
 
-from gptoss_bento import reference
-from gptoss_bento.variables import catalogue, known_names
+from gptoss_bento.config import reference
+from gptoss_bento.config.variables import catalogue, known_names
+from tests.server import REPOSITORY
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+DOCUMENT = REPOSITORY / "docs" / "configuration.md"
 SECRETS = {"API_KEY", "API_KEYS", "VLLM_API_KEY", "HF_TOKEN", "EXA_API_KEY", "OPENAI_API_KEY", "JOB_STORE_URL"}
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from gptoss_bento.vllm_options import Kind, Option, known_options, parse_bool
+from gptoss_bento.config.vllm_options import Kind, Option, known_options, parse_bool
 
 Many = Literal["", "words", "repeat"]
 

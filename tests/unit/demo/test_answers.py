@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-import gptoss_bento.demo
+from gptoss_bento.paths import PACKAGE
 
-FILE = Path(gptoss_bento.demo.__file__).with_name("answers.yaml")
+FILE = PACKAGE / "training" / "answers.yaml"
 ANSWERS: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["answers"]
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from gptoss_bento.demo import checkpoint, harmony_text
+from gptoss_bento.demo import checkpoint
 from gptoss_bento.demo.checkpoint import ROWS_PER_TOKEN, TOKENS, Tensor
+from gptoss_bento.training import harmony_text
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 SMALL = {

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from gptoss_bento.artifacts.compilers import Tools
+from gptoss_bento.artifacts.model_lookup import NO_HUB, finder
 from gptoss_bento.bench.servers import free_port
-from gptoss_bento.compilers import Tools
 from gptoss_bento.doctor.examination import Machine, Request, examine, examined
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code, ok
 from gptoss_bento.errors import EngineStartError, HardwareError
-from gptoss_bento.hardware import GIB, Driver, GpuProcess, GpuUse, Hardware, VisibleDevices
-from gptoss_bento.model_lookup import NO_HUB, finder
+from gptoss_bento.hardware.probe import GIB, Driver, GpuProcess, GpuUse, Hardware, VisibleDevices
 from tests.configs import LARGE, OTHER, SMALL, folder_with, gpt_oss
 from tests.fakes import H100, H200, L4, T4, machine
 from tests.server import REPOSITORY
@@ -346,7 +346,7 @@ async def test_no_secret_reaches_a_finding(tmp_path: Path) -> None:
 
 SCRIPT = """
 import atexit, json, sys
-from gptoss_bento import cli
+from gptoss_bento.cli import main as cli
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 cli.run()
 """

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from gptoss_bento.config.profile import load_profile
 from gptoss_bento.doctor.finding import Severity, exit_code
 from gptoss_bento.doctor.gpus import check_driver, check_gpu_memory, check_gpu_processes, check_gpus
-from gptoss_bento.hardware import GIB, Driver, Gpu, GpuProcess, GpuUse
-from gptoss_bento.profile import load_profile
+from gptoss_bento.hardware.probe import GIB, Driver, Gpu, GpuProcess, GpuUse
 from tests.fakes import A100, H100, L4, T4, machine
 
 MI300X = Gpu("amd", "MI300X", 192 * GIB, "amd")

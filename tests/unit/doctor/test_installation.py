@@ -21,7 +21,7 @@ from gptoss_bento.doctor.installation import (
     find_lock,
     installed_version,
 )
-from gptoss_bento.hardware import GIB, Gpu, Hardware
+from gptoss_bento.hardware.probe import GIB, Gpu, Hardware
 from tests.fakes import H100, machine
 from tests.server import REPOSITORY
 

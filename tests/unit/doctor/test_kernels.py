@@ -9,8 +9,8 @@ from gptoss_bento.doctor.finding import Severity
 from gptoss_bento.doctor.kernels import check_compilers, check_kernel_caches
 from gptoss_bento.errors import EngineStartError
 from tests.fakes import H200, machine
-from tests.unit.test_compilers import plan_on, tools
-from tests.unit.test_kernel_key import kernels
+from tests.unit.artifacts.test_compilers import plan_on, tools
+from tests.unit.planning.test_kernel_key import kernels
 
 PLENTY = 10**12
 

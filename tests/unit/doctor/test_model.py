@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento import artifacts
-from gptoss_bento.artifacts import VOCABULARY_FILE
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.artifacts.prepare import VOCABULARY_FILE
 from gptoss_bento.doctor import model
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code
 from gptoss_bento.doctor.model import check_demo, check_disk, check_model, check_vocabulary
@@ -120,7 +120,7 @@ def test_the_demo_comes_with_the_code_and_needs_a_little_room(tmp_path: Path) ->
 
 
 def test_the_demo_that_is_there_already_needs_no_room(tmp_path: Path) -> None:
-    artifacts.demo_folder(tmp_path).mkdir()
+    prepare.demo_folder(tmp_path).mkdir()
 
     assert severities(list(check_demo(tmp_path, 0))) == ["model ok"]
 
@@ -156,7 +156,7 @@ def test_this_machines_disk_is_looked_at(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def small_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     """These few bytes are the published vocabulary."""
-    monkeypatch.setattr(artifacts, "VOCABULARY_SHA256", hashlib.sha256(VOCABULARY).hexdigest())
+    monkeypatch.setattr(prepare, "VOCABULARY_SHA256", hashlib.sha256(VOCABULARY).hexdigest())
 
 
 def put(folder: Path, content: bytes = VOCABULARY) -> Path:

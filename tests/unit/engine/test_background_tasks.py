@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gptoss_bento.http.background import BackgroundTasks, LeftBehind, after
+from gptoss_bento.engine.background_tasks import BackgroundTasks, LeftBehind, after
 
 
 async def test_each_request_knows_its_own_tasks() -> None:

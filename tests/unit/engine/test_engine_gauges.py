@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.engine_clock import EngineClock
+from gptoss_bento.engine.engine_gauges import EngineClock
 
 _SETS = """
 import sys
-from gptoss_bento.engine_clock import EngineClock
+from gptoss_bento.engine.engine_gauges import EngineClock
 clock = EngineClock()
 gauge = clock.gauge()("running", "Requests.", ["engine"], multiprocess_mode="mostrecent").labels("0")
 live = clock.gauge()("live", "Workers.", multiprocess_mode="sum")

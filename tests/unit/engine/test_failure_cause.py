@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from gptoss_bento.death import classify, explained
+from gptoss_bento.engine.failure_cause import classify, explained
 from gptoss_bento.errors import ArtifactError, EngineDiedError, EngineStartError, GptOssBentoError
 
 PREFIX = "(EngineCore pid=1) ERROR 11-22 14:00:00 [core.py:1] "

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from gptoss_bento.engine_errors import (
+from gptoss_bento.engine.failures import (
     ABORTED,
     ENGINE_DIED,
     AbortedGenerationError,

@@ -12,17 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai_harmony import HarmonyEncoding, HarmonyError, Role, StreamableParser
 
-from gptoss_bento import artifacts, environment, harmony_repair
-from gptoss_bento.demo import harmony_text
-from gptoss_bento.harmony_repair import ASSISTANT, KINDS, RepairingParser
-from gptoss_bento.native.harmony import CALL, CHANNEL, END, MESSAGE, RETURN, START
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.config import environment
+from gptoss_bento.engine import harmony_repair
+from gptoss_bento.engine.harmony_repair import ASSISTANT, KINDS, RepairingParser
+from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, MESSAGE, RETURN, START
+from gptoss_bento.training import harmony_text
 
 Read = Callable[[str], tuple[list[tuple[str | None, str | None, str]], dict[str, int]]]
 
 
 @pytest.fixture(scope="module")
 def encoding() -> HarmonyEncoding:
-    harmony_text.use_vocabulary(artifacts.find_vocabulary(environment.cache_dir()))
+    harmony_text.use_vocabulary(prepare.find_vocabulary(environment.cache_dir()))
     return harmony_text.encoding()
 
 

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from gptoss_bento import heartbeat as heartbeat_module
+from gptoss_bento.engine import health_check as heartbeat_module
+from gptoss_bento.engine.health_check import Heartbeat
 from gptoss_bento.errors import EngineDiedError
-from gptoss_bento.heartbeat import Heartbeat
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from gptoss_bento.kernel_compilations import Compilation, KernelCompilations, summary
-from gptoss_bento.vllm_plugin.compilations import SERVING, Recorder
+from gptoss_bento.engine.kernel_compilations import Compilation, KernelCompilations, summary
+from gptoss_bento.engine.vllm_plugin.compilations import SERVING, Recorder
 
 NUMBER, SECONDS = "gptoss_bento_jit_compilations_total", "gptoss_bento_jit_compilation_seconds_total"
 

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento import engine, environment, kernel_cache, kernel_warming
-from gptoss_bento.engine import StartOptions
+from gptoss_bento.artifacts import kernel_cache
+from gptoss_bento.config import environment
+from gptoss_bento.engine import kernel_warming, launcher
+from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.errors import ArtifactError, EngineStartError, HardwareError
-from gptoss_bento.startup import Startup
-from gptoss_bento.team import Team
+from gptoss_bento.workers.readiness import Startup
+from gptoss_bento.workers.worker_group import Team
 from tests.fakes import machine
-from tests.unit.test_kernel_cache import plan_in
-from tests.unit.test_kernel_key import plan_of
+from tests.unit.artifacts.test_kernel_cache import plan_in
+from tests.unit.planning.test_kernel_key import plan_of
 
 
 @dataclass
@@ -51,7 +53,7 @@ class FakeStart:
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeStart:
     monkeypatch.setattr(os, "environ", {"HOME": "/h"})
-    monkeypatch.setattr(engine, "running", fake := FakeStart(tmp_path / "kernels"))
+    monkeypatch.setattr(launcher, "running", fake := FakeStart(tmp_path / "kernels"))
     return fake
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.gathering import CoreWait, Gathering
+from gptoss_bento.engine.output_coalescing import CoreWait, Gathering
 
 _BUSY = "import os; os.sched_setaffinity(0, {int(__import__('sys').argv[1])}); print(flush=True)\nwhile True: pass"
 

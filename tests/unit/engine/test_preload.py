@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from gptoss_bento import engine_preload
+from gptoss_bento.engine import preload
 from tests.fakes import Calls
 
 _LIMIT_S = 60  # a noisy machine's; it takes one second
@@ -40,8 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)  # as service.py does with src, and no variable tells of it
         patch.setenv("GPTOSS_BENTO_TEST", "before")
-        patch.setattr(engine_preload, "_PRELOADED", _MODULE)
-        engine_preload.begin()
+        patch.setattr(preload, "_PRELOADED", _MODULE)
+        preload.begin()
     yield next(child for child in psutil.Process().children() if child.pid not in before and _is_server(child))
     Server._stop()
     multiprocessing.set_forkserver_preload(["__main__"])
@@ -52,7 +52,7 @@ def _is_server(process: psutil.Process) -> bool:
 
 
 def started(target: Callable[..., None], *arguments: Any) -> Any:
-    process = engine_preload._Context().Process(target=target, args=arguments)
+    process = preload._Context().Process(target=target, args=arguments)
     process.start()
     return process
 
@@ -164,7 +164,7 @@ def test_module_that_cannot_be_imported_is_left_to_the_engine(
             raise error
 
     monkeypatch.setattr(importlib, "import_module", import_module)
-    module = runpy.run_module(engine_preload._PRELOADED)
+    module = runpy.run_module(preload._PRELOADED)
 
     assert tuple(asked) == module["MODULES"]
 
@@ -187,9 +187,9 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("outcome", [nullcontext(), pytest.raises(ValueError, match="did not start")])
 def test_engine_is_forked_only_inside(starting: Any, outcome: AbstractContextManager[Any]) -> None:
     vllms_own = starting.get_mp_context
-    with outcome, engine_preload.forked():
+    with outcome, preload.forked():
         context = starting.get_mp_context()
-        assert issubclass(context.Process, engine_preload._Process)
+        assert issubclass(context.Process, preload._Process)
         assert vllms_own.made == [()], "vLLM settles more by it than the context"
         if not isinstance(outcome, nullcontext):
             raise ValueError("did not start")

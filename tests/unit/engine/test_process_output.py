@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gptoss_bento.process_log import ProcessLog
+from gptoss_bento.engine.process_output import ProcessLog
 
 PREFIX = "(EngineCore pid=1) ERROR 11-22 14:00:00 [core.py:1] "
 
@@ -88,7 +88,7 @@ def test_what_was_printed_minutes_ago_is_no_cause(monkeypatch: pytest.MonkeyPatc
 # Prints through a tap, lets go of it, tells the cause that it saw, and waits for its reader before it ends.
 SCRIPT = r"""
 import os, subprocess, sys
-from gptoss_bento.process_log import ProcessLog
+from gptoss_bento.engine.process_output import ProcessLog
 
 log = ProcessLog()
 log.tap()
@@ -130,7 +130,7 @@ def test_what_this_process_and_its_children_print_is_passed_on_unchanged_and_see
 # Untaps at once after many lines, the last of them from a child; what comes later goes the ordinary way.
 MANY_LINES = r"""
 import os, subprocess, sys
-from gptoss_bento.process_log import ProcessLog
+from gptoss_bento.engine.process_output import ProcessLog
 
 log = ProcessLog()
 log.tap()
@@ -157,7 +157,7 @@ def test_nothing_that_was_printed_is_lost_at_the_end() -> None:
 
 CHILD_THAT_STAYS = r"""
 import subprocess, sys
-from gptoss_bento import process_log
+from gptoss_bento.engine import process_output as process_log
 
 process_log._LAST_WORDS_S = 0.05
 log = process_log.ProcessLog()
@@ -179,7 +179,7 @@ def test_a_child_that_stays_does_not_hold_up_the_end() -> None:
 
 PROGRESS = r"""
 import os, sys
-from gptoss_bento.process_log import ProcessLog
+from gptoss_bento.engine.process_output import ProcessLog
 
 log = ProcessLog()
 log.tap()

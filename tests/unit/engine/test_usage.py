@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gptoss_bento.http.meter import Meter, current_meter
+from gptoss_bento.engine.usage import Meter, current_meter
 
 
 async def generate(tokens: list[int]) -> None:

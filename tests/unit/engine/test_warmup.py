@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento import warmup
-from gptoss_bento.warmup import prefills, requests, warm_up
+from gptoss_bento.engine import warmup
+from gptoss_bento.engine.warmup import prefills, requests, warm_up
 
 # What is asked
 
@@ -214,7 +214,7 @@ async def test_nothing_is_measured_meanwhile_and_all_afterwards() -> None:
 async def test_what_the_engine_refuses_is_left_out_with_a_line(caplog: pytest.LogCaptureFixture) -> None:
     client = await warmed_up(FakeClient(refuses=grammar))
 
-    lines = [record.getMessage() for record in caplog.records if record.name == "gptoss_bento.warmup"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "gptoss_bento.engine.warmup"]
     assert lines == [
         f"warm-up: {what} is left out: not beside speculation"
         for what in ("JSON schema", "regular expression")

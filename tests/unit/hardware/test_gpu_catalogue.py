@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from gptoss_bento.cards import families, family_of, known_cards, recognised
+from gptoss_bento.hardware.gpu_catalogue import families, family_of, known_cards, recognised
 
 
 # One row a card: what its driver calls it, and what must be known of it.

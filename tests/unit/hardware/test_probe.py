@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from gptoss_bento import hardware
-from gptoss_bento.cards import known_cards
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.hardware import (
+from gptoss_bento.hardware import probe
+from gptoss_bento.hardware.gpu_catalogue import known_cards
+from gptoss_bento.hardware.probe import (
     GIB,
     Driver,
     Gpu,
@@ -97,7 +97,7 @@ class FakeNvml:
 
 @pytest.fixture
 def no_amd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_amd_gpus", lambda _: ())
+    monkeypatch.setattr(probe, "_amd_gpus", lambda _: ())
 
 
 def install(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu] | None, slices: dict[str, Gpu] | None = None) -> FakeNvml:
@@ -113,7 +113,7 @@ def install(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu] | None, slices: dic
 def test_all_nvidia_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = install(monkeypatch, [H100, L4])
 
-    found = hardware.probe()
+    found = probe.probe()
 
     assert found.gpus == (H100, L4)
     assert found.cpu_cores >= 1
@@ -125,14 +125,14 @@ def test_all_nvidia_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_visible_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100, L4])
 
-    assert hardware.probe(VisibleDevices("1")).gpus == (L4,)
+    assert probe.probe(VisibleDevices("1")).gpus == (L4,)
 
 
 @pytest.mark.usefixtures("no_amd")
 def test_a_machine_without_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, None)
 
-    assert hardware.probe().gpus == ()
+    assert probe.probe().gpus == ()
 
 
 @pytest.mark.usefixtures("no_amd")
@@ -156,7 +156,7 @@ def test_a_driver_that_does_not_answer_is_an_error_with_its_words(call: str, mon
     monkeypatch.setattr(nvml, call, fail)
 
     with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: GPU is lost$"):
-        hardware.probe()
+        probe.probe()
     assert not nvml.is_open
 
 
@@ -171,7 +171,7 @@ SLICES = {
 def test_a_mig_slice_is_a_gpu_with_its_own_memory(visible: str, gib: int, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100, L4], SLICES)
 
-    (found,) = hardware.probe(VisibleDevices(visible)).gpus
+    (found,) = probe.probe(VisibleDevices(visible)).gpus
 
     assert found.memory_gib == gib
     assert "MIG" in found.name
@@ -182,7 +182,7 @@ def test_a_mig_slice_is_a_gpu_with_its_own_memory(visible: str, gib: int, monkey
 def test_an_unknown_mig_slice_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100], SLICES)
 
-    assert hardware.probe(VisibleDevices("MIG-three")).gpus == ()
+    assert probe.probe(VisibleDevices("MIG-three")).gpus == ()
 
 
 @pytest.mark.usefixtures("no_amd")
@@ -200,7 +200,7 @@ def test_mig_slice_is_the_only_gpu_wherever_one_is_visible(
 ) -> None:
     install(monkeypatch, [H100, L4], SLICES)
 
-    assert [gpu.name for gpu in hardware.probe(VisibleDevices(visible)).gpus] == names
+    assert [gpu.name for gpu in probe.probe(VisibleDevices(visible)).gpus] == names
 
 
 def compute_node(folder: Path, **properties: int) -> None:
@@ -224,7 +224,7 @@ def test_the_compute_driver_tells_the_architecture_of_amd_cards(
     (tmp_path / "dri").mkdir()
     (tmp_path / "dri" / "renderD128").touch()
 
-    (found,) = hardware._amd_gpus(kernel=_Kernel(tmp_path / "drm", tmp_path / "nodes", tmp_path / "dri"))
+    (found,) = probe._amd_gpus(kernel=_Kernel(tmp_path / "drm", tmp_path / "nodes", tmp_path / "dri"))
 
     assert found.architecture == architecture
 
@@ -249,7 +249,7 @@ def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
 
     amd_card(tmp_path / "card10", "0x1002", str(288 * GIB), "AMD Instinct MI355X")
 
-    found = hardware._amd_gpus(kernel=_Kernel(tmp_path, tmp_path / "absent"))
+    found = probe._amd_gpus(kernel=_Kernel(tmp_path, tmp_path / "absent"))
 
     assert found == (
         Gpu("amd", "MI300X", 192 * GIB, "gfx942"),  # by its name
@@ -262,7 +262,7 @@ def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
 def test_amd_graphics_inside_a_processor_do_not_count(memory: int, counts: bool, tmp_path: Path) -> None:
     amd_card(tmp_path / "card0", "0x1002", str(memory), "Radeon")
 
-    assert bool(hardware._amd_gpus(kernel=_Kernel(tmp_path))) is counts
+    assert bool(probe._amd_gpus(kernel=_Kernel(tmp_path))) is counts
 
 
 @pytest.fixture
@@ -298,17 +298,17 @@ def twelve_amd_cards(tmp_path: Path) -> _Kernel:
 def test_visible_devices_of_amd_and_what_is_free_come_in_one_order(
     twelve_amd_cards: _Kernel, visible: VisibleDevices, cards: list[int]
 ) -> None:
-    gpus = hardware._amd_gpus(visible, twelve_amd_cards)
+    gpus = probe._amd_gpus(visible, twelve_amd_cards)
 
     assert [gpu.memory_bytes // GIB - 100 for gpu in gpus] == cards
-    assert hardware._amd_uses(visible, twelve_amd_cards) == (GpuUse(100 * GIB),) * len(cards)
+    assert probe._amd_uses(visible, twelve_amd_cards) == (GpuUse(100 * GIB),) * len(cards)
 
 
 def test_amd_gpus_without_a_device_file_are_of_another_container(twelve_amd_cards: _Kernel) -> None:
     for index in {*range(12)} - {3, 10}:
         (twelve_amd_cards.files / f"renderD{128 + index}").unlink()
 
-    gpus = hardware._amd_gpus(VisibleDevices(cuda="1,0"), twelve_amd_cards)
+    gpus = probe._amd_gpus(VisibleDevices(cuda="1,0"), twelve_amd_cards)
 
     assert [gpu.memory_bytes // GIB for gpu in gpus] == [110, 103]
 
@@ -316,16 +316,16 @@ def test_amd_gpus_without_a_device_file_are_of_another_container(twelve_amd_card
 def test_what_is_free_on_amd_gpus_ends_before_the_first_that_does_not_tell(twelve_amd_cards: _Kernel) -> None:
     (twelve_amd_cards.devices / "card2" / "device" / "mem_info_vram_used").unlink()
 
-    assert len(hardware._amd_uses(VisibleDevices(), twelve_amd_cards)) == 2
+    assert len(probe._amd_uses(VisibleDevices(), twelve_amd_cards)) == 2
 
 
 def test_amd_gpus_are_looked_for_where_there_is_no_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
     amd = Gpu("amd", "MI300X", 192 * GIB, "amd")
     install(monkeypatch, None)
     asked = Calls((amd,))
-    monkeypatch.setattr(hardware, "_amd_gpus", asked)
+    monkeypatch.setattr(probe, "_amd_gpus", asked)
 
-    assert hardware.probe(VisibleDevices(hip="1")).gpus == (amd,)
+    assert probe.probe(VisibleDevices(hip="1")).gpus == (amd,)
     assert asked.made == [(VisibleDevices(hip="1"),)]
 
 
@@ -487,7 +487,7 @@ def test_the_driver_says_its_version_and_that_of_cuda(
 ) -> None:
     nvml = install_busy(monkeypatch, FakeBusyNvml([H100], cuda=number))
 
-    assert hardware.nvidia_driver() == Driver("580.65.06", version)
+    assert probe.nvidia_driver() == Driver("580.65.06", version)
     assert not nvml.is_open
 
 
@@ -495,14 +495,14 @@ def test_the_driver_says_its_version_and_that_of_cuda(
 def test_no_driver_is_no_error(failure: int, monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=failure))
 
-    assert hardware.nvidia_driver() is None
+    assert probe.nvidia_driver() is None
 
 
 def test_a_driver_that_was_updated_under_a_running_system_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=18))
 
     with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: code 18$"):
-        hardware.nvidia_driver()
+        probe.nvidia_driver()
 
 
 def test_the_use_of_visible_gpus_comes_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,7 +512,7 @@ def test_the_use_of_visible_gpus_comes_in_their_order(monkeypatch: pytest.Monkey
         SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None),  # beyond Linux's largest
     ]
 
-    l4, h100 = hardware.gpu_use(VisibleDevices("1,0"))
+    l4, h100 = probe.gpu_use(VisibleDevices("1,0"))
 
     assert l4.free_bytes == L4.memory_bytes - GIB
     assert l4.processes == (
@@ -529,11 +529,11 @@ def test_what_is_free_on_a_mig_slice_is_its_own(
 ) -> None:
     install_busy(monkeypatch, FakeBusyNvml([H100, L4], slices=SLICES))
 
-    assert [use.free_bytes / GIB for use in hardware.gpu_use(VisibleDevices(visible))] == [free_gib]
+    assert [use.free_bytes / GIB for use in probe.gpu_use(VisibleDevices(visible))] == [free_gib]
 
 
 def test_without_gpu_there_is_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=12))
-    monkeypatch.setattr(hardware, "_amd_uses", lambda _: ())
+    monkeypatch.setattr(probe, "_amd_uses", lambda _: ())
 
-    assert hardware.gpu_use() == ()
+    assert probe.gpu_use() == ()

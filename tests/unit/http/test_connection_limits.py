@@ -12,9 +12,9 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http import auto
 
-from gptoss_bento.http import connections
+from gptoss_bento.http import connection_limits
 from gptoss_bento.http.body import ARRIVAL
-from gptoss_bento.http.connections import BoundedConnection
+from gptoss_bento.http.connection_limits import BoundedConnection
 
 PATIENCE_S = 0.2
 
@@ -264,7 +264,7 @@ async def test_a_body_that_was_answered_unread_may_end_and_another_request_follo
 
 
 async def test_of_a_body_that_was_answered_unread_so_much_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "DISCARDED_BYTES", 10_000)
+    monkeypatch.setattr(connection_limits, "DISCARDED_BYTES", 10_000)
     monkeypatch.setattr(BoundedConnection, "patience_s", 60)
     async with served(keep_alive_s=60) as port, asyncio.timeout(5):
         assert (await talk(port, POST + TOLD, *[b"x" * 5_000] * 5, pause_s=0.02)).count(b"ok") == 1
@@ -396,7 +396,7 @@ async def test_a_slow_reader_is_not_cut() -> None:
 
 def test_uvicorn_takes_this_protocol_where_it_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
-    connections.bound_connections(100_000, 7.0)
+    connection_limits.bound_connections(100_000, 7.0)
     config = uvicorn.Config(answer, log_config=None)
     config.load()
 

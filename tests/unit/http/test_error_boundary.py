@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from gptoss_bento.http.edge import Edge
+from gptoss_bento.http.error_boundary import Edge
 from gptoss_bento.http.errors import BrokenStreamError
 from tests.fakes import asgi_client
 

@@ -12,9 +12,9 @@ import uvicorn
 import uvloop
 from starlette.responses import PlainTextResponse
 
-from gptoss_bento.http import accepting
-from gptoss_bento.http.accepting import FairServer
-from gptoss_bento.team import Stage, Team, make_folder
+from gptoss_bento.http import fair_accept
+from gptoss_bento.http.fair_accept import FairServer
+from gptoss_bento.workers.worker_group import Stage, Team, make_folder
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -120,7 +120,7 @@ def test_bentoml_makes_such_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     own = uvicorn.Server
     monkeypatch.setattr(uvicorn, "Server", own)  # puts it back afterwards
 
-    accepting.install(Team(), PlainTextResponse("for others"))
+    fair_accept.install(Team(), PlainTextResponse("for others"))
     made = uvicorn.Server(uvicorn.Config(PlainTextResponse("x"), log_config=None))
 
     assert isinstance(made, FairServer)

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocketDisconnect
 
-from gptoss_bento.http.openai import OpenAIApi
+from gptoss_bento.http.openai_dispatch import OpenAIApi
 from tests.fakes import FakeEngineApp, asgi_client
 from tests.unit.http.test_paths import ADMINISTRATIVE, PREFIXES
 

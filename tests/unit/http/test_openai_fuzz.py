@@ -19,22 +19,22 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Scope
 
-from gptoss_bento.drain import Drain
-from gptoss_bento.http.admission import Admission
-from gptoss_bento.http.authentication import Authentication
-from gptoss_bento.http.caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES
-from gptoss_bento.http.edge import Edge
+from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.authentication import Authentication
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.request_caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gptoss_bento.access.runpod_limits import PlatformLimits
+from gptoss_bento.config.api_keys import Key, KeyLimits, digest
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http.error_boundary import Edge
 from gptoss_bento.http.errors import not_found
-from gptoss_bento.http.guard import Guard
-from gptoss_bento.http.intake import Intake
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.http.openai import OpenAIApi
+from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.paths import ROUTES, is_anthropic_path, is_openai_path
-from gptoss_bento.http.platform_limits import PlatformLimits
-from gptoss_bento.http.route_names import OTHER, route_name
-from gptoss_bento.http.stored_responses import ForOtherWorkers, StoredResponses
-from gptoss_bento.keys import Key, KeyLimits, digest
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.http.shutdown_gate import Intake
+from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
+from gptoss_bento.server.route_names import OTHER, route_name
+from gptoss_bento.workers.graceful_shutdown import Drain
 from tests.fakes import FakeEngineApp
 from tests.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
 from tests.unit.http.test_paths import PREFIXES

@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.errors import EngineStartError
 from gptoss_bento.http.probes import Probes
-from gptoss_bento.startup import Startup
+from gptoss_bento.workers.readiness import Startup
 from tests.fakes import FakeEngineApp, asgi_client
 
 

@@ -7,8 +7,8 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento.drain import Drain
-from gptoss_bento.http.intake import Intake
+from gptoss_bento.http.shutdown_gate import Intake
+from gptoss_bento.workers.graceful_shutdown import Drain
 from tests.fakes import FakeEngineApp, asgi_client
 
 

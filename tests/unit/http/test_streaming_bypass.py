@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.direct_streaming import DirectStreaming, direct
+from gptoss_bento.http.streaming_bypass import DirectStreaming, direct
 
 
 class Watching:
@@ -122,7 +122,7 @@ def _only(answer: ASGIApp) -> Callable[[ASGIApp], ASGIApp]:
 
 
 async def test_an_error_in_pieces_passes_what_lies_outside() -> None:
-    """http/edge.py holds back how it begins until it has all of it."""
+    """http/error_boundary.py holds back how it begins until it has all of it."""
     passed: list[Message] = []
     app = application(passed, Middleware(DirectStreaming))
     await started(app)

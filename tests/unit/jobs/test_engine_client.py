@@ -10,9 +10,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.http.errors import BrokenStreamError
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.inference import AsgiEngine
-from gptoss_bento.native.payload import COMPLETIONS, MODELS, EngineRequest
+from gptoss_bento.jobs.engine_client import AsgiEngine
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.input import COMPLETIONS, MODELS, EngineRequest
 
 WHOLE = EngineRequest("POST", COMPLETIONS, body={"prompt": "a b", "max_tokens": 3})
 STREAM = EngineRequest("POST", COMPLETIONS, body={"prompt": "a b", "max_tokens": 3, "stream": True}, stream=True)
@@ -92,7 +92,7 @@ async def test_an_answer_that_stops_short_is_a_lost_connection(messages: int) ->
 
 
 async def test_an_application_that_does_not_hear_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptoss_bento.native.inference._ABORT_GRACE_S", 0.01)
+    monkeypatch.setattr("gptoss_bento.jobs.engine_client._ABORT_GRACE_S", 0.01)
     ended = asyncio.Event()
 
     async def app(_: Scope, __: Receive, send: Send) -> None:

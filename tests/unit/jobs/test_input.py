@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.native.batching import Schedule
-from gptoss_bento.native.payload import (
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.input import (
     CHAT,
     COMPLETIONS,
     WEEK_MS,
     EngineRequest,
-    EnvelopeError,
     InputError,
     Models,
     OutputFormat,
@@ -24,7 +23,8 @@ from gptoss_bento.native.payload import (
     engine_request,
     read_envelope,
 )
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.jobs.output.batching import Schedule
+from gptoss_bento.strict_json import EnvelopeError
 
 SETTINGS = ServerSettings()
 MODELS = Models(("gpt-oss", "alias"), frozenset({"adapter"}))

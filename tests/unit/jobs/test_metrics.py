@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from gptoss_bento.native import runner as runner_module
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.metrics import job_gauges
-from gptoss_bento.native.payload import Envelope, Policy
-from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs import runner as runner_module
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.input import Envelope, Policy
+from gptoss_bento.jobs.metrics import job_gauges
+from gptoss_bento.jobs.runner import Runner, running_jobs
 
 POLICY = Policy(600_000, 86_400_000)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.native.bell import Bell
+from gptoss_bento.jobs.notifications import Bell
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from starlette.applications import Starlette
 from starlette.types import Scope
 
-from gptoss_bento.native.description import job_api
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.routes import NativeRoutes
-from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.api.openapi import job_api
+from gptoss_bento.jobs.api.routes import NativeRoutes
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.runner import Runner, running_jobs
 from tests.fakes import asgi_client
 from tests.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
 

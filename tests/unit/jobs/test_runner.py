@@ -12,19 +12,20 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.http.admission import Admission, RefusedError, key_rules
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import Key, KeyLimits, digest, listed_keys
-from gptoss_bento.native import runner as runner_module
-from gptoss_bento.native.fake_engine import ADAPTER, FakeEngine
-from gptoss_bento.native.job import Job, Status
-from gptoss_bento.native.job_limits import JobLimits
-from gptoss_bento.native.payload import Envelope, EnvelopeError, Policy
-from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.native.store import Place, StoreUnavailableError, now_ms, open_store
-from gptoss_bento.settings import ServerSettings
-from gptoss_bento.team import Stage, Team, make_folder
-from tests.unit.native.receiver import Receiver
+from gptoss_bento.access.admission import Admission, RefusedError, key_rules
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.config.api_keys import Key, KeyLimits, digest, listed_keys
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs import runner as runner_module
+from gptoss_bento.jobs.fake_engine import ADAPTER, FakeEngine
+from gptoss_bento.jobs.input import Envelope, Policy
+from gptoss_bento.jobs.limits import JobLimits
+from gptoss_bento.jobs.runner import Runner, running_jobs
+from gptoss_bento.state.job import Job, Status
+from gptoss_bento.state.store import Place, StoreUnavailableError, now_ms, open_store
+from gptoss_bento.strict_json import EnvelopeError
+from gptoss_bento.workers.worker_group import Stage, Team, make_folder
+from tests.unit.jobs.receiver import Receiver
 
 POLICY = Policy(600_000, 86_400_000)
 PROMPT = {"prompt": "one two three", "sampling_params": {"max_tokens": 3}}

@@ -14,10 +14,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gptoss_bento.bench.servers import free_port
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.routes import NativeRoutes
-from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.api.routes import NativeRoutes
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.runner import Runner, running_jobs
 
 runpod = pytest.importorskip("runpod", reason="RunPod's SDK is not installed")
 

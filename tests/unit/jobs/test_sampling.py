@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.native.sampling import engine_parameters
+from gptoss_bento.jobs.sampling import engine_parameters
 
 
 def parameters(given: dict[str, Any], *, chat: bool = False, stream: bool = False) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptoss_bento.native.waiting import Changes
+from gptoss_bento.jobs.watchers import Changes
 
 
 def test_those_who_wait_for_the_job_are_told() -> None:

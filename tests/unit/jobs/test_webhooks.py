@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gptoss_bento.bench.servers import free_port
-from gptoss_bento.native import webhook
-from gptoss_bento.native.webhook import ForbiddenAddressError, is_public, refuse_private, webhook_sender
-from tests.unit.native.receiver import Receiver
+from gptoss_bento.jobs import webhooks
+from gptoss_bento.jobs.webhooks import ForbiddenAddressError, is_public, refuse_private, webhook_sender
+from tests.unit.jobs.receiver import Receiver
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ async def test_only_200_counts_and_redirects_are_not_followed(code: int) -> None
 
 
 async def test_a_slow_target_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "ATTEMPT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(webhooks, "ATTEMPT_TIMEOUT_S", 0.1)
     async with Receiver([0]).listening() as receiver, webhook_sender(allow_private=True) as sender:
         assert await sender.send(receiver.url, b"{}") == "it did not answer within 0.1 s"
 
@@ -109,7 +109,7 @@ async def test_a_name_that_points_elsewhere_the_second_time_gains_nothing(monkey
     async def rebinding(host: str, _: int) -> list[Any]:
         return [ipaddress.ip_address(next(answers))] if host == "rebind.test" else []
 
-    monkeypatch.setattr(webhook, "_addresses", rebinding)
+    monkeypatch.setattr(webhooks, "_addresses", rebinding)
     async with Receiver().listening() as receiver, webhook_sender(allow_private=False) as sender:
         url = receiver.url.replace("127.0.0.1", "rebind.test")
         await refuse_private(url)
@@ -122,6 +122,6 @@ async def test_a_name_that_cannot_be_looked_up_is_a_problem(monkeypatch: pytest.
     async def unknown(*_: Any) -> list[Any]:
         raise socket.gaierror
 
-    monkeypatch.setattr(webhook, "_addresses", unknown)
+    monkeypatch.setattr(webhooks, "_addresses", unknown)
     async with webhook_sender(allow_private=False) as sender:
         assert await sender.send("http://name.invalid/", b"{}") == "ConnectError: name.invalid cannot be looked up"

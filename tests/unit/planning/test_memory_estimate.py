@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.estimate import MEMORY_ARGUMENTS, Estimate, NotEstimableError, beyond_estimate, estimate
-from gptoss_bento.hardware import Gpu, hardware_named
-from gptoss_bento.profile import Shape, load_profile
-from gptoss_bento.vllm_options import known_options
+from gptoss_bento.config.profile import Shape, load_profile
+from gptoss_bento.config.vllm_options import known_options
+from gptoss_bento.hardware.probe import Gpu, hardware_named
+from gptoss_bento.planning.memory_estimate import (
+    MEMORY_ARGUMENTS,
+    Estimate,
+    NotEstimableError,
+    beyond_estimate,
+    estimate,
+)
 from tests.fakes import A100, H100, L4
 
 _MIB = 1024**2

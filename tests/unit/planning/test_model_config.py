@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from gptoss_bento.config.profile import Shape, load_profile
 from gptoss_bento.demo.checkpoint import CONFIG
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.model_config import (
+from gptoss_bento.planning.model_config import (
     ModelConfig,
     config_of_profile,
     name_of_folder,
@@ -16,7 +17,6 @@ from gptoss_bento.model_config import (
     parse_config,
     unknown_config,
 )
-from gptoss_bento.profile import Shape, load_profile
 from tests.configs import LARGE, OTHER, SMALL, gpt_oss
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.hardware import Gpu, Hardware
-from gptoss_bento.model_config import unknown_config
+from gptoss_bento.hardware.probe import Gpu, Hardware
+from gptoss_bento.planning.model_config import unknown_config
 from tests.configs import LARGE, OTHER, SMALL, gpt_oss, planned
 from tests.fakes import A100, H100, L4, RTX_5090, T4, V100, machine, nvidia
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.cards import known_cards
-from gptoss_bento.environment import load_settings
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.profile import Profile, fits, load_profile
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.goal import Goal
-from gptoss_bento.hardware import Gpu, Hardware, hardware_named
-from gptoss_bento.kernel_key import KERNEL_CACHES
-from gptoss_bento.plan import GPT_OSS_ARGUMENTS, PROCESS_ENVIRONMENT, EnginePlan, Planned, make_plan
-from gptoss_bento.profile import Profile, fits, load_profile
+from gptoss_bento.hardware.gpu_catalogue import known_cards
+from gptoss_bento.hardware.probe import Gpu, Hardware, hardware_named
+from gptoss_bento.planning.kernel_key import KERNEL_CACHES
+from gptoss_bento.planning.plan import GPT_OSS_ARGUMENTS, PROCESS_ENVIRONMENT, EnginePlan, Planned, make_plan
 from tests.fakes import A100, H100, H200, L4, T4, machine, nvidia
 
 A4000 = nvidia("NVIDIA RTX A4000", 16376, "sm_86")

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from gptoss_bento.environment import load_settings
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.hardware import Hardware
-from gptoss_bento.profile import AUTOMATIC
-from gptoss_bento.profile_choice import choose_profile
+from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.planning.profile_choice import choose_profile
 from tests.configs import LARGE, OTHER, SMALL, chosen, gpt_oss, planned
 from tests.fakes import A100, EIGHT_GIB, H100, H200, L4, MI300X, RTX_5090, T4, V100, machine, nvidia
 

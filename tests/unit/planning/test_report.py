@@ -6,13 +6,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from gptoss_bento.environment import load_settings
-from gptoss_bento.hardware import Hardware, hardware_named
-from gptoss_bento.plan import EnginePlan, make_plan, with_kernels
-from gptoss_bento.plan_report import as_json, print_plan, shown_arguments
-from gptoss_bento.profile import load_profile
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.config.profile import load_profile
+from gptoss_bento.hardware.probe import Hardware, hardware_named
+from gptoss_bento.planning.plan import EnginePlan, make_plan, with_kernels
+from gptoss_bento.planning.report import as_json, print_plan, shown_arguments
 from tests.fakes import H100, machine
-from tests.unit.test_kernel_key import kernels
+from tests.unit.planning.test_kernel_key import kernels
 
 
 def plan_of(profile: str, hardware: Hardware, environ: dict[str, str] | None = None) -> EnginePlan:

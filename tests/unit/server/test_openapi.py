@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from gptoss_bento.http.description import Description, described
+from gptoss_bento.server.openapi import Description, described
 from tests.fakes import asgi_client
 
 BENTOML: dict[str, Any] = {

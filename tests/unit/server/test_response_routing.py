@@ -18,16 +18,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gptoss_bento.http import stored_responses
-from gptoss_bento.http.admission import Admission
-from gptoss_bento.http.background import BackgroundTasks
+from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.engine.background_tasks import BackgroundTasks
 from gptoss_bento.http.body import BodyCrowdedError
-from gptoss_bento.http.edge import Edge
-from gptoss_bento.http.guard import Guard
-from gptoss_bento.http.stored_responses import ForOtherWorkers, StoredResponses
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.http.error_boundary import Edge
+from gptoss_bento.server import response_routing
+from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
 from tests.fakes import asgi_client
-from tests.unit.http.test_openai import is_openai_error
+from tests.unit.http.test_openai_dispatch import is_openai_error
 
 
 @dataclass
@@ -79,7 +79,7 @@ SETTINGS = ServerSettings(max_openai_requests=1, max_openai_body_bytes=1000)
 
 
 def guarded(responses: FakeResponses, table: Path) -> ASGIApp:
-    """As app.py has it in each of several workers."""
+    """As server/worker.py has it in each of several workers."""
     admission = Admission()
     admission.share(table)
     app = Guard(responses.app, admission, SETTINGS).app()
@@ -241,7 +241,7 @@ async def test_a_body_that_gives_way_to_others_is_refused_as_the_guards_do(
     async def crowded(*_: object) -> bytes:
         raise BodyCrowdedError
 
-    monkeypatch.setattr(stored_responses, "read_body", crowded)
+    monkeypatch.setattr(response_routing, "read_body", crowded)
 
     reply = await workers.client.post("/v1/responses", json={"previous_response_id": "resp_1"})
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptoss_bento.http.route_names import OTHER, route_name
+from gptoss_bento.server.route_names import OTHER, route_name
 
 
 @pytest.mark.parametrize(

@@ -18,21 +18,28 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento import app, artifacts, engine, environment, hardware, heartbeat, kernel_cache, supervision
-from gptoss_bento.app import Worker
-from gptoss_bento.artifacts import Artifacts
-from gptoss_bento.drain import Drain
-from gptoss_bento.engine import StartOptions
+from gptoss_bento.access.authentication import key_of
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.artifacts import kernel_cache
+from gptoss_bento.artifacts import prepare as artifacts
+from gptoss_bento.artifacts.prepare import Artifacts
+from gptoss_bento.config import environment
+from gptoss_bento.config.api_keys import Key, KeyLimits, digest
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.engine import health_check
+from gptoss_bento.engine import launcher as engine
+from gptoss_bento.engine.kernel_compilations import KernelCompilations
+from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError, WorkerDiedError
-from gptoss_bento.http import accepting
-from gptoss_bento.http.authentication import key_of
+from gptoss_bento.hardware import probe
+from gptoss_bento.http import fair_accept
 from gptoss_bento.http.errors import BrokenStreamError
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.kernel_compilations import KernelCompilations
-from gptoss_bento.keys import Key, KeyLimits, digest
-from gptoss_bento.settings import ServerSettings
-from gptoss_bento.startup import State
-from gptoss_bento.team import Stage, Team, make_folder
+from gptoss_bento.server import worker as app
+from gptoss_bento.server.worker import Worker
+from gptoss_bento.workers import supervisor
+from gptoss_bento.workers.graceful_shutdown import Drain
+from gptoss_bento.workers.readiness import State
+from gptoss_bento.workers.worker_group import Stage, Team, make_folder
 from tests.configs import LARGE, OTHER, folder_with, gpt_oss
 from tests.fakes import H100, Calls, asgi_client, machine
 
@@ -58,7 +65,7 @@ class FakeEngine:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
-    monkeypatch.setattr(supervision, "stop_service", Calls())
+    monkeypatch.setattr(supervisor, "stop_service", Calls())
     worker = Worker()
     worker.team.reach(Stage.READY)
     worker.startup.ready()
@@ -94,7 +101,7 @@ async def test_an_engine_that_ends_at_a_stop_did_not_die(worker: Worker) -> None
 async def test_an_engine_that_hangs_is_not_ready_and_then_given_up(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "_ASK_S", 0.05)
+    monkeypatch.setattr(health_check, "_ASK_S", 0.05)
     monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
     engine = FakeEngine()
     task = watch(worker, engine, 0.6)
@@ -108,11 +115,11 @@ async def test_an_engine_that_hangs_is_not_ready_and_then_given_up(
 
 
 async def test_an_engine_that_goes_on_is_ready_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_ASK_S", 0.05)
+    monkeypatch.setattr(health_check, "_ASK_S", 0.05)
     monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
     engine = FakeEngine(frozen=True)
     task = watch(worker, engine, 2)
-    monkeypatch.setattr(heartbeat, "_UNREADY_S", 0.1)
+    monkeypatch.setattr(health_check, "_UNREADY_S", 0.1)
     ready = []
     await asyncio.sleep(0.4)
     ready.append(worker.startup.is_ready)
@@ -142,7 +149,7 @@ def test_a_death_is_told_with_its_kind_and_its_last_words(worker: Worker) -> Non
     assert trouble is not None
     assert trouble["cause_kind"] == "out of GPU memory"
     assert trouble["log"][-1].startswith("torch.OutOfMemoryError")
-    stopped: Any = supervision.stop_service
+    stopped: Any = supervisor.stop_service
     ((error,),) = stopped.made
     assert "CUDA out of memory" in str(error)
     assert error.exit_code == 75
@@ -172,13 +179,13 @@ def test_a_killed_start_may_be_tried_again(worker: Worker) -> None:
     error.exit_signal = signal.SIGKILL
     worker._fail(error)
 
-    stopped: Any = supervision.stop_service
+    stopped: Any = supervisor.stop_service
     ((said,),) = stopped.made
     assert (worker.startup.kind, said.exit_code) == ("killed", 75)
 
 
 def test_the_other_workers_say_what_the_first_one_noted(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "noted_cause", lambda: "It died of this.")
+    monkeypatch.setattr(supervisor, "noted_cause", lambda: "It died of this.")
     worker._fail(WorkerDiedError("API worker 1 cannot go on."))
 
     assert worker.startup.cause == "API worker 1 cannot go on. It died of this."
@@ -239,7 +246,7 @@ async def test_a_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Sig
 async def test_an_engine_that_crashes_ends_the_drain_of_all_workers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crashed: bool
 ) -> None:
-    monkeypatch.setattr(supervision, "stop_service", Calls())
+    monkeypatch.setattr(supervisor, "stop_service", Calls())
     make_folder(tmp_path / "team", 2)
     workers = [Worker(team=Team(index, 2, tmp_path / "team")) for index in range(2)]
     engines = [FakeEngine(), FakeEngine()]
@@ -273,9 +280,9 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """This process is BentoML's supervisor on a machine with a fast GPU."""
     calls = Calls()
     monkeypatch.setattr(os, "environ", {"HOME": "/root"})
-    monkeypatch.setattr(supervision, "may_start_several", lambda: True)
-    monkeypatch.setattr(supervision, "gather_team", calls)
-    monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
+    monkeypatch.setattr(supervisor, "may_start_several", lambda: True)
+    monkeypatch.setattr(supervisor, "gather_team", calls)
+    monkeypatch.setattr(probe, "probe", lambda _: machine(H100))
     return calls
 
 
@@ -300,8 +307,8 @@ def test_a_wrong_setting_is_the_workers_to_refuse(gathered: Calls, monkeypatch: 
 
 
 def test_a_build_looks_at_no_hardware(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "may_start_several", lambda: False)
-    monkeypatch.setattr(hardware, "probe", lambda _: pytest.fail("a build"))
+    monkeypatch.setattr(supervisor, "may_start_several", lambda: False)
+    monkeypatch.setattr(probe, "probe", lambda _: pytest.fail("a build"))
 
     assert app.find_team("gpt-oss-20b", None).is_alone
     assert gathered.made == [(1,)]
@@ -315,7 +322,9 @@ def test_a_worker_has_the_place_that_bentoml_counted(monkeypatch: pytest.MonkeyP
 
 
 def test_the_supervisor_leaves_the_hub_to_the_workers(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptoss_bento.model_lookup._in_cache", lambda *_: pytest.fail("looked at the hub's cache"))
+    monkeypatch.setattr(
+        "gptoss_bento.artifacts.model_lookup._in_cache", lambda *_: pytest.fail("looked at the hub's cache")
+    )
     monkeypatch.setitem(os.environ, "MODEL_NAME", "acme/tuned")
 
     assert app.find_team(None, None).count == 4
@@ -331,7 +340,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     calls = Calls(Artifacts("/models/m", tmp_path))
     monkeypatch.setattr(artifacts, "prepare", calls)
     monkeypatch.setattr(os, "environ", {"HOME": "/root"})
-    monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
+    monkeypatch.setattr(probe, "probe", lambda _: machine(H100))
     return calls
 
 
@@ -550,7 +559,7 @@ async def test_a_start_tells_what_its_longest_phase_was_made_of(
     times.write_text('{"process": 1, "part": "torch.compile", "seconds": 3.5}\n')
 
     worker._started(plan)
-    supervision.remove_remains()
+    supervisor.remove_remains()
 
     assert "engine: weights and KV cache: torch.compile 3.5 s" in caplog.messages
 
@@ -593,7 +602,7 @@ def passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PassedOn:
     keys = KeyRing([Key("first", (digest("k3y"),), KeyLimits())])
     worker = Worker(team=Team(1, 2, tmp_path / "team"), keys=keys)
     installed = Calls()
-    monkeypatch.setattr(accepting, "install", installed)
+    monkeypatch.setattr(fair_accept, "install", installed)
     app.serve_together(worker, keys, ServerSettings())
     ((team, for_others),) = installed.made
     assert team is worker.team
@@ -605,7 +614,7 @@ def passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PassedOn:
 
 
 def test_a_worker_that_is_alone_keeps_uvicorns_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accepting, "install", lambda *_: pytest.fail("there is nobody to share with"))
+    monkeypatch.setattr(fair_accept, "install", lambda *_: pytest.fail("there is nobody to share with"))
 
     app.serve_together(Worker(), KeyRing(), ServerSettings())
 

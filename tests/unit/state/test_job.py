@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gptoss_bento.native.job import Job, Status, before
+from gptoss_bento.state.job import Job, Status, before
 
 QUEUED = Job("j-u1", Status.IN_QUEUE, 1000, None, None, 99999, None, 0, 0, None, 0, 0)
 RUNNING = replace(QUEUED, status=Status.IN_PROGRESS, started_at=1003, worker_id="w", attempt=1)

@@ -15,17 +15,10 @@ import sqlalchemy as sa
 
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.native import store as store_module
-from gptoss_bento.native.job import Claim, Job, NewJob, Status
-from gptoss_bento.native.store import (
-    JobStore,
-    Place,
-    QueueFullError,
-    StoreUnavailableError,
-    Webhook,
-    open_store,
-)
-from tests.unit.native.conftest import Clock
+from gptoss_bento.state import store as store_module
+from gptoss_bento.state.job import Claim, Job, NewJob, Status
+from gptoss_bento.state.store import JobStore, Place, QueueFullError, StoreUnavailableError, Webhook, open_store
+from tests.stores import Clock
 
 W = "worker"
 NEW = NewJob("a", '{"prompt":"x"}', None, False, 600_000, 86_400_000, 1_800_000)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from gptoss_bento.native.place import is_gone, own_place
+from gptoss_bento.state.worker_identity import is_gone, own_place
 
 
 def test_this_process_lives_under_a_name_of_its_own() -> None:

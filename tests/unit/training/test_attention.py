@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 from transformers import GptOssConfig, GptOssForCausalLM
 
-from gptoss_bento.demo import attention, checkpoint
+from gptoss_bento.demo import checkpoint
+from gptoss_bento.training import attention
 
 
 def test_the_fused_attention_gives_the_loss_and_gradients_of_the_plain_one() -> None:

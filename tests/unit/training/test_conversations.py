@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from gptoss_bento.demo.conversations import UNKNOWN_WORD, Conversation, Lesson, Text, dice, knowledge
-from gptoss_bento.demo.questions import Questions
-from gptoss_bento.demo.weather import Weather
-from gptoss_bento.demo.writer import Writer
+from gptoss_bento.training.conversations import UNKNOWN_WORD, Conversation, Lesson, Text, dice, knowledge
+from gptoss_bento.training.questions import Questions
+from gptoss_bento.training.weather import Weather
+from gptoss_bento.training.writer import Writer
 
 
 def conversations(count: int = 500, seed: int = 1) -> list[Conversation]:

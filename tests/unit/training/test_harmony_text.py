@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.demo import harmony_text
-from gptoss_bento.demo.conversations import Conversation, Lesson, Message, Reply, Span, Text, Tool, dice
-from gptoss_bento.demo.writer import Writer
+from gptoss_bento.training import harmony_text
+from gptoss_bento.training.conversations import Conversation, Lesson, Message, Reply, Span, Text, Tool, dice
+from gptoss_bento.training.writer import Writer
 
 SYSTEM = """\
 <|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gptoss_bento.drain import Drain
+from gptoss_bento.workers.graceful_shutdown import Drain
 from tests.fakes import Calls
 
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gptoss_bento import startup as module
 from gptoss_bento.errors import EngineDiedError, EngineStartError
-from gptoss_bento.startup import Startup, State
+from gptoss_bento.workers import readiness as module
+from gptoss_bento.workers.readiness import Startup, State
 
 
 class Clock:

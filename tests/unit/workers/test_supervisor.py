@@ -18,7 +18,7 @@ import click
 import psutil
 import pytest
 
-from gptoss_bento import environment, supervision
+from gptoss_bento.config import environment
 from gptoss_bento.errors import (
     AddressInUseError,
     ArtifactError,
@@ -30,12 +30,18 @@ from gptoss_bento.errors import (
     MachineError,
     WorkerDiedError,
 )
-from gptoss_bento.supervision import ExitNote
-from gptoss_bento.team import Team
+from gptoss_bento.workers import supervisor
+from gptoss_bento.workers.supervisor import ExitNote
+from gptoss_bento.workers.worker_group import Team
 from tests.fakes import Calls
 from tests.full_disk import small_file_system
 
 # Exit note
+
+IMPORTS = (
+    "from gptoss_bento import errors; from gptoss_bento.config import environment; "
+    "from gptoss_bento.workers import supervisor"
+)
 
 
 def test_a_note_says_code_and_cause(tmp_path: Path) -> None:
@@ -106,9 +112,9 @@ def test_each_error_has_its_exit_code(error: type[GptOssBentoError], exit_code: 
 
 def run(script: str, folder: Path, before: str = "") -> subprocess.CompletedProcess[str]:
     """Runs Python code as the supervisor of a service, with `folder` for its temporary files."""
-    package = Path(supervision.__file__).parents[1]
+    package = Path(supervisor.__file__).parents[2]
     variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "PYTHONPATH": str(package)}
-    preamble = "from gptoss_bento import environment, errors, supervision\nsupervision.supervise()\n"
+    preamble = f"{IMPORTS}\nsupervisor.supervise()\n"
     return subprocess.run(
         [sys.executable, "-c", before + preamble + script], env=variables, capture_output=True, text=True, timeout=30
     )
@@ -116,8 +122,8 @@ def run(script: str, folder: Path, before: str = "") -> subprocess.CompletedProc
 
 def test_the_supervisor_exits_with_the_code_and_cause_that_a_worker_noted(tmp_path: Path) -> None:
     worker = (
-        "from gptoss_bento import environment, errors, supervision; supervision.supervise(); "
-        "supervision.ExitNote(environment.exit_note_path()).write(errors.EngineStartError('no memory'))"
+        f"{IMPORTS}; supervisor.supervise(); "
+        "supervisor.ExitNote(environment.exit_note_path()).write(errors.EngineStartError('no memory'))"
     )
     ended = run(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}], check=True)", tmp_path)
 
@@ -134,7 +140,7 @@ def test_a_supervisor_without_a_note_exits_as_it_would(tmp_path: Path) -> None:
 
 def test_the_folder_for_metrics_goes_with_the_supervisor(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    script = "supervision.supervise(lambda folder: (folder.mkdir(exist_ok=True), print(folder)))"
+    script = "supervisor.supervise(lambda folder: (folder.mkdir(exist_ok=True), print(folder)))"
     clean = "import os; os.environ.pop('GPTOSS_BENTO_EXIT_NOTE');"
     own = run(f"{clean} {script}", tmp_path)
     said = run(f"{clean} os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(tmp_path / 'mine')!r}; {script}", tmp_path)
@@ -145,7 +151,7 @@ def test_the_folder_for_metrics_goes_with_the_supervisor(tmp_path: Path) -> None
 
 
 def test_the_supervisor_leaves_nothing_of_what_its_workers_counted(tmp_path: Path) -> None:
-    ended = run("supervision.limits_file().touch(); assert supervision.limits_file().exists()", tmp_path)
+    ended = run("supervisor.limits_file().touch(); assert supervisor.limits_file().exists()", tmp_path)
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
@@ -178,7 +184,7 @@ def test_an_error_of_ours_ends_the_supervisor_in_one_line(exits: Calls, capsys: 
     default = Calls()
     error = ConfigurationError("There is no profile 'x'.")
 
-    supervision._explain(default)(type(error), error, None)
+    supervisor._explain(default)(type(error), error, None)
 
     assert exits.made == [(78,)]
     assert default.made == []
@@ -195,7 +201,7 @@ def test_a_start_that_fails_leaves_nothing_of_the_service(note_path: Path) -> No
     another = note_path.with_name("gptoss-bento-another.metrics")
     another.mkdir()
 
-    supervision._explain(Calls())(OSError, OSError(errno.EADDRINUSE, "in use"), None)
+    supervisor._explain(Calls())(OSError, OSError(errno.EADDRINUSE, "in use"), None)
 
     assert [path for path in (*ours, another) if path.exists()] == [another]
 
@@ -204,7 +210,7 @@ def test_a_start_that_fails_leaves_nothing_of_the_service(note_path: Path) -> No
 def test_other_errors_keep_their_traceback(error: BaseException, exits: Calls) -> None:
     default = Calls()
 
-    supervision._explain(default)(type(error), error, None)
+    supervisor._explain(default)(type(error), error, None)
 
     assert exits.made == []
     assert default.made == [(type(error), error, None)]
@@ -236,42 +242,42 @@ def prctl(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_ends_with_its_supervisor(prctl: Calls) -> None:
-    supervision.enter_worker(Team())
+    supervisor.enter_worker(Team())
 
     assert prctl.made == [(1, signal.SIGTERM)]  # PR_SET_PDEATHSIG
 
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_that_was_killed_is_not_started_again() -> None:
-    supervision.enter_worker(Team())
+    supervisor.enter_worker(Team())
 
     with pytest.raises(WorkerDiedError, match="died without a word"):
-        supervision.enter_worker(Team())
+        supervisor.enter_worker(Team())
 
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_that_ended_as_it_should_may_start_again(tmp_path: Path) -> None:
-    supervision.enter_worker(Team())
-    supervision.leave_worker(Team())
+    supervisor.enter_worker(Team())
+    supervisor.leave_worker(Team())
     assert list(tmp_path.iterdir()) == []
 
-    supervision.enter_worker(Team())
+    supervisor.enter_worker(Team())
 
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.usefixtures("note_path")
 def test_leaving_twice_is_no_error(tmp_path: Path) -> None:
-    supervision.leave_worker(Team())
+    supervisor.leave_worker(Team())
 
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("no_supervisor")
 def test_without_a_supervisor_a_worker_may_start_as_often_as_it_likes(prctl: Calls) -> None:
-    supervision.enter_worker(Team())
-    supervision.enter_worker(Team())
-    supervision.leave_worker(Team())
+    supervisor.enter_worker(Team())
+    supervisor.enter_worker(Team())
+    supervisor.leave_worker(Team())
 
     assert len(prctl.made) == 2
 
@@ -281,7 +287,7 @@ def test_supervising_in_a_worker_changes_nothing(note_path: Path, monkeypatch: p
     monkeypatch.setattr(atexit, "register", register)
     hook = sys.excepthook
 
-    supervision.supervise()
+    supervisor.supervise()
 
     assert register.made == []
     assert sys.excepthook is hook
@@ -299,7 +305,7 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def test_a_worker_notes_the_cause_and_asks_the_supervisor_to_end(note_path: Path, kill: Calls) -> None:
-    supervision.stop_service(EngineStartError("cause"))
+    supervisor.stop_service(EngineStartError("cause"))
 
     assert kill.made == [(os.getppid(), signal.SIGTERM)]
     assert json.loads(note_path.read_text()) == {"exit_code": 70, "cause": "cause"}
@@ -309,23 +315,23 @@ def test_where_no_cause_can_be_noted_the_service_ends_all_the_same(
     note_path: Path, kill: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
     note_path.mkdir()
-    supervision.stop_service(EngineStartError("cause"))
+    supervisor.stop_service(EngineStartError("cause"))
 
     assert kill.made == [(os.getppid(), signal.SIGTERM)]
     assert caplog.messages == ["cause", "the exit code will be 0 instead of 70"]
 
 
 def test_a_worker_reads_what_another_one_noted(note_path: Path) -> None:
-    assert supervision.noted_cause() is None
+    assert supervisor.noted_cause() is None
     ExitNote(note_path).write(EngineStartError("cause"))
-    assert supervision.noted_cause() == "cause"
+    assert supervisor.noted_cause() == "cause"
 
 
 @pytest.mark.usefixtures("no_supervisor")
 def test_without_a_supervisor_the_process_ends_itself(
     kill: Calls, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    supervision.stop_service(EngineStartError("cause"))
+    supervisor.stop_service(EngineStartError("cause"))
 
     assert kill.made == [(os.getpid(), signal.SIGTERM)]
     assert caplog.messages == ["cause"]
@@ -348,10 +354,10 @@ def test_a_signal_starts_the_countdown_and_tells_us(
     number: signal.Signals, drain_s: float, limit_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count_down, on_stop, behind = Calls(), Calls(drain_s), Calls()
-    monkeypatch.setattr(supervision, "_count_down", count_down)
+    monkeypatch.setattr(supervisor, "_count_down", count_down)
     signal.signal(number, behind)
 
-    supervision.limit_shutdown(on_stop, Team())
+    supervisor.limit_shutdown(on_stop, Team())
     signal.raise_signal(number)
 
     assert [made[0] for made in count_down.made] == [limit_s]
@@ -368,10 +374,10 @@ def test_a_signal_without_a_handler_behind_is_no_error(
     behind: signal.Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_stop = Calls(0.0)
-    monkeypatch.setattr(supervision, "_count_down", Calls())
+    monkeypatch.setattr(supervisor, "_count_down", Calls())
     signal.signal(signal.SIGTERM, behind)
 
-    supervision.limit_shutdown(on_stop, Team())
+    supervisor.limit_shutdown(on_stop, Team())
     signal.raise_signal(signal.SIGTERM)
 
     ((_, end),) = on_stop.made
@@ -381,12 +387,12 @@ def test_a_signal_without_a_handler_behind_is_no_error(
 # A worker that hangs, with a child that ignores SIGTERM, as a loading engine does.
 HANGING = """
 import signal, subprocess, sys, time
-from gptoss_bento import supervision
-from gptoss_bento.team import Team
-supervision.SHUTDOWN_LIMIT_S = 0.1
+from gptoss_bento.workers import supervisor
+from gptoss_bento.workers.worker_group import Team
+supervisor.SHUTDOWN_LIMIT_S = 0.1
 child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], stdout=subprocess.PIPE)
 child.stdout.readline()
-supervision.limit_shutdown(lambda number, end: 0, Team())
+supervisor.limit_shutdown(lambda number, end: 0, Team())
 print(child.pid, flush=True)
 signal.raise_signal(signal.SIGTERM)
 time.sleep(60)
@@ -404,23 +410,23 @@ def test_a_worker_that_hangs_is_ended_with_its_children() -> None:
 
 
 def test_only_the_serve_command_is_a_supervisor() -> None:
-    assert not supervision.is_serving()
+    assert not supervisor.is_serving()
     for name, serving in [("serve", True), ("serve-http", True), ("build", False), ("deploy", False)]:
         with click.Context(click.Command(name), info_name=name):
-            assert supervision.is_serving() is serving
+            assert supervisor.is_serving() is serving
 
 
 @pytest.mark.parametrize("reload", [False, True])
 def test_workers_that_are_started_again_one_by_one_share_nothing(reload: bool) -> None:
-    assert not supervision.may_start_several()
+    assert not supervisor.may_start_several()
     with click.Context(click.Command("serve"), info_name="serve") as context:
         context.params["reload"] = reload
-        assert supervision.may_start_several() is not reload
+        assert supervisor.may_start_several() is not reload
 
 
 def test_workers_find_their_place_in_the_team_that_the_supervisor_made(note_path: Path) -> None:
-    supervision.gather_team(3)
-    teams = [supervision.own_team(number) for number in (1, 2, 3)]
+    supervisor.gather_team(3)
+    teams = [supervisor.own_team(number) for number in (1, 2, 3)]
 
     assert [(team.index, team.count) for team in teams] == [(0, 3), (1, 3), (2, 3)]
     teams[2].tell_jobs(4)
@@ -429,21 +435,21 @@ def test_workers_find_their_place_in_the_team_that_the_supervisor_made(note_path
 
 
 def test_a_single_worker_shares_nothing(note_path: Path) -> None:
-    supervision.gather_team(1)
+    supervisor.gather_team(1)
 
-    assert supervision.own_team(1).is_alone
+    assert supervisor.own_team(1).is_alone
     assert list(note_path.parent.iterdir()) == []
 
 
 def test_of_several_workers_each_has_a_mark_of_its_own(note_path: Path) -> None:
-    supervision.gather_team(2)
-    teams = [supervision.own_team(number) for number in (1, 2)]
+    supervisor.gather_team(2)
+    teams = [supervisor.own_team(number) for number in (1, 2)]
     for team in teams:
-        supervision.enter_worker(team)
+        supervisor.enter_worker(team)
     with pytest.raises(WorkerDiedError):
-        supervision.enter_worker(teams[1])
+        supervisor.enter_worker(teams[1])
     for team in teams:
-        supervision.leave_worker(team)
+        supervisor.leave_worker(team)
 
     assert list(note_path.parent.iterdir()) == []
 
@@ -451,10 +457,10 @@ def test_of_several_workers_each_has_a_mark_of_its_own(note_path: Path) -> None:
 # A supervisor whose worker is killed: it leaves the mark, the folder and a process that would go on for ever.
 KILLED = """
 import subprocess, sys, time
-supervision.gather_team(2)
+supervisor.gather_team(2)
 leaves = "import subprocess, os, signal; subprocess.Popen(['sleep', '300']); os.kill(os.getpid(), signal.SIGKILL)"
 worker = (
-    "from gptoss_bento import supervision; supervision.enter_worker(supervision.own_team(2)); " + leaves
+    "from gptoss_bento.workers import supervisor; supervisor.enter_worker(supervisor.own_team(2)); " + leaves
 )
 subprocess.run([sys.executable, "-c", worker])
 import psutil

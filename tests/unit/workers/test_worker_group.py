@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_bento.errors import ConfigurationError, WorkerDiedError
-from gptoss_bento.team import Stage, Team, make_folder
+from gptoss_bento.workers.worker_group import Stage, Team, make_folder
 from tests.fakes import Calls
 
 ENDED_PID = 2**22 + 1  # above any that Linux gives

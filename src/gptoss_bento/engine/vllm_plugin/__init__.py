@@ -33,11 +33,11 @@ def register() -> None:
         return  # an API server: the model runs in processes that vLLM spawns
     from vllm.platforms import current_platform
 
-    from gptoss_bento.vllm_plugin import start_times
+    from gptoss_bento.engine.vllm_plugin import start_times
 
     start_times.record()
     if current_platform.is_cuda():  # all of it was written for and seen on NVIDIA's cards
-        from gptoss_bento.vllm_plugin import compilations, router_kernels, routing_kernels
+        from gptoss_bento.engine.vllm_plugin import compilations, router_kernels, routing_kernels
 
         compilations.record()
         routing_kernels.install(logger)

@@ -1,7 +1,7 @@
 """Records each kernel that Triton compiles in this process, or loads from its cache, one line of JSON each.
 
 An engine that compiles while it serves lets every stream wait. The engine's processes append to one file, and the API
-server reads it (kernel_compilations.py): so /metrics can count what happened in other processes.
+server reads it (engine/kernel_compilations.py): so /metrics can count what happened in other processes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gptoss_bento.environment import compilations_file
+from gptoss_bento.config.environment import compilations_file
 
 SERVING = ".serving"
 """Suffix of the file beside the record that says: the service is ready, and whoever compiles now lets clients wait."""

@@ -16,23 +16,15 @@ from pydantic import ConfigDict, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gptoss_bento.http.authentication import key_of
-from gptoss_bento.native.job import Job, Status
-from gptoss_bento.native.json_text import shown
-from gptoss_bento.native.payload import (
-    Envelope,
-    EnvelopeError,
-    InputError,
-    Models,
-    Policy,
-    engine_request,
-    json_object,
-)
-from gptoss_bento.native.routes import RETRY, HttpError, answer, opened, read_body
-from gptoss_bento.native.runner import Runner
-from gptoss_bento.native.store import StoreUnavailableError
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.access.authentication import key_of
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.api.routes import RETRY, HttpError, answer, opened, read_body
+from gptoss_bento.jobs.input import Envelope, InputError, Models, Policy, engine_request
+from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.spelling import nearest
+from gptoss_bento.state.job import Job, Status
+from gptoss_bento.state.store import StoreUnavailableError
+from gptoss_bento.strict_json import EnvelopeError, json_object, shown
 
 _CLIENT_LEFT = 499  # nginx's; nobody hears it but the log
 

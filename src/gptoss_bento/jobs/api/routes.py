@@ -20,18 +20,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento.http.admission import RefusedError
-from gptoss_bento.http.authentication import key_of
+from gptoss_bento.access.admission import RefusedError
+from gptoss_bento.access.authentication import key_of
+from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.body import BodyRefusedError
 from gptoss_bento.http.body import read_body as read_asgi_body
 from gptoss_bento.http.paths import is_openai_path
-from gptoss_bento.keys import Key
-from gptoss_bento.native.job import Job, Status
-from gptoss_bento.native.job_limits import rates_of
-from gptoss_bento.native.json_text import dumps, shown
-from gptoss_bento.native.payload import EnvelopeError, read_envelope
-from gptoss_bento.native.runner import LONGEST_WAIT_MS, Runner
-from gptoss_bento.native.store import StoreUnavailableError
+from gptoss_bento.jobs.input import read_envelope
+from gptoss_bento.jobs.limits import rates_of
+from gptoss_bento.jobs.runner import LONGEST_WAIT_MS, Runner
+from gptoss_bento.state.job import Job, Status
+from gptoss_bento.state.store import StoreUnavailableError
+from gptoss_bento.strict_json import EnvelopeError, dumps, shown
 
 logger = logging.getLogger(__name__)
 

@@ -2,16 +2,14 @@
 
     <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 
-Source: OpenAI's Harmony format; the ids are those of the o200k_harmony vocabulary.
+Source: OpenAI's Harmony format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-RETURN, CHANNEL, START, END, MESSAGE, CALL = 200002, 200005, 200006, 200007, 200008, 200012
-FINAL = 17196
-"""The token `final`, which names the channel of the answer."""
+from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START
 
 _ENDS = frozenset({RETURN, END, CALL})
 _HEADER_STARTS = ("<|channel|>", "<|start|>")
@@ -39,7 +37,7 @@ class ChannelTracker:
 
         The token that ends the final message belongs to it as well, with no text of its own, just as the end of a
         sequence does in a completion. Where a header is missing or incomplete, the whole text comes with that token
-        (harmony_repair.py).
+        (engine/harmony_repair.py).
         """
         return [self._is_answer(token) for token in token_ids]
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from gptoss_bento.native.batching import ITEM_BYTES, Counter
-from gptoss_bento.native.harmony import ChannelTracker, is_unfinished_header
-from gptoss_bento.native.json_text import dumps, shown
-from gptoss_bento.native.payload import COMPLETIONS, EngineRequest, OutputFormat
-from gptoss_bento.native.token_text import StopFilter, TextSplitter
+from gptoss_bento.jobs.input import COMPLETIONS, EngineRequest, OutputFormat
+from gptoss_bento.jobs.output.batching import ITEM_BYTES, Counter
+from gptoss_bento.jobs.output.channels import ChannelTracker, is_unfinished_header
+from gptoss_bento.jobs.output.token_text import StopFilter, TextSplitter
+from gptoss_bento.strict_json import dumps, shown
 
 Item = Any  # whatever JSON can hold
 TokenBytes = Callable[[Sequence[int]], list[bytes] | None]

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.vllm_plugin import compilations
-from gptoss_bento.vllm_plugin.compilations import SERVING, Recorder
+from gptoss_bento.engine.vllm_plugin import compilations
+from gptoss_bento.engine.vllm_plugin.compilations import SERVING, Recorder
 from tests.fakes import Clock
 
 MONITOR = "vllm.utils.jit_monitor"

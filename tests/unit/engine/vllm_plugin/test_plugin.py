@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento import vllm_plugin
-from gptoss_bento.vllm_plugin import compilations, router_kernels, routing_kernels, start_times
+from gptoss_bento.engine import vllm_plugin
+from gptoss_bento.engine.vllm_plugin import compilations, router_kernels, routing_kernels, start_times
 from tests.fakes import Calls
 from tests.server import REPOSITORY
 
@@ -39,7 +39,7 @@ def test_entry_point_is_found_once_it_is_advertised() -> None:
 
     vllm_plugin.advertise()
 
-    assert registered() == ["gptoss_bento.vllm_plugin:register"]
+    assert registered() == ["gptoss_bento.engine.vllm_plugin:register"]
     (point,) = entry_points(group=GROUP, name=vllm_plugin.NAME)
     assert point.load() is vllm_plugin.register
 
@@ -62,7 +62,7 @@ def test_registration_needs_nothing_but_its_folder() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
-    assert done.stdout.strip() == "['gptoss_bento.vllm_plugin:register']"
+    assert done.stdout.strip() == "['gptoss_bento.engine.vllm_plugin:register']"
 
 
 def test_registration_goes_into_a_wheel() -> None:

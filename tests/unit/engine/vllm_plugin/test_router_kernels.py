@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.vllm_plugin import router_kernels
+from gptoss_bento.engine.vllm_plugin import router_kernels
 from tests.fakes import Calls
 
-logger = logging.getLogger("vllm.gptoss_bento.vllm_plugin")
+logger = logging.getLogger("vllm.gptoss_bento.engine.vllm_plugin")
 
 
 @pytest.fixture

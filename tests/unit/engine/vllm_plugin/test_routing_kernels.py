@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.vllm_plugin import routing_kernels
-from gptoss_bento.vllm_plugin.routing_kernels import ROW_STRIDE, fingerprint, fix_stride, generalize, row_stride
+from gptoss_bento.engine.vllm_plugin import routing_kernels
+from gptoss_bento.engine.vllm_plugin.routing_kernels import ROW_STRIDE, fingerprint, fix_stride, generalize, row_stride
 
-logger = logging.getLogger("vllm.gptoss_bento.vllm_plugin")
+logger = logging.getLogger("vllm.gptoss_bento.engine.vllm_plugin")
 
 TOPK = """
 def cdiv(x, y):

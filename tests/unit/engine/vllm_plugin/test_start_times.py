@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento import environment
-from gptoss_bento.vllm_plugin import start_times
-from gptoss_bento.vllm_plugin.start_times import LINES, Line, Recorder
+from gptoss_bento.config import environment
+from gptoss_bento.engine.vllm_plugin import start_times
+from gptoss_bento.engine.vllm_plugin.start_times import LINES, Line, Recorder
 
 LINE = Line("%sgraphs took %.2f s", "CUDA graphs", 1)
 

@@ -25,23 +25,23 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from gptoss_bento.access.authentication import Authentication
+from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.bench.servers import free_port
-from gptoss_bento.http.authentication import Authentication
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import read_keys
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.job import Job, Status
-from gptoss_bento.native.payload import EnvelopeError
-from gptoss_bento.native.routes import NativeRoutes, answer
-from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.api_keys import read_keys
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.api.routes import NativeRoutes, answer
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.runner import Runner, running_jobs
+from gptoss_bento.state.job import Job, Status
+from gptoss_bento.strict_json import EnvelopeError
 from tests.fakes import asgi_client
 from tests.server import NO_TLS
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BentoML's, when it is imported
     from bentoml._internal.server.http.traffic import TimeoutMiddleware
 
-    from gptoss_bento.native.generate import GenerateApi, GenerateInput, Generation, _failure, read_input
+    from gptoss_bento.jobs.api.generate import GenerateApi, GenerateInput, Generation, _failure, read_input
 
 # BentoML's own use of pydantic is not ours to fix.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

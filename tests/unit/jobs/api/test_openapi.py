@@ -10,12 +10,12 @@ from typing import Any, get_type_hints
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from gptoss_bento.native.description import JobInput, job_api
-from gptoss_bento.native.job import Job, Status
-from gptoss_bento.native.payload import Models, engine_request
-from gptoss_bento.native.routes import paths
-from gptoss_bento.native.sampling import documented, engine_parameters
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.jobs.api.openapi import JobInput, job_api
+from gptoss_bento.jobs.api.routes import paths
+from gptoss_bento.jobs.input import Models, engine_request
+from gptoss_bento.jobs.sampling import documented, engine_parameters
+from gptoss_bento.state.job import Job, Status
 
 API = job_api()
 

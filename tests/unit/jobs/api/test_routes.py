@@ -13,17 +13,17 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from gptoss_bento.http.admission import Admission
-from gptoss_bento.http.authentication import Authentication
+from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.authentication import Authentication
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.config.api_keys import read_keys
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.errors import not_found
-from gptoss_bento.http.key_ring import KeyRing
-from gptoss_bento.keys import read_keys
-from gptoss_bento.native.fake_engine import FakeEngine
-from gptoss_bento.native.job_limits import JobLimits
-from gptoss_bento.native.routes import NativeRoutes, is_native_path
-from gptoss_bento.native.runner import Runner, running_jobs
-from gptoss_bento.native.store import StoreUnavailableError
-from gptoss_bento.settings import ServerSettings
+from gptoss_bento.jobs.api.routes import NativeRoutes, is_native_path
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.limits import JobLimits
+from gptoss_bento.jobs.runner import Runner, running_jobs
+from gptoss_bento.state.store import StoreUnavailableError
 from tests.fakes import asgi_client
 
 PROMPT = {"input": {"prompt": "one two three", "sampling_params": {"max_tokens": 2}}}

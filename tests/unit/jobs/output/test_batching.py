@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.native.batching import ITEM_BYTES, Counter, Schedule
+from gptoss_bento.jobs.output.batching import ITEM_BYTES, Counter, Schedule
 
 SIZES = st.floats(0.1, 1e6)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gptoss_bento.native.harmony import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START, ChannelTracker
+from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START
+from gptoss_bento.jobs.output.channels import ChannelTracker
 
 ANALYSIS, COMMENTARY, ASSISTANT = 35644, 12606, 173781
 ANALYSIS_MESSAGE = [CHANNEL, ANALYSIS, MESSAGE, 1, 2, END]
@@ -39,7 +40,7 @@ def test_without_harmony_everything_is_answer() -> None:
     assert ChannelTracker().answers([5, 6, RETURN]) == [True, True, True]
 
 
-# What breaks the format: harmony_repair.py makes the text of it, this says whose tokens it belongs to.
+# What breaks the format: engine/harmony_repair.py makes the text of it, this says whose tokens it belongs to.
 
 
 def answer_of(tokens: list[int]) -> list[int]:

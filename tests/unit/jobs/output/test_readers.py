@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.native.batching import ITEM_BYTES, Schedule
-from gptoss_bento.native.harmony import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START
-from gptoss_bento.native.json_text import dumps
-from gptoss_bento.native.output import EngineError, EngineUnavailableError, error_text, reader
-from gptoss_bento.native.payload import CHAT, COMPLETIONS, EngineRequest, OutputFormat
+from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START
+from gptoss_bento.jobs.input import CHAT, COMPLETIONS, EngineRequest, OutputFormat
+from gptoss_bento.jobs.output.batching import ITEM_BYTES, Schedule
+from gptoss_bento.jobs.output.readers import EngineError, EngineUnavailableError, error_text, reader
+from gptoss_bento.strict_json import dumps
 
 DONE = "data: [DONE]\n\n"
 

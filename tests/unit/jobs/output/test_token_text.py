@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.native.token_text import StopFilter, TextSplitter
+from gptoss_bento.jobs.output.token_text import StopFilter, TextSplitter
 
 
 def test_each_token_has_its_own_text() -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento import artifacts, environment
-from gptoss_bento.demo import harmony_text
+from gptoss_bento.artifacts import prepare
+from gptoss_bento.config import environment
+from gptoss_bento.training import harmony_text
 
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Path:
-    path = artifacts.find_vocabulary(environment.cache_dir())
+    path = prepare.find_vocabulary(environment.cache_dir())
     harmony_text.use_vocabulary(path)
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gptoss_bento.native.store import JobStore, open_store
+from gptoss_bento.state.store import JobStore, open_store
 from tests.postgres import binaries, postgres_server
 
 

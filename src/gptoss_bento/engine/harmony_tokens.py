@@ -1,0 +1,6 @@
+"""The control tokens of Harmony by their ids in the o200k_harmony vocabulary."""
+
+RETURN, CHANNEL, START, END, MESSAGE, CALL = 200002, 200005, 200006, 200007, 200008, 200012
+
+FINAL = 17196
+"""The token `final`, which names the channel of the answer."""

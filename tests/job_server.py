@@ -73,7 +73,7 @@ def _serve(port: int, store_url: str, token_s: float, place: tuple[int, int, Pat
 
 
 async def _serve_in_team(server: uvicorn.Server, team: Team) -> None:
-    """Ends as server/worker.py does when another worker dies: gracefully, its jobs requeued before the others see it."""
+    """Ends as server/worker.py does when another worker dies: gracefully, its jobs requeued before others see it."""
     team.enter(os.getpid())
     serving = asyncio.create_task(server.serve())
     try:

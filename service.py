@@ -25,7 +25,8 @@ from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.access.runpod_limits import PlatformLimits
 from gptoss_bento.bento import service_config
 from gptoss_bento.bento.images import Platform
-from gptoss_bento.config.environment import server_settings, take_key_sources, tls_settings
+from gptoss_bento.config.environment import server_settings, tls_settings
+from gptoss_bento.config.process_environment import take_key_sources
 from gptoss_bento.http.connection_limits import bound_connections
 from gptoss_bento.http.error_boundary import Edge
 from gptoss_bento.http.openai_dispatch import OpenAIApi

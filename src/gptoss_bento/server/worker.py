@@ -22,7 +22,7 @@ from gptoss_bento.access.authentication import Authentication
 from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.artifacts import kernel_cache, prepare
 from gptoss_bento.artifacts.model_lookup import NO_HUB, START_LIMIT_S, architecture_check, finder
-from gptoss_bento.config import environment
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import ServerSettings, Settings
 from gptoss_bento.engine import failure_cause
@@ -175,10 +175,10 @@ class Worker:
 
     def _started(self, plan: EnginePlan) -> KernelCompilations:
         """Tells what the start was made of, and notes what its kernels are good for. The first worker does."""
-        compilations = KernelCompilations(environment.compilations_file() if self.team.is_first else None)
+        compilations = KernelCompilations(process_environment.compilations_file() if self.team.is_first else None)
         compilations.ready()
         if self.team.is_first:
-            self.startup.explain(engine.LOADING, start_times.read(environment.start_times_file()))
+            self.startup.explain(engine.LOADING, start_times.read(process_environment.start_times_file()))
             if plan.kernels:
                 seconds, warmup = self.startup.seconds, bool(plan.warmup.value)
                 noting = in_daemon_thread(kernel_cache.note_filled, plan.kernels, seconds, warmup)
@@ -215,7 +215,7 @@ class Worker:
     def _load_settings(self) -> Settings:
         with self.startup.timed("settings"):
             settings = environment.load_settings()
-        environment.apply_derived(settings)
+        process_environment.apply_derived(settings)
         return settings
 
     async def _prepare(self, settings: Settings) -> tuple[EnginePlan, list[str]]:
@@ -247,7 +247,7 @@ class Worker:
                 report=self.startup.tell,
             )
         self.team.reach(Stage.PREPARED)
-        environment.apply(plan.variables(found.vocabulary_dir))
+        process_environment.apply(plan.variables(found.vocabulary_dir))
         return plan, plan.argv(found.model)
 
     async def _watch(self, running: Engine, stall_timeout_s: float, compilations: KernelCompilations) -> None:

@@ -23,7 +23,7 @@ from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.artifacts import kernel_cache
 from gptoss_bento.artifacts import prepare as artifacts
 from gptoss_bento.artifacts.prepare import Artifacts
-from gptoss_bento.config import environment
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine import health_check
@@ -553,8 +553,8 @@ async def test_a_start_tells_what_its_longest_phase_was_made_of(
     tmp_path: Path, worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan, _ = await worker._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path)}))
-    environment.set_exit_note_path()
-    times = environment.start_times_file()
+    process_environment.set_exit_note_path()
+    times = process_environment.start_times_file()
     assert times
     times.write_text('{"process": 1, "part": "torch.compile", "seconds": 3.5}\n')
 

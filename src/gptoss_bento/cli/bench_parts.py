@@ -17,7 +17,8 @@ from gptoss_bento.cli.planning import ProfileOption, chosen_name, console, plan_
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
-from gptoss_bento.planning.plan import OUTPUT_CHUNK, EnginePlan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.process_variables import OUTPUT_CHUNK
 
 if TYPE_CHECKING:
     from gptoss_bento.artifacts.prepare import Artifacts

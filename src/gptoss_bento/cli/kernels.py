@@ -15,7 +15,8 @@ from gptoss_bento.config.settings import Settings
 from gptoss_bento.engine import kernel_warming
 from gptoss_bento.errors import ArtifactError
 from gptoss_bento.planning.kernel_key import Entry, Kernels
-from gptoss_bento.planning.plan import EnginePlan, kernel_folder
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.process_variables import kernel_folder
 
 
 def warm(settings: Settings, planned: EnginePlan, output: Path | None) -> None:

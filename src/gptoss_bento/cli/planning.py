@@ -15,7 +15,8 @@ from gptoss_bento.config.goal import Goal
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.hardware import probe
-from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import choose_profile
 
 if TYPE_CHECKING:

@@ -41,7 +41,8 @@ from gptoss_bento.hardware import probe as hardware
 from gptoss_bento.hardware.probe import Hardware, VisibleDevices
 from gptoss_bento.planning import model_fit
 from gptoss_bento.planning.model_config import ModelConfig, unknown_config
-from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import Find, ProfileChoice, choose_profile
 from gptoss_bento.threads import in_daemon_thread
 

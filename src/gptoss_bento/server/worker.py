@@ -45,7 +45,8 @@ from gptoss_bento.jobs.api.routes import NativeRoutes
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
-from gptoss_bento.planning.plan import EnginePlan, Planned, make_plan
+from gptoss_bento.planning.plan import EnginePlan, Planned
+from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import choose_profile
 from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
 from gptoss_bento.state.store import StoreUnavailableError

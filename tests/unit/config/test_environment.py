@@ -26,7 +26,7 @@ def test_nothing_said_means_defaults() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "none", "None", "NULL", "null", " null "])
-def test_a_hub_forms_word_for_nothing_is_unset(text: str) -> None:
+def test_hub_forms_word_for_nothing_is_unset(text: str) -> None:
     names = ["MODEL_NAME", "PROFILE", "MAX_MODEL_LEN", "ENFORCE_EAGER", "SERVED_MODEL_NAME", "VLLM_STARTUP_TIMEOUT"]
     settings = load_settings({**dict.fromkeys(names, text), "HOME": "/root"})
 
@@ -36,7 +36,7 @@ def test_a_hub_forms_word_for_nothing_is_unset(text: str) -> None:
 
 @pytest.mark.parametrize("text", [",", " , ,", "[]"])
 @pytest.mark.parametrize("variable", ["CUDAGRAPH_CAPTURE_SIZES", "MIDDLEWARE", "ALLOWED_MEDIA_DOMAINS"])
-def test_a_list_without_items_is_unset(variable: str, text: str) -> None:
+def test_list_without_items_is_unset(variable: str, text: str) -> None:
     settings = load_settings({variable: text})
 
     assert (settings.engine, settings.origins) == ({}, {})
@@ -93,7 +93,7 @@ def test_booleans_that_are_false_are_kept_as_said(text: str) -> None:
         ("COMPILATION_CONFIG", '{"mode": 3}', {"mode": 3}),
     ],
 )
-def test_an_engine_option_gets_its_type(variable: str, text: str, value: Any) -> None:
+def test_engine_option_gets_its_type(variable: str, text: str, value: Any) -> None:
     settings = load_settings({variable: text})
 
     assert settings.engine == {variable.lower(): value}
@@ -106,11 +106,11 @@ def test_further_arguments_are_split_as_a_shell_would() -> None:
     assert settings.engine == {"seed": 1, "chat_template": "my file.jinja"}
 
 
-def test_the_startup_timeout_is_in_seconds() -> None:
+def test_startup_timeout_is_in_seconds() -> None:
     assert load_settings({"VLLM_STARTUP_TIMEOUT": "90"}).server.vllm_startup_timeout == 90
 
 
-def test_the_vocabulary_folder_may_start_with_the_home_folder() -> None:
+def test_vocabulary_folder_may_start_with_the_home_folder() -> None:
     assert load_settings({"TIKTOKEN_ENCODINGS_BASE": "~/v"}).vocabulary_dir == Path.home() / "v"
 
 
@@ -122,7 +122,7 @@ def test_the_vocabulary_folder_may_start_with_the_home_folder() -> None:
         ({"HIP_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "0,2"}, VisibleDevices(hip="1", rocr="0,2")),
     ],
 )
-def test_an_empty_list_of_visible_devices_differs_from_none_given(
+def test_empty_list_of_visible_devices_differs_from_none_given(
     environ: Mapping[str, str], visible: VisibleDevices
 ) -> None:
     assert load_settings(environ).visible_devices == visible
@@ -139,14 +139,14 @@ def test_zero_is_unset_where_older_workers_sent_it(variable: str) -> None:
     assert load_settings({variable: "0"}).engine == {}
 
 
-def test_the_slow_tokenizer_is_called_hf_now() -> None:
+def test_slow_tokenizer_is_called_hf_now() -> None:
     settings = load_settings({"TOKENIZER_MODE": "slow"})
 
     assert settings.engine == {"tokenizer_mode": "hf"}
     assert "slow is called hf now" in settings.warnings[0]
 
 
-def test_the_old_spelling_of_media_limits() -> None:
+def test_old_spelling_of_media_limits() -> None:
     assert load_settings({"LIMIT_MM_PER_PROMPT": "image=1,video=2"}).engine == {
         "limit_mm_per_prompt": {"image": 1, "video": 2}
     }
@@ -161,7 +161,7 @@ def test_lora_modules_are_a_list_or_one_object(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
-def test_a_reserved_name_never_becomes_an_engine_option(name: str) -> None:
+def test_reserved_name_never_becomes_an_engine_option(name: str) -> None:
     assert load_settings({name.upper(): "1"}).engine == {}
 
 
@@ -170,7 +170,7 @@ def test_secrets_do_not_show_in_the_settings(variable: str) -> None:
     assert "s3cret" not in repr(load_settings({variable: "s3cret"}))
 
 
-def test_the_plan_can_see_the_whole_environment() -> None:
+def test_plan_can_see_the_whole_environment() -> None:
     assert load_settings({"OTHER": "x"}).process == {"OTHER": "x"}
 
 
@@ -186,7 +186,7 @@ def test_settings_cannot_be_changed() -> None:
     ("text", "name"),
     [("demo", "demo"), (" demo ", "demo"), ("", None), ("  ", None), ("null", None), (" None ", None)],
 )
-def test_the_selected_profile(text: str, name: str | None) -> None:
+def test_selected_profile(text: str, name: str | None) -> None:
     assert environment.server_settings({"PROFILE": text}).profile == name
 
 
@@ -201,7 +201,7 @@ def test_what_is_wrong_does_not_hide_the_rest_from_the_service() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "null", "None", " none "])
-def test_a_cache_folder_that_is_not_named_is_below_the_users(text: str) -> None:
+def test_cache_folder_that_is_not_named_is_below_the_users(text: str) -> None:
     environ = {"GPTOSS_BENTO_CACHE": text, "XDG_CACHE_HOME": "/xdg"}
 
     assert environment.cache_dir(environ) == Path("/xdg/gptoss-bento")
@@ -216,7 +216,7 @@ def test_endpoint_ids(text: str, ids: set[str]) -> None:
 
 
 @pytest.mark.parametrize("function", ["cache_dir", "server_settings", "load_settings"])
-def test_the_process_environment_is_the_default(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_environment_is_the_default(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"GPTOSS_BENTO_CACHE": "/c", "PROFILE": "demo", "ENDPOINT_IDS": "a"}
     monkeypatch.setattr(os, "environ", variables)
     read = getattr(environment, function)

@@ -9,7 +9,8 @@ import pytest
 from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.profile import load_profile
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.planning.plan import Planned, make_plan
+from gptoss_bento.planning.plan import Planned
+from gptoss_bento.planning.planner import make_plan
 from tests.fakes import machine
 
 
@@ -36,7 +37,7 @@ def test_model_alone_is_the_model() -> None:
     assert settings.origins["model"] == "MODEL"
 
 
-def test_an_empty_model_name_gives_way_to_model() -> None:
+def test_empty_model_name_gives_way_to_model() -> None:
     assert load_settings({"MODEL_NAME": "", "MODEL": "c/d"}).model_name == "c/d"
 
 
@@ -54,7 +55,7 @@ def test_revision_alone_is_the_revision_and_no_engine_option() -> None:
     assert settings.engine == {}
 
 
-def test_the_served_name_override_wins_over_served_model_name() -> None:
+def test_served_name_override_wins_over_served_model_name() -> None:
     settings = load_settings({"OPENAI_SERVED_MODEL_NAME_OVERRIDE": "mine", "SERVED_MODEL_NAME": "other"})
 
     assert settings.served_model_names == ("mine",)
@@ -82,7 +83,7 @@ def test_tokenizer_alone_is_the_tokenizer() -> None:
     assert (settings.tokenizer, settings.origins["tokenizer"]) == ("c/d", "TOKENIZER")
 
 
-def test_the_own_cache_variable_wins_over_xdg() -> None:
+def test_own_cache_variable_wins_over_xdg() -> None:
     environ = {"GPTOSS_BENTO_CACHE": "/data/cache", "XDG_CACHE_HOME": "/xdg"}
 
     assert load_settings(environ).cache_dir == Path("/data/cache")
@@ -107,7 +108,7 @@ def test_further_arguments_win_over_the_plain_name() -> None:
     assert (settings.engine["max_model_len"], settings.origins["max_model_len"]) == (4096, "VLLM_EXTRA_ARGS")
 
 
-def test_the_plain_name_wins_over_the_file(tmp_path: Path) -> None:
+def test_plain_name_wins_over_the_file(tmp_path: Path) -> None:
     settings = load_settings({"VLLM_CONFIG_FILE": written(tmp_path, "max-model-len: 4096"), "MAX_MODEL_LEN": "8192"})
 
     assert (settings.engine["max_model_len"], settings.origins["max_model_len"]) == (8192, "MAX_MODEL_LEN")
@@ -119,7 +120,7 @@ def test_another_name_wins_over_the_file(tmp_path: Path) -> None:
     assert (settings.model_name, settings.origins["model"]) == ("c/d", "MODEL_NAME")
 
 
-def test_the_file_alone_gives_options_the_model_and_its_names(tmp_path: Path) -> None:
+def test_file_alone_gives_options_the_model_and_its_names(tmp_path: Path) -> None:
     text = """
     model: a/b
     served-model-name: [one, two]
@@ -146,17 +147,17 @@ def test_the_file_alone_gives_options_the_model_and_its_names(tmp_path: Path) ->
         ("{", "a YAML file that can be read"),
     ],
 )
-def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_file_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         load_settings({"VLLM_CONFIG_FILE": written(tmp_path, text)})
 
 
-def test_a_file_that_is_not_there_is_refused() -> None:
+def test_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"VLLM_CONFIG_FILE.*No such file"):
         load_settings({"VLLM_CONFIG_FILE": "/nowhere.yaml"})
 
 
-def test_the_file_wins_over_profile_tier_and_the_defaults_for_gpt_oss(tmp_path: Path) -> None:
+def test_file_wins_over_profile_tier_and_the_defaults_for_gpt_oss(tmp_path: Path) -> None:
     text = "tool-call-parser: hermes\nmax-model-len: 512\ndtype: bfloat16\n"  # a default, the demo's, its tier's
     settings = load_settings({"VLLM_CONFIG_FILE": written(tmp_path, text)})
 
@@ -170,18 +171,18 @@ def test_the_file_wins_over_profile_tier_and_the_defaults_for_gpt_oss(tmp_path: 
 
 
 @pytest.mark.parametrize("inverted", ["DISABLE_LOG_REQUESTS", "DISABLE_LOGGING_REQUEST"])
-def test_an_inverted_name_yields_to_the_straight_one(inverted: str) -> None:
+def test_inverted_name_yields_to_the_straight_one(inverted: str) -> None:
     assert load_settings({inverted: "true"}).engine["enable_log_requests"] is False
     assert load_settings({inverted: "true", "ENABLE_LOG_REQUESTS": "true"}).engine["enable_log_requests"] is True
 
 
-def test_the_inverted_switch_of_the_prefix_cache_yields_to_the_straight_one() -> None:
+def test_inverted_switch_of_the_prefix_cache_yields_to_the_straight_one() -> None:
     assert load_settings({"NO_ENABLE_PREFIX_CACHING": "1"}).engine["enable_prefix_caching"] is False
     both = {"NO_ENABLE_PREFIX_CACHING": "1", "ENABLE_PREFIX_CACHING": "1"}
     assert load_settings(both).engine["enable_prefix_caching"] is True
 
 
-def test_the_whole_speculative_configuration_wins_over_its_parts() -> None:
+def test_whole_speculative_configuration_wins_over_its_parts() -> None:
     whole = '{"method": "ngram", "num_speculative_tokens": 2}'
 
     settings = load_settings({"SPECULATIVE_CONFIG": whole, "NUM_SPECULATIVE_TOKENS": "5"})
@@ -190,7 +191,7 @@ def test_the_whole_speculative_configuration_wins_over_its_parts() -> None:
     assert settings.warnings == ("SPECULATIVE_CONFIG is set, so NUM_SPECULATIVE_TOKENS is not used.",)
 
 
-def test_the_parts_make_a_speculative_configuration() -> None:
+def test_parts_make_a_speculative_configuration() -> None:
     parts = {"SPECULATIVE_MODEL": "[ngram]", "NUM_SPECULATIVE_TOKENS": "3", "NGRAM_PROMPT_LOOKUP_MAX": "4"}
 
     settings = load_settings(parts)
@@ -210,6 +211,6 @@ def test_the_parts_make_a_speculative_configuration() -> None:
         ("DEFAULT_BATCH_SIZE_GROWTH_FACTOR", "BATCH_SIZE_GROWTH_FACTOR", "default_batch_size_growth_factor"),
     ],
 )
-def test_the_documented_name_wins_over_the_one_that_worker_code_read(documented: str, other: str, field: str) -> None:
+def test_documented_name_wins_over_the_one_that_worker_code_read(documented: str, other: str, field: str) -> None:
     assert getattr(load_settings({documented: "2", other: "7"}).server, field) == 2
     assert getattr(load_settings({other: "7"}).server, field) == 7

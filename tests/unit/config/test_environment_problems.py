@@ -27,7 +27,7 @@ from gptoss_bento.errors import ConfigurationError
         ("VLLM_STARTUP_TIMEOUT", "²", "at least 1"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, text: str, allowed: str) -> None:
+def test_wrong_value_is_named_with_what_is_allowed(variable: str, text: str, allowed: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings({variable: text})
 
@@ -53,7 +53,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(variable: str, text: str, a
         ),
     ],
 )
-def test_a_problem_is_one_line_of_the_same_shape(variable: str, text: str, message: str) -> None:
+def test_problem_is_one_line_of_the_same_shape(variable: str, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings({variable: text})
 
@@ -61,7 +61,7 @@ def test_a_problem_is_one_line_of_the_same_shape(variable: str, text: str, messa
     assert "\n" not in str(caught.value)
 
 
-def test_an_unclosed_quote_in_the_further_arguments_is_refused_without_showing_them() -> None:
+def test_unclosed_quote_in_the_further_arguments_is_refused_without_showing_them() -> None:
     with pytest.raises(ConfigurationError, match="VLLM_EXTRA_ARGS: its value is not allowed") as caught:
         load_settings({"VLLM_EXTRA_ARGS": "--chat-template 's3cret"})
 
@@ -131,12 +131,12 @@ def test_all_problems_are_reported_at_once_one_a_line() -> None:
         ("GOAL", "latenzy", "latency, balanced, throughput, benchmark; did you mean 'latency'?"),
     ],
 )
-def test_a_value_that_cannot_work_is_refused(variable: str, text: str, allowed: str) -> None:
+def test_value_that_cannot_work_is_refused(variable: str, text: str, allowed: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{variable}: the value '.*' is not allowed.*{re.escape(allowed)}"):
         load_settings({variable: text})
 
 
-def test_an_address_that_is_none_is_not_used_because_shells_set_such() -> None:
+def test_address_that_is_none_is_not_used_because_shells_set_such() -> None:
     settings = load_settings({"HOST": "x86_64-conda-linux-gnu"})
 
     assert settings.server.host is None
@@ -149,7 +149,7 @@ def test_code_of_a_models_repository_is_warned_of() -> None:
     assert "code of the model's repository runs here" in warning
 
 
-def test_a_switch_of_ours_warns_of_nothing() -> None:
+def test_switch_of_ours_warns_of_nothing() -> None:
     assert load_settings({"RATE_LIMIT": "1"}).warnings == ()
 
 
@@ -167,7 +167,7 @@ def test_a_switch_of_ours_warns_of_nothing() -> None:
         ("OPENAI_SERVED_MODEL_NAME_OVERIDE", "OPENAI_SERVED_MODEL_NAME_OVERRIDE"),
     ],
 )
-def test_a_typo_is_met_with_the_nearest_name(typo: str, meant: str) -> None:
+def test_typo_is_met_with_the_nearest_name(typo: str, meant: str) -> None:
     assert load_settings({typo: "8"}).warnings == (f"{typo} is unknown; did you mean {meant}? It is not used.",)
 
 

@@ -176,7 +176,7 @@ def test_the_monitor_and_the_autoscaler_find_the_pods(profile: str) -> None:
 
 def image_variable(name: str) -> PurePath:
     """Of the image, before anything else is said."""
-    dockerfile = (REPOSITORY / "src/gptoss_bento/docker/serve.dockerfile").read_text()
+    dockerfile = (REPOSITORY / "src/gptoss_bento/bento/docker/serve.dockerfile").read_text()
     (value,) = re.findall(rf"\b{name}=(\S+)", dockerfile)
     return PurePath(value)
 

@@ -11,7 +11,8 @@ from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.demo.checkpoint import CONFIG
 from gptoss_bento.hardware.probe import Hardware
 from gptoss_bento.planning.model_config import ModelConfig, named, parse_config, unknown_config
-from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import ProfileChoice, choose_profile
 from tests.fakes import H100, machine
 

@@ -24,7 +24,7 @@ from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware import probe
 from gptoss_bento.hardware.probe import hardware_named
 from gptoss_bento.planning.plan import EnginePlan
-from gptoss_bento.server import worker
+from gptoss_bento.server.api_workers import find_team, plan_for
 from gptoss_bento.workers import supervisor
 from tests.fake_nvml import pynvml as fake_nvml
 from tests.fakes import Calls
@@ -158,10 +158,10 @@ def test_gpus_that_the_operator_declares_in_bentomls_configuration_are_allocated
 
 def plan_of_a_worker(profile: str, variables: dict[str, str]) -> EnginePlan:
     """What a worker plans: it has the supervisor's variables and what BentoML adds to them."""
-    team = worker.find_team(profile, None)
+    team = find_team(profile, None)
     workers, added = allocated(**describe(profile, workers=team.count, serving=True).options)
     settings = environment.load_settings({**variables, **added})
-    plan = worker._plan(profile, settings, probe.probe(settings.visible_devices), NO_HUB)
+    plan = plan_for(profile, settings, probe.probe(settings.visible_devices), NO_HUB)
     assert plan.api_workers.value == workers == team.count, "the supervisor has planned the same"
     return plan
 

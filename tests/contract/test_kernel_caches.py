@@ -51,7 +51,9 @@ def test_the_number_of_api_servers_is_not_in_vllms_key() -> None:
 def test_vllms_own_limit_of_a_start_is_in_its_key() -> None:
     from vllm import envs
 
-    assert "VLLM_ENGINE_READY_TIMEOUT_S" in envs.compile_factors(), "then planning/plan.py need not keep it the same"
+    assert "VLLM_ENGINE_READY_TIMEOUT_S" in envs.compile_factors(), (
+        "then planning/process_variables.py need not keep it the same"
+    )
 
 
 @pytest.mark.parametrize(("logger", "line"), [(name, line) for name, lines in LINES.items() for line in lines])

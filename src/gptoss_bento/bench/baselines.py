@@ -8,7 +8,8 @@ from enum import StrEnum
 from functools import partial
 
 from gptoss_bento.bench import servers
-from gptoss_bento.planning.plan import OUTPUT_CHUNK, EnginePlan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.process_variables import OUTPUT_CHUNK
 
 OURS, BARE = "gptoss-bento", "vLLM"
 

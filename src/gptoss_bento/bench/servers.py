@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 from gptoss_bento.errors import BenchmarkError, EngineStartError
 from gptoss_bento.paths import ROOT
 
@@ -128,7 +128,7 @@ def started(
     """
     port = free_port()
     output = log or Path(tempfile.gettempdir()) / f"gptoss-bento-bench-{port}.log"
-    with running(command(port), port, environment.extended(variables), _SERVICE_DIR, output, key=key) as server:
+    with running(command(port), port, process_environment.extended(variables), _SERVICE_DIR, output, key=key) as server:
         yield server
     if not log:
         output.unlink()

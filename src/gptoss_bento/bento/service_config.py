@@ -14,7 +14,7 @@ from bentoml._internal.server.metrics.prometheus import PrometheusClient
 from gptoss_bento.artifacts.model_lookup import is_folder
 from gptoss_bento.artifacts.prepare import DEMO, IGNORED_FILES
 from gptoss_bento.bento.images import Platform, choose_platform, image
-from gptoss_bento.config.environment import forget_metrics_folder
+from gptoss_bento.config.process_environment import forget_metrics_folder
 from gptoss_bento.config.profile import AUTOMATIC, Profile, load_profile
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.errors import ConfigurationError

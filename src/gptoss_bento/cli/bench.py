@@ -19,7 +19,7 @@ from gptoss_bento.cli import bench_options as options
 from gptoss_bento.cli import bench_parts
 from gptoss_bento.cli.bench_parts import ModelOption, numbers, save, server_variables
 from gptoss_bento.cli.planning import ProfileOption, console, plan_here, prepare_planned
-from gptoss_bento.config import environment
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.errors import BenchmarkError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _choose_random_weights(size: options.SizeName | None, profile: str | None) -
     for name in ("MODEL_NAME", "LOAD_FORMAT"):
         if process.get(name, "") not in ("", wanted[name]):
             raise ConfigurationError(f"{name} is {process[name]!r}, but --random-weights sets it. Unset it.")
-    environment.apply(wanted)
+    process_environment.apply(wanted)
     return profile or random_weights.Size(size).profile
 
 
@@ -289,7 +289,7 @@ def _share_memory(share: float | None, servers: int) -> None:
     said = environment.load_settings().engine.get("gpu_memory_utilization", share)
     if said != share:
         raise ConfigurationError(f"GPU_MEMORY_UTILIZATION is {said:g}, --memory-share {share:g}. Set only one of them.")
-    environment.apply({"GPU_MEMORY_UTILIZATION": f"{share:g}"})
+    process_environment.apply({"GPU_MEMORY_UTILIZATION": f"{share:g}"})
 
 
 # What comes out

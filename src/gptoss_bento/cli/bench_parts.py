@@ -14,10 +14,11 @@ import typer
 from rich.table import Table
 
 from gptoss_bento.cli.planning import ProfileOption, chosen_name, console, plan_here, prepare_planned
-from gptoss_bento.config import environment
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
-from gptoss_bento.planning.plan import OUTPUT_CHUNK, EnginePlan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.process_variables import OUTPUT_CHUNK
 
 if TYPE_CHECKING:
     from gptoss_bento.artifacts.prepare import Artifacts
@@ -171,7 +172,7 @@ def _measure_jobs(profile: str | None, url: str | None, model: str | None, shape
     from gptoss_bento.bench.jobs import measure
 
     if url:
-        key = next((key for key in environment.take_api_keys() if not key.startswith("sha256:")), None)
+        key = next((key for key in process_environment.take_api_keys() if not key.startswith("sha256:")), None)
         return measure(url, model, shape, key, console.print)
     with _started(profile) as base_url:
         return measure(base_url, model, shape, None, console.print)
@@ -220,7 +221,7 @@ def _do_without_model(streams: int, step_ms: float = 0) -> None:
     seats = {} if "max_num_seqs" in said else {"MAX_NUM_SEQS": str(streams)}
     additional = said.get("additional_config", {})
     pace = {"ADDITIONAL_CONFIG": json.dumps({**additional, STEP_MS: step_ms})} if step_ms else {}
-    environment.apply({"DISTRIBUTED_EXECUTOR_BACKEND": EXECUTOR, **seats, **pace})
+    process_environment.apply({"DISTRIBUTED_EXECUTOR_BACKEND": EXECUTOR, **seats, **pace})
 
 
 def _measure_guards(

@@ -10,12 +10,13 @@ from rich.table import Table
 
 from gptoss_bento.artifacts import kernel_archive, kernel_cache
 from gptoss_bento.cli.planning import console, prepare_planned
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.engine import kernel_warming
 from gptoss_bento.errors import ArtifactError
 from gptoss_bento.planning.kernel_key import Entry, Kernels
-from gptoss_bento.planning.plan import EnginePlan, kernel_folder
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.process_variables import kernel_folder
 
 
 def warm(settings: Settings, planned: EnginePlan, output: Path | None) -> None:
@@ -38,7 +39,7 @@ def warm(settings: Settings, planned: EnginePlan, output: Path | None) -> None:
 
 def _filled(settings: Settings, plan: EnginePlan, kernels: Kernels) -> Entry:
     found = prepare_planned(settings, plan)
-    environment.apply(plan.variables(found.vocabulary_dir))
+    process_environment.apply(plan.variables(found.vocabulary_dir))
     try:
         return asyncio.run(kernel_warming.warm(plan, found.model, kernels, settings.server.vllm_startup_timeout))
     except OSError as error:

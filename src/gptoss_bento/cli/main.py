@@ -16,7 +16,7 @@ import typer
 
 from gptoss_bento.cli import bench
 from gptoss_bento.cli.planning import ProfileOption, chosen_name, console, plan_here, prepare_planned
-from gptoss_bento.config import environment
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.goal import Goal
 from gptoss_bento.config.profile import AUTOMATIC, load_profile
 from gptoss_bento.errors import ArtifactError, ConfigurationError, GptOssBentoError
@@ -89,7 +89,7 @@ def bake(profile: ProfileOption = None) -> None:
 
     settings = environment.load_settings()
     chosen = chosen_name(profile, settings)
-    home = environment.choose_baking_home(settings)
+    home = process_environment.choose_baking_home(settings)
     baked = baking.bake(settings, None if chosen == AUTOMATIC else load_profile(chosen), home)
     for source in baked.sources:
         size = sum(file.bytes for file in source.files) / 1e9

@@ -10,12 +10,13 @@ from rich.console import Console
 
 from gptoss_bento.artifacts import kernel_cache
 from gptoss_bento.artifacts.model_lookup import PLAN_LIMIT_S, architecture_check, finder
-from gptoss_bento.config import environment
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.goal import Goal
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.hardware import probe
-from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import choose_profile
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def plan_here(profile: str | None, gpu: str | None = None, goal: Goal | None = N
         server = settings.server.model_copy(update={"goal": goal})
         settings = replace(settings, server=server, origins={**settings.origins, "goal": "--goal"})
     machine = probe.hardware_named(gpu) if gpu else probe.probe(settings.visible_devices)
-    environment.apply_derived(settings)  # where the hub's cache is, before its library is imported
+    process_environment.apply_derived(settings)  # where the hub's cache is, before its library is imported
     choice = choose_profile(chosen_name(profile, settings), settings, machine, finder(settings, PLAN_LIMIT_S))
     planned = make_plan(settings, choice.profile, machine, choice.model, choice.origin)
     return settings, planned if gpu else kernel_cache.settled(planned)

@@ -1,4 +1,4 @@
-"""The only reader of environment variables. Text goes in, checked `Settings` come out.
+"""Reads what the operator says in environment variables. Text goes in, checked `Settings` come out.
 
 The names are those worker-vllm users have: any vLLM option in upper case (`MAX_MODEL_LEN`), the worker's other names
 for them, and its own settings; `config/variables.py` lists them all. Where a value comes from several places, the first
@@ -11,11 +11,8 @@ import json
 import os
 import re
 import shlex
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -23,10 +20,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from gptoss_bento.config import extra_args, manifest
-from gptoss_bento.config.api_keys import Key, KeysError, listed_keys, read_keys, reason, shared_keys
+from gptoss_bento.config import extra_args, hub_home, manifest
+from gptoss_bento.config.key_sources import key_sources
 from gptoss_bento.config.manifest import Manifest
-from gptoss_bento.config.settings import ServerSettings, Settings, comma_list
+from gptoss_bento.config.settings import ServerSettings, Settings, is_unset
 from gptoss_bento.config.variables import RESERVED, Catalogue, Limits, catalogue, own_variables, typos
 from gptoss_bento.config.vllm_options import Option, known_options, parse_bool
 from gptoss_bento.errors import ArtifactError, ConfigurationError
@@ -37,11 +34,7 @@ from gptoss_bento.spelling import nearest
 _APART = ("model", "revision", "tokenizer", "served_model_name")
 
 _MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS", "API_KEY", "API_KEYS", "VLLM_API_KEY", "JOB_STORE_URL"})
-_UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
 _OLD_COUNTS = re.compile(r"\w+=\d+(,\w+=\d+)*")  # image=1,video=2
-_VOLUME = Path("/runpod-volume")  # where RunPod mounts a network volume; BASE_PATH's default in worker-vllm
-_BELOW_VOLUME = Path("huggingface-cache/hub")
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ class _Reader:
             extra_arguments=rest,
             engine={name: each.value for name, each in said.items() if name not in _APART},
             origins=self._origins(said, server, rest),
-            derived=_derived(self._environ, server.base_path, self._manifest()),
+            derived=self._derived(server),
             warnings=tuple(self._warnings),
             process=self._environ,
         )
@@ -110,7 +103,7 @@ class _Reader:
 
     def _server(self) -> ServerSettings:
         texts = _own_texts(self._environ)
-        if "HOST" not in texts and not _unset(self._environ.get("HOST", "")):
+        if "HOST" not in texts and not is_unset(self._environ.get("HOST", "")):
             self._warnings.append("HOST is not an IP address or localhost; it is not used.")
         try:
             return ServerSettings.model_validate(texts)
@@ -124,7 +117,7 @@ class _Reader:
 
     def _config_file(self) -> dict[str, _Said]:
         text = self._environ.get("VLLM_CONFIG_FILE", "")
-        if _unset(text):
+        if is_unset(text):
             return {}
         try:
             content = yaml.safe_load(Path(text).expanduser().read_text())
@@ -173,7 +166,7 @@ class _Reader:
     def _is_unset(self, option: Option, text: str) -> bool:
         if text.strip() == "0" and option.name in self._catalogue.zero_is_unset:
             return True
-        return _unset(text) and text.lower() not in option.choices
+        return is_unset(text) and text.lower() not in option.choices
 
     def _renamed(self, option: Option, text: str) -> str:
         """The text as vLLM spells it today."""
@@ -189,7 +182,7 @@ class _Reader:
         for name, alias in self._catalogue.aliases.items():
             text = self._environ.get(name, "")
             option = known_options()[alias.option]
-            if _unset(text) or alias.key or alias.option in found or (alias.weak and self._is_said(option)):
+            if is_unset(text) or alias.key or alias.option in found or (alias.weak and self._is_said(option)):
                 continue
             value = self._parse(option.parse, name, text)
             if value not in (None, "", [], ()):
@@ -207,7 +200,7 @@ class _Reader:
         names = []
         for name, alias in self._catalogue.aliases.items():
             text = self._environ.get(name, "")
-            if not alias.key or _unset(text):
+            if not alias.key or is_unset(text):
                 continue
             value = self._parse(_positive_int, name, text) if alias.type == "positive" else text.strip()
             if value is not None:
@@ -225,7 +218,7 @@ class _Reader:
 
     def _extra_arguments(self) -> tuple[dict[str, _Said], tuple[str, ...]]:
         text = self._environ.get("VLLM_EXTRA_ARGS", "")
-        if _unset(text):
+        if is_unset(text):
             return {}, ()
         try:
             values, rest = extra_args.parse(shlex.split(text), RESERVED | {"model"})
@@ -272,7 +265,11 @@ class _Reader:
 
     def _folder(self, variable: str) -> Path | None:
         text = self._environ.get(variable, "")
-        return None if _unset(text) else Path(text).expanduser()
+        return None if is_unset(text) else Path(text).expanduser()
+
+    def _derived(self, server: ServerSettings) -> dict[str, tuple[str, str]]:
+        folder = cache_dir(self._environ)
+        return hub_home.derived_variables(self._environ, server.base_path, folder, self._manifest())
 
     def _manifest(self) -> Manifest | None:
         try:
@@ -283,7 +280,7 @@ class _Reader:
 
     def _warn_of_names(self) -> None:
         for name, replacement in self._catalogue.removed.items():
-            if not _unset(self._environ.get(name, "")):
+            if not is_unset(self._environ.get(name, "")):
                 instead = f"; use {replacement}" if replacement else " and has no replacement"
                 self._warnings.append(f"{name} is gone from vLLM{instead}. It is not used.")
         for name, meant in typos(self._environ).items():
@@ -319,48 +316,10 @@ def _misread(kind: str, text: str) -> str | None:
     return None
 
 
-def _derived(
-    environ: Mapping[str, str], base_path: Path | None, baked: Manifest | None = None
-) -> dict[str, tuple[str, str]]:
-    """HF_HOME where a model was baked, or on the model volume, as worker-vllm sets it, unless the operator said where.
-
-    Where the models were baked, the hub is switched off: what is missing there should not come from elsewhere.
-    """
-    if any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
-        return {}
-    folder = cache_dir(environ)
-    baked_home = baked.hub_home(folder) if baked else None
-    home, origin = _hub_home(base_path, baked_home, folder)
-    if home is None:
-        return {}
-    derived = {"HF_HOME": (str(home), origin)}
-    if home == baked_home:
-        derived |= {name: ("1", f"{folder / manifest.NAME}") for name in _OFFLINE if _unset(environ.get(name, ""))}
-    return derived
-
-
-def _hub_home(base_path: Path | None, baked: Path | None, folder: Path) -> tuple[Path | None, str]:
-    """HF_HOME and its origin: the operator's volume, what was baked, the volume that happens to be there."""
-    if base_path:
-        return base_path / _BELOW_VOLUME, "BASE_PATH"
-    if baked:
-        return baked, str(folder / manifest.NAME)
-    return (_VOLUME / _BELOW_VOLUME, f"the volume {_VOLUME}") if _VOLUME.is_dir() else (None, "")
-
-
-def choose_baking_home(settings: Settings) -> Path:
-    """HF_HOME for `bake`: the operator's, else on BASE_PATH, else in our cache folder. Puts it into this process."""
-    said = settings.process.get("HF_HOME", "")
-    base_path = settings.server.base_path
-    home = Path(said) if said else base_path / _BELOW_VOLUME if base_path else settings.cache_dir / "huggingface"
-    os.environ["HF_HOME"] = str(home)
-    return home
-
-
 def _own_texts(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables of our own settings that are set. Shells and conda misuse HOST: that does not count."""
     names = [name for names in own_variables().values() for name in names]
-    texts = {name: environ[name].strip() for name in names if not _unset(environ.get(name, ""))}
+    texts = {name: environ[name].strip() for name in names if not is_unset(environ.get(name, ""))}
     if not _is_address(texts.get("HOST", "localhost")):
         del texts["HOST"]
     return texts
@@ -385,7 +344,7 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     """Where prepared artifacts are kept: `GPTOSS_BENTO_CACHE`, else below `XDG_CACHE_HOME` or `~/.cache`."""
     environ = os.environ if environ is None else environ
     explicit = environ.get("GPTOSS_BENTO_CACHE", "")
-    if not _unset(explicit):
+    if not is_unset(explicit):
         return Path(explicit).expanduser()
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gptoss-bento"
 
@@ -411,183 +370,7 @@ def tls_settings(environ: Mapping[str, str] | None = None) -> dict[str, str | in
     environ = os.environ if environ is None else environ
     names = ("certfile", "keyfile", "ca_certs", "cert_reqs", "ciphers")
     texts = {name: environ.get(f"SSL_{name.upper()}", "").strip() for name in names}
-    return {name: int(text) if text.isdecimal() else text for name, text in texts.items() if not _unset(text)}
-
-
-@dataclass(frozen=True)
-class KeySources:
-    """Where the keys come from: those of variables, and the file of more. With neither the server is open."""
-
-    fixed: tuple[Key, ...] = field(default=(), repr=False)
-    file: Path | None = None
-    problems: tuple[str, ...] = ()
-
-
-def key_sources(environ: Mapping[str, str] | None = None) -> KeySources:
-    """The keys of `API_KEY` (else `VLLM_API_KEY`) and `API_KEYS`, and the file that `API_KEYS_FILE` names."""
-    environ = os.environ if environ is None else environ
-    file = environ.get("API_KEYS_FILE", "")
-    path = None if _unset(file) else Path(file.strip()).expanduser()
-    problems: list[str] = []
-    first = "API_KEY" if not _unset(environ.get("API_KEY", "")) else "VLLM_API_KEY"
-    listed = _read_keys(first, lambda: listed_keys(_listed(environ.get(first, ""))), problems)
-    document = environ.get("API_KEYS", "")
-    named = () if _unset(document) else _read_keys("API_KEYS", lambda: read_keys(document), problems)
-    in_file = _read_keys("API_KEYS_FILE", lambda: read_keys(path.read_text()), problems) if path else ()
-    problems.extend(f"API_KEYS: {each}" for each in shared_keys((*listed, *named, *in_file)))
-    return KeySources((*listed, *named), path, tuple(problems))
-
-
-def _read_keys(name: str, read: Callable[[], tuple[Key, ...]], problems: list[str]) -> tuple[Key, ...]:
-    try:
-        return read()
-    except KeysError as error:
-        problems.extend(f"{name}: {each}" for each in error.problems)
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{name}: {reason(error)}")
-    return ()
-
-
-def take_key_sources() -> KeySources:
-    """The sources, with vLLM's own variable taken away: see `take_api_keys`."""
-    take_api_keys()
-    return key_sources()
-
-
-def take_api_keys() -> tuple[str, ...]:
-    """The texts of `API_KEY`, else `VLLM_API_KEY` (comma lists).
-
-    vLLM would read the second itself, and check it on some routes and in one form only. So it goes under the first
-    name from here on, in this process and in those it starts.
-    """
-    second = os.environ.pop("VLLM_API_KEY", "")
-    if _unset(os.environ.get("API_KEY", "")):
-        os.environ["API_KEY"] = second
-    return _listed(os.environ["API_KEY"])
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return () if _unset(text) else comma_list(text)
-
-
-def metrics_folder(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Where the operator wants the metrics of the service's processes, `PROMETHEUS_MULTIPROC_DIR`. None: not said.
-
-    Raises:
-        ConfigurationError: the folder holds something else, which BentoML would delete.
-    """
-    text = (os.environ if environ is None else environ).get("PROMETHEUS_MULTIPROC_DIR", "")
-    if _unset(text):
-        return None
-    folder = Path(text).expanduser()
-    other = next((path for path in folder.iterdir() if path.suffix != ".db"), None) if folder.is_dir() else None
-    if other or (folder.exists() and not folder.is_dir()):
-        holds = f"which holds {other.name}" if other else "which is a file"
-        raise ConfigurationError(
-            f"PROMETHEUS_MULTIPROC_DIR must be a folder for metrics alone, each start empties it, got {text}, {holds}."
-        )
-    return folder
-
-
-def forget_metrics_folder() -> None:
-    """From now on prometheus_client, if it is not imported yet, keeps the metrics in this process."""
-    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-
-
-_EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
-
-
-def exit_note_path() -> Path | None:
-    """The supervisor's exit note, as its workers inherit it; None in the supervisor itself: workers/supervisor.py."""
-    path = os.environ.get(_EXIT_NOTE)
-    return Path(path) if path else None
-
-
-def set_exit_note_path() -> Path:
-    """Names the exit note for the workers that this process will start. Creates nothing."""
-    path = Path(tempfile.gettempdir()) / f"gptoss-bento-{uuid.uuid4().hex[:12]}.json"
-    os.environ[_EXIT_NOTE] = str(path)
-    return path
-
-
-def compilations_file() -> Path | None:
-    """Where the engine's processes record the kernels that they compile; None where no service has started them."""
-    path = exit_note_path()
-    return path.with_suffix(".compilations") if path else None
-
-
-def start_times_file() -> Path | None:
-    """Where the engine's processes record what their start is made of; None where no service has started them."""
-    path = exit_note_path()
-    return path.with_suffix(".times") if path else None
-
-
-def temporary_kernel_folder() -> Path:
-    """What a service uses instead of a folder of kernels that cannot be written; outside of a service only its name."""
-    path = exit_note_path() or Path(tempfile.gettempdir()) / "gptoss-bento-….json"
-    return path.with_suffix(".kernels")
-
-
-_TEAM = "GPTOSS_BENTO_TEAM"
-
-
-def team_size() -> int:
-    """How many worker processes the supervisor of this one starts."""
-    return int(os.environ.get(_TEAM, "1"))
-
-
-def set_team_size(count: int) -> None:
-    """Tells it to the workers that this process will start."""
-    os.environ[_TEAM] = str(count)
-
-
-def extended(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's variables and these, for a process that it starts."""
-    return {**os.environ, **variables}
-
-
-def snapshot() -> dict[str, str]:
-    """All variables of this process, to be restored in another one."""
-    return dict(os.environ)
-
-
-def restore(variables: Mapping[str, str]) -> None:
-    """Gives this process exactly these variables.
-
-    Those that it has stay untouched: a process that has moved all of them can no longer show a title in `ps`.
-    """
-    for name in os.environ.keys() - variables.keys():
-        del os.environ[name]
-    os.environ.update({name: value for name, value in variables.items() if os.environ.get(name) != value})
-
-
-@contextmanager
-def with_import_path(entries: Sequence[str]) -> Iterator[None]:
-    """Meanwhile a Python that this process starts looks for modules there first; `restore` takes that from it again."""
-    before = snapshot()
-    os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in entries if entry)
-    try:
-        yield
-    finally:
-        restore(before)
-
-
-def apply(variables: Mapping[str, str]) -> None:
-    """Puts planned variables into this process, for the libraries that read them there.
-
-    VLLM_PORT goes: worker-vllm had a port of that name, Kubernetes sets it to an address, and vLLM stumbles over both.
-    """
-    os.environ.update(variables)
-    os.environ.pop("VLLM_PORT", None)
-
-
-def apply_derived(settings: Settings) -> None:
-    """Puts what follows from the settings into this process, before the hub's library reads HF_HOME at its import."""
-    apply({name: value for name, (value, _) in settings.derived.items()})
-
-
-def _unset(text: str) -> bool:
-    return text.strip().lower() in _UNSET
+    return {name: int(text) if text.isdecimal() else text for name, text in texts.items() if not is_unset(text)}
 
 
 def _positive_int(text: str) -> int:

@@ -17,6 +17,14 @@ from gptoss_bento.hardware.probe import ALL_DEVICES, VisibleDevices
 _WEEK_MS = 7 * 24 * 3600 * 1000
 
 
+_UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
+
+
+def is_unset(text: str) -> bool:
+    """Whether a variable of this text says nothing."""
+    return text.strip().lower() in _UNSET
+
+
 def comma_list(text: str) -> tuple[str, ...]:
     """ "a, b,": ("a", "b")."""
     return tuple(item.strip() for item in text.split(",") if item.strip())

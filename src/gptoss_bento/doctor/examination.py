@@ -13,7 +13,7 @@ from typing import TypeVar
 from gptoss_bento.artifacts import compilers, kernel_cache
 from gptoss_bento.artifacts.model_lookup import finder
 from gptoss_bento.artifacts.prepare import DEMO
-from gptoss_bento.config import environment
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC, Profile, Requirements
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
@@ -41,7 +41,8 @@ from gptoss_bento.hardware import probe as hardware
 from gptoss_bento.hardware.probe import Hardware, VisibleDevices
 from gptoss_bento.planning import model_fit
 from gptoss_bento.planning.model_config import ModelConfig, unknown_config
-from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import Find, ProfileChoice, choose_profile
 from gptoss_bento.threads import in_daemon_thread
 
@@ -104,7 +105,7 @@ Check = Callable[[], Awaitable[Iterable[Finding]]]
 async def examine(request: Request, machine: Machine | None = None) -> list[Finding]:
     """All findings, in the order in which a start would meet them."""
     machine = machine or Machine()
-    variables = environment.extended({}) if machine.variables is None else machine.variables
+    variables = process_environment.extended({}) if machine.variables is None else machine.variables
     case = await _opened(request, machine, variables)
     checks = _checks(request, machine, variables, case)
     limit_s = request.timeout_s + _SPARE_S
@@ -180,7 +181,7 @@ def open_case(request: Request, machine: Machine, variables: Mapping[str, str]) 
     found = steps.take("hardware", lambda: machine.probe(environment.visible_devices(variables)))
     name = request.profile or environment.server_settings(variables).profile or AUTOMATIC
     if settings and machine.variables is None:
-        environment.apply_derived(settings)  # where the hub's cache is
+        process_environment.apply_derived(settings)  # where the hub's cache is
     choice = _chosen(name, settings, found, _finder(request, machine, settings, steps), steps)
     plan = _plan(settings, choice, found, steps)
     if settings:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from gptoss_bento.artifacts import kernel_cache
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 from gptoss_bento.engine import launcher
 from gptoss_bento.engine.kernel_compilations import KernelCompilations
 from gptoss_bento.engine.launcher import StartOptions
@@ -56,14 +56,14 @@ async def warm(plan: EnginePlan, model: str, kernels: Kernels, timeout_s: float)
         OSError: the manifest cannot be written.
     """
     begun = time.monotonic()
-    environment.set_exit_note_path()  # beside it the engine records what it compiles
+    process_environment.set_exit_note_path()  # beside it the engine records what it compiles
     try:
         startup = Startup()
         how = StartOptions(preload=plan.preload.value, warmup=True)
         async with launcher.running(plan.argv(model), startup, timeout_s, Team(), how):
             startup.ready()
-            startup.explain(launcher.LOADING, start_times.read(environment.start_times_file()))
-            KernelCompilations(environment.compilations_file()).ready()
+            startup.explain(launcher.LOADING, start_times.read(process_environment.start_times_file()))
+            KernelCompilations(process_environment.compilations_file()).ready()
             seconds = time.monotonic() - begun
     finally:
         supervisor.remove_remains()

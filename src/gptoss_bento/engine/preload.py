@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 
 _PRELOADED = "gptoss_bento.engine.preloaded_modules"
 
@@ -31,7 +31,7 @@ def begin() -> None:
     resource_tracker.ensure_running()  # which the server would start otherwise, and unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_SERVER)  # this thread's, which a child inherits
     try:
-        with environment.with_import_path(sys.path):  # Python 3.11 forgets it, and service.py has added to it
+        with process_environment.with_import_path(sys.path):  # Python 3.11 forgets it, and service.py has added to it
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -59,12 +59,12 @@ class _Process(ForkServerProcess):
     """A process with the environment of its parent at its start, as one that is spawned; a fork server has its own."""
 
     def start(self) -> None:
-        self._variables = environment.snapshot()
+        self._variables = process_environment.snapshot()
         super().start()
 
     def run(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_THE_SERVER)
-        environment.restore(self._variables)
+        process_environment.restore(self._variables)
         super().run()
 
 

@@ -1,4 +1,4 @@
-"""Composition root: one worker's start, its ASGI application and its end."""
+"""One worker of the service: its start, its watch over the engine and its end."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from gptoss_bento.access.admission import Admission
-from gptoss_bento.access.admission_middleware import Guard
-from gptoss_bento.access.authentication import Authentication
 from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.artifacts import kernel_cache, prepare
-from gptoss_bento.artifacts.model_lookup import NO_HUB, START_LIMIT_S, architecture_check, finder
-from gptoss_bento.config import environment
+from gptoss_bento.artifacts.model_lookup import START_LIMIT_S, architecture_check
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
-from gptoss_bento.config.settings import ServerSettings, Settings
+from gptoss_bento.config.settings import Settings
 from gptoss_bento.engine import failure_cause
 from gptoss_bento.engine import launcher as engine
 from gptoss_bento.engine.failures import ABORTED
@@ -35,19 +32,11 @@ from gptoss_bento.engine.process_output import ProcessLog
 from gptoss_bento.engine.vllm_plugin import start_times
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError, WorkerDiedError
 from gptoss_bento.hardware import probe
-from gptoss_bento.hardware.probe import Hardware
-from gptoss_bento.http import fair_accept
-from gptoss_bento.http.error_boundary import Edge
-from gptoss_bento.http.errors import not_found
-from gptoss_bento.http.openai_dispatch import OpenAIApi
-from gptoss_bento.http.shutdown_gate import Intake
-from gptoss_bento.jobs.api.routes import NativeRoutes
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
-from gptoss_bento.planning.plan import EnginePlan, Planned, make_plan
-from gptoss_bento.planning.profile_choice import choose_profile
-from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
+from gptoss_bento.planning.plan import EnginePlan, Planned
+from gptoss_bento.server.api_workers import plan_for
 from gptoss_bento.state.store import StoreUnavailableError
 from gptoss_bento.threads import in_daemon_thread
 from gptoss_bento.workers import buffered_metrics, supervisor
@@ -175,10 +164,10 @@ class Worker:
 
     def _started(self, plan: EnginePlan) -> KernelCompilations:
         """Tells what the start was made of, and notes what its kernels are good for. The first worker does."""
-        compilations = KernelCompilations(environment.compilations_file() if self.team.is_first else None)
+        compilations = KernelCompilations(process_environment.compilations_file() if self.team.is_first else None)
         compilations.ready()
         if self.team.is_first:
-            self.startup.explain(engine.LOADING, start_times.read(environment.start_times_file()))
+            self.startup.explain(engine.LOADING, start_times.read(process_environment.start_times_file()))
             if plan.kernels:
                 seconds, warmup = self.startup.seconds, bool(plan.warmup.value)
                 noting = in_daemon_thread(kernel_cache.note_filled, plan.kernels, seconds, warmup)
@@ -215,7 +204,7 @@ class Worker:
     def _load_settings(self) -> Settings:
         with self.startup.timed("settings"):
             settings = environment.load_settings()
-        environment.apply_derived(settings)
+        process_environment.apply_derived(settings)
         return settings
 
     async def _prepare(self, settings: Settings) -> tuple[EnginePlan, list[str]]:
@@ -225,7 +214,7 @@ class Worker:
         if not self.team.is_first:
             with self.startup.timed("waiting for the first API worker"):
                 await self.team.prepared()  # before planning, so that all of them find the same config.json
-        plan = await in_daemon_thread(_plan, self._profile, settings, machine, START_LIMIT_S)
+        plan = await in_daemon_thread(plan_for, self._profile, settings, machine, START_LIMIT_S)
         plan = await in_daemon_thread(kernel_cache.settled, plan)
         if plan.api_workers.value != self.team.count:  # BENTOML_CONFIG or --reload said otherwise
             plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them; one with --reload"))
@@ -247,7 +236,7 @@ class Worker:
                 report=self.startup.tell,
             )
         self.team.reach(Stage.PREPARED)
-        environment.apply(plan.variables(found.vocabulary_dir))
+        process_environment.apply(plan.variables(found.vocabulary_dir))
         return plan, plan.argv(found.model)
 
     async def _watch(self, running: Engine, stall_timeout_s: float, compilations: KernelCompilations) -> None:
@@ -312,34 +301,6 @@ class Worker:
         return error.exit_signal if isinstance(error, EngineStartError) else None
 
 
-def find_team(profile: str | None, worker_number: int | None) -> Team:
-    """The workers of this service. The supervisor decides how many there are, before it starts them.
-
-    Args:
-        profile: as the operator named it.
-        worker_number: from 1, as BentoML counts; None: this process is no worker.
-    """
-    if worker_number is not None:
-        return supervisor.own_team(worker_number)
-    count = _planned_workers(profile or AUTOMATIC) if supervisor.may_start_several() else 1
-    supervisor.gather_team(count)
-    return Team(count=count)
-
-
-def _planned_workers(profile: str) -> int:
-    try:
-        settings = environment.load_settings()
-        # The number of workers does not depend on what only the hub knows, and this process does not load its library.
-        return int(_plan(profile, settings, probe.probe(settings.visible_devices), NO_HUB).api_workers.value)
-    except GptOssBentoError:
-        return 1  # that one says what is wrong
-
-
-def _plan(profile: str, settings: Settings, machine: Hardware, limit_s: float) -> EnginePlan:
-    choice = choose_profile(profile, settings, machine, finder(settings, limit_s))
-    return make_plan(settings, choice.profile, machine, choice.model, choice.origin)
-
-
 @dataclass(frozen=True)
 class _Work:
     """What runs in this worker, as a drain sees it."""
@@ -360,32 +321,6 @@ class _Work:
     async def hand_back(self) -> None:
         self.engine.cut_off(ABORTED)
         await self.jobs.stop()
-
-
-def build_app(worker: Worker, server: ServerSettings) -> Starlette:
-    """The application that BentoML mounts at /: the job API. It also starts and ends the worker."""
-    native = NativeRoutes(lambda: worker.jobs, frozenset(server.endpoint_ids), worker.startup.trouble)
-    return Starlette(routes=[native], lifespan=worker.lifespan, exception_handlers={404: not_found})
-
-
-def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:
-    """Gives what answers the OpenAI API behind its bounds, or None while there is no engine."""
-    guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
-    if worker.team.is_alone:
-        return guarded
-    # In front of the guards: a request that another worker answers takes its places there, until all of it has ended.
-    others = worker.team.other_sockets("http")
-    return lambda: StoredResponses(app, worker.holds_response, others, server) if (app := guarded()) else None
-
-
-def serve_together(worker: Worker, keys: KeyRing, server: ServerSettings) -> None:
-    """In one of several workers: its server takes its share of the connections, and what the others pass on."""
-    if not worker.team.own_socket("http"):
-        return
-    guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
-    passed_on = Intake(OpenAIApi(Router(), guarded), worker.drain)
-    app = ForOtherWorkers(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
-    fair_accept.install(worker.team, Edge(app, timeout=None))
 
 
 def _print_plan(plan: EnginePlan) -> None:

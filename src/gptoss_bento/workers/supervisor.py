@@ -27,7 +27,7 @@ from typing import Any
 
 import click
 
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 from gptoss_bento.errors import AddressInUseError, GptOssBentoError, WorkerDiedError
 from gptoss_bento.workers.child_processes import kill_processes
 from gptoss_bento.workers.worker_group import Team, make_folder
@@ -92,10 +92,10 @@ def supervise(keep_metrics_in: Callable[[Path], None] = lambda _: None) -> None:
     Raises:
         ConfigurationError: the operator's folder cannot be used.
     """
-    if environment.exit_note_path() is not None:
+    if process_environment.exit_note_path() is not None:
         return
-    note = ExitNote(environment.set_exit_note_path())
-    keep_metrics_in(environment.metrics_folder() or note.metrics)
+    note = ExitNote(process_environment.set_exit_note_path())
+    keep_metrics_in(process_environment.metrics_folder() or note.metrics)
     serving = is_serving()
     if serving:
         note.reserve()
@@ -143,7 +143,7 @@ def _exit_as_noted(note: ExitNote, serving: bool) -> None:
 
 def remove_remains() -> None:
     """Removes what the service had in the folder for temporary files."""
-    if (note := environment.exit_note_path()) is None:
+    if (note := process_environment.exit_note_path()) is None:
         return
     for path in note.parent.glob(f"{note.stem}*"):
         if path.is_dir():
@@ -166,10 +166,10 @@ def may_start_several() -> bool:
 
 def gather_team(count: int) -> None:
     """Called in the supervisor before it starts several workers: makes what they share."""
-    path = environment.exit_note_path()
+    path = process_environment.exit_note_path()
     if path is None or count == 1:
         return
-    environment.set_team_size(count)
+    process_environment.set_team_size(count)
     make_folder(path.with_suffix(""), count)
 
 
@@ -179,14 +179,14 @@ def own_team(worker_number: int) -> Team:
     Args:
         worker_number: from 1, as BentoML counts.
     """
-    count, path = environment.team_size(), environment.exit_note_path()
+    count, path = process_environment.team_size(), process_environment.exit_note_path()
     return Team(worker_number - 1, count, path.with_suffix("")) if path and count > 1 else Team()
 
 
 def keeps_metrics_alone(team: Team) -> bool:
     """Whether this is the only worker, and its metrics go into files only because BentoML always wants them there."""
-    path = environment.exit_note_path()
-    return path is not None and team.is_alone and environment.metrics_folder() == ExitNote(path).metrics
+    path = process_environment.exit_note_path()
+    return path is not None and team.is_alone and process_environment.metrics_folder() == ExitNote(path).metrics
 
 
 def _say(cause: str, exit_code: int) -> None:
@@ -237,20 +237,20 @@ def leave_worker(team: Team) -> None:
 
 def _alive_file(team: Team) -> Path | None:
     """Exists while a worker lives; one that finds it at its start knows that the one before was killed."""
-    path = environment.exit_note_path()
+    path = process_environment.exit_note_path()
     return path.with_suffix(f".{team.index}.alive") if path else None
 
 
 def limits_file() -> Path | None:
     """Where the workers of this service count together what their clients use."""
-    path = environment.exit_note_path()
+    path = process_environment.exit_note_path()
     return path.with_suffix(".limits") if path else None
 
 
 def stop_service(error: GptOssBentoError) -> None:
     """Ends the whole service with this cause. Returns at once; the end comes by SIGTERM."""
     logger.error("%s", error)
-    if (path := environment.exit_note_path()) is None:  # not under BentoML's supervisor
+    if (path := process_environment.exit_note_path()) is None:  # not under BentoML's supervisor
         os.kill(os.getpid(), signal.SIGTERM)
         return
     try:
@@ -262,7 +262,7 @@ def stop_service(error: GptOssBentoError) -> None:
 
 def noted_cause() -> str | None:
     """Why the service ends, if a worker has said so."""
-    path = environment.exit_note_path()
+    path = process_environment.exit_note_path()
     noted = ExitNote(path).read() if path else None
     return noted and noted[1]
 

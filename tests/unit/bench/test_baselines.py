@@ -3,7 +3,8 @@ from __future__ import annotations
 from gptoss_bento.bench.baselines import Baseline, Candidate, candidates
 from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.profile import load_profile
-from gptoss_bento.planning.plan import EnginePlan, make_plan
+from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.planner import make_plan
 from tests.fakes import H200, machine
 
 VARIABLES = {

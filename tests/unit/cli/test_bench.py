@@ -19,7 +19,7 @@ from gptoss_bento.bench.report import Comparison
 from gptoss_bento.bench.token_load import Lengths, TokenLoad
 from gptoss_bento.errors import BenchmarkError, ConfigurationError
 from gptoss_bento.hardware import probe
-from gptoss_bento.planning.plan import OUTPUT_CHUNK
+from gptoss_bento.planning.process_variables import OUTPUT_CHUNK
 from tests.fakes import H200, Calls, machine
 from tests.unit.bench.measured import comparison, figures
 from tests.unit.command_line import invoke, words

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gptoss_bento.artifacts import kernel_cache
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 from gptoss_bento.engine import kernel_warming, launcher
 from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.errors import ArtifactError, EngineStartError, HardwareError
@@ -40,7 +40,7 @@ class FakeStart:
         self.argv, self.how = argv, how
         if self.error:
             raise self.error
-        record = environment.compilations_file()
+        record = process_environment.compilations_file()
         assert record
         record.write_text(json.dumps({"kernel": "vllm.kernel", "seconds": 1.5}) + "\n")
         (self.folder / "triton").mkdir(parents=True)
@@ -94,7 +94,7 @@ async def test_nothing_is_noted_when_the_engine_does_not_start(start: FakeStart)
 async def test_records_of_the_start_are_removed(start: FakeStart) -> None:
     await warm(start)
 
-    note = environment.exit_note_path()
+    note = process_environment.exit_note_path()
     assert note
     assert not list(note.parent.glob(f"{note.stem}*"))
 

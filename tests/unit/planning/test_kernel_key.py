@@ -12,7 +12,8 @@ from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.profile import load_profile
 from gptoss_bento.hardware.probe import Hardware
 from gptoss_bento.planning.kernel_key import Entry, Kernels, Key, as_content, deciding, entries_from, judged, key_of
-from gptoss_bento.planning.plan import EnginePlan, Planned, make_plan, with_kernels
+from gptoss_bento.planning.plan import EnginePlan, Planned, with_kernels
+from gptoss_bento.planning.planner import make_plan
 from tests.fakes import H100, H200, MI300X, machine
 
 VERSIONS = {"vllm": "0.32.0", "torch": "2.13.0", "triton": "3.7.1"}

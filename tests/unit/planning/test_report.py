@@ -9,7 +9,8 @@ from rich.console import Console
 from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.profile import load_profile
 from gptoss_bento.hardware.probe import Hardware, hardware_named
-from gptoss_bento.planning.plan import EnginePlan, make_plan, with_kernels
+from gptoss_bento.planning.plan import EnginePlan, with_kernels
+from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.report import as_json, print_plan, shown_arguments
 from tests.fakes import H100, machine
 from tests.unit.planning.test_kernel_key import kernels

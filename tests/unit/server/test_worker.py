@@ -1,4 +1,4 @@
-"""How many workers there are, a worker's watch over its engine, and its end. On the real engine: tests/integration."""
+"""A worker's watch over its engine, and its end. On the real engine: tests/integration."""
 
 from __future__ import annotations
 
@@ -9,39 +9,29 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
 
-from gptoss_bento.access.authentication import key_of
-from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.artifacts import kernel_cache
 from gptoss_bento.artifacts import prepare as artifacts
 from gptoss_bento.artifacts.prepare import Artifacts
-from gptoss_bento.config import environment
-from gptoss_bento.config.api_keys import Key, KeyLimits, digest
-from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.config import environment, process_environment
 from gptoss_bento.engine import health_check
 from gptoss_bento.engine import launcher as engine
 from gptoss_bento.engine.kernel_compilations import KernelCompilations
 from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError, WorkerDiedError
 from gptoss_bento.hardware import probe
-from gptoss_bento.http import fair_accept
-from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.server import worker as app
 from gptoss_bento.server.worker import Worker
 from gptoss_bento.workers import supervisor
-from gptoss_bento.workers.graceful_shutdown import Drain
 from gptoss_bento.workers.readiness import State
 from gptoss_bento.workers.worker_group import Stage, Team, make_folder
 from tests.configs import LARGE, OTHER, folder_with, gpt_oss
-from tests.fakes import H100, Calls, asgi_client, machine
+from tests.fakes import H100, Calls, machine
 
 
 @dataclass
@@ -272,65 +262,6 @@ class Busy:
         pass
 
 
-# The team
-
-
-@pytest.fixture
-def gathered(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """This process is BentoML's supervisor on a machine with a fast GPU."""
-    calls = Calls()
-    monkeypatch.setattr(os, "environ", {"HOME": "/root"})
-    monkeypatch.setattr(supervisor, "may_start_several", lambda: True)
-    monkeypatch.setattr(supervisor, "gather_team", calls)
-    monkeypatch.setattr(probe, "probe", lambda _: machine(H100))
-    return calls
-
-
-@pytest.mark.parametrize("profile", [None, "auto", "gpt-oss-20b"])
-def test_the_supervisor_gathers_as_many_workers_as_the_plan_has(gathered: Calls, profile: str | None) -> None:
-    assert app.find_team(profile, None).count == 4
-    assert gathered.made == [(4,)]
-
-
-def test_the_operators_number_is_used(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "API_WORKERS", "2")
-
-    assert app.find_team("demo", None).count == 2
-    assert gathered.made == [(2,)]
-
-
-def test_a_wrong_setting_is_the_workers_to_refuse(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "API_WORKERS", "many")
-
-    assert app.find_team("demo", None).is_alone
-    assert gathered.made == [(1,)]
-
-
-def test_a_build_looks_at_no_hardware(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "may_start_several", lambda: False)
-    monkeypatch.setattr(probe, "probe", lambda _: pytest.fail("a build"))
-
-    assert app.find_team("gpt-oss-20b", None).is_alone
-    assert gathered.made == [(1,)]
-
-
-def test_a_worker_has_the_place_that_bentoml_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "team_size", lambda: 1)
-
-    assert isinstance(team := app.find_team("demo", 1), Team)
-    assert team.is_alone
-
-
-def test_the_supervisor_leaves_the_hub_to_the_workers(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "gptoss_bento.artifacts.model_lookup._in_cache", lambda *_: pytest.fail("looked at the hub's cache")
-    )
-    monkeypatch.setitem(os.environ, "MODEL_NAME", "acme/tuned")
-
-    assert app.find_team(None, None).count == 4
-    assert gathered.made == [(4,)]
-
-
 # What is prepared
 
 
@@ -503,7 +434,7 @@ def unwritable_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     settled = kernel_cache.settled
     around = kernel_cache.Surroundings(can_write=lambda _: False)
     monkeypatch.setattr(kernel_cache, "settled", lambda plan: settled(plan, around))
-    monkeypatch.setattr(environment, "temporary_kernel_folder", lambda: tmp_path / "copy")
+    monkeypatch.setattr(process_environment, "temporary_kernel_folder", lambda: tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -553,8 +484,8 @@ async def test_a_start_tells_what_its_longest_phase_was_made_of(
     tmp_path: Path, worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan, _ = await worker._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path)}))
-    environment.set_exit_note_path()
-    times = environment.start_times_file()
+    process_environment.set_exit_note_path()
+    times = process_environment.start_times_file()
     assert times
     times.write_text('{"process": 1, "part": "torch.compile", "seconds": 3.5}\n')
 
@@ -562,109 +493,3 @@ async def test_a_start_tells_what_its_longest_phase_was_made_of(
     supervisor.remove_remains()
 
     assert "engine: weights and KV cache: torch.compile 3.5 s" in caplog.messages
-
-
-# What other workers pass on
-
-
-@dataclass
-class EngineWithResponse:
-    """As much of an engine as an answer that is passed on asks for."""
-
-    scopes: list[Scope] = field(default_factory=list)
-    drain: Drain | None = None
-    in_flight: list[int] = field(default_factory=list)
-
-    def holds_response(self, response_id: str) -> bool:
-        return response_id == "resp_1"
-
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scopes.append(scope)
-        assert self.drain
-        self.in_flight.append(self.drain.in_flight)
-        if scope["query_string"] == b"breaks":
-            raise BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, "It broke.")
-        await JSONResponse({"by": "it"})(scope, receive, send)
-
-
-@dataclass
-class PassedOn:
-    """One of two workers, as the other one reaches it."""
-
-    worker: Worker
-    engine: EngineWithResponse
-    client: httpx.AsyncClient
-
-
-@pytest.fixture
-def passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PassedOn:
-    make_folder(tmp_path / "team", 2)
-    keys = KeyRing([Key("first", (digest("k3y"),), KeyLimits())])
-    worker = Worker(team=Team(1, 2, tmp_path / "team"), keys=keys)
-    installed = Calls()
-    monkeypatch.setattr(fair_accept, "install", installed)
-    app.serve_together(worker, keys, ServerSettings())
-    ((team, for_others),) = installed.made
-    assert team is worker.team
-    engine = EngineWithResponse(drain=worker.drain)
-    worker.engine = engine  # type: ignore[assignment]
-    client = asgi_client(for_others)
-    client.headers["authorization"] = "Bearer k3y"
-    return PassedOn(worker, engine, client)
-
-
-def test_a_worker_that_is_alone_keeps_uvicorns_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair_accept, "install", lambda *_: pytest.fail("there is nobody to share with"))
-
-    app.serve_together(Worker(), KeyRing(), ServerSettings())
-
-
-async def test_what_is_passed_on_has_its_key_and_counts_for_a_stop(passed_on: PassedOn) -> None:
-    for path in ("/v1/responses/resp_1", "/v1/responses/resp_1/cancel"):
-        method = "POST" if path.endswith("cancel") else "GET"
-        assert (await passed_on.client.request(method, path)).json() == {"by": "it"}
-
-    assert passed_on.engine.in_flight == [0, 1]
-    assert passed_on.worker.drain.in_flight == 0
-    key = key_of(passed_on.engine.scopes[0])
-    assert key is not None
-    assert key.name == "first"
-
-
-async def test_what_is_passed_on_needs_a_key_but_not_the_question(passed_on: PassedOn) -> None:
-    passed_on.client.headers["authorization"] = "Bearer other"
-
-    assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 401
-    assert [(await passed_on.client.post("/holds", content=name)).status_code for name in ("resp_1", "resp_2")] == [
-        200,
-        404,
-    ]
-    assert passed_on.engine.scopes == []
-
-
-async def test_during_a_stop_what_is_there_can_still_be_asked_for(
-    passed_on: PassedOn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Drain, "begun", True)
-
-    assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 200
-    assert (await passed_on.client.post("/v1/responses", json={})).status_code == 503
-    assert (await passed_on.client.post("/holds", content="resp_1")).status_code == 200
-
-
-async def test_without_an_engine_a_worker_cannot_say_what_it_holds(passed_on: PassedOn) -> None:
-    passed_on.worker.engine = None
-
-    assert (await passed_on.client.post("/holds", content="resp_1")).status_code == 503
-    assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 503
-
-
-async def test_an_answer_that_breaks_has_its_last_words(passed_on: PassedOn) -> None:
-    reply = await passed_on.client.get("/v1/responses/resp_1?breaks")
-
-    assert (reply.status_code, reply.json()["error"]["message"]) == (503, "It broke.")
-
-
-@pytest.mark.parametrize("path", ["/livez", "/metrics", "/run", "/docs.json"])
-async def test_nothing_else_of_the_service_is_there_for_other_workers(passed_on: PassedOn, path: str) -> None:
-    assert (await passed_on.client.get(path)).status_code == 404

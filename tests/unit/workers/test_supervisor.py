@@ -18,7 +18,7 @@ import click
 import psutil
 import pytest
 
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 from gptoss_bento.errors import (
     AddressInUseError,
     ArtifactError,
@@ -39,7 +39,7 @@ from tools.full_disk import small_file_system
 # Exit note
 
 IMPORTS = (
-    "from gptoss_bento import errors; from gptoss_bento.config import environment; "
+    "from gptoss_bento import errors; from gptoss_bento.config import process_environment; "
     "from gptoss_bento.workers import supervisor"
 )
 
@@ -123,7 +123,7 @@ def run(script: str, folder: Path, before: str = "") -> subprocess.CompletedProc
 def test_the_supervisor_exits_with_the_code_and_cause_that_a_worker_noted(tmp_path: Path) -> None:
     worker = (
         f"{IMPORTS}; supervisor.supervise(); "
-        "supervisor.ExitNote(environment.exit_note_path()).write(errors.EngineStartError('no memory'))"
+        "supervisor.ExitNote(process_environment.exit_note_path()).write(errors.EngineStartError('no memory'))"
     )
     ended = run(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}], check=True)", tmp_path)
 
@@ -224,7 +224,7 @@ def note_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This process is a worker of a supervisor."""
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    return environment.set_exit_note_path()
+    return process_environment.set_exit_note_path()
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_supervising_in_a_worker_changes_nothing(note_path: Path, monkeypatch: p
 
     assert register.made == []
     assert sys.excepthook is hook
-    assert environment.exit_note_path() == note_path
+    assert process_environment.exit_note_path() == note_path
 
 
 # Ending the service

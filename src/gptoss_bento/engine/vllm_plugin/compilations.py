@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gptoss_bento.config.environment import compilations_file
+from gptoss_bento.config.process_environment import compilations_file
 
 SERVING = ".serving"
 """Suffix of the file beside the record that says: the service is ready, and whoever compiles now lets clients wait."""

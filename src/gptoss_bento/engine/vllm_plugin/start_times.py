@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptoss_bento.config.environment import start_times_file
+from gptoss_bento.config.process_environment import start_times_file
 
 
 @dataclass(frozen=True)

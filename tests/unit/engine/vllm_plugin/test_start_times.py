@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.config import environment
+from gptoss_bento.config import process_environment
 from gptoss_bento.engine.vllm_plugin import start_times
 from gptoss_bento.engine.vllm_plugin.start_times import LINES, Line, Recorder
 
@@ -87,9 +87,9 @@ def test_a_service_has_the_loggers_of_vllm_watched(monkeypatch: pytest.MonkeyPat
 
 def test_the_file_goes_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
-    assert environment.start_times_file() is None
+    assert process_environment.start_times_file() is None
 
-    note = environment.set_exit_note_path()
+    note = process_environment.set_exit_note_path()
 
-    assert environment.start_times_file() == note.with_suffix(".times")
-    assert environment.temporary_kernel_folder() == note.with_suffix(".kernels")
+    assert process_environment.start_times_file() == note.with_suffix(".times")
+    assert process_environment.temporary_kernel_folder() == note.with_suffix(".kernels")

@@ -1,0 +1,55 @@
+"""HF_HOME, the hub's folder: where models were baked, on the model volume, or where the operator says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gptoss_bento.config import manifest
+from gptoss_bento.config.manifest import Manifest
+from gptoss_bento.config.settings import Settings, is_unset
+
+_VOLUME = Path("/runpod-volume")  # where RunPod mounts a network volume; BASE_PATH's default in worker-vllm
+_BELOW_VOLUME = Path("huggingface-cache/hub")
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def derived_variables(
+    environ: Mapping[str, str], base_path: Path | None, folder: Path, baked: Manifest | None = None
+) -> dict[str, tuple[str, str]]:
+    """HF_HOME where a model was baked, or on the model volume, as worker-vllm sets it, unless the operator said where.
+
+    Where the models were baked, the hub is switched off: what is missing there should not come from elsewhere.
+
+    Args:
+        folder: our cache folder, to which the manifest's paths are relative.
+
+    Returns:
+        The value and the origin of each variable.
+    """
+    if any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
+        return {}
+    baked_home = baked.hub_home(folder) if baked else None
+    home, origin = _hub_home(base_path, baked_home, folder)
+    if home is None:
+        return {}
+    derived = {"HF_HOME": (str(home), origin)}
+    if home == baked_home:
+        derived |= {name: ("1", f"{folder / manifest.NAME}") for name in _OFFLINE if is_unset(environ.get(name, ""))}
+    return derived
+
+
+def _hub_home(base_path: Path | None, baked: Path | None, folder: Path) -> tuple[Path | None, str]:
+    """HF_HOME and its origin: the operator's volume, what was baked, the volume that happens to be there."""
+    if base_path:
+        return base_path / _BELOW_VOLUME, "BASE_PATH"
+    if baked:
+        return baked, str(folder / manifest.NAME)
+    return (_VOLUME / _BELOW_VOLUME, f"the volume {_VOLUME}") if _VOLUME.is_dir() else (None, "")
+
+
+def baking_home(settings: Settings) -> Path:
+    """HF_HOME for `bake`: the operator's, else on BASE_PATH, else in our cache folder."""
+    said = settings.process.get("HF_HOME", "")
+    base_path = settings.server.base_path
+    return Path(said) if said else base_path / _BELOW_VOLUME if base_path else settings.cache_dir / "huggingface"

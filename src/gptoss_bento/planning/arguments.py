@@ -1,0 +1,124 @@
+"""vLLM's arguments: defaults, profile, tiers, goal, operator; the later win. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gptoss_bento.config.goal import Goal
+from gptoss_bento.config.profile import Profile, Situation
+from gptoss_bento.config.settings import Settings
+from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.planning import model_fit
+from gptoss_bento.planning.layers import layers, set_explicitly
+from gptoss_bento.planning.model_config import ModelConfig
+from gptoss_bento.planning.parallelism import check_parallel
+from gptoss_bento.planning.plan import Planned
+
+# What every GPT-OSS server wants and vLLM does not choose by itself. Source: vLLM's GPT-OSS guide; the parser names
+# are those registered in vLLM 0.32.
+GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
+    "tool_call_parser": "openai",
+    "enable_auto_tool_choice": True,
+    "reasoning_parser": "openai_gptoss",
+    "async_scheduling": True,
+}
+_HARMONY_ARGUMENTS = ("tool_call_parser", "enable_auto_tool_choice", "reasoning_parser")  # only GPT-OSS writes Harmony
+
+
+def checked_arguments(
+    settings: Settings, profile: Profile, situation: Situation, goal: Goal, model: ModelConfig
+) -> dict[str, Planned]:
+    """The options of vLLM, each with its origin.
+
+    Raises:
+        ConfigurationError: the operator's length, sharing or another value cannot work here.
+    """
+    arguments = _within_model(_arguments(settings, profile, situation, goal, model), model, settings)
+    check_parallel(arguments, situation.hardware, model)
+    _check_limits(arguments, profile, situation)
+    return arguments
+
+
+def _arguments(
+    settings: Settings, profile: Profile, situation: Situation, goal: Goal, model: ModelConfig
+) -> dict[str, Planned]:
+    planned = _defaults(model)
+    for origin, engine in layers(profile, situation, goal):
+        planned = _over(planned, {name: Planned(value, origin) for name, value in engine.arguments.items()})
+    # The engine hears SIGTERM too, and would abort everything at once.
+    planned["shutdown_timeout"] = Planned(math.ceil(settings.server.drain_timeout), "DRAIN_TIMEOUT")
+    planned = _over(planned, set_explicitly(settings), settings.extra_arguments)
+    if "tensor_parallel_size" not in planned and situation.tensor_parallel > 1:
+        planned["tensor_parallel_size"] = Planned(situation.tensor_parallel, "number of GPUs")
+    return planned
+
+
+# Each of these says all that the other says; vLLM refuses both together.
+_ALTERNATIVES = ({"cudagraph_capture_sizes", "max_cudagraph_capture_size"},)
+# Entries of options that are options of their own, too: vLLM refuses both together, or goes by the latter.
+_ENTRIES = {
+    "attention_config.backend": "attention_backend",
+    "compilation_config.cudagraph_capture_sizes": "cudagraph_capture_sizes",
+    "compilation_config.max_cudagraph_capture_size": "max_cudagraph_capture_size",
+    "kernel_config.enable_flashinfer_autotune": "enable_flashinfer_autotune",
+    "kernel_config.moe_backend": "moe_backend",
+}
+
+
+def _over(
+    lower: Mapping[str, Planned], upper: Mapping[str, Planned], words: tuple[str, ...] = ()
+) -> dict[str, Planned]:
+    """The upper layer's arguments over the lower's; of those that say the same, only the upper's stay.
+
+    Args:
+        words: of vLLM's command line, which stay beside the upper layer: `--option.entry` of an option may be said so.
+    """
+    entries = {
+        f"{name}.{entry}" for name, each in upper.items() if isinstance(each.value, dict) for entry in each.value
+    }
+    entries |= {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
+    said = upper.keys() | {_ENTRIES[entry] for entry in entries & _ENTRIES.keys()}
+    replaced = said.union(*(names for names in _ALTERNATIVES if names & said))
+    return {name: planned for name, planned in lower.items() if name not in replaced} | dict(upper)
+
+
+def _defaults(model: ModelConfig) -> dict[str, Planned]:
+    left_out = _HARMONY_ARGUMENTS if model.is_other else ()
+    wanted = {name: value for name, value in GPT_OSS_ARGUMENTS.items() if name not in left_out}
+    return {name: Planned(value, "default for GPT-OSS") for name, value in wanted.items()}
+
+
+def _within_model(arguments: dict[str, Planned], model: ModelConfig, settings: Settings) -> dict[str, Planned]:
+    """A length beyond the model's is refused if it was said, and lowered to the model's if the profile suggests it.
+
+    The length of another architecture is left to vLLM.
+
+    Raises:
+        ConfigurationError: the operator's is too long.
+    """
+    length = arguments.get("max_model_len")
+    if model.is_other and "max_model_len" not in settings.engine:
+        return {name: planned for name, planned in arguments.items() if name != "max_model_len"}
+    if length is None or model.shape is None or "hf_overrides" in settings.engine:
+        return arguments
+    if "max_model_len" in settings.engine:
+        model_fit.check_length(model, length.value, length.origin, settings.process)
+    elif model_fit.longer_than_model(model, length.value):
+        origin = f"max_position_embeddings, {model.origin}; {length.origin} has {length.value}"
+        return {**arguments, "max_model_len": Planned(model.shape.max_length, origin)}
+    return arguments
+
+
+def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation: Situation) -> None:
+    broken = [
+        f"{limit.argument} is {planned.value} ({planned.origin}); allowed here: below {limit.below:g}. {limit.reason}"
+        for limit in profile.limits
+        if limit.when.holds(situation)
+        and (planned := arguments.get(limit.argument))
+        and isinstance(planned.value, (int, float))
+        and planned.value >= limit.below
+    ]
+    if broken:
+        raise ConfigurationError("\n".join(broken))

@@ -1,0 +1,157 @@
+"""Puts the service together when service.py is imported, in its supervisor and in each of its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import bentoml
+from bentoml._internal.server.http import instruments, traffic
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Router
+from starlette.types import ASGIApp
+
+from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.authentication import Authentication
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.runpod_limits import PlatformLimits
+from gptoss_bento.bento import service_config
+from gptoss_bento.config.environment import server_settings, tls_settings
+from gptoss_bento.config.process_environment import take_key_sources
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http import fair_accept
+from gptoss_bento.http.connection_limits import bound_connections
+from gptoss_bento.http.error_boundary import Edge
+from gptoss_bento.http.errors import not_found
+from gptoss_bento.http.openai_dispatch import OpenAIApi
+from gptoss_bento.http.probes import Probes
+from gptoss_bento.http.shutdown_gate import Intake
+from gptoss_bento.http.streaming_bypass import DirectStreaming
+from gptoss_bento.jobs.api.routes import NativeRoutes
+from gptoss_bento.server.api_workers import find_team
+from gptoss_bento.server.openapi import Description
+from gptoss_bento.server.request_metrics import RequestMetrics
+from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
+from gptoss_bento.server.worker import Worker
+from gptoss_bento.workers import supervisor
+
+
+class Service(Protocol):
+    """As much of BentoML's service as is used here."""
+
+    openapi_spec: Any
+
+    def add_asgi_middleware(self, middleware_cls: Callable[..., Any], **options: Any) -> None:
+        """Puts one inside those that are there."""
+
+
+@dataclass(frozen=True)
+class Middleware:
+    """A layer of the service, and what it is made with."""
+
+    layer: Callable[..., Any]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What service.py declares the service with."""
+
+    profile: str
+    options: Mapping[str, Any]
+    """The keyword arguments of `bentoml.service`."""
+    application: Starlette
+    """Mounted at /."""
+    worker: Worker
+    keys: KeyRing
+    settings: ServerSettings
+
+    def add_middlewares(self, service: Service) -> None:
+        """Puts our layers around the service, and two of them in the place of BentoML's."""
+        for middleware in self.middlewares(service):
+            service.add_asgi_middleware(middleware.layer, **middleware.options)
+        # BentoML takes them from here when it builds the application.
+        traffic.TimeoutMiddleware = Edge  # type: ignore[assignment,misc]
+        instruments.RunnerTrafficMetricsMiddleware = RequestMetrics  # type: ignore[misc]
+
+    def middlewares(self, service: Service) -> Iterator[Middleware]:
+        """Our layers from the outermost in."""
+        worker, settings = self.worker, self.settings
+        if settings.cors_origins:
+            allowed = {"allow_origins": settings.cors_origins, "allow_methods": ["*"], "allow_headers": ["*"]}
+            yield Middleware(CORSMiddleware, allowed)
+        yield Middleware(Authentication, {"keys": self.keys, "public": settings.public_routes})
+        if settings.rate_limit:
+            yield Middleware(PlatformLimits, {"admission": worker.admission})
+        yield Middleware(Probes, {"startup": worker.startup})
+        yield Middleware(
+            Description,
+            {
+                "bentoml": lambda: service.openapi_spec.asdict(),
+                "engine_app": lambda: worker.openai_app,
+                "locked": not self.keys.is_open,
+            },
+        )
+        yield Middleware(Intake, {"drain": worker.drain})
+        yield Middleware(DirectStreaming, {})
+        engine_app = guarded_engine(worker, settings)
+        yield Middleware(OpenAIApi, {"engine_app": engine_app, "endpoint_ids": frozenset(settings.endpoint_ids)})
+
+
+def assemble(profile: str | None, platform: str | None) -> Assembly:
+    """Reads the settings and makes the worker, once, while service.py is imported. The order matters.
+
+    Args:
+        profile: what `--arg profile` says; it wins over `PROFILE`.
+        platform: what an image is built for; None: what the profile needs.
+
+    Raises:
+        ConfigurationError: there is no such profile or platform, or the folder for metrics holds something else.
+    """
+    # First, so that an error of the rest is explained; and it names the folder for metrics that workers inherit.
+    supervisor.supervise(service_config.keep_metrics_in)
+    settings = server_settings()
+    profile = profile or settings.profile
+    team = find_team(profile, bentoml.server_context.worker_index)
+    # Before prometheus_client is imported, which looks for the folder once.
+    if supervisor.keeps_metrics_alone(team):
+        service_config.keep_metrics_in_process()
+    chosen = service_config.describe(
+        profile, settings, tls_settings(), team.count, platform, serving=supervisor.is_serving()
+    )
+    # Before vLLM is imported, which would read its own variable of keys.
+    sources = take_key_sources()
+    keys = KeyRing(sources.fixed, sources.file, closed=bool(sources.problems))
+    worker = Worker(chosen.profile, team, keys)
+    # Both before BentoML makes the HTTP server of this process.
+    bound_connections(settings.max_header_bytes, settings.client_timeout)
+    serve_together(worker, keys, settings)
+    return Assembly(chosen.profile, chosen.options, build_app(worker, settings), worker, keys, settings)
+
+
+def build_app(worker: Worker, server: ServerSettings) -> Starlette:
+    """The application that BentoML mounts at /: the job API. It also starts and ends the worker."""
+    native = NativeRoutes(lambda: worker.jobs, frozenset(server.endpoint_ids), worker.startup.trouble)
+    return Starlette(routes=[native], lifespan=worker.lifespan, exception_handlers={404: not_found})
+
+
+def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:
+    """Gives what answers the OpenAI API behind its bounds, or None while there is no engine."""
+    guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
+    if worker.team.is_alone:
+        return guarded
+    # In front of the guards: a request that another worker answers takes its places there, until all of it has ended.
+    others = worker.team.other_sockets("http")
+    return lambda: StoredResponses(app, worker.holds_response, others, server) if (app := guarded()) else None
+
+
+def serve_together(worker: Worker, keys: KeyRing, server: ServerSettings) -> None:
+    """In one of several workers: its server takes its share of the connections, and what the others pass on."""
+    if not worker.team.own_socket("http"):
+        return
+    guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
+    passed_on = Intake(OpenAIApi(Router(), guarded), worker.drain)
+    app = ForOtherWorkers(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
+    fair_accept.install(worker.team, Edge(app, timeout=None))

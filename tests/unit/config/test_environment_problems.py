@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gptoss_bento.config.environment import load_settings
+from gptoss_bento.errors import ConfigurationError
+
+# Problems
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "allowed"),
+    [
+        ("ENFORCE_EAGER", "maybe", "true or false"),
+        ("MAX_NUM_SEQS", "many", "a whole number"),
+        ("MAX_NUM_SEQS", "1.5", "a whole number"),
+        ("GPU_MEMORY_UTILIZATION", "90%", "a number"),
+        ("DTYPE", "int3", "bfloat16"),
+        ("COMPILATION_CONFIG", "{mode: 3}", "valid JSON"),
+        ("VLLM_STARTUP_TIMEOUT", "0", "at least 1"),
+        ("VLLM_STARTUP_TIMEOUT", "-5", "at least 1"),
+        ("VLLM_STARTUP_TIMEOUT", "soon", "at least 1"),
+        ("CUDAGRAPH_CAPTURE_SIZES", "1,two", "a whole number"),
+        ("MAX_LORA_RANK", "5", "one of 1, 8, 16"),
+        ("VLLM_STARTUP_TIMEOUT", "²", "at least 1"),
+    ],
+)
+def test_wrong_value_is_named_with_what_is_allowed(variable: str, text: str, allowed: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({variable: text})
+
+    message = str(caught.value)
+    assert variable in message
+    assert repr(text) in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        (
+            "VLLM_STARTUP_TIMEOUT",
+            "soon",
+            "VLLM_STARTUP_TIMEOUT: the value 'soon' is not allowed; allowed: a whole number of at least 1",
+        ),
+        ("FINGERPRINT_MODE", "x", "FINGERPRINT_MODE: the value 'x' is not allowed; allowed: one of "),
+        (
+            "MAX_MODEL_LEN",
+            "banana",
+            "MAX_MODEL_LEN: the value 'banana' is not allowed; allowed: a whole number, which may end in k, m or g",
+        ),
+    ],
+)
+def test_problem_is_one_line_of_the_same_shape(variable: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({variable: text})
+
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_unclosed_quote_in_the_further_arguments_is_refused_without_showing_them() -> None:
+    with pytest.raises(ConfigurationError, match="VLLM_EXTRA_ARGS: its value is not allowed") as caught:
+        load_settings({"VLLM_EXTRA_ARGS": "--chat-template 's3cret"})
+
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("--port 3000", "--port"),
+        ("--port=3000", "--port"),
+        ("--model some/model", "--model"),
+        ("--api-key s3cret", "--api-key"),
+        ("--api-key=s3cret", "--api-key"),
+        ("--api_key=s3cret", "--api-key"),
+    ],
+)
+def test_what_this_server_decides_is_refused_in_the_further_arguments_without_its_value(text: str, flags: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"VLLM_EXTRA_ARGS": text})
+
+    assert str(caught.value) == (
+        f"VLLM_EXTRA_ARGS: its value is not allowed; allowed: vLLM options without {flags}, which this server decides"
+    )
+
+
+def test_all_that_is_wrong_in_the_further_arguments_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"without --hf-token.*without --host") as caught:
+        load_settings({"VLLM_EXTRA_ARGS": "--seed 1 --hf-token s3cret --host ::"})
+
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["-O3", "--compilation-config.mode 3", "-cc.mode=3"])
+def test_words_that_only_vllm_can_read_are_left_to_it(text: str) -> None:
+    settings = load_settings({"VLLM_EXTRA_ARGS": text})
+
+    assert settings.extra_arguments == tuple(text.split())
+    assert settings.origins == {"extra_arguments": "VLLM_EXTRA_ARGS"}
+
+
+def test_all_problems_are_reported_at_once_one_a_line() -> None:
+    environ = {"ENFORCE_EAGER": "maybe", "MAX_NUM_SEQS": "many", "DTYPE": "int3", "VLLM_STARTUP_TIMEOUT": "soon"}
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(environ)
+
+    lines = str(caught.value).splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == sorted(environ)
+
+
+# Values that mean something else than they say
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "allowed"),
+    [
+        ("SKIP_TOKENIZER_INIT", "true", "without a tokenizer no text route works"),
+        ("QUANTIZATION", "bitsandbytes", "bitsandbytes is gone"),
+        ("GPU_MEMORY_UTILIZATION", "1.5", "above 0 and at most 1"),
+        ("TENSOR_PARALLEL_SIZE", "0", "at least 1"),
+        ("VLLM_USE_DEEP_GEMM", "true", "0 or 1"),
+        ("PYTHON_EXECUTION_BACKEND", "dangerously_use_uv", "would run Python that the model wrote"),
+        ("NUM_SPECULATIVE_TOKENS", "none of it", "a whole number of at least 1"),
+        ("MAX_CONCURRENCY", "0", "at least 1"),
+        ("NATIVE_OUTPUT_FORMAT", "xml", "'tokens' or 'openai'"),
+        ("GOAL", "latenzy", "latency, balanced, throughput, benchmark; did you mean 'latency'?"),
+    ],
+)
+def test_value_that_cannot_work_is_refused(variable: str, text: str, allowed: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{variable}: the value '.*' is not allowed.*{re.escape(allowed)}"):
+        load_settings({variable: text})
+
+
+def test_address_that_is_none_is_not_used_because_shells_set_such() -> None:
+    settings = load_settings({"HOST": "x86_64-conda-linux-gnu"})
+
+    assert settings.server.host is None
+    assert "HOST is not an IP address" in settings.warnings[0]
+
+
+def test_code_of_a_models_repository_is_warned_of() -> None:
+    (warning,) = load_settings({"TRUST_REMOTE_CODE": "1"}).warnings
+
+    assert "code of the model's repository runs here" in warning
+
+
+def test_switch_of_ours_warns_of_nothing() -> None:
+    assert load_settings({"RATE_LIMIT": "1"}).warnings == ()
+
+
+# Names that nobody reads
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("MAX_MODEL_LENGHT", "MAX_MODEL_LEN"),
+        ("TENSOR_PARALELL_SIZE", "TENSOR_PARALLEL_SIZE"),
+        ("DEFAULT_BATCHSIZE", "DEFAULT_BATCH_SIZE"),
+        ("MAX_CONCURENCY", "MAX_CONCURRENCY"),
+        ("VLLM_STARTUP_TIMOUT", "VLLM_STARTUP_TIMEOUT"),
+        ("OPENAI_SERVED_MODEL_NAME_OVERIDE", "OPENAI_SERVED_MODEL_NAME_OVERRIDE"),
+    ],
+)
+def test_typo_is_met_with_the_nearest_name(typo: str, meant: str) -> None:
+    assert load_settings({typo: "8"}).warnings == (f"{typo} is unknown; did you mean {meant}? It is not used.",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SSL_CERT_FILE",
+        "HOSTNAME",
+        "PATH",
+        "LANG",
+        "VLLM_SERVICE_HOST",
+        "VLLM_PORT_8000_TCP_ADDR",
+        "PYTHONPATH",
+        "LIBRARY_PATH",
+    ],
+)
+def test_names_of_other_programs_are_no_typos(name: str) -> None:
+    assert load_settings({name: "x"}).warnings == ()

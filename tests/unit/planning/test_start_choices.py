@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from gptoss_bento.config.profile import load_profile
+from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.hardware.probe import Gpu, Hardware
+from gptoss_bento.planning.plan import Planned
+from tests.fakes import H100, machine
+from tests.unit.planning.plans import START_METHOD, planned
+
+
+@pytest.mark.parametrize(
+    ("environ", "hardware", "expected"),
+    [
+        ({}, machine(H100), Planned(True, "default with a GPU")),
+        ({}, machine(), Planned(False, "default without a GPU")),
+        ({"WARMUP": "0"}, machine(H100), Planned(False, "WARMUP")),
+        ({"WARMUP": "true"}, machine(), Planned(True, "WARMUP")),
+        ({"WARMUP": ""}, machine(H100), Planned(True, "default with a GPU")),
+    ],
+)
+def test_warm_up_is_for_gpus_unless_something_else_was_said(
+    environ: dict[str, str], hardware: Hardware, expected: Planned
+) -> None:
+    assert planned(environ, load_profile("demo"), hardware).warmup == expected
+
+
+@pytest.mark.parametrize("gpus", [[], [H100], [H100, H100]])
+def test_engine_is_spawned_unless_its_preload_was_asked_for(gpus: list[Gpu]) -> None:
+    demo = load_profile("demo")
+
+    assert planned({}, demo, machine(*gpus)).preload == Planned(False, "default")
+    assert planned({"ENGINE_PRELOAD": "0"}, demo, machine(*gpus)).preload == Planned(False, "default")
+    if gpus:
+        assert planned({"ENGINE_PRELOAD": "1"}, demo, machine(*gpus)).preload == Planned(True, "ENGINE_PRELOAD")
+
+
+@pytest.mark.parametrize(
+    ("environ", "hardware", "reason"),
+    [
+        ({}, machine(), "there is no GPU"),
+        ({START_METHOD: "spawn"}, machine(H100), f"so is {START_METHOD}"),
+        ({START_METHOD: "fork"}, machine(H100), f"so is {START_METHOD}"),
+    ],
+)
+def test_preload_that_cannot_be_is_refused(environ: dict[str, str], hardware: Hardware, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"ENGINE_PRELOAD is set, .*{reason}"):
+        planned({"ENGINE_PRELOAD": "1", **environ}, load_profile("demo"), hardware)
+
+    assert planned(environ, load_profile("demo"), hardware).preload == Planned(False, "default")

@@ -1,0 +1,171 @@
+"""What server/app.py puts together, and what other workers pass on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from gptoss_bento.access.authentication import Authentication, key_of
+from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.runpod_limits import PlatformLimits
+from gptoss_bento.config.api_keys import Key, KeyLimits, digest
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http import fair_accept
+from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.openai_dispatch import OpenAIApi
+from gptoss_bento.http.probes import Probes
+from gptoss_bento.http.shutdown_gate import Intake
+from gptoss_bento.http.streaming_bypass import DirectStreaming
+from gptoss_bento.server import app
+from gptoss_bento.server.openapi import Description
+from gptoss_bento.server.worker import Worker
+from gptoss_bento.workers.graceful_shutdown import Drain
+from gptoss_bento.workers.worker_group import Team, make_folder
+from tests.fakes import Calls, asgi_client
+
+
+@dataclass
+class EngineWithResponse:
+    """As much of an engine as an answer that is passed on asks for."""
+
+    scopes: list[Scope] = field(default_factory=list)
+    drain: Drain | None = None
+    in_flight: list[int] = field(default_factory=list)
+
+    def holds_response(self, response_id: str) -> bool:
+        return response_id == "resp_1"
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+        assert self.drain
+        self.in_flight.append(self.drain.in_flight)
+        if scope["query_string"] == b"breaks":
+            raise BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, "It broke.")
+        await JSONResponse({"by": "it"})(scope, receive, send)
+
+
+@dataclass
+class PassedOn:
+    """One of two workers, as the other one reaches it."""
+
+    worker: Worker
+    engine: EngineWithResponse
+    client: httpx.AsyncClient
+
+
+@pytest.fixture
+def passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PassedOn:
+    make_folder(tmp_path / "team", 2)
+    keys = KeyRing([Key("first", (digest("k3y"),), KeyLimits())])
+    worker = Worker(team=Team(1, 2, tmp_path / "team"), keys=keys)
+    installed = Calls()
+    monkeypatch.setattr(fair_accept, "install", installed)
+    app.serve_together(worker, keys, ServerSettings())
+    ((team, for_others),) = installed.made
+    assert team is worker.team
+    engine = EngineWithResponse(drain=worker.drain)
+    worker.engine = engine  # type: ignore[assignment]
+    client = asgi_client(for_others)
+    client.headers["authorization"] = "Bearer k3y"
+    return PassedOn(worker, engine, client)
+
+
+def test_worker_that_is_alone_keeps_uvicorns_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_accept, "install", lambda *_: pytest.fail("there is nobody to share with"))
+
+    app.serve_together(Worker(), KeyRing(), ServerSettings())
+
+
+async def test_what_is_passed_on_has_its_key_and_counts_for_a_stop(passed_on: PassedOn) -> None:
+    for path in ("/v1/responses/resp_1", "/v1/responses/resp_1/cancel"):
+        method = "POST" if path.endswith("cancel") else "GET"
+        assert (await passed_on.client.request(method, path)).json() == {"by": "it"}
+
+    assert passed_on.engine.in_flight == [0, 1]
+    assert passed_on.worker.drain.in_flight == 0
+    key = key_of(passed_on.engine.scopes[0])
+    assert key is not None
+    assert key.name == "first"
+
+
+async def test_what_is_passed_on_needs_a_key_but_not_the_question(passed_on: PassedOn) -> None:
+    passed_on.client.headers["authorization"] = "Bearer other"
+
+    assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 401
+    assert [(await passed_on.client.post("/holds", content=name)).status_code for name in ("resp_1", "resp_2")] == [
+        200,
+        404,
+    ]
+    assert passed_on.engine.scopes == []
+
+
+async def test_during_a_stop_what_is_there_can_still_be_asked_for(
+    passed_on: PassedOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drain, "begun", True)
+
+    assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 200
+    assert (await passed_on.client.post("/v1/responses", json={})).status_code == 503
+    assert (await passed_on.client.post("/holds", content="resp_1")).status_code == 200
+
+
+async def test_without_an_engine_a_worker_cannot_say_what_it_holds(passed_on: PassedOn) -> None:
+    passed_on.worker.engine = None
+
+    assert (await passed_on.client.post("/holds", content="resp_1")).status_code == 503
+    assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 503
+
+
+async def test_answer_that_breaks_has_its_last_words(passed_on: PassedOn) -> None:
+    reply = await passed_on.client.get("/v1/responses/resp_1?breaks")
+
+    assert (reply.status_code, reply.json()["error"]["message"]) == (503, "It broke.")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/metrics", "/run", "/docs.json"])
+async def test_nothing_else_of_the_service_is_there_for_other_workers(passed_on: PassedOn, path: str) -> None:
+    assert (await passed_on.client.get(path)).status_code == 404
+
+
+# What service.py declares
+
+
+class FakeService:
+    """Stands for BentoML's service."""
+
+    openapi_spec = None
+
+    def add_asgi_middleware(self, middleware_cls: Callable[..., Any], **options: Any) -> None:
+        raise AssertionError(middleware_cls, options)
+
+
+def assembly(**settings: Any) -> app.Assembly:
+    worker, server = Worker(), ServerSettings(**settings)
+    return app.Assembly("demo", {}, app.build_app(worker, server), worker, KeyRing(), server)
+
+
+def test_middlewares_ask_for_a_key_before_anything_of_the_service_answers() -> None:
+    layers = [middleware.layer for middleware in assembly().middlewares(FakeService())]
+
+    assert layers == [Authentication, Probes, Description, Intake, DirectStreaming, OpenAIApi]
+
+
+def test_middlewares_of_settings_stand_around_and_behind_the_key() -> None:
+    found = assembly(cors_origins=("https://a.example",), rate_limit=True).middlewares(FakeService())
+
+    assert [middleware.layer for middleware in found][:4] == [CORSMiddleware, Authentication, PlatformLimits, Probes]
+
+
+def test_middlewares_can_all_be_made_with_their_options() -> None:
+    for middleware in assembly(cors_origins=("*",), rate_limit=True).middlewares(FakeService()):
+        middleware.layer(Router(), **middleware.options)

@@ -304,7 +304,7 @@ def pinned(lock: Path) -> Iterator[tuple[str, str]]:
             yield match[1], match[2]
 
 
-REGISTRATION = "src/gptoss_bento/vllm_plugin/registration"
+REGISTRATION = "src/gptoss_bento/engine/vllm_plugin/registration"
 REGISTERS = {f"{REGISTRATION}/gptoss_bento_vllm_plugin-1.dist-info/{name}" for name in ("METADATA", "entry_points.txt")}
 SERVES = {"service.py", "configs", "src", "requirements", "LICENSE", "README.md"}
 

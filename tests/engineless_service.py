@@ -28,7 +28,7 @@ _ENGINE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); t
 
 
 class EnginelessEngine:
-    """What server/worker.py asks of `gptoss_bento.engine.launcher.Engine`."""
+    """What server/worker.py asks of `gptoss_bento.engine.client.Engine`."""
 
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = process

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from gptoss_bento.artifacts import prepare
 from gptoss_bento.config import environment
-from gptoss_bento.engine import launcher
+from gptoss_bento.engine import vllm_app
 from gptoss_bento.training import harmony_text
 from tests.unit.engine.test_harmony_repair import ANSWER, THOUGHT
 
@@ -32,7 +32,7 @@ class Tokenizer:
 @pytest.fixture(scope="module")
 def parser_class() -> Any:
     harmony_text.use_vocabulary(prepare.find_vocabulary(environment.cache_dir()))
-    launcher.repair_harmony()
+    vllm_app.repair_harmony()
     manager = importlib.import_module("vllm.parser.parser_manager").ParserManager
     return manager.get_parser(
         tool_parser_name="openai", reasoning_parser_name="openai_gptoss", enable_auto_tools=True, is_harmony=True

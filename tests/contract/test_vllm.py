@@ -18,7 +18,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from gptoss_bento.engine import launcher, preload, vllm_plugin, warmup
+from gptoss_bento.engine import preload, vllm_parser, vllm_plugin, warmup
 from tests.routes import VLLM_ROUTES
 
 # Their own warnings at import are not ours to fix.
@@ -316,7 +316,7 @@ def test_generations_can_be_metered() -> None:
 
 
 def test_recorded_routes_are_those_of_the_installed_vllm() -> None:
-    parser = launcher._parser()
+    parser = vllm_parser.serve_parser()
     build_app: Any = importlib.import_module("vllm.entrypoints.launchers.app").build_app
     app = build_app(parser.parse_args(["--model", "demo"]), ("generate",))
     found = sorted({f"{method} {path}" for method, path in served(app)})
@@ -330,8 +330,8 @@ def served(app: Starlette) -> Iterator[tuple[str, str]]:
 
 
 def test_recorded_options_are_those_of_the_installed_vllm() -> None:
-    recorded = json.loads(files("gptoss_bento").joinpath("vllm_options.json").read_text())
-    assert recorded == launcher.describe_options(), "run `gptoss-bento record-options`"
+    recorded = json.loads(files("gptoss_bento.config").joinpath("vllm_options.json").read_text())
+    assert recorded == vllm_parser.describe_options(), "run `gptoss-bento record-options`"
 
 
 def test_gpt_oss_parsers_are_registered_under_the_names_we_plan() -> None:

@@ -47,7 +47,10 @@ def importers(library: str) -> set[str]:
 
 
 IMPORTS_VLLM = {
-    "engine/launcher.py",  # starts it, and builds its application
+    "engine/client.py",  # makes its errors
+    "engine/launcher.py",  # starts and stops it
+    "engine/vllm_app.py",  # builds its application
+    "engine/vllm_parser.py",  # reads its arguments
     "engine/preload.py",  # replaces what starts its process, and nothing else
     "engine/warmup.py",  # sends it requests, which are made of its classes
 }

@@ -24,10 +24,11 @@ from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.engine import failure_cause
 from gptoss_bento.engine import launcher as engine
+from gptoss_bento.engine.client import Engine
 from gptoss_bento.engine.failures import ABORTED
 from gptoss_bento.engine.health_check import Heartbeat
 from gptoss_bento.engine.kernel_compilations import KernelCompilations
-from gptoss_bento.engine.launcher import Engine, StartOptions
+from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.engine.process_output import ProcessLog
 from gptoss_bento.engine.vllm_plugin import start_times
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError, WorkerDiedError

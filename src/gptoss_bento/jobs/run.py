@@ -15,8 +15,9 @@ from gptoss_bento.jobs.engine_client import Engine
 from gptoss_bento.jobs.input import MODELS, TOKENIZE, EngineRequest, InputError, Models
 from gptoss_bento.jobs.limits import JobLimits, limited_request
 from gptoss_bento.jobs.output.readers import EngineError, EngineUnavailableError, error_text, reader
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Claim, Job, Status
-from gptoss_bento.state.store import JobStore, StoreUnavailableError
+from gptoss_bento.state.store import JobStore
 
 logger = logging.getLogger(__name__)
 

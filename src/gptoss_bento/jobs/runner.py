@@ -32,18 +32,12 @@ from gptoss_bento.jobs.webhooks import (
     refuse_private,
     webhook_sender,
 )
-from gptoss_bento.state.job import Claim, Job, NewJob, Status
-from gptoss_bento.state.store import (
-    Clock,
-    JobStore,
-    Place,
-    QueueFullError,
-    StoreUnavailableError,
-    Webhook,
-    now_ms,
-    open_store,
-)
-from gptoss_bento.state.worker_identity import is_gone, own_place
+from gptoss_bento.state.clock import Clock, now_ms
+from gptoss_bento.state.database import StoreUnavailableError
+from gptoss_bento.state.job import Claim, Job, NewJob, Status, Webhook
+from gptoss_bento.state.queue_limits import QueueFullError
+from gptoss_bento.state.store import JobStore, open_store
+from gptoss_bento.state.worker_identity import WorkerIdentity, is_gone, own_identity
 from gptoss_bento.strict_json import EnvelopeError, dumps, shown
 from gptoss_bento.workers.worker_group import Team
 
@@ -106,7 +100,7 @@ class Runner:
         store: JobStore,
         settings: ServerSettings,
         sender: WebhookSender,
-        place: Place,
+        place: WorkerIdentity,
         clock: Clock = now_ms,
         team: Team | None = None,
         limits: JobLimits | None = None,
@@ -323,7 +317,7 @@ class Runner:
 
     async def start(self) -> None:
         """Takes up what a former process left, and begins to work."""
-        await self.store.beat(self._place)
+        await self.store.renew_lease(self._place)
         recovered = await self.store.recover(LEASE_MS, self._is_gone)
         if recovered:
             logger.info("%d interrupted jobs taken up", len(recovered))
@@ -353,7 +347,7 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         with suppress(StoreUnavailableError):
-            await self.store.leave(self._place.worker_id)
+            await self.store.release_lease(self._place.worker_id)
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.create_task(work)
@@ -540,7 +534,7 @@ class Runner:
         self._to_deliver.set()
 
     async def _beat(self) -> None:
-        await self.store.beat(self._place)
+        await self.store.renew_lease(self._place)
         now = self._clock()
         if now - self._beaten > LEASE_MS // 2:  # the store was away: nobody could say that he lives
             self._others_known_from = now + LEASE_MS
@@ -548,7 +542,7 @@ class Runner:
         if now >= self._others_known_from:
             self._tell(await self.store.recover(LEASE_MS, self._is_gone))
 
-    def _is_gone(self, place: Place) -> bool:
+    def _is_gone(self, place: WorkerIdentity) -> bool:
         """A worker beside this one that was killed takes all with it; the next start takes up its jobs."""
         return is_gone(place) and not self._team.has(place.pid)
 
@@ -665,7 +659,7 @@ async def running_jobs(
         open_store(url, file) as store,
         webhook_sender(allow_private=settings.webhook_allow_private) as sender,
     ):
-        runner = Runner(store, settings, sender, own_place(), team=team, limits=limits)
+        runner = Runner(store, settings, sender, own_identity(), team=team, limits=limits)
         with runner.hearing():
             await runner.start()
             try:

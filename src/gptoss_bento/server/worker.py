@@ -48,7 +48,7 @@ from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.planning.plan import EnginePlan, Planned, make_plan
 from gptoss_bento.planning.profile_choice import choose_profile
 from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
-from gptoss_bento.state.store import StoreUnavailableError
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.threads import in_daemon_thread
 from gptoss_bento.workers import buffered_metrics, supervisor
 from gptoss_bento.workers.graceful_shutdown import Drain

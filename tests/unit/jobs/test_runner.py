@@ -21,8 +21,11 @@ from gptoss_bento.jobs.fake_engine import ADAPTER, FakeEngine
 from gptoss_bento.jobs.input import Envelope, Policy
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
+from gptoss_bento.state.clock import now_ms
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Job, Status
-from gptoss_bento.state.store import Place, StoreUnavailableError, now_ms, open_store
+from gptoss_bento.state.store import open_store
+from gptoss_bento.state.worker_identity import WorkerIdentity
 from gptoss_bento.strict_json import EnvelopeError
 from gptoss_bento.workers.worker_group import Stage, Team, make_folder
 from tests.unit.jobs.receiver import Receiver
@@ -599,7 +602,7 @@ async def test_a_stop_does_not_count_against_a_job_whose_failure_is_in_doubt(fak
 
 async def test_a_store_that_was_away_does_not_make_others_look_dead(fake: FakeEngine, store_url: str) -> None:
     fake.gate.clear()
-    place = Place("other", "elsewhere", 1, 0.0)
+    place = WorkerIdentity("other", "elsewhere", 1, 0.0)
     settings = ServerSettings(job_store_url=store_url)
     time_ms = now_ms()
     async with jobs_on(fake, store_url) as busy, open_store(store_url, Path("unused"), lambda: time_ms) as store:

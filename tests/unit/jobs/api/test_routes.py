@@ -164,7 +164,7 @@ async def test_retry(client: httpx.AsyncClient) -> None:
 
 
 async def test_purge_and_a_full_queue(client: httpx.AsyncClient, jobs: Runner) -> None:
-    jobs._engine = None
+    jobs.detach()
     for _ in range(3):
         assert (await client.post("/run", json=PROMPT)).status_code == 200
     full = await client.post("/run", json=PROMPT)

@@ -38,7 +38,7 @@ from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.server.api_workers import plan_for
-from gptoss_bento.state.store import StoreUnavailableError
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.threads import in_daemon_thread
 from gptoss_bento.workers import buffered_metrics, supervisor
 from gptoss_bento.workers.graceful_shutdown import Drain

@@ -1,6 +1,6 @@
-"""Tells the workers beside this one that something happened to jobs, so that they look at once rather than soon.
+"""Notifies the workers beside this one of what changed in the store, so that they read it immediately.
 
-Only a hint: a message that is lost is made up for by the next look into the store.
+Only a hint: if a message is lost, the others see the change at their next poll of the store.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 QUEUE = "queue"
-"""Stands for a job id: jobs wait that the teller does not take."""
+"""Published in place of an id: work waits that the publishing worker has no slot for."""
 
-_LONGEST = 8192  # bytes of a message
+_MAX_MESSAGE_BYTES = 8192
 
 
-class Bell:
-    """One worker's bell.
+class Notifier:
+    """Publishes the ids of changed work to the other workers, and receives theirs.
 
     Args:
         own: the socket at which this worker listens; None: there are no others.
         others: the sockets of the others.
-        heard: is told the ids of jobs that others have changed.
+        on_notify: is called with the ids that another worker has published.
     """
 
-    def __init__(self, own: Path | None, others: Sequence[Path], heard: Callable[[list[str]], None]) -> None:
+    def __init__(self, own: Path | None, others: Sequence[Path], on_notify: Callable[[list[str]], None]) -> None:
         self._own = own
         self._others = [str(path) for path in others]
-        self._heard = heard
+        self._on_notify = on_notify
         self._socket: socket.socket | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hears the others within the block, which runs in an event loop, and can tell them something."""
+        """Receives and can publish within the block, which runs in an event loop."""
         if self._own is None:
             yield
             return
@@ -49,9 +49,9 @@ class Bell:
                 self._socket = None
                 loop.remove_reader(own)
 
-    def ring(self, job_ids: Iterable[str]) -> None:
-        """Tells the others. Whoever does not listen, or has too much to read, is left out."""
-        if self._socket is None or not (message := "\n".join(job_ids).encode()[:_LONGEST]):
+    def publish(self, ids: Iterable[str]) -> None:
+        """Notifies the others. A worker that does not listen, or whose socket is full, is left out."""
+        if self._socket is None or not (message := "\n".join(ids).encode()[:_MAX_MESSAGE_BYTES]):
             return
         for other in self._others:
             with suppress(OSError):
@@ -59,4 +59,4 @@ class Bell:
 
     def _read(self, own: socket.socket) -> None:
         with suppress(OSError):
-            self._heard(own.recv(_LONGEST).decode(errors="replace").split("\n"))
+            self._on_notify(own.recv(_MAX_MESSAGE_BYTES).decode(errors="replace").split("\n"))

@@ -7,7 +7,8 @@ from typing import Any
 
 HIDDEN = "***"
 
-# Whole words of a name, so that `hf_token` is one and `max_num_batched_tokens` is not.
+# Whole words of a name, so that `hf_token` is one and `max_num_batched_tokens` is not. The last word may also end in
+# one of them, as in PGPASSWORD.
 _SECRET_WORDS = frozenset(
     [
         "apikey",
@@ -20,9 +21,15 @@ _SECRET_WORDS = frozenset(
         "passwd",
         "password",
         "secret",
+        "secrets",
         "token",
     ]
 )
+_SECRET_ENDS = ("key", "keys", "token", "secret", "password", "credential", "credentials")
+_HOLD_SECRETS = frozenset({"job_store_url", "vllm_extra_args"})  # a password in an address, options with keys
+# What a name with such a word speaks of instead: where a secret lies, how many tokens, whether something is allowed.
+_PLACES_AND_COUNTS = frozenset({"dir", "file", "folder", "ids", "path", "sock", "threshold"})
+_SWITCHES = frozenset({"allow", "enable", "return"})
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -38,8 +45,16 @@ def redacted(name: str, value: Any) -> Any:
 
 
 def is_secret(name: str) -> bool:
-    """Whether what goes under this name, of an option, a variable or a field, may be a secret."""
-    return bool(_SECRET_WORDS & set(re.split(r"[^a-z]+", name.lower())))
+    """Whether what goes under this name, of an option, a variable or a field, may be a secret.
+
+    The one rule for all that is shown: plans, error messages, findings, the form of the hub.
+    """
+    words = re.findall("[a-z]+", name.lower())
+    if not words or words[-1] in _PLACES_AND_COUNTS or words[0] in _SWITCHES:
+        return False
+    if "_".join(words) in _HOLD_SECRETS:
+        return True
+    return bool(_SECRET_WORDS & set(words)) or words[-1].endswith(_SECRET_ENDS)
 
 
 def redacted_words(words: tuple[str, ...] | list[str]) -> list[str]:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from gptoss_bento.access.authentication import PUBLIC_ROUTES
 from gptoss_bento.config.profile import load_profile
 from gptoss_bento.config.settings import ServerSettings, Settings
 from gptoss_bento.config.variables import known_names
 from gptoss_bento.doctor.gpus import TORCH_CUDA
 from gptoss_bento.hardware.gpu_catalogue import known_cards, recognised
 from gptoss_bento.hardware.probe import hardware_named
+from gptoss_bento.http.paths import PROBES
 from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.workers.supervisor import SHUTDOWN_LIMIT_S
 from tests.deployment.files import FOLDER, GPU_PROFILES, OVERLAYS, compose, document, manifest, manifests
@@ -130,7 +130,7 @@ def test_kubernetes_asks_the_probes_at_the_port_that_is_served(overlay: str) -> 
         "liveness": "/livez",
         "readiness": "/readyz",
     }
-    assert {probe["path"] for probe in probes.values()} <= set(PUBLIC_ROUTES), "probes bring no key"
+    assert {probe["path"] for probe in probes.values()} <= set(PROBES), "probes bring no key"
     (service_port,) = manifest(overlay, "Service")["spec"]["ports"]
     assert service_port["targetPort"] == port["name"]
 
@@ -147,7 +147,7 @@ def test_runpod_asks_the_ping_at_the_port_that_is_served(profile: str) -> None:
     ports = {endpoint["env"]["PORT"], endpoint["env"]["PORT_HEALTH"]}
 
     assert [f"{port}/http" for port in ports] == endpoint["ports"]
-    assert endpoint["env"]["HEALTH_CHECK_PATH"] in PUBLIC_ROUTES
+    assert endpoint["env"]["HEALTH_CHECK_PATH"] in PROBES
 
 
 def test_prometheus_asks_where_the_service_is_and_brings_its_key() -> None:

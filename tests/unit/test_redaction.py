@@ -4,17 +4,37 @@ from typing import Any
 
 import pytest
 
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.redaction import is_secret, redacted, redacted_words
 
 
 @pytest.mark.parametrize(
-    "name", ["hf_token", "--hf-token", "api_key", "API_KEY", "AWS_SECRET_ACCESS_KEY", "s3.password"]
+    "name",
+    [
+        *("hf_token", "--hf-token", "api_key", "API_KEY", "AWS_SECRET_ACCESS_KEY", "S3_ACCESS_KEY_ID", "s3.password"),
+        *("PGPASSWORD", "DOCKER_AUTH_CONFIG", "JOB_STORE_URL", "VLLM_EXTRA_ARGS", "VLLM_CONFIG_FILE: hf-token"),
+    ],
 )
 def test_names_that_speak_of_secrets(name: str) -> None:
     assert is_secret(name)
 
 
-@pytest.mark.parametrize("name", ["max_num_batched_tokens", "tokenizer", "num_speculative_tokens", "keyboard", "seed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "max_num_batched_tokens",
+            "tokenizer",
+            "num_speculative_tokens",
+            "keyboard",
+            "seed",
+            "",
+            "TIKTOKEN_ENCODINGS_BASE",
+        ),
+        *("API_KEYS_FILE", "SSH_AUTH_SOCK", "HF_TOKEN_PATH"),  # where a secret is kept
+        *("long_prefill_token_threshold", "return_tokens_as_token_ids", "allow_credentials"),
+    ],
+)
 def test_names_that_only_look_so(name: str) -> None:
     assert not is_secret(name)
 
@@ -54,3 +74,9 @@ def test_a_value_is_shown_without_secrets(name: str, value: Any, shown: Any) -> 
 )
 def test_words_are_shown_without_secrets(words: list[str], shown: list[str]) -> None:
     assert redacted_words(words) == shown
+
+
+def test_settings_that_hold_secrets_are_those_whose_names_say_so() -> None:
+    typed = {name for name, field in ServerSettings.model_fields.items() if "SecretStr" in str(field.annotation)}
+
+    assert typed | {"vllm_extra_args"} == {name for name in ServerSettings.model_fields if is_secret(name)}

@@ -10,9 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.errors import error_for
-from gptoss_bento.http.paths import is_anthropic_path
+from gptoss_bento.http.paths import PROBES, is_anthropic_path
 
-PUBLIC_ROUTES = ("/livez", "/readyz", "/ping")
 _KEY = "gptoss_bento.key"
 _POLICY_VIOLATION = 1008  # RFC 6455; before the handshake the server turns it into 403
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
@@ -31,7 +30,7 @@ class Authentication:
         public: paths that need none; by default the probes, which reveal nothing but a status.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, public: Collection[str] = PUBLIC_ROUTES) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, public: Collection[str] = PROBES) -> None:
         self._app = app
         self._keys = keys
         self._public = frozenset(public)

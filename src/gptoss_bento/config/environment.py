@@ -28,12 +28,12 @@ from gptoss_bento.config.variables import RESERVED, Catalogue, Limits, catalogue
 from gptoss_bento.config.vllm_options import Option, known_options, parse_bool
 from gptoss_bento.errors import ArtifactError, ConfigurationError
 from gptoss_bento.hardware.probe import VisibleDevices
+from gptoss_bento.redaction import is_secret
 from gptoss_bento.spelling import nearest
 
 # Options that have a place of their own in Settings and in the plan.
 _APART = ("model", "revision", "tokenizer", "served_model_name")
 
-_MAY_HOLD_SECRETS = frozenset({"VLLM_EXTRA_ARGS", "API_KEY", "API_KEYS", "VLLM_API_KEY", "JOB_STORE_URL"})
 _OLD_COUNTS = re.compile(r"\w+=\d+(,\w+=\d+)*")  # image=1,video=2
 
 
@@ -237,7 +237,7 @@ class _Reader:
             return None
 
     def _complain(self, variable: str, text: str, allowed: str) -> None:
-        shown = "its value" if variable in _MAY_HOLD_SECRETS else f"the value {text!r}"
+        shown = "its value" if is_secret(variable) else f"the value {text!r}"
         self._problems.append(f"{variable}: {shown} is not allowed; allowed: {allowed}")
 
     def _is_sensible(self, name: str, said: _Said) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.config.variables import RESERVED, Alias, LibraryVariable, catalogue, own_variables
 from gptoss_bento.config.vllm_options import Option, known_options
+from gptoss_bento.redaction import is_secret
 
 _KINDS: dict[str, dict[str, Any]] = {
     "switch": {"type": "boolean"},
@@ -33,7 +34,7 @@ def json_schema() -> dict[str, Any]:
     listed = catalogue()
     properties = {**_own_properties(), **_option_properties()}
     properties |= {name: _alias_property(alias) for name, alias in listed.aliases.items()}
-    properties |= {name: _library_property(variable) for name, variable in listed.library.items()}
+    properties |= {name: _library_property(name, variable) for name, variable in listed.library.items()}
     properties |= {name: _removed_property(replacement) for name, replacement in listed.removed.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -83,8 +84,8 @@ def _alias_property(alias: Alias) -> dict[str, Any]:
     return {**kind, "description": alias.help, "x-group": "names", "x-vllm-option": target}
 
 
-def _library_property(variable: LibraryVariable) -> dict[str, Any]:
-    secret = {"writeOnly": True} if variable.secret else {}
+def _library_property(name: str, variable: LibraryVariable) -> dict[str, Any]:
+    secret = {"writeOnly": True} if is_secret(name) else {}
     return {**_LIBRARY_KINDS[variable.type], "description": variable.help, "x-group": "libraries", **secret}
 
 

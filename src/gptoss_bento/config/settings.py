@@ -14,7 +14,7 @@ from gptoss_bento.config.goal import Goal, parse_goal
 from gptoss_bento.config.vllm_options import parse_bool
 from gptoss_bento.hardware.probe import ALL_DEVICES, VisibleDevices
 
-_WEEK_MS = 7 * 24 * 3600 * 1000
+WEEK_MS = 7 * 24 * 3600 * 1000
 
 
 _UNSET = frozenset({"", "none", "null"})  # hub forms send the literal words
@@ -154,12 +154,12 @@ class ServerSettings(BaseModel):
     max_concurrency: int = Field(30, ge=1, description="Jobs that run at once.")
     max_queue_size: int = Field(10_000, ge=1, description="Jobs that may wait; beyond it 429.")
     execution_timeout_ms: int = Field(
-        600_000, ge=5000, le=_WEEK_MS, description="Milliseconds that a job may run, unless its policy says otherwise."
+        600_000, ge=5000, le=WEEK_MS, description="Milliseconds that a job may run, unless its policy says otherwise."
     )
     job_ttl_ms: int = Field(
         86_400_000,
         ge=10_000,
-        le=_WEEK_MS,
+        le=WEEK_MS,
         description="Milliseconds that a job may live, unless its policy says otherwise.",
     )
     runsync_wait_ms: int = Field(

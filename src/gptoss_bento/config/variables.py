@@ -45,7 +45,6 @@ class LibraryVariable(_Strict):
 
     help: str
     type: Literal["text", "bool", "digit", "python_backend"] = "text"
-    secret: bool = False
 
 
 class Limits(_Strict):

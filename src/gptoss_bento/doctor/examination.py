@@ -40,6 +40,7 @@ from gptoss_bento.errors import GptOssBentoError, HardwareError
 from gptoss_bento.hardware import probe as hardware
 from gptoss_bento.hardware.probe import Hardware, VisibleDevices
 from gptoss_bento.planning import model_fit
+from gptoss_bento.planning.memory_estimate import DEFAULT_UTILIZATION
 from gptoss_bento.planning.model_config import ModelConfig, unknown_config
 from gptoss_bento.planning.plan import EnginePlan
 from gptoss_bento.planning.planner import make_plan
@@ -48,8 +49,6 @@ from gptoss_bento.threads import in_daemon_thread
 
 T = TypeVar("T")
 
-DEFAULT_UTILIZATION = 0.92
-"""vLLM 0.32's own, where nothing is planned."""
 
 _SPARE_S = 1.0
 """How much longer than the network a check may take; more means that it hangs, on a dead disk for example."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gptoss_bento.errors import ConfigurationError, GptOssBentoError
+from gptoss_bento.redaction import HIDDEN, is_secret
 
 
 class Severity(StrEnum):
@@ -63,13 +63,12 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return WARNINGS_EXIT_CODE if any(finding.severity is Severity.WARNING for finding in findings) else 0
 
 
-_SECRET_NAME = re.compile(r"(KEYS?|TOKEN|SECRET|PASSWORD|CREDENTIALS?)$", re.IGNORECASE)
 _LEAST_SECRET = 8  # characters; anything shorter would black out plain words
 
 
 def secrets(variables: Mapping[str, str]) -> frozenset[str]:
     """The values of variables whose names say that they are secret; of comma lists also each item."""
-    texts = [text for name, text in variables.items() if _SECRET_NAME.search(name)]
+    texts = [text for name, text in variables.items() if is_secret(name)]
     parts = {part.strip() for text in texts for part in (text, *text.split(","))}
     return frozenset(part for part in parts if len(part) >= _LEAST_SECRET)
 
@@ -78,5 +77,5 @@ def without(hidden: Iterable[str], finding: Finding) -> Finding:
     """The finding with each of these texts blacked out, should an error message have quoted one."""
     found, remedy = finding.found, finding.remedy
     for text in sorted(hidden, key=len, reverse=True):
-        found, remedy = found.replace(text, "***"), remedy.replace(text, "***")
+        found, remedy = found.replace(text, HIDDEN), remedy.replace(text, HIDDEN)
     return replace(finding, found=found, remedy=remedy)

@@ -10,6 +10,8 @@ from typing import ClassVar
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from gptoss_bento.http.errors import RETRY
+
 ARRIVAL = "gptoss_bento.arrival"
 """Where a scope has its `Arrival`, if the connection told of it."""
 
@@ -54,7 +56,7 @@ class BodyCrowdedError(BodyRefusedError):
 
     def __init__(self) -> None:
         super().__init__("Too many large bodies are on their way to this server. Try again later.")
-        self.headers = {"Retry-After": "5", "Connection": "close"}
+        self.headers = {**RETRY, "Connection": "close"}
 
 
 class _Bodies:

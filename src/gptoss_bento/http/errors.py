@@ -11,12 +11,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from gptoss_bento.http.paths import destination, is_anthropic_path, is_openai_path
+from gptoss_bento.http.paths import HEALTHZ, PROBES, destination, is_anthropic_path, is_openai_path
 
 RETRY_AFTER_S = 5
-"""What a client is told to wait where nothing better is known."""
+"""What a client is told to wait where nothing better is known, such as while the engine loads; OpenAI's SDKs wait."""
+RETRY = {"Retry-After": str(RETRY_AFTER_S)}
 
-_PROBES = frozenset({"/livez", "/readyz", "/ping", "/healthz"})  # their codes are no errors
+_PROBES = frozenset({*PROBES, HEALTHZ})  # their codes are no errors
 _WORTH_ANOTHER_TRY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 

@@ -9,12 +9,9 @@ from urllib.parse import quote
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.http.errors import openai_error
+from gptoss_bento.http.errors import RETRY, openai_error
 from gptoss_bento.http.paths import Destination, destination, is_openai_path
 from gptoss_bento.http.streaming_bypass import direct
-
-RETRY_AFTER_S = 5
-"""What a client is told to wait while the engine loads; OpenAI's SDKs honour it."""
 
 
 class OpenAIApi:
@@ -74,5 +71,5 @@ def _not_ready() -> JSONResponse:
     return openai_error(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The engine is not ready. /readyz tells how far it is.",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
+        headers=RETRY,
     )

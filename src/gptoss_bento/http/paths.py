@@ -10,6 +10,15 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+LIVEZ, READYZ, PING = "/livez", "/readyz", "/ping"
+PROBES = (LIVEZ, READYZ, PING)
+"""What orchestrators ask, and what needs no key unless PUBLIC_ROUTES says otherwise."""
+HEALTHZ = "/healthz"
+"""BentoML's own probe beside them."""
+DOCS = "/docs.json"
+"""The OpenAPI document of all that is served."""
+METRICS = "/metrics"
+
 _PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
 
 ROUTES: dict[str, tuple[str, ...]] = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gptoss_bento.http.errors import RETRY
+from gptoss_bento.http.paths import LIVEZ, PING, READYZ
 from gptoss_bento.workers.readiness import Startup, State
-
-_RETRY = {"Retry-After": "5"}
 
 
 class Probes:
@@ -20,7 +20,7 @@ class Probes:
     def __init__(self, app: ASGIApp, startup: Startup) -> None:
         self._app = app
         self._startup = startup
-        self._answers = {"/livez": self._live, "/readyz": self._ready, "/ping": self._ping}
+        self._answers = {LIVEZ: self._live, READYZ: self._ready, PING: self._ping}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._answers.get(scope["path"]) if scope["type"] == "http" else None
@@ -32,11 +32,11 @@ class Probes:
     def _ready(self) -> Response:
         if self._startup.is_ready:
             return JSONResponse(self._startup.report())
-        return JSONResponse(self._startup.report(), status_code=503, headers=_RETRY)
+        return JSONResponse(self._startup.report(), status_code=503, headers=RETRY)
 
     def _ping(self) -> Response:
         if self._startup.is_ready:
             return Response(status_code=200)
         if self._startup.service_state is State.STARTING:
             return Response(status_code=204)
-        return Response(status_code=503, headers=_RETRY)
+        return Response(status_code=503, headers=RETRY)

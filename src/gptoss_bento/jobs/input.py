@@ -16,12 +16,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gptoss_bento import strict_json
-from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.config.settings import WEEK_MS, ServerSettings
 from gptoss_bento.jobs import sampling
 from gptoss_bento.jobs.output.batching import Schedule
 from gptoss_bento.strict_json import EnvelopeError, json_object, shown
 
-WEEK_MS = 7 * 24 * 3600 * 1000
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 TOKENIZE = "/tokenize"

@@ -29,7 +29,7 @@ _BYTES_PER_LOGIT = 10
 _GRAPH_GIB = 8 / 1024
 # vLLM 0.32, EngineArgs.get_batch_defaults: (memory from GiB, tokens, sequences) of an API server, largest first.
 _BATCH_DEFAULTS = ((160, 8192 * 2, 1024), (70, 8192, 1024), (0, 2048, 256))
-_GPU_MEMORY_UTILIZATION = 0.92  # vLLM's default
+DEFAULT_UTILIZATION = 0.92  # vLLM's gpu_memory_utilization
 _GRAPH_SIZE = 1024  # vLLM's default for GPT-OSS
 _BLOCK_SIZE = 16  # vLLM's default on GPUs
 
@@ -179,7 +179,7 @@ class _Split:
             harmless = name.endswith("_parallel_size") and value == 1
             if value and not harmless and (name != "compilation_config" or self._changes_graphs):
                 raise NotEstimableError(f"{name} is beyond this estimate")
-        if not 0 < self._number("gpu_memory_utilization", _GPU_MEMORY_UTILIZATION) <= 1:
+        if not 0 < self._number("gpu_memory_utilization", DEFAULT_UTILIZATION) <= 1:
             raise NotEstimableError("gpu_memory_utilization is not between 0 and 1")
 
     @property
@@ -194,7 +194,7 @@ class _Split:
         if self.gpu is None:
             return self._weights_gib + self._activations_gib + self._kv_cache_gib
         visible = self.gpu.memory_gib - _DRIVER_GIB[self.gpu.vendor]
-        return visible * self._number("gpu_memory_utilization", _GPU_MEMORY_UTILIZATION)
+        return visible * self._number("gpu_memory_utilization", DEFAULT_UTILIZATION)
 
     @cached_property
     def _weights_gib(self) -> float:

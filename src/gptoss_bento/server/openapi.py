@@ -15,12 +15,10 @@ from typing import Any, Protocol
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.http.paths import destination
+from gptoss_bento.http.paths import DOCS, LIVEZ, PING, READYZ, destination
 from gptoss_bento.jobs.api.openapi import TAG, Object, error_responses, job_api
 
 logger = logging.getLogger(__name__)
-
-PATH = "/docs.json"
 
 _OPENAI_TAG = {"name": "OpenAI API", "description": "vLLM's own."}
 _SERVERS = [
@@ -29,9 +27,9 @@ _SERVERS = [
     {"url": "./v2/{endpoint_id}/openai", "variables": {"endpoint_id": {"default": "local"}}},
 ]
 _PROBES = {
-    "/livez": {200: "The process runs."},
-    "/readyz": {200: "The engine answers.", 503: "It does not yet, or no more; the body says how far it is."},
-    "/ping": {200: "The engine answers.", 204: "It does not yet.", 503: "It will not."},
+    LIVEZ: {200: "The process runs."},
+    READYZ: {200: "The engine answers.", 503: "It does not yet, or no more; the body says how far it is."},
+    PING: {200: "The engine answers.", 204: "It does not yet.", 503: "It will not."},
 }
 _GENERATE_ERRORS = (400, 409, 413, 429, 500, 503, 504)
 
@@ -68,7 +66,7 @@ class Description:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and scope["path"] == PATH and scope["method"] in ("GET", "HEAD"):
+        if scope["type"] == "http" and scope["path"] == DOCS and scope["method"] in ("GET", "HEAD"):
             app = JSONResponse(await asyncio.to_thread(self._document))  # vLLM's part takes it a second, once
         await app(scope, receive, send)
 

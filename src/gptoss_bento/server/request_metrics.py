@@ -17,12 +17,11 @@ from bentoml import server_context
 from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gptoss_bento.http.paths import METRICS
 from gptoss_bento.server.route_names import OTHER, route_name
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
-
-_METRICS = "/metrics"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class RequestMetrics(RunnerTrafficMetricsMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._is_setup:
             self._begin()
-        if scope["type"] != "http" or scope["path"] == _METRICS:  # no route here is a websocket
+        if scope["type"] != "http" or scope["path"] == METRICS:  # no route here is a websocket
             await self.app(scope, receive, send)
             return
         series = self._series_of(route_name(scope["path"]), scope)

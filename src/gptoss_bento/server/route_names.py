@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gptoss_bento.http.paths import destination
+from gptoss_bento.http.paths import DOCS, HEALTHZ, PROBES, destination
 from gptoss_bento.jobs.api.routes import route_of
 
 OTHER = "other"
 """Whatever is no route."""
 
-_OF_BENTOML = frozenset({"/", "/generate", "/livez", "/readyz", "/healthz", "/ping", "/docs.json", "/schema.json"})
+_OF_BENTOML = frozenset({"/", "/generate", *PROBES, HEALTHZ, DOCS, "/schema.json"})
 
 
 def route_name(path: str) -> str:

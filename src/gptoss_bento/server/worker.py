@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.server.api_workers import plan_for
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.threads import in_daemon_thread
+from gptoss_bento.waiting import wait_or_timeout
 from gptoss_bento.workers import buffered_metrics, supervisor
 from gptoss_bento.workers.graceful_shutdown import Drain
 from gptoss_bento.workers.readiness import Startup, State
@@ -246,8 +247,7 @@ class Worker:
         beating = asyncio.create_task(heartbeat.run())
         try:
             while not self._stopping.is_set():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), _WATCH_INTERVAL_S)
+                await wait_or_timeout(self._stopping, _WATCH_INTERVAL_S)
                 self.startup.stalled(heartbeat.silent_s if heartbeat.is_late else None)
                 compilations.check()
                 await self._confirm_life(running, beating)

@@ -11,8 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Protocol
+
+from gptoss_bento.waiting import wait_or_timeout
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +114,7 @@ class Drain:
     async def _until(self, reached: Callable[[], bool], limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
         while not reached() and time.monotonic() < deadline:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._skipped.wait(), _LOOK_S)
+            if await wait_or_timeout(self._skipped, _LOOK_S):
                 return
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gptoss_bento.http.paths import Destination, destination, is_openai_path
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http.paths import PROBES, Destination, destination, is_openai_path
 
 ROUTES = {
     "/v1/models": ("GET", "POST"),
@@ -145,3 +146,7 @@ def test_named_endpoint_ids_do_not_close_the_other_prefixes(prefix: str) -> None
 )
 def test_everything_below_the_prefixes_is_answered_in_the_openai_shape(path: str, ours: bool) -> None:
     assert is_openai_path(path) is ours
+
+
+def test_probes_are_what_the_settings_leave_open() -> None:
+    assert ServerSettings().public_routes == PROBES

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.config.settings import WEEK_MS, ServerSettings
 from gptoss_bento.jobs.input import (
     CHAT,
     COMPLETIONS,
-    WEEK_MS,
     EngineRequest,
     InputError,
     Models,

@@ -18,7 +18,8 @@ from starlette.responses import Response
 
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.jobs.api.routes import RETRY, HttpError, answer, opened, read_body
+from gptoss_bento.http.errors import RETRY
+from gptoss_bento.jobs.api.routes import HttpError, answer, opened, read_body
 from gptoss_bento.jobs.input import Envelope, InputError, Models, Policy, engine_request
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.spelling import nearest

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from gptoss_bento.http.errors import RETRY_AFTER_S
 from gptoss_bento.jobs import sampling
-from gptoss_bento.jobs.api.routes import RETRY_AFTER_S, paths
+from gptoss_bento.jobs.api.routes import paths
 from gptoss_bento.state.job import Status
 
 TAG = {"name": "Job API", "description": "RunPod's: a job is accepted at once, and its result fetched later."}

@@ -25,6 +25,7 @@ from gptoss_bento.access.authentication import key_of
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.body import BodyRefusedError
 from gptoss_bento.http.body import read_body as read_asgi_body
+from gptoss_bento.http.errors import RETRY
 from gptoss_bento.http.paths import is_openai_path
 from gptoss_bento.jobs.input import read_envelope
 from gptoss_bento.jobs.limits import rates_of
@@ -35,7 +36,6 @@ from gptoss_bento.strict_json import EnvelopeError, dumps, shown
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 5
 _STREAM_WAIT_MS = 1_000
 _SHORTEST_WAIT_MS = 1_000
 _SMALL_BODY_BYTES = 65_536  # for routes whose body says nothing
@@ -204,9 +204,6 @@ def error_response(status: HTTPStatus, message: str, headers: Mapping[str, str] 
 
 def _json(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(text.encode(), status, headers, media_type="application/json")
-
-
-RETRY = {"Retry-After": str(RETRY_AFTER_S)}
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import bentoml
-from bentoml._internal.server.http import instruments, traffic
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
@@ -27,14 +26,13 @@ from gptoss_bento.bento import service_config
 from gptoss_bento.bento.images import Platform
 from gptoss_bento.config.environment import server_settings, take_key_sources, tls_settings
 from gptoss_bento.http.connection_limits import bound_connections
-from gptoss_bento.http.error_boundary import Edge
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.http.shutdown_gate import Intake
 from gptoss_bento.http.streaming_bypass import DirectStreaming
 from gptoss_bento.jobs.api.generate import GenerateApi
+from gptoss_bento.server import patches
 from gptoss_bento.server.openapi import Description
-from gptoss_bento.server.request_metrics import RequestMetrics
 from gptoss_bento.server.worker import Worker, build_app, find_team, guarded_engine, serve_together
 from gptoss_bento.workers import supervisor
 
@@ -99,6 +97,4 @@ GptOss.add_asgi_middleware(DirectStreaming)  # type: ignore[attr-defined]
 GptOss.add_asgi_middleware(  # type: ignore[attr-defined]
     OpenAIApi, engine_app=guarded_engine(worker, settings), endpoint_ids=frozenset(settings.endpoint_ids)
 )
-# BentoML takes them from here when it builds the application.
-traffic.TimeoutMiddleware = Edge  # type: ignore[assignment,misc]
-instruments.RunnerTrafficMetricsMiddleware = RequestMetrics  # type: ignore[misc]
+patches.apply()

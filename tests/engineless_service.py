@@ -69,7 +69,7 @@ class EnginelessEngine:
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes]:
         return self._fake.token_bytes(token_ids)
 
-    def cut_off(self, message: str) -> None:
+    def abort_all(self, message: str) -> None:
         self._last_word = message
         for answer in self._answers:
             answer.cancel()

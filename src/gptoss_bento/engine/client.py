@@ -56,7 +56,7 @@ class Engine:
         """Returns when the engine's loop has answered, between two steps of it: a sign of life."""
         await self.client.is_sleeping()
 
-    def cut_off(self, message: str) -> None:
+    def abort_all(self, message: str) -> None:
         """Ends every running request with a 503: an error body, or the last event of a stream that has begun."""
         from vllm.exceptions import GracefulHTTPError
 

@@ -26,11 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from gptoss_bento.engine import patches, vllm_plugin
 from gptoss_bento.engine import preload as engine_preload
-from gptoss_bento.engine import vllm_plugin
 from gptoss_bento.engine.client import Engine
 from gptoss_bento.engine.engine_gauges import EngineClock
-from gptoss_bento.engine.output_coalescing import Gathering
 from gptoss_bento.engine.vllm_app import build_app
 from gptoss_bento.engine.vllm_parser import serve_parser
 from gptoss_bento.engine.warmup import warm_up
@@ -218,14 +217,11 @@ def _start_errors() -> Iterator[None]:
 
 def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) -> AsyncLLM:
     """A client that sets the engine's gauges beside the other workers' clients, and shares the cores with them."""
-    from vllm.v1.metrics.loggers import PrometheusStatLogger
-
     clock = EngineClock()
-    PrometheusStatLogger._gauge_cls = clock.gauge()
-    client = _start_client(args, config, **attached)
-    core = client.engine_core
-    gathering = Gathering(core.outputs_queue.empty, client.get_num_unfinished_requests)
-    core.get_output_async = gathering.before(clock.following(core.get_output_async))
+    # A logger of one's own would turn statistics on that the operator has turned off.
+    loggers = [] if args.disable_log_stats else [patches.dated_stat_logger(clock)]
+    client = _start_client(args, config, stat_loggers=loggers, **attached)
+    patches.share_cores(client, clock)
     return client
 
 

@@ -14,13 +14,12 @@ def serve_parser() -> ArgumentParser:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser: ArgumentParser = make_arg_parser(FlexibleArgumentParser())
-    parser.error = _refuse_arguments  # type: ignore[method-assign]  # argparse's own would end the process
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc]
+        def error(self, message: str) -> NoReturn:
+            raise ConfigurationError(f"vLLM does not take these arguments: {message}")
+
+    parser: ArgumentParser = make_arg_parser(Parser())
     return parser
-
-
-def _refuse_arguments(message: str) -> NoReturn:
-    raise ConfigurationError(f"vLLM does not take these arguments: {message}")
 
 
 def describe_options() -> list[dict[str, Any]]:

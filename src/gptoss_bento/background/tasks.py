@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
+from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.state.database import StoreUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,7 @@ class WorkerTasks:
         while not self.stopping.is_set():
             with logged(work.__name__.strip("_")):
                 await work()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), interval_s)
+            await wait_or_timeout(self.stopping, interval_s)
 
     async def stop(self, timeout_s: float) -> None:
         """Waits until all tasks have ended; those that have not after `timeout_s` are cancelled."""

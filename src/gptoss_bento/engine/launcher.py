@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from gptoss_bento.concurrency import in_daemon_thread
 from gptoss_bento.engine import patches, vllm_plugin
 from gptoss_bento.engine import preload as engine_preload
 from gptoss_bento.engine.client import Engine
@@ -34,7 +35,6 @@ from gptoss_bento.engine.vllm_app import build_app
 from gptoss_bento.engine.vllm_parser import serve_parser
 from gptoss_bento.engine.warmup import warm_up
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
-from gptoss_bento.threads import in_daemon_thread
 from gptoss_bento.workers.child_processes import kill_processes
 from gptoss_bento.workers.readiness import Startup
 from gptoss_bento.workers.worker_group import Team

@@ -16,6 +16,7 @@ from gptoss_bento.background.heartbeat import Heartbeat
 from gptoss_bento.background.notifications import QUEUE, Notifier
 from gptoss_bento.background.retries import until_available
 from gptoss_bento.background.tasks import WorkerTasks, logged
+from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.jobs.engine_client import Engine
@@ -204,8 +205,7 @@ class Runner:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return  # the caller answers with the state that was just read
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(watch.changed.wait(), left)
+                await wait_or_timeout(watch.changed, left)
                 watch.changed.clear()
 
     async def cancel(self, job_id: str) -> Job | None:

@@ -7,13 +7,14 @@ import ipaddress
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 
 from gptoss_bento.background.tasks import WorkerTasks, logged
+from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.state.job import Webhook
 from gptoss_bento.state.store import JobStore
@@ -174,8 +175,7 @@ class WebhookDelivery:
             self._may_be_due.clear()
             with logged("webhooks"):
                 await self._deliver_due()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._may_be_due.wait(), POLL_INTERVAL_S)
+            await wait_or_timeout(self._may_be_due, POLL_INTERVAL_S)
 
     async def _deliver_due(self) -> None:
         lease_ms = int(3 * ATTEMPT_TIMEOUT_S * 1000)

@@ -19,6 +19,7 @@ from gptoss_bento.access.admission import Admission
 from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.artifacts import kernel_cache, prepare
 from gptoss_bento.artifacts.model_lookup import START_LIMIT_S, architecture_check
+from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
@@ -39,8 +40,6 @@ from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.server.api_workers import plan_for
 from gptoss_bento.state.database import StoreUnavailableError
-from gptoss_bento.threads import in_daemon_thread
-from gptoss_bento.waiting import wait_or_timeout
 from gptoss_bento.workers import buffered_metrics, supervisor
 from gptoss_bento.workers.graceful_shutdown import Drain
 from gptoss_bento.workers.readiness import Startup, State

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.threads import in_daemon_thread
+from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 
 
 class Interruption(BaseException):
@@ -111,3 +111,26 @@ def test_a_loop_closed_meanwhile_is_no_error() -> None:
     thread.join(10)
 
     assert not thread.is_alive()  # had it raised, pytest would fail this test for the unhandled exception
+
+
+# Waiting
+
+
+async def test_wait_ends_with_the_event() -> None:
+    event = asyncio.Event()
+    asyncio.get_running_loop().call_soon(event.set)
+
+    assert await wait_or_timeout(event, 3600)
+
+
+async def test_wait_times_out_without_the_event() -> None:
+    assert not await wait_or_timeout(asyncio.Event(), 0.001)
+
+
+async def test_wait_can_be_cancelled() -> None:
+    task = asyncio.create_task(wait_or_timeout(asyncio.Event(), 3600))
+    await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -1,10 +1,11 @@
-"""Blocking work beside the event loop that does not hold up the end of the process."""
+"""What asyncio lacks here: threads that do not hold up the end of the process, and waiting for so long at most."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -33,3 +34,10 @@ async def in_daemon_thread(function: Callable[P, T], *args: P.args, **kwargs: P.
 
     threading.Thread(target=work, name=getattr(function, "__name__", None), daemon=True).start()
     return await future
+
+
+async def wait_or_timeout(event: asyncio.Event, limit_s: float) -> bool:
+    """Waits for an event, at most so many seconds. Returns whether it is set."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), limit_s)
+    return event.is_set()

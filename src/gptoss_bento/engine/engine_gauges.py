@@ -1,8 +1,8 @@
 """Gauges of the engine that several workers set: a late worker must not overwrite a newer value.
 
 vLLM sends the numbers of a step to one of its clients, and prometheus_client shows the value that was set last. A
-worker that reads its messages late would set an old value ("1 running"), and nothing corrects it while the engine is idle:
-a replica without work would never be scaled down. So a gauge here takes the time of the engine's message.
+worker that reads its messages late would set an old value ("1 running"), and nothing corrects it while the engine is
+idle: a replica without work would never be scaled down. So a gauge here takes the time of the engine's message.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Engine:
 
     @property
     def crashed(self) -> bool:
-        """Whether the engine's process ended, and not because it was told to; False where another worker started it."""
+        """Whether the engine's process ended without SIGTERM or SIGINT; False where another worker started it."""
         return any(code not in (0, -signal.SIGTERM, -signal.SIGINT) for code in self._exit_codes())
 
     def _exit_codes(self) -> list[int]:
@@ -53,11 +53,11 @@ class Engine:
         return [process.exitcode or 0 for process in getattr(manager, "processes", [])]
 
     async def answer(self) -> None:
-        """Returns when the engine's loop has answered, between two steps of it: a sign of life."""
+        """Returns when the engine's loop has answered, between two of its steps."""
         await self.client.is_sleeping()
 
     def abort_all(self, message: str) -> None:
-        """Ends every running request with a 503: an error body, or the last event of a stream that has begun."""
+        """Aborts every running request with a 503: an error body, or the final event of a stream that has started."""
         from vllm.exceptions import GracefulHTTPError
 
         error = GracefulHTTPError(message, HTTPStatus.SERVICE_UNAVAILABLE)

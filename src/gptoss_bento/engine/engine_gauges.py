@@ -1,8 +1,8 @@
-"""Gauges of the engine that several workers set: the engine's last word counts, not that of the slowest worker.
+"""Gauges of the engine that several workers set: a late worker must not overwrite a newer value.
 
-vLLM gives the numbers of a step to one of its clients, and prometheus_client takes for the most recent what was set
-last. So a worker that comes late to its messages sets again what is over ("1 running"), and nothing sets it right while
-the engine is idle: a replica without work would never be scaled down.
+vLLM sends the numbers of a step to one of its clients, and prometheus_client shows the value that was set last. A
+worker that reads its messages late would set an old value ("1 running"), and nothing corrects it while the engine is
+idle: a replica without work would never be scaled down. So a gauge here takes the time of the engine's message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Message = TypeVar("_Message", bound=_Dated)
 
 
 class EngineClock:
-    """The engine's time of the message that this worker works off. All workers see the same clock."""
+    """The engine's time of the message that this worker handles. All workers compare by the same clock."""
 
     def __init__(self) -> None:
         self.seconds = _BEFORE_ALL_S

@@ -74,7 +74,7 @@ class RepairingParser:
         new_parser: makes the real one, which expects the header of an assistant's message.
         encoding: of that parser.
         refusal: what it raises.
-        count: is told the kind of each repair.
+        count: called with the kind of each repair.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class RepairingParser:
         self._held_end: int | None = None  # an end that comes with the next token, for vLLM expects one thing at a time
         self._delta = ""
 
-    # what vLLM asks
+    # what vLLM reads
 
     @property
     def current_channel(self) -> str | None:
@@ -106,12 +106,12 @@ class RepairingParser:
 
     @property
     def last_content_delta(self) -> str:
-        """The text that the last token added, or the tokens that it brought to light."""
+        """The text that the last token added, or the text that it recovered."""
         return self._delta
 
     @property
     def messages(self) -> list[Any]:
-        """The complete ones. Harmony makes them anew, through JSON, whenever asked, and vLLM asks at each token."""
+        """The complete ones. Harmony makes them again, through JSON, whenever asked, and vLLM asks at each token."""
         return self._messages
 
     def process(self, token: int) -> RepairingParser:
@@ -134,13 +134,13 @@ class RepairingParser:
         self._delta = ""
         self._release_end()
         if not self._in_content:
-            self._bring_to_light(None)
+            self._recover_text(None)
         if self._in_content:
             self._parser.process_eos()
             self._collect()
         return self
 
-    # the three places a token can be at
+    # where a token can be: in a text, between two messages, in a header
 
     def _in_text(self, token: int) -> None:
         if token in _ENDS:
@@ -167,7 +167,7 @@ class RepairingParser:
         elif token not in _ENDS:
             self._stray.append(token)
         elif self._stray:
-            self._bring_to_light(token)
+            self._recover_text(token)
         else:
             self._count("stray_token")
 
@@ -175,11 +175,11 @@ class RepairingParser:
         if token == MESSAGE:
             self._open_message()
         elif token in _ENDS:
-            self._bring_to_light(token)
+            self._recover_text(token)
         else:
             self._header.append(token)
 
-    # what is done about it
+    # repairs
 
     def _begin(self, header: Sequence[int]) -> None:
         self._after_end, self._header, self._stray = False, list(header), []
@@ -215,7 +215,7 @@ class RepairingParser:
         for token in (CHANNEL, *self._encoding.encode(header), MESSAGE):
             self._parser.process(token)
 
-    def _bring_to_light(self, end: int | None) -> None:
+    def _recover_text(self, end: int | None) -> None:
         """A message ended before its text began: what stood in its header, or alone, is the text.
 
         Args:

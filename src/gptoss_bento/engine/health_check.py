@@ -1,7 +1,7 @@
-"""Signs of life of the engine. A process that died is noticed at once by vLLM; one that hangs is noticed by nobody.
+"""Health check of the engine. vLLM notices immediately that its process died; it does not notice that it hangs.
 
 A GPU kernel that never ends, a collective operation that waits for a lost peer, or a stopped process (SIGSTOP) leave
-vLLM's /health at 200 for ever (vLLM issues 39863, 37729). So the engine is asked for a word between two of its steps.
+vLLM's /health at 200 for ever (vLLM issues 39863, 37729). So the engine is polled: it answers between two of its steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _UNREADY_S = 10.0
 
 
 class EngineHealthCheck:
-    """Asks an engine again and again whether it lives.
+    """Polls an engine.
 
     Args:
         ask: returns when the engine has answered.
@@ -48,7 +48,7 @@ class EngineHealthCheck:
             EngineDiedError: the engine has not answered for too long.
         """
         while self._limit_s:
-            with suppress(Exception):  # a dead engine refuses at once; whoever watches it sees that without us
+            with suppress(Exception):  # a dead engine refuses immediately, and server/worker.py watches for that
                 async with asyncio.timeout(self._limit_s):
                     await self._ask()
                     self._answered = time.monotonic()

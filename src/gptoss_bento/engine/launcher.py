@@ -66,7 +66,7 @@ class StartOptions:
 async def running(
     argv: Sequence[str], startup: Startup, timeout_s: float, team: Team, how: StartOptions | None = None
 ) -> AsyncIterator[Engine]:
-    """Starts vLLM with the words of `vllm serve` and ends it on leaving.
+    """Starts vLLM with the arguments of `vllm serve`, and stops it when the block ends.
 
     Of several workers the first starts the engine's process, and all attach to it.
 
@@ -74,7 +74,7 @@ async def running(
 
     Args:
         argv: the arguments, as `EnginePlan.argv` gives them.
-        startup: is told the phases.
+        startup: records the phases.
         timeout_s: seconds until a start that hangs is given up.
         team: the workers that share the engine.
         how: what a start may do beside; nothing by default.
@@ -107,7 +107,7 @@ async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, t
     with startup.timed(LOADING):
         threading.Thread(target=_prepare_app, args=(config,), daemon=True).start()  # while the engine process loads
         client = await _started_client(args, config, team, engine_preload.forked if how.preload else nullcontext)
-        if not team.is_alone:  # vLLM waits for the first request, and numbers of others' would lie here unread
+        if not team.is_alone:  # vLLM waits for the first request, and numbers for other workers would stay unread
             client._run_output_handler()
     stack.callback(_stop_client, client)
     with startup.timed("engine: application"):

@@ -1,9 +1,8 @@
-"""Several API workers on too few cores: what the engine puts out is gathered, and sent in fewer messages.
+"""Coalesces the engine's output where several API workers share too few cores.
 
-A worker that always finds a core free sends each token as soon as it is there. With two workers and an engine on two
-cores that is as many messages, which cost the cores what would have been tokens; one worker alone falls behind, sends
-more at a time, and gave more tokens/s (docs/performance.md). So a worker that must often wait for a core waits a little
-longer, for more to send; where there are cores enough nothing is changed.
+One message per token wastes CPU time that the engine needs: with two workers and an engine on two cores, one worker
+alone fell behind, sent more tokens in each message, and reached more tokens/s (docs/performance.md). So a worker whose
+thread often waits for a core pauses before it receives, and sends more at a time. With enough cores nothing changes.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class CoreWait:
 
 
 class OutputCoalescer:
-    """Pauses in the reception of messages, the longer the more of its time this thread waits for a core.
+    """Pauses before messages are received, for longer the more of its time this thread waits for a core.
 
     Args:
         is_empty: whether no message is there.

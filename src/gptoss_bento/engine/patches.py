@@ -86,13 +86,13 @@ STREAM_ERROR = Patch(
     "vllm.entrypoints.generate.base.serving:GenerateBaseServing.create_streaming_error_response",
     "A stream that failed ends with an error event and then `[DONE]`, as if it had succeeded.",
     "A subclass of each serving class would do; `init_app_state` names the classes itself.",
-    _CONTRACT + "test_every_request_handler_reports_failures_through_what_is_changed",
+    _CONTRACT + "test_stream_that_failed_still_ends_as_if_it_had_succeeded",
 )
 FINISH_REASON = Patch(
     "vllm.entrypoints.generate.base.serving:GenerateBaseServing._raise_if_error",
     'An aborted generation is an answer with `finish_reason: "abort"`.',
     STREAM_ERROR.instead,
-    STREAM_ERROR.test,
+    _CONTRACT + "test_every_request_handler_looks_for_an_aborted_generation",
 )
 RESPONSE_EVENTS = Patch(
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.responses_stream_generator",

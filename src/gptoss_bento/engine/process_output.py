@@ -17,7 +17,7 @@ from dataclasses import dataclass
 _KEPT_LINES = 200
 _RECENT_S = 300.0  # what was printed earlier is not what the engine died of
 _CHUNK_BYTES = 65536
-_LAST_WORDS_S = 1.0
+_FINAL_OUTPUT_S = 1.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # "RuntimeError: …", alone or behind vLLM's "(EngineCore pid=1) ERROR 11-22 14:00:00 [core.py:1] "
 _EXCEPTION = re.compile(r"(?:^|\s)((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: \S.*)$")
@@ -60,9 +60,9 @@ class ProcessLog:
             os.dup2(tap.original, tap.descriptor)
 
     def untap(self) -> None:
-        """Passes the rest on and lets go. Called before the end, so that the last words are not lost."""
+        """Passes the rest on and lets go. Called before the end, so that the final lines are not lost."""
         self._let_go()
-        deadline = time.monotonic() + _LAST_WORDS_S
+        deadline = time.monotonic() + _FINAL_OUTPUT_S
         for tap in self._taps:  # ends as soon as no child holds the other end of the pipe
             tap.thread.join(max(0, deadline - time.monotonic()))
         self._taps = []

@@ -106,7 +106,7 @@ class Worker:
     def _stop(self, number: int, end: Callable[[], None]) -> float:
         """Called by the signal handler."""
         if self.drain.begun and number == signal.SIGINT:
-            self.drain.skip()
+            self.drain.force()
         self._mark_stopping()
         if not self._is_stopping:  # failed: there is nothing to wait for but those who ask why
             self._end_when_told(end)
@@ -155,7 +155,7 @@ class Worker:
             self.startup.ready()
             compilations = self._started(plan)
             try:
-                async with self.drain.offered(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
+                async with self.drain.draining(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
                     await self._watch(running, settings.server.engine_stall_timeout, compilations)
             except EngineDiedError as error:
                 self._fail(error)  # at once: the probes say so, and the other workers wait for it
@@ -182,7 +182,7 @@ class Worker:
         if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
             await self.team.others_left(lambda: self._hurry_if_lost(running))
         running.abort_all(ABORTED)
-        await self.drain.heard()  # vLLM takes away what its application needs for an answer
+        await self.drain.wait_delivered()  # vLLM takes away what its application needs for an answer
 
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
@@ -273,7 +273,7 @@ class Worker:
         if running.crashed:
             self.team.lose_engine()
         if self.team.has_lost_engine:
-            self.drain.skip()
+            self.drain.force()
 
     @property
     def _is_stopping(self) -> bool:
@@ -318,7 +318,7 @@ class _Work:
     def pause(self) -> None:
         self.jobs.pause()
 
-    async def hand_back(self) -> None:
+    async def abort(self) -> None:
         self.engine.abort_all(ABORTED)
         await self.jobs.stop()
 

@@ -1,7 +1,7 @@
 """prometheus_client's files, through which any worker can add up the counts of all.
 
-It writes every count into its file at once, vLLM's for each token included: a fifth of an API server's CPU time. Here
-counts stay in the process, and what has changed is written twice a second.
+The library writes each count into its file immediately, vLLM's for each token included: a fifth of an API server's CPU
+time. Here counts stay in the process, and what has changed is written twice a second.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The end of intake: after SIGTERM what runs gets some time to end, and only then does the worker stop.
+"""Graceful shutdown: after SIGTERM running work gets some time to end, and only then does the worker stop.
 
-uvicorn by itself would stop accepting at once, and new clients would hang in the queue of the supervisor's socket until
-everything is over. So its signal handler is held back: meanwhile the probes say "stopping", new work is refused with a
-503 that says when to come again, and the state of jobs can still be asked for.
+uvicorn alone would stop accepting immediately. New clients would then wait in the queue of the supervisor's socket
+until the process has ended. So uvicorn's signal handler is called later. Meanwhile the probes say "stopping", new work
+is refused with a 503 and a Retry-After, and the state of jobs can still be read.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gptoss_bento.concurrency import wait_or_timeout
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 0.05
-_LAST_WORDS_S = 1.0
-"""For requests that were cut off to hear it."""
+_POLL_INTERVAL_S = 0.05
+_ABORT_GRACE_S = 1.0
+"""For requests that were aborted, so that their error events reach the clients."""
 
 
 class Work(Protocol):
@@ -35,20 +35,20 @@ class Work(Protocol):
         """Takes nothing new."""
         ...
 
-    async def hand_back(self) -> None:
-        """Ends what still runs: requests hear of it, jobs go back to the queue."""
+    async def abort(self) -> None:
+        """Ends what still runs: requests get a final error event, jobs are requeued."""
         ...
 
 
 class Drain:
-    """One worker's last task."""
+    """The graceful shutdown of one worker."""
 
     def __init__(self) -> None:
         self.in_flight = 0
         """Requests that the engine works for now; http/shutdown_gate.py counts them."""
         self._timeout_s = 0.0
         self._begun = asyncio.Event()
-        self._skipped = asyncio.Event()
+        self._forced = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None  # None: there is nothing to drain
         self._end: Callable[[], None] | None = None
 
@@ -58,7 +58,7 @@ class Drain:
         return self._end is not None
 
     def begin(self, end: Callable[[], None]) -> float:
-        """Called by the signal handler. `end` is called once all is done, at once if nothing can run.
+        """Called by the signal handler. `end` is called once all is done, immediately if nothing can run.
 
         Returns:
             Seconds that this may take.
@@ -71,17 +71,17 @@ class Drain:
             self._loop.call_soon_threadsafe(self._begun.set)
         return self._timeout_s
 
-    def skip(self) -> None:
-        """Whoever asks again, by a second Ctrl-C, does not want to wait."""
+    def force(self) -> None:
+        """Ends the wait: a second Ctrl-C asks for it."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._skipped.set)
+            self._loop.call_soon_threadsafe(self._forced.set)
 
-    async def heard(self) -> None:
-        """Waits a moment until the requests that were cut off have told their clients."""
-        await self._until(lambda: not self.in_flight, _LAST_WORDS_S)
+    async def wait_delivered(self) -> None:
+        """Waits a moment until clients of aborted requests have received their final error event."""
+        await self._until(lambda: not self.in_flight, _ABORT_GRACE_S)
 
     @asynccontextmanager
-    async def offered(self, timeout_s: float, work: Work) -> AsyncIterator[None]:
+    async def draining(self, timeout_s: float, work: Work) -> AsyncIterator[None]:
         """While the block runs, a stop waits for what runs, `timeout_s` seconds at most."""
         self._timeout_s, self._loop = timeout_s, asyncio.get_running_loop()
         task = asyncio.create_task(self._run(work))
@@ -99,8 +99,8 @@ class Drain:
             logger.info("stopping: nothing new is taken; what runs has %g s (DRAIN_TIMEOUT)", self._timeout_s)
             work.pause()
             await self._until(lambda: not work.busy, self._timeout_s)
-            await work.hand_back()
-            await self.heard()
+            await work.abort()
+            await self.wait_delivered()
             logger.info("stopping: drained after %.1f s", time.monotonic() - started)
         finally:
             self._finish()
@@ -114,7 +114,7 @@ class Drain:
     async def _until(self, reached: Callable[[], bool], limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
         while not reached() and time.monotonic() < deadline:
-            if await wait_or_timeout(self._skipped, _LOOK_S):
+            if await wait_or_timeout(self._forced, _POLL_INTERVAL_S):
                 return
 
 

@@ -44,7 +44,7 @@ _AFTER_DRAIN_S = 3.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _SERVING = ("serve", "serve-http")
-_LOOK_S = 0.05
+_POLL_INTERVAL_S = 0.05
 _NOTE_BYTES = 65536
 _LONGEST_CAUSE = 10_000  # characters, of which JSON makes six bytes at most
 
@@ -123,7 +123,7 @@ def _quit(handler: Any) -> None:
 def _quit_when_free(controller: Any) -> None:
     arbiter = controller.arbiter
     if arbiter._exclusive_running_command and not arbiter._stopping:
-        controller.loop.call_later(_LOOK_S, _quit_when_free, controller)
+        controller.loop.call_later(_POLL_INTERVAL_S, _quit_when_free, controller)
     else:
         controller.dispatch((None, json.dumps({"command": "quit"})))
 

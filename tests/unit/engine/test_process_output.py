@@ -159,7 +159,7 @@ CHILD_THAT_STAYS = r"""
 import subprocess, sys
 from gptoss_bento.engine import process_output as process_log
 
-process_log._LAST_WORDS_S = 0.05
+process_log._FINAL_OUTPUT_S = 0.05
 log = process_log.ProcessLog()
 log.tap()
 child = subprocess.Popen(["sleep", "60"])

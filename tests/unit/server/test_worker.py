@@ -225,7 +225,7 @@ async def test_after_the_engines_death_there_is_a_moment_to_ask_why(
 async def test_a_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Signals, skips: bool) -> None:
     end = Calls()
     work = Busy()
-    async with worker.drain.offered(60, work):
+    async with worker.drain.draining(60, work):
         assert worker._stop(signal.SIGINT, end) == 60
         worker._stop(second, end)
         await asyncio.sleep(0.2)
@@ -244,7 +244,7 @@ async def test_an_engine_that_crashes_ends_the_drain_of_all_workers(
     async with AsyncExitStack() as stack:
         for worker, engine, end in zip(workers, engines, ends, strict=True):
             worker.startup.ready()
-            await stack.enter_async_context(worker.drain.offered(60, Busy()))
+            await stack.enter_async_context(worker.drain.draining(60, Busy()))
             stack.callback(watch(worker, engine).cancel)
             assert worker._stop(signal.SIGTERM, end) == 60
         engines[0].dead, engines[0].crashed = True, crashed
@@ -258,7 +258,7 @@ class Busy:
     def pause(self) -> None:
         pass
 
-    async def hand_back(self) -> None:
+    async def abort(self) -> None:
         pass
 
 

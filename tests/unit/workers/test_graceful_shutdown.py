@@ -19,7 +19,7 @@ class Work:
     def pause(self) -> None:
         self.is_paused = True
 
-    async def hand_back(self) -> None:
+    async def abort(self) -> None:
         self.handed_back += 1
         self.busy = False
 
@@ -32,7 +32,7 @@ async def until_called(calls: Calls, limit_s: float = 5) -> None:
 
 async def test_what_runs_may_end() -> None:
     drain, work, end = Drain(), Work(), Calls()
-    async with drain.offered(60, work):
+    async with drain.draining(60, work):
         assert drain.begin(end) == 60
         assert drain.begun
         await asyncio.sleep(0.1)
@@ -46,7 +46,7 @@ async def test_what_runs_may_end() -> None:
 
 async def test_what_runs_too_long_is_handed_back() -> None:
     drain, work, end = Drain(), Work(), Calls()
-    async with drain.offered(0.1, work):
+    async with drain.draining(0.1, work):
         started = time.monotonic()
         drain.begin(end)
         await until_called(end)
@@ -57,7 +57,7 @@ async def test_what_runs_too_long_is_handed_back() -> None:
 async def test_what_was_cut_off_gets_a_moment_to_hear_it() -> None:
     drain = Drain()
     drain.in_flight = 1
-    hearing = asyncio.create_task(drain.heard())
+    hearing = asyncio.create_task(drain.wait_delivered())
     await asyncio.sleep(0.1)
     assert not hearing.done()
     drain.in_flight = 0
@@ -66,7 +66,7 @@ async def test_what_was_cut_off_gets_a_moment_to_hear_it() -> None:
 
 async def test_an_idle_service_ends_at_once() -> None:
     drain, end = Drain(), Calls()
-    async with drain.offered(60, Work(busy=False)):
+    async with drain.draining(60, Work(busy=False)):
         drain.begin(end)
         await until_called(end, 1)
 
@@ -74,7 +74,7 @@ async def test_an_idle_service_ends_at_once() -> None:
 async def test_requests_that_were_cut_off_may_hear_it() -> None:
     drain, end = Drain(), Calls()
     drain.in_flight = 1
-    async with drain.offered(0, Work()):
+    async with drain.draining(0, Work()):
         drain.begin(end)
         await asyncio.sleep(0.1)
         assert end.made == []
@@ -84,9 +84,9 @@ async def test_requests_that_were_cut_off_may_hear_it() -> None:
 
 async def test_whoever_asks_again_does_not_wait() -> None:
     drain, end = Drain(), Calls()
-    async with drain.offered(60, Work()):
+    async with drain.draining(60, Work()):
         drain.begin(end)
-        drain.skip()
+        drain.force()
         await until_called(end, 1)
 
 
@@ -100,7 +100,7 @@ def test_before_the_engine_runs_there_is_nothing_to_drain() -> None:
 @pytest.mark.parametrize("begun", [True, False])
 async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: bool) -> None:
     drain, end = Drain(), Calls()
-    async with drain.offered(60, Work()):
+    async with drain.draining(60, Work()):
         if begun:
             drain.begin(end)
             await asyncio.sleep(0.1)
@@ -110,7 +110,7 @@ async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: boo
 
 async def test_it_ends_once_however_often_it_is_asked() -> None:
     drain, end = Drain(), Calls()
-    async with drain.offered(60, Work(busy=False)):
+    async with drain.draining(60, Work(busy=False)):
         for _ in range(3):
             drain.begin(end)
         await until_called(end)

@@ -21,6 +21,9 @@ from tests.server import REPOSITORY
 
 STARTED = (
     "gptoss_bento.engine.launcher",
+    "gptoss_bento.engine.client",
+    "gptoss_bento.engine.vllm_app",
+    "gptoss_bento.engine.vllm_parser",
     "vllm.v1.worker.gpu_worker",
     "vllm.model_executor.models.gpt_oss",
     # What vLLM finds by a name in a string, or behind a condition of its configuration.

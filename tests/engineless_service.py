@@ -28,7 +28,7 @@ _ENGINE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); t
 
 
 class EnginelessEngine:
-    """What server/worker.py asks of `gptoss_bento.engine.launcher.Engine`."""
+    """What server/worker.py asks of `gptoss_bento.engine.client.Engine`."""
 
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = process
@@ -69,7 +69,7 @@ class EnginelessEngine:
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes]:
         return self._fake.token_bytes(token_ids)
 
-    def cut_off(self, message: str) -> None:
+    def abort_all(self, message: str) -> None:
         self._last_word = message
         for answer in self._answers:
             answer.cancel()
@@ -98,7 +98,9 @@ def _start_process() -> subprocess.Popen[bytes]:
 
 
 @asynccontextmanager
-async def running(_: Sequence[str], startup: Startup, __: float, team: Team) -> AsyncIterator[EnginelessEngine]:
+async def running(
+    _: Sequence[str], startup: Startup, __: float, team: Team, ___: object = None
+) -> AsyncIterator[EnginelessEngine]:
     """In place of `gptoss_bento.engine.launcher.running`."""
     process = _start_process() if team.is_first else None
     try:

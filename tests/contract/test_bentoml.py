@@ -64,8 +64,14 @@ def test_the_worker_makes_the_server_that_the_module_names_when_the_service_is_l
 
 
 def test_the_number_of_workers_is_that_of_the_decorator() -> None:
-    allocator = importlib.import_module("_bentoml_impl.server.allocator")
-    assert 'config.get("workers")' in inspect.getsource(allocator.ResourceAllocator.get_worker_env)
+    allocator = importlib.import_module("_bentoml_impl.server.allocator").ResourceAllocator()
+
+    @bentoml.service(name="several", workers=3)
+    class Service:
+        pass
+
+    workers, _ = allocator.get_worker_env(Service, services={"several": {"workers": 3}})
+    assert workers == 3
 
 
 def test_the_supervisor_is_a_command_called_serve() -> None:
@@ -277,10 +283,30 @@ def test_our_metrics_take_the_place_of_bentomls() -> None:
 
 
 def test_bentomls_metrics_still_have_every_path_as_a_label() -> None:
-    """Why server/request_metrics.py is there. When this fails, BentoML has mended it."""
-    source = inspect.getsource(RequestMetrics.__base__)  # type: ignore[arg-type]
-    assert 'endpoint = scope["path"]' in source
-    assert "endpoint=endpoint" in source
+    """Why server/request_metrics.py is there. When this fails, BentoML has fixed it."""
+    forget_services()
+    app = RequestMetrics.__base__(JSONResponse({}), namespace="bentoml_service")  # type: ignore[misc]
+    client = TestClient(app)
+    for number in range(3):
+        client.get(f"/status/{number}")
+    samples = [sample for each in prometheus_client.REGISTRY.collect() for sample in each.samples]
+    forget_services()
+
+    labels = {sample.labels.get("endpoint") for sample in samples}
+    assert {f"/status/{number}" for number in range(3)} <= labels
+
+
+def test_a_single_worker_counts_in_the_process(tmp_path: Path) -> None:
+    """In a process of its own: prometheus_client looks for the folder once."""
+    script = (
+        "from gptoss_bento.bento.service_config import keep_metrics_in_process as keep; keep();"
+        "from bentoml._internal.configuration.containers import BentoMLContainer as c;"
+        "from prometheus_client import values;"
+        "print(c.metrics_client.get().multiproc, values.ValueClass._multiprocess)"
+    )
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
 
 
 async def test_bentomls_timeout_still_keeps_a_timer_for_each_request() -> None:

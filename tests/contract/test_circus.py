@@ -47,7 +47,7 @@ class BusyArbiter:
 @pytest.fixture
 def mended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SysHandler, "quit", SysHandler.quit)  # puts it back afterwards
-    supervisor.hear_every_stop()
+    supervisor.patch_circus_sigterm()
 
 
 @contextmanager
@@ -73,7 +73,7 @@ async def stops_of(busy_s: float, *, told: int = 1) -> int:
 
 
 async def test_circus_still_loses_a_sigterm_while_it_looks_after_its_workers() -> None:
-    """Why `hear_every_stop` is there. When this fails, circus has mended it."""
+    """Why `patch_circus_sigterm` is there. When this fails, circus has mended it."""
     assert await stops_of(0.1) == 0
 
 

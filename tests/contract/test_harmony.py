@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from gptoss_bento.artifacts import prepare
 from gptoss_bento.config import environment
-from gptoss_bento.engine import launcher
+from gptoss_bento.engine import patches
 from gptoss_bento.training import harmony_text
 from tests.unit.engine.test_harmony_repair import ANSWER, THOUGHT
 
@@ -32,7 +32,7 @@ class Tokenizer:
 @pytest.fixture(scope="module")
 def parser_class() -> Any:
     harmony_text.use_vocabulary(prepare.find_vocabulary(environment.cache_dir()))
-    launcher.repair_harmony()
+    patches.repair_harmony()
     manager = importlib.import_module("vllm.parser.parser_manager").ParserManager
     return manager.get_parser(
         tool_parser_name="openai", reasoning_parser_name="openai_gptoss", enable_auto_tools=True, is_harmony=True
@@ -115,3 +115,14 @@ def test_each_repair_counts(parser_class: Any) -> None:
     before = count()
     whole(parser_class, THOUGHT.removesuffix("<|end|>") + ANSWER)
     assert count() == before + 1
+
+
+def test_vllm_without_the_repairs_still_loses_answers(parser_class: Any) -> None:
+    """Why engine/harmony_repair.py is there. When this fails, vLLM or harmony has fixed it."""
+    own = importlib.import_module("vllm.entrypoints.openai.parser.harmony_utils").get_streamable_parser_for_assistant
+    text = THOUGHT + ANSWER.replace("<|message|>", " ")
+    with patches.HARMONY_PARSER.replaced(own):
+        lost = whole(parser_class, text)
+
+    assert lost != ANSWERED
+    assert whole(parser_class, text) == ANSWERED

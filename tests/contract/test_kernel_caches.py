@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from gptoss_bento.artifacts import kernel_cache
-from gptoss_bento.engine import launcher
+from gptoss_bento.engine import vllm_parser
 from gptoss_bento.engine.vllm_plugin import start_times
 from gptoss_bento.engine.vllm_plugin.start_times import LINES, Line, Recorder
 
@@ -35,9 +35,9 @@ def source_of(module: str) -> str:
 
 
 def test_recorded_variables_without_effect_are_those_of_the_installed_vllm() -> None:
-    recorded = json.loads(files("gptoss_bento").joinpath("vllm_unhashed_variables.json").read_text())
+    recorded = json.loads(files("gptoss_bento.config").joinpath("vllm_unhashed_variables.json").read_text())
 
-    assert recorded == launcher.describe_unhashed_variables(), "run `gptoss-bento record-options`"
+    assert recorded == vllm_parser.describe_unhashed_variables(), "run `gptoss-bento record-options`"
 
 
 def test_the_number_of_api_servers_is_not_in_vllms_key() -> None:

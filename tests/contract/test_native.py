@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.engine.launcher import _token_bytes
+from gptoss_bento.engine.client import token_bytes
 from gptoss_bento.jobs.sampling import FORWARDED
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -40,7 +40,7 @@ def test_tokens_become_the_bytes_of_their_text(tmp_path: Path) -> None:
     text = "Grüezi €\n\x00\x7f 🙂"
     ids = tokenizer.encode(text)
 
-    pieces = _token_bytes(tokenizer, [*ids, tokenizer.eos_token_id])
+    pieces = token_bytes(tokenizer, [*ids, tokenizer.eos_token_id])
     assert pieces is not None
     assert b"".join(pieces).decode() == text
     assert pieces[-1] == b""

@@ -11,7 +11,7 @@ import pytest
 from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.goal import Goal
 from gptoss_bento.config.profile import fits, load_profile, profile_names
-from gptoss_bento.engine.launcher import _parser
+from gptoss_bento.engine.vllm_parser import serve_parser
 from gptoss_bento.hardware.gpu_catalogue import known_cards
 from gptoss_bento.hardware.probe import hardware_named
 from gptoss_bento.planning.memory_estimate import estimate
@@ -36,7 +36,7 @@ def distinct_argvs() -> set[tuple[str, ...]]:
 
 def test_vllm_takes_every_argument_that_a_plan_can_have() -> None:
     engine_args = importlib.import_module("vllm.engine.arg_utils").AsyncEngineArgs
-    parser = _parser()
+    parser = serve_parser()
 
     argvs = distinct_argvs()
     for argv in argvs:

@@ -41,8 +41,8 @@ driver.set_active(SimpleNamespace(
     get_current_stream=lambda _: 0,
 ))
 import kernels
-from gptoss_bento.vllm_plugin import compilations
-from gptoss_bento.vllm_plugin.routing_kernels import generalize
+from gptoss_bento.engine.vllm_plugin import compilations
+from gptoss_bento.engine.vllm_plugin.routing_kernels import generalize
 
 
 def compile(kernel, *rows, odd=None):

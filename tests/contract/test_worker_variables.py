@@ -10,7 +10,7 @@ import pytest
 
 from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.profile import load_profile
-from gptoss_bento.engine import launcher
+from gptoss_bento.engine import vllm_parser
 from gptoss_bento.hardware.probe import Hardware
 from gptoss_bento.planning.planner import make_plan
 from tests.unit.test_worker_variables import rows
@@ -25,7 +25,7 @@ CPU = Hardware(gpus=(), cpu_cores=2, memory_bytes=24 * 2**30)
 
 @pytest.fixture(scope="module")
 def parse() -> Callable[[list[str]], Any]:
-    return launcher._parser().parse_args
+    return vllm_parser.serve_parser().parse_args
 
 
 @pytest.mark.parametrize("row", rows("option"))

@@ -11,17 +11,25 @@ from types import SimpleNamespace
 
 from gptoss_bento.hardware.probe import Gpu, hardware_named
 
+NVML_ERROR_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIBRARY_NOT_FOUND = 6, 9, 12
+
 
 class NVMLError(Exception):
     """What the real one raises."""
+
+    value = NVML_ERROR_NOT_FOUND
 
 
 class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801, N818
     """BentoML's allocator catches it by this name."""
 
+    value = NVML_ERROR_LIBRARY_NOT_FOUND
+
 
 class NVMLError_DriverNotLoaded(NVMLError):  # noqa: N801, N818
     """BentoML's allocator catches it by this name."""
+
+    value = NVML_ERROR_DRIVER_NOT_LOADED
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,14 @@ def nvmlInit() -> None:  # noqa: N802
 
 def nvmlShutdown() -> None:  # noqa: N802
     pass
+
+
+def nvmlSystemGetDriverVersion() -> str:  # noqa: N802
+    return "580.0"
+
+
+def nvmlSystemGetCudaDriverVersion_v2() -> int:  # noqa: N802
+    return 13000
 
 
 def nvmlDeviceGetCount() -> int:  # noqa: N802

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from gptoss_bento.workers.worker_group import make_folder
-from tests.full_disk import Disk, file_limit, small_file_system
 from tests.job_server import job_server
 from tests.postgres import binaries, postgres_server
+from tools.full_disk import Disk, file_limit, small_file_system
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def test_no_accepted_job_is_lost(store_url: str) -> None:
             jobs = client.get("/health").json()["jobs"]
             missing = JOBS_AT_ONCE - jobs["inQueue"] - jobs["inProgress"]
             runs = [clients.submit(submit, client, accepted, missing // CLIENTS) for _ in range(CLIENTS)]
-            time.sleep(random.uniform(0, 0.4))  # noqa: S311  # any moment will do
+            time.sleep(random.uniform(0, 0.4))  # any moment will do
             process.kill()
             for run in runs:
                 run.result()
@@ -116,7 +116,7 @@ def kill_one_of_a_team(store_url: str, folder: Path, accepted: set[str]) -> None
         for _ in range(4):
             clients.submit(submit, client, accepted, 10)
             clients.submit(submit, another_client, accepted, 10)
-        time.sleep(random.uniform(0, 1))  # noqa: S311  # any moment will do
+        time.sleep(random.uniform(0, 1))  # any moment will do
         killed, left = random.sample((one, other), 2)
         killed.kill()
         killed.join()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.advisories import affecting, main, read_advisories
+from tools.advisories import affecting, main, read_advisories
 
 ADVISORY = {"id": "GHSA-1", "severity": "HIGH", "advisory": "all is lost", "v": ">=1.0,<2.0"}
 LOCK = "Some_Package[extra]==1.5 ; sys_platform == 'linux'\n    # via other\nother==1.5 \\\n    --hash=sha256:ab\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -17,9 +18,12 @@ from packaging.utils import canonicalize_name
 
 from tests.server import REPOSITORY
 
+TARGET = re.compile(r"'(\w+)[.\w]*:")
+"""What a record of a patch begins with: `module:attribute`."""
 OURS = {"gptoss_bento", "service"}
 BROUGHT_BY_VLLM = {
-    "triton": "torch for GPUs brings it, and only vLLM's plugin in a process that has imported it asks for it",
+    "triton_kernels": "another name of vLLM's own copy",
+    "triton": "torch for GPUs brings it, and only vLLM's plugin uses it, in processes that have imported it",
     "transformers": "the demo model's training compares with it; no Bento has that package",
 }
 """Modules that come with the extra which has vLLM."""
@@ -52,8 +56,11 @@ def imported() -> dict[str, str]:
 
 
 def imports_of(path: Path) -> Iterator[str]:
+    """The top-level modules that a file imports, and those that its records of patches name."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Call) and path.name == "patches.py":
+            yield from (target[1] for each in node.args[:1] if (target := TARGET.match(ast.unparse(each))))
+        elif isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]

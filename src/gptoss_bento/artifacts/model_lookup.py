@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gptoss_bento.concurrency import in_daemon_thread
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ArtifactError
 from gptoss_bento.planning.model_config import ModelConfig, is_path, name_of_folder, named, parse_config, unknown_config
 from gptoss_bento.planning.model_fit import check_architecture
 from gptoss_bento.planning.profile_choice import Find
-from gptoss_bento.threads import in_daemon_thread
 
 PLAN_LIMIT_S = 3.0
 """How long a plan waits for the hub. A worker, which fetches the model next anyway, waits longer."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from gptoss_bento.artifacts import patches
 from gptoss_bento.config import manifest
 from gptoss_bento.errors import ArtifactError
 
@@ -39,9 +40,7 @@ def resumed_downloads() -> Iterator[None]:
     Raises (from the download in the block):
         ArtifactError: a file has another hash than the hub says. It was removed.
     """
-    from huggingface_hub import file_download
-
-    library = file_download.http_get
+    library = patches.DOWNLOAD.original()
 
     def http_get(url: str, temp_file: BinaryIO, **options: Any) -> None:
         if "_tqdm_bar" in options:  # the library asks for the rest by itself, through this name
@@ -50,11 +49,8 @@ def resumed_downloads() -> Iterator[None]:
             name = urlsplit(url).path.rpartition("/")[2]  # what follows may be a signature
             _transfer(partial(library, url), Path(temp_file.name), name, **options)
 
-    file_download.http_get = http_get
-    try:
+    with patches.DOWNLOAD.replaced(http_get):
         yield
-    finally:
-        file_download.http_get = library
 
 
 def _transfer(

@@ -176,13 +176,13 @@ def schema(
 @app.command(hidden=True)
 def record_options() -> None:
     """Writes what the installed vLLM says of its options into the package. For developers, after an upgrade."""
-    from gptoss_bento.engine import launcher
+    from gptoss_bento.engine import vllm_parser
 
-    lines = ",\n".join(json.dumps(row) for row in launcher.describe_options())
+    lines = ",\n".join(json.dumps(row) for row in vllm_parser.describe_options())
     (PACKAGE / "config" / "vllm_options.json").write_text(f"[\n{lines}\n]\n")
     lists = {
-        "vllm_variables.json": launcher.describe_variables(),
-        "vllm_unhashed_variables.json": launcher.describe_unhashed_variables(),
+        "vllm_variables.json": vllm_parser.describe_variables(),
+        "vllm_unhashed_variables.json": vllm_parser.describe_unhashed_variables(),
     }
     for name, names in lists.items():
         (PACKAGE / "config" / name).write_text(f"{json.dumps(names, indent=0)}\n")

@@ -13,6 +13,7 @@ from typing import TypeVar
 from gptoss_bento.artifacts import compilers, kernel_cache
 from gptoss_bento.artifacts.model_lookup import finder
 from gptoss_bento.artifacts.prepare import DEMO
+from gptoss_bento.concurrency import in_daemon_thread
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC, Profile, Requirements
 from gptoss_bento.config.settings import Settings
@@ -45,7 +46,6 @@ from gptoss_bento.planning.model_config import ModelConfig, unknown_config
 from gptoss_bento.planning.plan import EnginePlan
 from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import Find, ProfileChoice, choose_profile
-from gptoss_bento.threads import in_daemon_thread
 
 T = TypeVar("T")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from gptoss_bento.artifacts.model_lookup import is_folder
 from gptoss_bento.artifacts.prepare import VOCABULARY_FILE, check_folder, demo_folder, present_vocabulary
+from gptoss_bento.concurrency import in_daemon_thread
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.doctor.hub import Answer, Hub, ask, silent
 from gptoss_bento.doctor.installation import Installed, installed_version
 from gptoss_bento.errors import ArtifactError
 from gptoss_bento.planning.model_config import ModelConfig
-from gptoss_bento.threads import in_daemon_thread
 
 # Without original/ and metal/. Source: the checkpoint sizes in OpenAI's GPT-OSS model card, 12.8 and 60.8 GiB.
 KNOWN_BYTES = {"openai/gpt-oss-20b": 13_800_000_000, "openai/gpt-oss-120b": 65_300_000_000}

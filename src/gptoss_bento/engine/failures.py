@@ -3,7 +3,7 @@
 vLLM 0.32 ends a stream that failed with an error event *and* `[DONE]`, cuts a broken stream of /v1/responses off
 without a word, reports a dead engine as a fault of this request ("see stack trace (above)"), and passes an aborted
 generation off as an answer with `finish_reason: "abort"`. This module knows vLLM's objects by their methods alone;
-engine/launcher.py, which imports vLLM, hands them over.
+engine/patches.py, which imports vLLM, puts them in their places.
 """
 
 from __future__ import annotations
@@ -20,16 +20,10 @@ from gptoss_bento.http.errors import BrokenStreamError, error_for
 
 ENGINE_DIED = "The engine died while it worked on this request; the server ends. Try again."
 ABORTED = "The server stopped before the answer was complete. Try again."
-_SERVINGS = (
-    "openai_serving_chat",
-    "openai_serving_completion",
-    "openai_serving_responses",
-    "anthropic_serving_messages",
-)
 
 
 class AbortedGenerationError(Exception):
-    """The engine broke a generation off: it was told to stop."""
+    """The engine aborted a generation, because the service stops."""
 
     def __init__(self) -> None:
         super().__init__(ABORTED)
@@ -64,24 +58,8 @@ async def engine_failure(request: Request, error: Exception) -> Response:
     return error_for(request.scope["path"], *explanation(error))
 
 
-def make_honest(state: Any) -> None:
-    """Changes vLLM's request handlers so that a failed stream breaks, and an aborted generation is a failure.
-
-    Args:
-        state: `state` of vLLM's application.
-    """
-    for name in _SERVINGS:
-        if serving := getattr(state, name, None):
-            serving.create_streaming_error_response = _breaking(serving.create_streaming_error_response)
-            serving._raise_if_error = _refusing_aborted(serving._raise_if_error)
-    if responses := getattr(state, "openai_serving_responses", None):
-        responses.responses_stream_generator = _explaining(responses.responses_stream_generator)
-    if messages := getattr(state, "anthropic_serving_messages", None):
-        messages.create_messages = _answering(messages)
-
-
-def _answering(serving: Any) -> Callable[..., Any]:
-    """Its route makes a 500 of every exception, and sees none of the application's handlers."""
+def answering(serving: Any) -> Callable[..., Any]:
+    """`create_messages` that answers a failure of the engine itself: its route makes a 500 of every exception."""
     original = serving.create_messages
 
     async def create_messages(*args: Any, **kwargs: Any) -> Any:
@@ -96,7 +74,7 @@ def _answering(serving: Any) -> Callable[..., Any]:
     return create_messages
 
 
-def _breaking(original: Callable[..., str]) -> Callable[..., str]:
+def breaking(original: Callable[..., str]) -> Callable[..., str]:
     """Raises where vLLM makes its error event, since `[DONE]` would follow it. http/error_boundary.py sends it."""
 
     def raise_instead(message: str | Exception, *args: Any, **kwargs: Any) -> str:
@@ -108,7 +86,9 @@ def _breaking(original: Callable[..., str]) -> Callable[..., str]:
     return raise_instead
 
 
-def _refusing_aborted(original: Callable[[str | None, str], None]) -> Callable[[str | None, str], None]:
+def refusing_aborted(original: Callable[[str | None, str], None]) -> Callable[[str | None, str], None]:
+    """The check of why a generation ended, which takes `abort` for a failure too."""
+
     def check(finish_reason: str | None, request_id: str) -> None:
         if finish_reason == "abort":
             raise AbortedGenerationError
@@ -117,7 +97,7 @@ def _refusing_aborted(original: Callable[[str | None, str], None]) -> Callable[[
     return check
 
 
-def _explaining(original: Callable[..., Any]) -> Callable[..., Any]:
+def explaining(original: Callable[..., Any]) -> Callable[..., Any]:
     """The events of a streamed response; vLLM lets every other error than its GenerationError escape unsaid."""
 
     async def events(*args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ _UNREADY_S = 10.0
 """A step of a large model takes seconds, not ten; beyond that others should get the requests."""
 
 
-class Heartbeat:
+class EngineHealthCheck:
     """Asks an engine again and again whether it lives.
 
     Args:

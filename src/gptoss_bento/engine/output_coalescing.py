@@ -41,7 +41,7 @@ class CoreWait:
             return 0.0
 
 
-class Gathering:
+class OutputCoalescer:
     """Pauses in the reception of messages, the longer the more of its time this thread waits for a core.
 
     Args:
@@ -68,13 +68,13 @@ class Gathering:
     def before(self, receive: Callable[[], Awaitable[_Message]]) -> Callable[[], Awaitable[_Message]]:
         """`receive`, with a pause before it if nothing is there; all that came meanwhile is received without one."""
 
-        async def receive_gathered() -> _Message:
+        async def receive_coalesced() -> _Message:
             if self._is_empty() and (pause_s := self._pause_s()) > _SHORTEST_S:
                 await asyncio.sleep(0)  # what was just received is sent before the pause begins
                 await asyncio.sleep(pause_s)
             return await receive()
 
-        return receive_gathered
+        return receive_coalesced
 
     def _pause_s(self) -> float:
         if self._waited_s is None:

@@ -16,6 +16,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from gptoss_bento.config import process_environment
+from gptoss_bento.engine import patches
 
 _PRELOADED = "gptoss_bento.engine.preloaded_modules"
 
@@ -40,19 +41,14 @@ def begin() -> None:
 @contextmanager
 def forked() -> Iterator[None]:
     """Inside, vLLM takes the engine's process from the fork server."""
-    import vllm.v1.engine.utils as starting
-
-    spawning = starting.get_mp_context
+    spawning = patches.START_METHOD.original()
 
     def forking() -> _Context:
         spawning()  # it also settles which GPUs a child of an AMD machine sees
         return _Context()
 
-    starting.get_mp_context = forking
-    try:
+    with patches.START_METHOD.replaced(forking):
         yield
-    finally:
-        starting.get_mp_context = spawning
 
 
 class _Process(ForkServerProcess):

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gptoss_bento.http import patches
 from gptoss_bento.http.body import ARRIVAL, DISCARDED_BYTES, Arrival
 
 logger = logging.getLogger(__name__)
@@ -191,4 +191,4 @@ def bound_connections(max_head_bytes: int, patience_s: float) -> None:
     """From now on, servers of this process that let uvicorn choose its protocol use this one."""
     BoundedConnection.max_head_bytes = max_head_bytes
     BoundedConnection.patience_s = patience_s
-    auto.AutoHTTPProtocol = BoundedConnection
+    patches.PROTOCOL.replace(BoundedConnection)

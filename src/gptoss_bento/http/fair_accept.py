@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from copy import copy
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from gptoss_bento.http import patches
 from gptoss_bento.workers.worker_group import Team
 
 logger = logging.getLogger(__name__)
@@ -37,17 +38,13 @@ def install(team: Team, for_others: ASGIApp) -> None:
         team: this worker's.
         for_others: what the other workers reach through this one's socket.
     """
-    own = uvicorn.Server
+    own = patches.SERVER.original()
 
     def make(config: uvicorn.Config) -> FairServer:
-        _set_server(own)
+        patches.SERVER.replace(own)
         return FairServer(config, team, for_others)
 
-    _set_server(make)
-
-
-def _set_server(make: Callable[[uvicorn.Config], uvicorn.Server]) -> None:
-    setattr(uvicorn, "Server", make)  # noqa: B010  # mypy knows the name as a class
+    patches.SERVER.replace(make)
 
 
 class FairServer(uvicorn.Server):

@@ -12,6 +12,8 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gptoss_bento.http import patches
+
 _SERVERS_SEND = "gptoss_bento.send"
 
 
@@ -41,7 +43,7 @@ def _remember_send(application: Starlette) -> None:
             scope[_SERVERS_SEND] = send
         await inner(scope, receive, send)
 
-    application.middleware_stack = outermost
+    patches.OUTERMOST.replace_on(application, outermost)
 
 
 def direct(scope: Scope, send: Send) -> Send:

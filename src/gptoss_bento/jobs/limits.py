@@ -18,8 +18,8 @@ from gptoss_bento.access.request_caps import GENERATING, MESSAGES, RESPONSES, Ca
 from gptoss_bento.config.api_keys import Key, KeyLimits
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.jobs.input import TOKENIZE, EngineRequest, InputError, Models, engine_request
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Claim, Job
-from gptoss_bento.state.store import StoreUnavailableError
 from gptoss_bento.strict_json import loads
 
 _LOOK_AGAIN_S = 0.01  # one job of each worker does

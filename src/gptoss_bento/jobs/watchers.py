@@ -1,4 +1,4 @@
-"""Waiting for something to happen to a job: at once where it happens in this process, soon where in another."""
+"""Waiting for a job to change: noticed immediately if it changes in this process, at the next poll if in another."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gptoss_bento.state.job import Job
 
 @dataclass(eq=False)
 class Watch:
-    """Somebody waits for a job. `ended` is the job with its whole output, where that is known without the store."""
+    """A client waits for a job. `ended` is the job with all its output, if that is known without the store."""
 
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     ended: tuple[Job, Sequence[str]] | None = None
 
 
 class Changes:
-    """Who waits for which job."""
+    """The watches of all jobs."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[Watch]] = defaultdict(set)
@@ -28,7 +28,7 @@ class Changes:
 
     @contextmanager
     def of(self, job_id: str) -> Iterator[Watch]:
-        """A watch that is told whenever the job changes."""
+        """A watch that is notified whenever the job changes."""
         watch = Watch()
         self._waiting[job_id].add(watch)
         try:
@@ -39,23 +39,23 @@ class Changes:
                 del self._waiting[job_id]
 
     def notify(self, job_ids: Iterable[str]) -> None:
-        """Something happened to these jobs."""
+        """These jobs have changed."""
         for job_id in job_ids:
             for watch in self._waiting.get(job_id, ()):
                 watch.changed.set()
 
     def end(self, job: Job, items: Sequence[str]) -> None:
-        """This job has ended with this output."""
+        """This job has ended, with this output."""
         for watch in self._waiting.get(job.id, ()):
             watch.ended = job, items
             watch.changed.set()
 
     @property
     def watched(self) -> list[str]:
-        """The jobs somebody waits for."""
+        """The ids of the jobs that a client waits for."""
         return list(self._waiting)
 
     def compare(self, progress: Mapping[str, object]) -> None:
-        """Notifies of the jobs whose progress differs from the last that was seen here, or is seen first."""
+        """Notifies of the jobs whose progress is new or differs from that of the last call."""
         self.notify(job_id for job_id, now in progress.items() if self._known.get(job_id) != now)
         self._known = progress

@@ -1,9 +1,10 @@
-"""Sends the end of a job to the client's URL, and nowhere where a stranger's URL must not lead."""
+"""Webhooks: sends the end of a job to the client's URL, with retries, and refuses URLs that are not public."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -12,10 +13,20 @@ from urllib.parse import urlsplit
 
 import httpcore
 
+from gptoss_bento.background.tasks import WorkerTasks, logged
+from gptoss_bento.concurrency import wait_or_timeout
+from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.state.job import Webhook
+from gptoss_bento.state.store import JobStore
+
+logger = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 1.0
+_DELIVERIES_PER_POLL = 20
 ATTEMPT_TIMEOUT_S = 10.0
 _LOOKUP_TIMEOUT_S = 0.5  # while a client waits for the answer of /run
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# What serves hosts at addresses that look public, or do to some Pythons: Azure's metadata; IETF's, Oracle's among them.
+# Services of the host at addresses that look public, at least to some Pythons: Azure's metadata; IETF's and Oracle's.
 _HOST_SERVICES = [ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24")]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -26,8 +37,9 @@ class ForbiddenAddressError(Exception):
 
 
 async def refuse_private(url: str) -> None:
-    """Checks the target of a webhook when a job is accepted. A name that cannot be looked up in time passes: what
-    counts is the address at each attempt.
+    """Checks the target of a webhook when a job is accepted.
+
+    A name that cannot be looked up in time passes, because the address is checked again at each attempt.
 
     Raises:
         ForbiddenAddressError: it leads to a loopback, link-local, private or metadata address.
@@ -42,7 +54,7 @@ async def refuse_private(url: str) -> None:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet, also if it only wraps another."""
+    """Whether an address is on the public internet; of one that wraps another address, whether that one is."""
     wrapped = _wrapped(address)
     if wrapped is not None:
         return is_public(wrapped)
@@ -50,7 +62,7 @@ def is_public(address: Address) -> bool:
 
 
 def _wrapped(address: Address) -> Address | None:
-    """The IPv4 address to which a gateway would lead an IPv6 one."""
+    """The IPv4 address to which a gateway would route an IPv6 one."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address in _NAT64:
@@ -71,7 +83,7 @@ def _refuse_private(host: str, addresses: Iterable[Address]) -> None:
 
 
 class _PublicNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to the very address that was checked, so that a name cannot point elsewhere in between."""
+    """Connects to the same address that was checked: a second lookup of the name could return another."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
@@ -98,13 +110,13 @@ class _PublicNetwork(httpcore.AsyncNetworkBackend):
 
 
 class WebhookSender:
-    """Posts job objects. Redirects are not followed, no credentials are sent, and only 200 counts as received."""
+    """Posts job objects. It follows no redirects and sends no credentials; only 200 counts as received."""
 
     def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
         self._pool = pool
 
     async def send(self, url: str, body: bytes) -> str | None:
-        """Tries once, for ten seconds at most. Returns None if it was received, else what went wrong."""
+        """Tries once, for at most ATTEMPT_TIMEOUT_S. Returns None if it was received, else what went wrong."""
         try:
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
                 async with self._pool.stream("POST", url, headers=_headers(url), content=body) as response:
@@ -128,9 +140,56 @@ def _headers(url: str) -> list[tuple[str | bytes, str | bytes]]:
 
 @asynccontextmanager
 async def webhook_sender(*, allow_private: bool) -> AsyncIterator[WebhookSender]:
-    """A sender with its connections, closed on leaving."""
+    """A sender; its connections are closed on leaving."""
     network = _PublicNetwork(allow_private=allow_private)
     async with httpcore.AsyncConnectionPool(
         network_backend=network, max_connections=20, max_keepalive_connections=0
     ) as pool:
         yield WebhookSender(pool)
+
+
+class WebhookDelivery:
+    """Sends the webhooks that are due, and retries those that fail.
+
+    Args:
+        store: says which are due.
+        settings: how often a delivery is retried, and after which time.
+        sender: sends one.
+        tasks: of this worker; deliveries run among them.
+    """
+
+    def __init__(self, store: JobStore, settings: ServerSettings, sender: WebhookSender, tasks: WorkerTasks) -> None:
+        self._store = store
+        self._settings = settings
+        self._sender = sender
+        self._tasks = tasks
+        self._may_be_due = asyncio.Event()
+
+    def wake(self) -> None:
+        """A webhook may be due now, or the worker stops: the next poll happens immediately."""
+        self._may_be_due.set()
+
+    async def run(self) -> None:
+        """Delivers until the worker stops."""
+        while not self._tasks.stopping.is_set():
+            self._may_be_due.clear()
+            with logged("webhooks"):
+                await self._deliver_due()
+            await wait_or_timeout(self._may_be_due, POLL_INTERVAL_S)
+
+    async def _deliver_due(self) -> None:
+        lease_ms = int(3 * ATTEMPT_TIMEOUT_S * 1000)
+        for webhook in await self._store.due_webhooks(_DELIVERIES_PER_POLL, lease_ms):
+            self._tasks.spawn(self._deliver(webhook))
+
+    async def _deliver(self, webhook: Webhook) -> None:
+        with logged("a webhook"):
+            job, items = await self._store.snapshot(webhook.job_id)
+            if job is None or not job.status.is_terminal:
+                return
+            problem = await self._sender.send(webhook.url, job.body(items).encode())
+            retried = problem is not None and webhook.attempt <= self._settings.webhook_retries
+            if problem:
+                end = "" if retried else "; given up"
+                logger.warning("webhook of job %s, attempt %d: %s%s", job.id, webhook.attempt, problem, end)
+            await self._store.settle(webhook, self._settings.webhook_retry_delay_ms if retried else None)

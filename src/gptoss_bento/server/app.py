@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import bentoml
-from bentoml._internal.server.http import instruments, traffic
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
@@ -30,9 +29,9 @@ from gptoss_bento.http.probes import Probes
 from gptoss_bento.http.shutdown_gate import Intake
 from gptoss_bento.http.streaming_bypass import DirectStreaming
 from gptoss_bento.jobs.api.routes import NativeRoutes
+from gptoss_bento.server import patches
 from gptoss_bento.server.api_workers import find_team
 from gptoss_bento.server.openapi import Description
-from gptoss_bento.server.request_metrics import RequestMetrics
 from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
 from gptoss_bento.server.worker import Worker
 from gptoss_bento.workers import supervisor
@@ -72,9 +71,7 @@ class Assembly:
         """Puts our layers around the service, and two of them in the place of BentoML's."""
         for middleware in self.middlewares(service):
             service.add_asgi_middleware(middleware.layer, **middleware.options)
-        # BentoML takes them from here when it builds the application.
-        traffic.TimeoutMiddleware = Edge  # type: ignore[assignment,misc]
-        instruments.RunnerTrafficMetricsMiddleware = RequestMetrics  # type: ignore[misc]
+        patches.apply()
 
     def middlewares(self, service: Service) -> Iterator[Middleware]:
         """Our layers from the outermost in."""

@@ -19,15 +19,17 @@ from gptoss_bento.access.admission import Admission
 from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.artifacts import kernel_cache, prepare
 from gptoss_bento.artifacts.model_lookup import START_LIMIT_S, architecture_check
+from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.engine import failure_cause
 from gptoss_bento.engine import launcher as engine
+from gptoss_bento.engine.client import Engine
 from gptoss_bento.engine.failures import ABORTED
-from gptoss_bento.engine.health_check import Heartbeat
+from gptoss_bento.engine.health_check import EngineHealthCheck
 from gptoss_bento.engine.kernel_compilations import KernelCompilations
-from gptoss_bento.engine.launcher import Engine, StartOptions
+from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.engine.process_output import ProcessLog
 from gptoss_bento.engine.vllm_plugin import start_times
 from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError, WorkerDiedError
@@ -37,9 +39,7 @@ from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.server.api_workers import plan_for
-from gptoss_bento.state.store import StoreUnavailableError
-from gptoss_bento.threads import in_daemon_thread
-from gptoss_bento.waiting import wait_or_timeout
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.workers import buffered_metrics, supervisor
 from gptoss_bento.workers.graceful_shutdown import Drain
 from gptoss_bento.workers.readiness import Startup, State
@@ -181,7 +181,7 @@ class Worker:
         await jobs.stop()  # while the engine can still be told to abort
         if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
             await self.team.others_left(lambda: self._hurry_if_lost(running))
-        running.cut_off(ABORTED)
+        running.abort_all(ABORTED)
         await self.drain.heard()  # vLLM takes away what its application needs for an answer
 
     @asynccontextmanager
@@ -242,12 +242,12 @@ class Worker:
 
     async def _watch(self, running: Engine, stall_timeout_s: float, compilations: KernelCompilations) -> None:
         """Returns when the service is asked to stop. Raises EngineDiedError when the engine dies or hangs first."""
-        heartbeat = Heartbeat(running.answer, stall_timeout_s)
-        beating = asyncio.create_task(heartbeat.run())
+        health_check = EngineHealthCheck(running.answer, stall_timeout_s)
+        beating = asyncio.create_task(health_check.run())
         try:
             while not self._stopping.is_set():
                 await wait_or_timeout(self._stopping, _WATCH_INTERVAL_S)
-                self.startup.stalled(heartbeat.silent_s if heartbeat.is_late else None)
+                self.startup.stalled(health_check.silent_s if health_check.is_late else None)
                 compilations.check()
                 await self._confirm_life(running, beating)
         finally:
@@ -265,7 +265,7 @@ class Worker:
             return
         if running.dead or hangs is None:
             raise EngineDiedError("vLLM's engine process died while serving")
-        running.cut_off(f"{hangs}. Try again.")
+        running.abort_all(f"{hangs}. Try again.")
         raise hangs
 
     def _hurry_if_lost(self, running: Engine) -> None:
@@ -319,7 +319,7 @@ class _Work:
         self.jobs.pause()
 
     async def hand_back(self) -> None:
-        self.engine.cut_off(ABORTED)
+        self.engine.abort_all(ABORTED)
         await self.jobs.stop()
 
 

@@ -13,21 +13,21 @@ from gptoss_bento import strict_json
 class Status(StrEnum):
     """The states RunPod's SDKs know. They write CANCELLED, and never RUNNING."""
 
-    IN_QUEUE = "IN_QUEUE"  # accepted, waits for a free place
+    IN_QUEUE = "IN_QUEUE"  # accepted, waits for a free slot
     IN_PROGRESS = "IN_PROGRESS"  # a worker runs it
-    COMPLETED = "COMPLETED"  # ended with its whole output
+    COMPLETED = "COMPLETED"  # ended with all its output
     FAILED = "FAILED"  # its input was wrong, or the engine could not answer
     CANCELLED = "CANCELLED"  # the client cancelled it, or purged the queue
-    TIMED_OUT = "TIMED_OUT"  # its time to run or to live was over
+    TIMED_OUT = "TIMED_OUT"  # its time to run or to live was exceeded
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended; only a retry leads out of such a state."""
+        """Whether the job has ended; only a retry changes such a state."""
         return self not in (Status.IN_QUEUE, Status.IN_PROGRESS)
 
 
 _FOLLOWS: dict[Status, frozenset[Status]] = {
-    # IN_PROGRESS → IN_QUEUE: the process that ran it is gone; the job runs again.
+    # IN_PROGRESS → IN_QUEUE: the process that ran it has ended; the job runs again.
     Status.IN_QUEUE: frozenset({Status.FAILED, Status.TIMED_OUT, Status.IN_PROGRESS}),
     Status.IN_PROGRESS: frozenset({Status.IN_QUEUE}),
     Status.COMPLETED: frozenset({Status.IN_PROGRESS}),
@@ -37,17 +37,17 @@ _FOLLOWS: dict[Status, frozenset[Status]] = {
 }
 
 RETRYABLE = frozenset({Status.FAILED, Status.TIMED_OUT})
-"""From which `/retry` leads back into the queue."""
+"""The states from which `/retry` queues a job again."""
 
 
 def before(status: Status) -> frozenset[Status]:
-    """The states from which a job may enter `status`. Every change of state in the store asks this."""
+    """The states from which a job may enter `status`. Every change of state in the store checks this."""
     return _FOLLOWS[status]
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job as it is accepted. Durations in milliseconds."""
+    """A job that is to be stored. Durations in milliseconds."""
 
     id: str
     input: str  # JSON text
@@ -56,13 +56,13 @@ class NewJob:
     execution_timeout_ms: int
     ttl_ms: int
     result_ttl_ms: int
-    owner: str | None = None  # the name of the key it came with
-    key_limits: str | None = None  # which that key had then: JSON text
+    owner: str | None = None  # the name of the key that submitted it
+    key_limits: str | None = None  # the key's limits at that time: JSON text
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the store knows of a job, but for its input and output. Times are milliseconds since 1970."""
+    """A stored job without its input and output. Times are milliseconds since 1970."""
 
     id: str
     status: Status
@@ -77,8 +77,8 @@ class Job:
     item_count: int
     delivered: int
     refused: bool = False  # FAILED because of its input: the same input fails again
-    owner: str | None = None  # the name of the key it came with
-    key_limits: str | None = None  # which that key had then: JSON text
+    owner: str | None = None  # the name of the key that submitted it
+    key_limits: str | None = None  # the key's limits at that time: JSON text
 
     def body(self, items: Sequence[str] = ()) -> str:
         """The job object of `/status`, one line of JSON. `items` are the JSON texts of the output."""
@@ -103,7 +103,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that this worker runs. `attempt` tells this run from every other: only its writes count."""
+    """A job that this worker runs. `attempt` numbers its runs: the store ignores writes of any but the newest.
+
+    A claim is lost when the job is ended or taken over by another process."""
 
     id: str
     attempt: int
@@ -114,3 +116,23 @@ class Claim:
     owner: str | None = None
     key_limits: str | None = None
     has_webhook: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many jobs `/health` reports; the ended ones since the store was created."""
+
+    completed: int = 0
+    failed: int = 0
+    in_progress: int = 0
+    in_queue: int = 0
+    retried: int = 0
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A delivery that is due; `attempt` counts from 1."""
+
+    job_id: str
+    url: str
+    attempt: int

@@ -1,28 +1,37 @@
-"""Where a worker process lives, and whether it still does."""
+"""Which process a worker is, and whether that process still runs."""
 
 from __future__ import annotations
 
 import socket
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from gptoss_bento.state.store import Place
+
+@dataclass(frozen=True)
+class WorkerIdentity:
+    """A worker process: enough for another on the same machine to see whether it is gone."""
+
+    worker_id: str
+    machine: str
+    pid: int
+    started: float  # seconds since 1970
 
 
-def own_place() -> Place:
-    """This process, under a new name."""
+def own_identity() -> WorkerIdentity:
+    """This process, with a new worker id."""
     process = psutil.Process()
-    return Place(uuid.uuid4().hex[:16], _machine(), process.pid, process.create_time())
+    return WorkerIdentity(uuid.uuid4().hex[:16], _machine(), process.pid, process.create_time())
 
 
-def is_gone(place: Place) -> bool:
-    """Whether that process has certainly ended: it ran here, where processes can be seen, and is not seen any more."""
-    if place.machine != _machine():
+def is_gone(worker: WorkerIdentity) -> bool:
+    """Whether that process has certainly ended: it ran where this process can see all others, and does not run now."""
+    if worker.machine != _machine():
         return False
     try:
-        return abs(psutil.Process(place.pid).create_time() - place.started) > 1
+        return abs(psutil.Process(worker.pid).create_time() - worker.started) > 1
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:
@@ -30,6 +39,6 @@ def is_gone(place: Place) -> bool:
 
 
 def _machine() -> str:
-    """Processes that see each other have the same name: that of the host and, on Linux, of their set of processes."""
+    """The same for all processes that see one another: the host's name and, on Linux, the PID namespace."""
     namespace = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {namespace.readlink() if namespace.is_symlink() else ''}".strip()

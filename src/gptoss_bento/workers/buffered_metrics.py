@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
+
+from gptoss_bento.workers import patches
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +29,21 @@ async def written_later() -> AsyncIterator[None]:
     if not kind._multiprocess:
         yield
         return
-    own = {name: getattr(kind, name) for name in ("inc", "set")}
-    write = _delay(kind, inspect.getclosurevars(kind.inc).nonlocals["lock"])
-    writing = asyncio.create_task(_every(_WRITE_S, write))
-    try:
-        yield
-    finally:
-        writing.cancel()
-        for name, method in own.items():
-            setattr(kind, name, method)
-        write()
+    lock = inspect.getclosurevars(kind.inc).nonlocals["lock"]
+    with _delayed(lock) as write:
+        writing = asyncio.create_task(_every(_WRITE_S, write))
+        try:
+            yield
+        finally:
+            writing.cancel()
 
 
-def _delay(kind: Any, lock: AbstractContextManager[Any]) -> Callable[[], None]:
-    """Gives what writes. Without the look for a fork at each count: nothing forks here, workers are new programs."""
+@contextmanager
+def _delayed(lock: AbstractContextManager[Any]) -> Iterator[Callable[[], None]]:
+    """Gives what writes, and calls it once more at the end.
+
+    No count looks for a fork, as the library's do: workers are new programs.
+    """
     changed: set[Any] = set()
 
     def inc(value: Any, amount: float) -> None:
@@ -61,8 +64,11 @@ def _delay(kind: Any, lock: AbstractContextManager[Any]) -> Callable[[], None]:
                 value._file.write_value(value._key, value._value, value._timestamp)
             changed.clear()
 
-    kind.inc, kind.set = inc, set_to
-    return write
+    try:
+        with patches.INCREMENT.replaced(inc), patches.SET.replaced(set_to):
+            yield write
+    finally:
+        write()
 
 
 async def _every(seconds: float, act: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from gptoss_bento.waiting import wait_or_timeout
+from gptoss_bento.concurrency import wait_or_timeout
 
 logger = logging.getLogger(__name__)
 

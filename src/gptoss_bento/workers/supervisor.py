@@ -29,6 +29,7 @@ import click
 
 from gptoss_bento.config import process_environment
 from gptoss_bento.errors import AddressInUseError, GptOssBentoError, WorkerDiedError
+from gptoss_bento.workers import patches
 from gptoss_bento.workers.child_processes import kill_processes
 from gptoss_bento.workers.worker_group import Team, make_folder
 
@@ -101,20 +102,18 @@ def supervise(keep_metrics_in: Callable[[Path], None] = lambda _: None) -> None:
         note.reserve()
         # What a killed worker leaves behind becomes a child of this process, which ends it.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        hear_every_stop()
+        patch_circus_sigterm()
     atexit.register(_exit_as_noted, note, serving)
     sys.excepthook = _explain(sys.excepthook)
 
 
-def hear_every_stop() -> None:
-    """From now on BentoML's supervisor acts on a signal to end that comes while it starts a dead worker again.
+def patch_circus_sigterm() -> None:
+    """From now on BentoML's supervisor acts on a SIGTERM or SIGINT that comes while it restarts a dead worker.
 
-    circus refuses one command while another runs, also the one that its handler of signals gives itself, and nobody
-    hears of it: a SIGTERM in the second after a worker's death was lost. A contract test tells when that is mended.
+    circus refuses one command while another runs, also the one that its own signal handler gives, without a word: a
+    SIGTERM in the second after a worker's death was lost.
     """
-    from circus.sighandler import SysHandler  # type: ignore[import-untyped]
-
-    SysHandler.quit = _quit
+    patches.QUIT.replace(_quit)
 
 
 def _quit(handler: Any) -> None:

@@ -15,8 +15,8 @@ from gptoss_bento.engine.failures import (
     AbortedGenerationError,
     engine_failure,
     explanation,
-    make_honest,
 )
+from gptoss_bento.engine.patches import report_stream_failures
 from gptoss_bento.http.errors import BrokenStreamError
 
 
@@ -65,14 +65,14 @@ class Serving:
 @pytest.fixture
 def serving() -> Any:
     serving = Serving()
-    make_honest(SimpleNamespace(openai_serving_chat=serving, openai_serving_responses=None))
+    report_stream_failures(SimpleNamespace(openai_serving_chat=serving, openai_serving_responses=None))
     return serving
 
 
 @pytest.fixture
 def responses() -> Any:
     serving = Serving()
-    make_honest(SimpleNamespace(openai_serving_responses=serving))
+    report_stream_failures(SimpleNamespace(openai_serving_responses=serving))
     return serving
 
 
@@ -130,7 +130,7 @@ async def test_events_of_a_response_end_in_an_error_of_any_kind(responses: Any) 
 
 async def test_messages_hear_of_a_dead_engine_too() -> None:
     serving: Any = Serving()
-    make_honest(SimpleNamespace(anthropic_serving_messages=serving))
+    report_stream_failures(SimpleNamespace(anthropic_serving_messages=serving))
 
     assert await serving.create_messages(None) == "an answer"
     assert await serving.create_messages(EngineDeadError()) == (ENGINE_DIED, "Service Unavailable", 503)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.engine.output_coalescing import CoreWait, Gathering
+from gptoss_bento.engine.output_coalescing import CoreWait, OutputCoalescer
 
 _BUSY = "import os; os.sched_setaffinity(0, {int(__import__('sys').argv[1])}); print(flush=True)\nwhile True: pass"
 
@@ -30,9 +30,9 @@ class Engine:
             self.said.put_nowait(number)
             await asyncio.sleep(0.005)
 
-    async def heard_at_once(self, gathering: Gathering, looks: int) -> float:
+    async def receives_immediately(self, coalescer: OutputCoalescer, looks: int) -> float:
         """How many words a look finds on average."""
-        receive = gathering.before(self.said.get)
+        receive = coalescer.before(self.said.get)
         words = 0
         for _ in range(looks):
             await receive()
@@ -71,40 +71,40 @@ class Thread:
         self.now += self.look_s
         return self.now
 
-    def gathering(self, engine: Engine) -> Gathering:
-        return Gathering(engine.said.empty, lambda: self.requests, self.waited_s, self.clock)
+    def coalescer(self, engine: Engine) -> OutputCoalescer:
+        return OutputCoalescer(engine.said.empty, lambda: self.requests, self.waited_s, self.clock)
 
 
 async def test_without_a_wait_for_cores_each_word_is_received_as_it_comes(engine: Engine) -> None:
-    assert await engine.heard_at_once(Thread(share=0.001).gathering(engine), looks=20) < 1.5
+    assert await engine.receives_immediately(Thread(share=0.001).coalescer(engine), looks=20) < 1.5
 
 
 async def test_a_wait_for_cores_gathers_words(engine: Engine) -> None:
     began = time.monotonic()
-    assert await engine.heard_at_once(Thread(share=0.5).gathering(engine), looks=10) > 3
+    assert await engine.receives_immediately(Thread(share=0.5).coalescer(engine), looks=10) > 3
     assert time.monotonic() - began < 2, "no pause is longer than 50 ms"
 
 
 async def test_one_stream_is_not_held_up(engine: Engine) -> None:
-    assert await engine.heard_at_once(Thread(share=0.9, requests=1).gathering(engine), looks=20) < 1.5
+    assert await engine.receives_immediately(Thread(share=0.9, requests=1).coalescer(engine), looks=20) < 1.5
 
 
 async def test_when_the_cores_are_free_again_the_pauses_end(engine: Engine) -> None:
     thread = Thread(share=0.5)
-    gathering = thread.gathering(engine)
-    await engine.heard_at_once(gathering, looks=10)
+    coalescer = thread.coalescer(engine)
+    await engine.receives_immediately(coalescer, looks=10)
     thread.share = 0
-    await engine.heard_at_once(gathering, looks=30)
-    assert await engine.heard_at_once(gathering, looks=20) < 1.5
+    await engine.receives_immediately(coalescer, looks=30)
+    assert await engine.receives_immediately(coalescer, looks=20) < 1.5
 
 
 async def test_what_a_thread_waited_in_an_idle_hour_makes_no_pause(engine: Engine) -> None:
     """Its loop wakes some 20 times a second, and each time a core may take some microseconds to come."""
     thread = Thread(share=20 * 50e-6, look_s=3600)
-    gathering = thread.gathering(engine)
-    await engine.heard_at_once(gathering, looks=2)
+    coalescer = thread.coalescer(engine)
+    await engine.receives_immediately(coalescer, looks=2)
     thread.look_s = 0.01
-    assert await engine.heard_at_once(gathering, looks=20) < 1.5
+    assert await engine.receives_immediately(coalescer, looks=20) < 1.5
 
 
 async def test_an_error_comes_out_as_it_is() -> None:
@@ -112,7 +112,7 @@ async def test_an_error_comes_out_as_it_is() -> None:
         raise ConnectionError("engine")
 
     with pytest.raises(ConnectionError, match="engine"):
-        await Gathering(lambda: True, lambda: 1).before(receive)()
+        await OutputCoalescer(lambda: True, lambda: 1).before(receive)()
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not count the wait")

@@ -1,5 +1,5 @@
 """Whatever comes in on its way to vLLM's application, the answer is a documented one in its API's shape, nothing is
-raised, no place stays taken, and what reaches the engine is within its key's limits. How many: tests/fuzzing.py.
+raised, no place stays taken, and what reaches the engine is within its key's limits. How many: tools/fuzzing.py.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponse
 from gptoss_bento.server.route_names import OTHER, route_name
 from gptoss_bento.workers.graceful_shutdown import Drain
 from tests.fakes import FakeEngineApp
-from tests.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
 from tests.unit.http.test_paths import PREFIXES
+from tools.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
 
 __all__ = ["fuzz_round"]
 

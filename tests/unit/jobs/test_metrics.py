@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.jobs import runner as runner_module
+from gptoss_bento.jobs import housekeeping
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.input import Envelope, Policy
 from gptoss_bento.jobs.metrics import job_gauges
@@ -36,8 +36,8 @@ async def submit(runner: Runner, count: int) -> None:
         await runner.submit(Envelope(given, POLICY, None), sync=False)
 
 
-async def test_they_count_what_waits_and_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(runner_module, "_COUNT_S", 0.01)
+async def test_job_gauges_count_what_waits_and_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(housekeeping, "GAUGE_INTERVAL_S", 0.01)
     fake = FakeEngine()
     fake.gate.clear()
     settings = ServerSettings(job_store_url=f"sqlite:///{tmp_path / 'jobs.sqlite3'}", max_concurrency=2)
@@ -52,5 +52,5 @@ async def test_they_count_what_waits_and_what_runs(monkeypatch: pytest.MonkeyPat
         await until_counted(0, 0)
 
 
-def test_there_is_one_set_of_gauges_in_a_process() -> None:
+def test_job_gauges_exist_once_in_a_process() -> None:
     assert job_gauges() is job_gauges()

@@ -25,7 +25,7 @@ from gptoss_bento.jobs.api.routes import NativeRoutes
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from tests.fakes import asgi_client
-from tests.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
+from tools.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
 
 __all__ = ["fuzz_round"]
 

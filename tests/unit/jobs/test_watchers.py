@@ -1,11 +1,11 @@
-"""Who is told of a job's changes."""
+"""Which watches are notified of a job's changes."""
 
 from __future__ import annotations
 
 from gptoss_bento.jobs.watchers import Changes
 
 
-def test_those_who_wait_for_the_job_are_told() -> None:
+def test_notification_reaches_all_that_wait_for_the_job() -> None:
     changes = Changes()
     with changes.of("a") as first, changes.of("a") as second, changes.of("b") as other:
         changes.notify(["a", "unknown"])
@@ -15,7 +15,7 @@ def test_those_who_wait_for_the_job_are_told() -> None:
     assert changes.watched == []
 
 
-def test_what_another_process_did_is_told() -> None:
+def test_poll_notifies_of_what_another_process_did() -> None:
     changes = Changes()
     with changes.of("a") as watch:
         changes.compare({"a": 1})

@@ -43,29 +43,29 @@ from tests.unit.jobs.receiver import Receiver
         "2001:0:7f00:1::",
     ],
 )
-def test_an_address_that_is_not_of_the_open_internet_is_not_public(address: str) -> None:
+def test_webhook_address_outside_the_public_internet_is_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
-def test_others_are(address: str) -> None:
+def test_webhook_address_on_the_public_internet_is_public(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "[::1]", "127.1", "2130706433", "0x7f000001", "0", "169.254.169.254"]
 )
-async def test_a_private_target_is_refused_however_it_is_written(host: str) -> None:
+async def test_webhook_to_a_private_host_is_refused_however_it_is_written(host: str) -> None:
     with pytest.raises(ForbiddenAddressError, match="not a public address"):
         await refuse_private(f"http://{host}:8080/x")
 
 
 @pytest.mark.parametrize("url", ["https://8.8.8.8/", "http://name.invalid/"])
-async def test_a_public_or_unknown_target_passes(url: str) -> None:
+async def test_webhook_to_a_public_or_unknown_host_passes(url: str) -> None:
     await refuse_private(url)
 
 
-async def test_a_job_is_posted_as_json_without_credentials() -> None:
+async def test_webhook_is_posted_as_json_without_credentials() -> None:
     async with Receiver().listening() as receiver, webhook_sender(allow_private=True) as sender:
         assert await sender.send(receiver.url, b'{"id":"a"}') is None
 
@@ -77,33 +77,33 @@ async def test_a_job_is_posted_as_json_without_credentials() -> None:
 
 
 @pytest.mark.parametrize("code", [201, 202, 204, 302, 307, 404, 500])
-async def test_only_200_counts_and_redirects_are_not_followed(code: int) -> None:
+async def test_webhook_needs_a_200_and_follows_no_redirect(code: int) -> None:
     async with Receiver([code]).listening() as receiver, webhook_sender(allow_private=True) as sender:
         assert await sender.send(receiver.url, b"{}") == f"it answered {code}"
     assert len(receiver.bodies) == 1
 
 
-async def test_a_slow_target_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_webhook_attempt_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "ATTEMPT_TIMEOUT_S", 0.1)
     async with Receiver([0]).listening() as receiver, webhook_sender(allow_private=True) as sender:
         assert await sender.send(receiver.url, b"{}") == "it did not answer within 0.1 s"
 
 
-async def test_a_target_that_does_not_listen_is_a_problem_not_an_error() -> None:
+async def test_webhook_to_a_closed_port_is_a_problem_not_an_error() -> None:
     async with webhook_sender(allow_private=True) as sender:
         problem = await sender.send(f"http://127.0.0.1:{free_port()}/", b"{}")
     assert problem is not None
     assert problem.startswith("ConnectError")
 
 
-async def test_a_private_address_is_not_connected_to() -> None:
+async def test_webhook_does_not_connect_to_a_private_address() -> None:
     async with Receiver().listening() as receiver, webhook_sender(allow_private=False) as sender:
         problem = await sender.send(receiver.url, b"{}")
     assert problem == "127.0.0.1 leads to 127.0.0.1, which is not a public address"
     assert receiver.bodies == []
 
 
-async def test_a_name_that_points_elsewhere_the_second_time_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_webhook_connects_to_the_address_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["8.8.8.8", "127.0.0.1"])
 
     async def rebinding(host: str, _: int) -> list[Any]:
@@ -118,7 +118,7 @@ async def test_a_name_that_points_elsewhere_the_second_time_gains_nothing(monkey
     assert receiver.bodies == []
 
 
-async def test_a_name_that_cannot_be_looked_up_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_webhook_to_an_unknown_name_is_a_problem_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async def unknown(*_: Any) -> list[Any]:
         raise socket.gaierror
 

@@ -49,7 +49,7 @@ class FakeEngine:
         while self.frozen:  # noqa: ASYNC110  # a plain switch for the tests
             await asyncio.sleep(0.01)
 
-    def cut_off(self, message: str) -> None:
+    def abort_all(self, message: str) -> None:
         self.said.append(message)
 
 

@@ -19,15 +19,15 @@ def body(job: Job, *items: str) -> dict[str, object]:
     return parsed
 
 
-def test_a_job_that_waits_has_no_times() -> None:
+def test_job_object_of_a_waiting_job_has_no_times() -> None:
     assert body(QUEUED) == {"id": "j-u1", "status": "IN_QUEUE"}
 
 
-def test_a_job_that_runs_has_its_delay() -> None:
+def test_job_object_of_a_running_job_has_its_delay() -> None:
     assert body(RUNNING) == {"id": "j-u1", "status": "IN_PROGRESS", "delayTime": 3, "workerId": "w"}
 
 
-def test_a_completed_job_has_its_output() -> None:
+def test_job_object_of_a_completed_job_has_its_output() -> None:
     assert body(ENDED, '{"a":1}', '"b"') == {
         "id": "j-u1",
         "status": "COMPLETED",
@@ -38,12 +38,12 @@ def test_a_completed_job_has_its_output() -> None:
     }
 
 
-def test_an_output_may_be_empty() -> None:
+def test_job_object_may_have_an_empty_output() -> None:
     assert body(ENDED)["output"] == []
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.TIMED_OUT])
-def test_a_failed_job_says_why_and_has_no_output(status: Status) -> None:
+def test_job_object_of_a_failed_job_has_its_error_and_no_output(status: Status) -> None:
     failed = body(replace(ENDED, status=status, error="n must be 1", retries=2), "1")
 
     assert failed["error"] == "n must be 1"
@@ -51,19 +51,19 @@ def test_a_failed_job_says_why_and_has_no_output(status: Status) -> None:
     assert "output" not in failed
 
 
-def test_a_job_cancelled_in_the_queue_has_no_times() -> None:
+def test_job_object_of_a_job_cancelled_in_the_queue_has_no_times() -> None:
     cancelled = replace(QUEUED, status=Status.CANCELLED, ended_at=1044)
 
     assert body(cancelled) == {"id": "j-u1", "status": "CANCELLED"}
 
 
-def test_a_clock_that_was_set_back_gives_no_negative_duration() -> None:
+def test_job_object_has_no_negative_duration_after_a_clock_change() -> None:
     job = body(replace(ENDED, started_at=900, ended_at=800))
 
     assert (job["delayTime"], job["executionTime"]) == (0, 0)
 
 
-def test_no_end_follows_another() -> None:
+def test_status_after_an_end_is_no_other_end() -> None:
     ends = {status for status in Status if status.is_terminal}
 
     assert ends == {Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT}

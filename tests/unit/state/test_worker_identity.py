@@ -1,4 +1,4 @@
-"""Whether a worker still lives."""
+"""Whether the process of a worker still runs."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from gptoss_bento.state.worker_identity import is_gone, own_place
+from gptoss_bento.state.worker_identity import is_gone, own_identity
 
 
-def test_this_process_lives_under_a_name_of_its_own() -> None:
-    assert not is_gone(own_place())
-    assert own_place().worker_id != own_place().worker_id
+def test_worker_identity_of_this_process_is_alive_and_new_each_time() -> None:
+    assert not is_gone(own_identity())
+    assert own_identity().worker_id != own_identity().worker_id
 
 
-def test_an_ended_process_is_gone() -> None:
+def test_worker_identity_of_an_ended_process_is_gone() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
 
-    assert is_gone(replace(own_place(), pid=ended.pid))
+    assert is_gone(replace(own_identity(), pid=ended.pid))
 
 
-def test_a_process_that_took_the_number_over_is_another() -> None:
-    assert is_gone(replace(own_place(), started=1.0))
+def test_worker_identity_with_a_reused_pid_is_gone() -> None:
+    assert is_gone(replace(own_identity(), started=1.0))
 
 
-def test_of_another_machine_nothing_is_known() -> None:
-    assert not is_gone(replace(own_place(), machine="elsewhere", started=1.0))
+def test_worker_identity_of_another_machine_is_not_known_to_be_gone() -> None:
+    assert not is_gone(replace(own_identity(), machine="elsewhere", started=1.0))

@@ -34,7 +34,7 @@ from gptoss_bento.workers import supervisor
 from gptoss_bento.workers.supervisor import ExitNote
 from gptoss_bento.workers.worker_group import Team
 from tests.fakes import Calls
-from tests.full_disk import small_file_system
+from tools.full_disk import small_file_system
 
 # Exit note
 

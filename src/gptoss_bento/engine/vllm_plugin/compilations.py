@@ -11,10 +11,12 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gptoss_bento.config.process_environment import compilations_file
+from gptoss_bento.engine.vllm_plugin import patches
 
 SERVING = ".serving"
 """Suffix of the file beside the record that says: the service is ready, and whoever compiles now lets clients wait."""
@@ -22,22 +24,17 @@ SERVING = ".serving"
 
 def record() -> None:
     """From now on Triton's compilations in this process are recorded, if the service named a file for them."""
-    from triton import knobs
-
     if (path := compilations_file()) is None:
         return
-    _guard_hooks()
+    patches.DESCRIBE_CONSTANTS.wrap(_guarded)
     recorder = Recorder(path)
-    knobs.runtime.jit_cache_hook = recorder.begin
-    knobs.runtime.jit_post_compile_hook = recorder.end  # vLLM's own monitor calls it, too
+    patches.BEFORE_COMPILATION.replace(recorder.begin)
+    patches.AFTER_COMPILATION.replace(recorder.end)  # vLLM's own monitor calls it, too
     logging.getLogger("vllm.utils.jit_monitor").addFilter(lambda _: path.with_suffix(SERVING).exists())
 
 
-def _guard_hooks() -> None:
+def _guarded(describe: Callable[..., Any]) -> Callable[..., Any]:
     """Triton describes each kernel to its hooks as JSON, which not all constants are. vLLM has the same guard."""
-    from triton.runtime import jit
-
-    describe = jit.serialize_specialization_data
 
     @functools.wraps(describe)
     def described(*arguments: Any, **named: Any) -> Any:
@@ -47,7 +44,7 @@ def _guard_hooks() -> None:
             return None
 
     described._vllm_guarded = True  # type: ignore[attr-defined]  # or vLLM's monitor would guard it once more
-    jit.serialize_specialization_data = described
+    return described
 
 
 class Recorder:

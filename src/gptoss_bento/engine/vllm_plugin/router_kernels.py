@@ -9,15 +9,14 @@ from __future__ import annotations
 from logging import Logger
 from typing import Any
 
-_WARM_UP = "_warmup_ll_bf16_router_gemm"
+from gptoss_bento.engine.vllm_plugin import patches
 
 
 def install(logger: Logger) -> None:
     """From now on the kernels are compiled only for a model with a router that runs them."""
-    from vllm.model_executor.warmup import kernel_warmup
-
-    compiling = getattr(kernel_warmup, _WARM_UP, None)
-    if compiling is None:
+    try:
+        compiling = patches.ROUTER_WARM_UP.original()
+    except AttributeError:
         logger.info("gptoss-bento finds no warm-up of router kernels to leave out.")
         return
 
@@ -25,4 +24,4 @@ def install(logger: Logger) -> None:
         if any(getattr(module, "allow_ll_bf16_gemm", False) for module in model.modules()):
             compiling(model)
 
-    setattr(kernel_warmup, _WARM_UP, compile_what_runs)
+    patches.ROUTER_WARM_UP.replace(compile_what_runs)

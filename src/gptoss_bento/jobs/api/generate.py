@@ -23,8 +23,8 @@ from gptoss_bento.jobs.api.routes import HttpError, answer, opened, read_body
 from gptoss_bento.jobs.input import Envelope, InputError, Models, Policy, engine_request
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.spelling import nearest
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Job, Status
-from gptoss_bento.state.store import StoreUnavailableError
 from gptoss_bento.strict_json import EnvelopeError, json_object, shown
 
 _CLIENT_LEFT = 499  # nginx's; nobody hears it but the log

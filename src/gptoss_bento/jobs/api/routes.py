@@ -30,8 +30,8 @@ from gptoss_bento.http.paths import is_openai_path
 from gptoss_bento.jobs.input import read_envelope
 from gptoss_bento.jobs.limits import rates_of
 from gptoss_bento.jobs.runner import LONGEST_WAIT_MS, Runner
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Job, Status
-from gptoss_bento.state.store import StoreUnavailableError
 from gptoss_bento.strict_json import EnvelopeError, dumps, shown
 
 logger = logging.getLogger(__name__)

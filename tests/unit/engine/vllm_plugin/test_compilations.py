@@ -63,7 +63,7 @@ SEVERAL = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from gptoss_bento.vllm_plugin.compilations import Recorder
+from gptoss_bento.engine.vllm_plugin.compilations import Recorder
 recorder, kernel = Recorder(Path(sys.argv[1])), SimpleNamespace(name=sys.argv[2] * 200)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -105,11 +105,13 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         return json.dumps(constants)
 
     package: Any = ModuleType("triton")
-    package.knobs = SimpleNamespace(runtime=SimpleNamespace(jit_cache_hook=None, jit_post_compile_hook=None))
+    package.knobs = ModuleType("triton.knobs")
+    package.knobs.runtime = SimpleNamespace(jit_cache_hook=None, jit_post_compile_hook=None)
     package.runtime = ModuleType("triton.runtime")
-    package.runtime.jit = SimpleNamespace(serialize_specialization_data=describe)
-    monkeypatch.setitem(sys.modules, "triton", package)
-    monkeypatch.setitem(sys.modules, "triton.runtime", package.runtime)
+    package.runtime.jit = ModuleType("triton.runtime.jit")
+    package.runtime.jit.serialize_specialization_data = describe
+    for module in (package, package.knobs, package.runtime, package.runtime.jit):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     monitor = logging.getLogger(MONITOR)
     filters = list(monitor.filters)
     yield package

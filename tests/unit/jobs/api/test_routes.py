@@ -23,7 +23,7 @@ from gptoss_bento.jobs.api.routes import NativeRoutes, is_native_path
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
-from gptoss_bento.state.store import StoreUnavailableError
+from gptoss_bento.state.database import StoreUnavailableError
 from tests.fakes import asgi_client
 
 PROMPT = {"input": {"prompt": "one two three", "sampling_params": {"max_tokens": 2}}}
@@ -164,7 +164,7 @@ async def test_retry(client: httpx.AsyncClient) -> None:
 
 
 async def test_purge_and_a_full_queue(client: httpx.AsyncClient, jobs: Runner) -> None:
-    jobs._engine = None
+    jobs.detach()
     for _ in range(3):
         assert (await client.post("/run", json=PROMPT)).status_code == 200
     full = await client.post("/run", json=PROMPT)

@@ -1,0 +1,1 @@
+"""What a worker needs to run stored work of any kind: tasks, retries, its lease, notifications between workers."""

@@ -1,0 +1,91 @@
+"""A running engine, as the rest of the service sees it.
+
+vLLM is imported inside the functions: `bentoml build` imports this module too, and importing vLLM takes seconds.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A running engine: vLLM's client object and vLLM's FastAPI application over it."""
+
+    client: AsyncLLM
+    app: FastAPI
+
+    @property
+    def unfinished_requests(self) -> int:
+        """Requests that run or wait in the engine now."""
+        return int(self.client.get_num_unfinished_requests())
+
+    @property
+    def dead(self) -> bool:
+        """Whether vLLM has given up; it never comes back by itself."""
+        return bool(self.client.errored)
+
+    def holds_response(self, response_id: str) -> bool:
+        """Whether this process has that stored response of `/v1/responses`."""
+        return response_id in self.app.state.openai_serving_responses.response_store
+
+    @property
+    def exit_signal(self) -> int | None:
+        """The signal that ended the engine's process, if one did; None too where another worker started it."""
+        return next((-code for code in self._exit_codes() if code < 0), None)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the engine's process ended, and not because it was told to; False where another worker started it."""
+        return any(code not in (0, -signal.SIGTERM, -signal.SIGINT) for code in self._exit_codes())
+
+    def _exit_codes(self) -> list[int]:
+        manager = getattr(getattr(self.client.engine_core, "resources", None), "engine_manager", None)
+        return [process.exitcode or 0 for process in getattr(manager, "processes", [])]
+
+    async def answer(self) -> None:
+        """Returns when the engine's loop has answered, between two steps of it: a sign of life."""
+        await self.client.is_sleeping()
+
+    def abort_all(self, message: str) -> None:
+        """Ends every running request with a 503: an error body, or the last event of a stream that has begun."""
+        from vllm.exceptions import GracefulHTTPError
+
+        error = GracefulHTTPError(message, HTTPStatus.SERVICE_UNAVAILABLE)
+        self.client.output_processor.propagate_error(error)
+
+    def token_bytes(self, token_ids: Sequence[int]) -> list[bytes] | None:
+        """What each token stands for, or None where the tokenizer does not work on bytes. Special tokens are empty."""
+        return token_bytes(self.client.get_tokenizer(), token_ids)
+
+
+def token_bytes(tokenizer: Any, token_ids: Sequence[int]) -> list[bytes] | None:
+    """What each token stands for, by a Hugging Face tokenizer; see `Engine.token_bytes`."""
+    alphabet = _byte_alphabet()
+    special = set(tokenizer.all_special_ids)
+    pieces = []
+    for token, text in zip(token_ids, tokenizer.convert_ids_to_tokens(list(token_ids)), strict=True):
+        if token in special:
+            pieces.append(b"")
+        elif text is None or not alphabet.keys() >= set(text):
+            return None
+        else:
+            pieces.append(bytes(alphabet[character] for character in text))
+    return pieces
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """The characters by which byte-level vocabularies write bytes: GPT-2's convention, which gpt-oss keeps."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}

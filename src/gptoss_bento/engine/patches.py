@@ -1,0 +1,343 @@
+"""Whatever of vLLM is replaced in an API worker: the table, and what applies it.
+
+What is replaced in the engine's own processes: vllm_plugin/patches.py. Written against vLLM 0.32.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache, partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from cachetools import FIFOCache
+from starlette.responses import JSONResponse, Response
+
+from gptoss_bento.engine import failures
+from gptoss_bento.engine.background_tasks import BackgroundTasks
+from gptoss_bento.engine.engine_gauges import EngineClock
+from gptoss_bento.engine.harmony_repair import KINDS, repairing
+from gptoss_bento.engine.output_coalescing import OutputCoalescer
+from gptoss_bento.engine.usage import current_meter
+from gptoss_bento.http.errors import name_parameter
+from gptoss_bento.patching import Patch, PrivateUse
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+RESPONSES_KEPT = 1000
+"""How many answers of /v1/responses can be asked for again."""
+
+_CONTRACT = "tests/contract/test_vllm.py::"
+
+# How the engine's process starts: engine/preload.py
+
+START_METHOD = Patch(
+    "vllm.v1.engine.utils:get_mp_context",
+    "The engine's process imports vLLM only after everything else is ready: ten seconds.",
+    "None: VLLM_WORKER_MULTIPROC_METHOD takes `fork` and `spawn`, not `forkserver`.",
+    _CONTRACT + "test_engines_process_comes_from_the_context_that_is_replaced",
+)
+
+# Several API workers
+
+RECEIVE_OUTPUT = Patch(
+    "vllm.v1.engine.core_client:AsyncMPClient.get_output_async",
+    "With fewer cores than processes each token is a message of its own; and the gauges need each message's time.",
+    "A subclass would do, but `EngineCoreClient.make_async_mp_client` names the class itself.",
+    _CONTRACT + "test_output_is_received_by_the_method_of_the_client",
+)
+
+# vLLM's application
+
+HARMONY_PARSER = Patch(
+    "vllm.parser.harmony:get_streamable_parser_for_assistant",
+    "vLLM skips each token that the Harmony parser refuses: the answer is lost, or ends up in the reasoning.",
+    "`--tool-parser-plugin` and `--reasoning-parser-plugin` name other parsers; gpt-oss bypasses both (`is_harmony`).",
+    "tests/contract/test_harmony.py::test_vllm_without_the_repairs_still_loses_answers",
+)
+RESPONSE_STORE = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.response_store",
+    "vLLM never forgets a stored response.",
+    "None: VLLM_ENABLE_RESPONSES_API_STORE turns the store on or off, and has no bound.",
+    _CONTRACT + "test_responses_are_kept_in_the_dictionaries_that_the_engine_bounds",
+)
+MESSAGE_STORE = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.msg_store",
+    "The same for a response's messages.",
+    RESPONSE_STORE.instead,
+    RESPONSE_STORE.test,
+)
+EVENT_STORE = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.event_store",
+    "The same for the events of a background response.",
+    RESPONSE_STORE.instead,
+    RESPONSE_STORE.test,
+)
+BACKGROUND_TASKS = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.background_tasks",
+    "A background response gives its slot back when it is accepted, long before the engine is done with it.",
+    "None.",
+    _CONTRACT + "test_a_background_response_is_a_task_that_its_request_puts_into_the_dictionary",
+)
+STREAM_ERROR = Patch(
+    "vllm.entrypoints.generate.base.serving:GenerateBaseServing.create_streaming_error_response",
+    "A stream that failed ends with an error event and then `[DONE]`, as if it had succeeded.",
+    "A subclass of each serving class would do; `init_app_state` names the classes itself.",
+    _CONTRACT + "test_every_request_handler_reports_failures_through_what_is_changed",
+)
+FINISH_REASON = Patch(
+    "vllm.entrypoints.generate.base.serving:GenerateBaseServing._raise_if_error",
+    'An aborted generation is an answer with `finish_reason: "abort"`.',
+    STREAM_ERROR.instead,
+    STREAM_ERROR.test,
+)
+RESPONSE_EVENTS = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.responses_stream_generator",
+    "A stream of /v1/responses that fails is cut off without an error event.",
+    STREAM_ERROR.instead,
+    _CONTRACT + "test_symbol_is_there_and_takes_what_we_give_it",
+)
+MESSAGES = Patch(
+    "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.create_messages",
+    "The route of /v1/messages makes a 500 of every exception, also of a stop and a dead engine.",
+    STREAM_ERROR.instead,
+    RESPONSE_EVENTS.test,
+)
+ADD_REQUEST = Patch(
+    "vllm.v1.engine.output_processor:OutputProcessor.add_request",
+    "Keys have limits of tokens, and vLLM tells the tokens of a request only where the client asked for `usage`.",
+    "None: a stat logger plugin gets sums over all requests.",
+    _CONTRACT + "test_generations_can_be_metered",
+)
+ERROR_HANDLERS = Patch(
+    "starlette.applications:Starlette.middleware_stack",
+    "vLLM's errors often leave OpenAI's field `param` empty; its `build_app` has built the stack with its handlers.",
+    "`add_exception_handler` is public, and has no effect on a stack that is built.",
+    _CONTRACT + "test_error_handlers_take_effect_once_the_stack_is_built_again",
+)
+
+PATCHES: tuple[Patch, ...] = (
+    START_METHOD,
+    RECEIVE_OUTPUT,
+    HARMONY_PARSER,
+    RESPONSE_STORE,
+    MESSAGE_STORE,
+    EVENT_STORE,
+    BACKGROUND_TASKS,
+    STREAM_ERROR,
+    FINISH_REASON,
+    RESPONSE_EVENTS,
+    MESSAGES,
+    ADD_REQUEST,
+    ERROR_HANDLERS,
+)
+
+PRIVATE_USES: tuple[PrivateUse, ...] = (
+    PrivateUse(
+        "vllm.v1.engine.async_llm:AsyncLLM._run_output_handler",
+        "called",
+        "Metrics and warm-up need the receiving task before the first request starts it.",
+        _CONTRACT + "test_output_is_received_by_the_method_of_the_client",
+    ),
+    PrivateUse(
+        "vllm.v1.engine.async_llm:AsyncLLM._logger_ref",
+        "set",
+        "Requests of a warm-up are in no metric. The list's only item is None meanwhile.",
+        _CONTRACT + "test_messages_are_recorded_by_the_logger_in_a_list",
+    ),
+    PrivateUse(
+        "vllm.engine.arg_utils:AsyncEngineArgs._api_process_count",
+        "set",
+        "One of several workers says so, as `vllm serve --api-server-count` does for its own.",
+        _CONTRACT + "test_a_process_of_several_says_which_it_is",
+    ),
+    PrivateUse(
+        "vllm.engine.arg_utils:AsyncEngineArgs._api_process_rank",
+        "set",
+        "And which one it is.",
+        _CONTRACT + "test_a_process_of_several_says_which_it_is",
+    ),
+    PrivateUse(
+        "vllm.v1.engine.core_client:BackgroundResources.engine_manager",
+        "set",
+        "The first worker watches and ends the engine's process; its exit code names the cause.",
+        _CONTRACT + "test_a_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_owner",
+    ),
+    PrivateUse(
+        "vllm.v1.engine.core_client:AsyncMPClient.outputs_queue",
+        "read",
+        "Whether output waits: then receiving does not pause.",
+        _CONTRACT + "test_what_the_engine_puts_out_waits_in_a_queue_that_can_be_looked_at",
+    ),
+    PrivateUse(
+        "vllm.v1.engine.output_processor:OutputProcessor.propagate_error",
+        "called",
+        "A stop and a hanging engine end the running requests with a 503.",
+        _CONTRACT + "test_symbol_is_there_and_takes_what_we_give_it",
+    ),
+    PrivateUse(
+        "vllm.v1.engine.output_processor:OutputProcessor.request_states",
+        "read",
+        "Tokens of a prompt and of its answer so far.",
+        _CONTRACT + "test_generations_can_be_metered",
+    ),
+    PrivateUse(
+        "vllm.entrypoints.openai.models.protocol:BaseModelPath.model_path",
+        "set",
+        "`root` in /v1/models would show a path of this machine.",
+        _CONTRACT + "test_symbol_is_there_and_takes_what_we_give_it",
+    ),
+    PrivateUse(
+        "vllm.entrypoints.launchers.launcher:terminate_if_errored",
+        "read",
+        "It sets `should_exit` on `app.state.server`, which is uvicorn's server in `vllm serve`; here a stand-in.",
+        _CONTRACT + "test_error_handler_ends_the_server_of_the_state",
+    ),
+    PrivateUse(
+        "vllm.v1.metrics.loggers:PrometheusStatLogger._gauge_cls",
+        "overridden",
+        "Of several workers the slowest sets the gauges last, so that an idle engine shows running requests. "
+        "The subclass is handed over as one of `stat_loggers`, a public parameter.",
+        _CONTRACT + "test_gauges_take_the_time_of_the_engines_message",
+    ),
+    PrivateUse(
+        "prometheus_client.metrics:Gauge._is_most_recent",
+        "read",
+        "The gauge of several workers takes the engine's time; with it `_value.set(…, timestamp=…)`.",
+        "tests/unit/engine/test_engine_gauges.py::test_the_last_word_counts_whoever_says_it",
+    ),
+)
+
+
+@cache
+def repair_harmony() -> None:
+    """From now on vLLM reads answers that break the Harmony format; each repair counts in /metrics."""
+    import vllm.parser.harmony as harmony
+    from openai_harmony import HarmonyError
+    from prometheus_client import Counter
+
+    def count(kind: str) -> None:
+        counter.labels(kind).inc()
+
+    counter = Counter("gptoss_bento_harmony_repairs", "Places where the model broke the Harmony format.", ["kind"])
+    for kind in KINDS:
+        counter.labels(kind)  # shows 0 from the start
+    HARMONY_PARSER.wrap(partial(repairing, encoding=harmony.get_encoding, refusal=HarmonyError, count=count))
+
+
+def dated_stat_logger(clock: EngineClock) -> type[Any]:
+    """vLLM's logger for /metrics, whose gauges go by the time of this clock. For one of several workers."""
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    class DatedStatLogger(PrometheusStatLogger):  # type: ignore[misc]
+        _gauge_cls = clock.gauge()
+
+    return DatedStatLogger
+
+
+def share_cores(client: AsyncLLM, clock: EngineClock) -> None:
+    """Lets one of several workers receive output in fewer messages, and set the clock to each."""
+    core = client.engine_core
+    coalescer = OutputCoalescer(core.outputs_queue.empty, client.get_num_unfinished_requests)
+    RECEIVE_OUTPUT.wrap_on(core, lambda receive: coalescer.before(clock.following(receive)))
+
+
+def change_app(app: FastAPI, client: AsyncLLM) -> None:
+    """All that is replaced in vLLM's application once it is built, and in the client that it asks."""
+    app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handler sets this on its own server
+    hide_model_path(app)
+    bound_response_store(app)
+    BACKGROUND_TASKS.replace_on(app.state.openai_serving_responses, BackgroundTasks())
+    report_failures(app)
+    name_parameters(app)
+    meter_generations(client)
+
+
+def hide_model_path(app: FastAPI) -> None:
+    """`root` in /v1/models would show where the weights are stored here; it becomes the first served name."""
+    models = app.state.openai_serving_models.base_model_paths
+    for model in models:
+        model.model_path = models[0].name
+
+
+def bound_response_store(app: FastAPI) -> None:
+    """GET /v1/responses/{id} needs stored responses, and vLLM never forgets one; here the oldest are evicted.
+
+    A response may need its messages as long as it is kept itself, and those are stored earlier: they stay longer.
+    """
+    responses = app.state.openai_serving_responses
+    RESPONSE_STORE.replace_on(responses, FIFOCache(RESPONSES_KEPT))
+    MESSAGE_STORE.replace_on(responses, FIFOCache(2 * RESPONSES_KEPT))
+    EVENT_STORE.replace_on(responses, FIFOCache(2 * RESPONSES_KEPT))
+
+
+def report_failures(app: FastAPI) -> None:
+    """A dead engine and a stop are 503; vLLM would call both a fault of the request, or a success."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    report_stream_failures(app.state)
+    for kind in (failures.AbortedGenerationError, EngineDeadError, EngineGenerateError):
+        app.add_exception_handler(kind, failures.engine_failure)
+
+
+_SERVINGS = (
+    "openai_serving_chat",
+    "openai_serving_completion",
+    "openai_serving_responses",
+    "anthropic_serving_messages",
+)
+
+
+def report_stream_failures(state: Any) -> None:
+    """Changes vLLM's request handlers so that a failed stream breaks, and an aborted generation is a failure.
+
+    Args:
+        state: `state` of vLLM's application.
+    """
+    for name in _SERVINGS:
+        if serving := getattr(state, name, None):
+            STREAM_ERROR.wrap_on(serving, failures.breaking)
+            FINISH_REASON.wrap_on(serving, failures.refusing_aborted)
+    if responses := getattr(state, "openai_serving_responses", None):
+        RESPONSE_EVENTS.wrap_on(responses, failures.explaining)
+    if messages := getattr(state, "anthropic_serving_messages", None):
+        MESSAGES.replace_on(messages, failures.answering(messages))
+
+
+def name_parameters(app: FastAPI) -> None:
+    """vLLM's errors often name the wrong parameter only in their message; OpenAI's SDKs show the field `param`."""
+    for kind, handler in list(app.exception_handlers.items()):
+        app.exception_handlers[kind] = _naming(handler)
+    ERROR_HANDLERS.replace_on(app, app.build_middleware_stack())  # it was built already, with the old handlers
+
+
+def _naming(handler: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(request: Any, error: Exception) -> Response:
+        response: Response = await handler(request, error)
+        if not isinstance(response, JSONResponse):
+            return response
+        named = name_parameter(json.loads(bytes(response.body)))
+        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        return JSONResponse(named, response.status_code, headers)
+
+    return handle
+
+
+def meter_generations(client: AsyncLLM) -> None:
+    """Adds each generation to the meter of its request, if it has one; of other requests nothing is kept."""
+    processor = client.output_processor
+
+    def metered(add_request: Callable[..., None]) -> Callable[..., None]:
+        def add_metered(request: Any, prompt: Any, parent: Any = None, index: int = 0, queue: Any = None) -> None:
+            add_request(request, prompt, parent, index, queue)
+            if meter := current_meter():
+                state = processor.request_states[request.request_id]
+                prompt_tokens = 0 if index else state.prompt_len  # n answers to one prompt
+                meter.add(lambda: prompt_tokens + state.detokenizer.num_output_tokens())
+
+        return add_metered
+
+    ADD_REQUEST.wrap_on(processor, metered)

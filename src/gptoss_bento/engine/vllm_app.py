@@ -1,0 +1,48 @@
+"""Builds vLLM's own OpenAI application over an engine. What is replaced in it: patches.py."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse
+
+from gptoss_bento.engine import patches
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
+    """vLLM's application, ready but for its life cycle.
+
+    Args:
+        client: of the engine.
+        args: as `vllm_parser.serve_parser` reads them.
+    """
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app as build
+
+    tasks = await client.get_supported_tasks()
+    patches.repair_harmony()
+    await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
+    app: FastAPI = build(args, tasks, client.model_config)
+    await init_app_state(client, app.state, args, tasks)
+    _add_model_route(app)
+    patches.change_app(app, client)
+    return app
+
+
+def _add_model_route(app: FastAPI) -> None:
+    """OpenAI's SDKs can ask for one model; vLLM only lists them."""
+    from fastapi import HTTPException
+
+    async def show_model(name: str) -> JSONResponse:
+        models = await app.state.openai_serving_models.show_available_models()
+        for model in models.data:
+            if model.id == name:
+                return JSONResponse(model.model_dump())
+        raise HTTPException(404, f"The model `{name}` does not exist.")
+
+    app.add_api_route("/v1/models/{name:path}", show_model, methods=["GET"])

@@ -1,0 +1,64 @@
+"""Whatever of vLLM, of its MoE kernels and of Triton is replaced in the engine's processes. `register` applies it."""
+
+from __future__ import annotations
+
+from gptoss_bento.patching import Patch, PrivateUse
+
+_UNIT = "tests/unit/engine/vllm_plugin/"
+
+ROUTER_WARM_UP = Patch(
+    "vllm.model_executor.warmup.kernel_warmup:_warmup_ll_bf16_router_gemm",
+    "From Hopper on, each start compiles CuTe kernels that a GPT-OSS never runs: its router has a bias.",
+    "None: KERNEL_CONFIG can leave out FlashInfer's autotuning, not this.",
+    "tests/contract/test_vllm.py::test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced",
+)
+TOP_K = Patch(
+    "triton_kernels.topk:topk_forward",
+    "The row stride is a constant of two kernels and grows with the batch: some 250 compilations while streams wait. "
+    "The function is compiled again with one stride; `exec` in its module replaces it.",
+    "None: another MOE_BACKEND has other kernels, and is slower on these cards.",
+    _UNIT + "test_routing_kernels.py::test_known_kernels_are_all_changed",
+    only_with="cuda",
+)
+DESCRIBE_CONSTANTS = Patch(
+    "triton.runtime.jit:serialize_specialization_data",
+    "Triton describes each kernel to its hooks as JSON, which not all constants are: the compilation would fail.",
+    "None in Triton; vLLM replaces the same function, and leaves ours where it finds the mark `_vllm_guarded`.",
+    "tests/contract/test_triton.py::test_constant_that_is_no_json_stops_nobody",
+)
+BEFORE_COMPILATION = Patch(
+    "triton.knobs:runtime.jit_cache_hook",
+    "How long a compilation takes: this hook is called before it.",
+    "It is Triton's own hook, and public.",
+    "tests/contract/test_triton.py::test_vllms_monitor_goes_on_to_record_and_is_heard_once_the_service_is_ready",
+)
+AFTER_COMPILATION = Patch(
+    "triton.knobs:runtime.jit_post_compile_hook",
+    "Which kernel was compiled. vLLM's monitor calls the hook that it finds here.",
+    BEFORE_COMPILATION.instead,
+    BEFORE_COMPILATION.test,
+)
+
+PATCHES: tuple[Patch, ...] = (ROUTER_WARM_UP, TOP_K, DESCRIBE_CONSTANTS, BEFORE_COMPILATION, AFTER_COMPILATION)
+
+PRIVATE_USES: tuple[PrivateUse, ...] = (
+    PrivateUse(
+        "triton.runtime.jit:JITFunction.do_not_specialize",
+        "set",
+        "Six MoE kernels (routing_kernels.py names them) are compiled once for all sizes of a batch. The list and each "
+        "parameter's flag are set on kernels that exist; of their decorator it would be a public option.",
+        "tests/contract/test_triton.py::test_kernel_that_is_general_is_compiled_once",
+    ),
+    PrivateUse(
+        "vllm.utils.jit_monitor:logger",
+        "read",
+        "A filter on this logger keeps its warnings back until the service is ready; only its name is private.",
+        BEFORE_COMPILATION.test,
+    ),
+    PrivateUse(
+        "vllm.v1.worker.gpu_model_runner:logger",
+        "read",
+        "A filter on this and two more loggers reads the times of a start (start_times.py has the texts).",
+        "tests/contract/test_kernel_caches.py::test_vllm_still_words_its_times_like_this",
+    ),
+)

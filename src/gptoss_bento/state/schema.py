@@ -1,0 +1,69 @@
+"""The tables of the database, as they are in the newest version."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+SEQUENCE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite generates only INTEGER keys
+
+JOBS = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("low_priority", sa.Boolean, nullable=False),
+    sa.Column("queued_at", sa.BigInteger, nullable=False),
+    sa.Column("started_at", sa.BigInteger),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("execution_timeout_ms", sa.BigInteger, nullable=False),
+    sa.Column("ttl_ms", sa.BigInteger, nullable=False),
+    sa.Column("result_ttl_ms", sa.BigInteger, nullable=False),
+    sa.Column("worker_id", sa.Text),
+    sa.Column("attempt", sa.Integer, nullable=False),  # which run this is; writes of another run do not count
+    sa.Column("retries", sa.Integer, nullable=False),
+    sa.Column("recoveries", sa.Integer, nullable=False),  # of these, runs after a worker died
+    sa.Column("error", sa.Text),
+    sa.Column("refused", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("item_count", sa.Integer, nullable=False),
+    sa.Column("delivered", sa.Integer, nullable=False),  # items that /stream has returned
+    sa.Column("webhook", sa.Text),
+    sa.Column("webhook_due_at", sa.BigInteger),  # null: nothing to deliver
+    sa.Column("webhook_attempts", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text),  # the name of the key that submitted it
+    sa.Column("key_limits", sa.Text),  # the key's limits at that time, as JSON; null: none
+    sa.Index("jobs_queue", "status", "low_priority", "queued_at", "seq"),
+    sa.Index("jobs_expiry", "expires_at"),
+    sa.Index("jobs_webhooks", "webhook_due_at"),
+    sqlite_autoincrement=True,
+)
+INPUTS = sa.Table(  # a separate table, because SQLite rewrites the whole row at every change
+    "inputs",
+    METADATA,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("input", sa.Text, nullable=False),
+)
+ITEMS = sa.Table(
+    "items",
+    METADATA,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("output", sa.Text, nullable=False),
+)
+WORKERS = sa.Table(  # the leases of worker processes
+    "workers",
+    METADATA,
+    sa.Column("worker_id", sa.Text, primary_key=True),
+    sa.Column("machine", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+)
+TOTALS = sa.Table(  # of the jobs that have been deleted
+    "totals",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)

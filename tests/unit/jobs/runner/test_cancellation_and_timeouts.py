@@ -1,0 +1,89 @@
+"""Jobs that are cancelled, purged, or over their time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.input import Policy
+from gptoss_bento.jobs.runner import Runner
+from gptoss_bento.state.job import Status
+from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, until
+
+
+@pytest.mark.parametrize("given", [PROMPT, STREAM])
+async def test_cancel_aborts_the_generation_immediately(jobs: Runner, fake: FakeEngine, given: dict[str, Any]) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, given)
+    await until(lambda: fake.running)
+    job = await jobs.cancel(job_id)
+
+    assert job is not None
+    assert job.status is Status.CANCELLED
+    await until(lambda: fake.aborted == 1 and not jobs._runs, 1)
+    assert (await ended(jobs, job_id))[0].status is Status.CANCELLED
+
+
+async def test_cancel_right_after_acceptance_holds(jobs: Runner, fake: FakeEngine) -> None:
+    fake.delay_s = 0.001
+    ids = []
+    for i in range(30):
+        job_id = await submit(jobs, STREAM)
+        for _ in range(i % 6):
+            await asyncio.sleep(0)
+        ids.append(job_id)
+        await jobs.cancel(job_id)
+    await until(lambda: not jobs._runs and not fake.running)
+
+    assert {(await ended(jobs, job_id))[0].status for job_id in ids} == {Status.CANCELLED}
+
+
+async def test_cancel_is_seen_by_a_client_that_waits(jobs: Runner, fake: FakeEngine) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, PROMPT)
+    waiter = asyncio.create_task(jobs.ended(job_id, 10))
+    await asyncio.sleep(0.05)
+    await jobs.cancel(job_id)
+    async with asyncio.timeout(0.4):
+        job, _ = await waiter
+    assert job is not None
+    assert job.status is Status.CANCELLED
+
+
+async def test_purge_leaves_what_runs(fake: FakeEngine, store_url: str) -> None:
+    fake.gate.clear()
+    async with jobs_on(fake, store_url, max_concurrency=1) as jobs:
+        first, *others = [await submit(jobs, PROMPT) for _ in range(4)]
+        await until(lambda: fake.running)
+        assert await jobs.purge() == 3
+        fake.gate.set()
+        assert (await ended(jobs, first))[0].status is Status.COMPLETED
+        assert {(await ended(jobs, job_id))[0].status for job_id in others} == {Status.CANCELLED}
+
+
+async def test_execution_timeout_ends_a_run_and_allows_a_retry(jobs: Runner, fake: FakeEngine) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, PROMPT, Policy(50, 86_400_000))
+    job, _ = await ended(jobs, job_id)
+
+    assert job.status is Status.TIMED_OUT
+    assert job.error == "The job ran longer than policy.executionTimeout, 50 ms."
+    assert fake.aborted == 1
+    fake.gate.set()
+    job_, again = await jobs.retry(job_id)
+    assert again
+    assert job_ is not None
+    assert job_.retries == 1
+    assert (await ended(jobs, job_id))[0].status is Status.COMPLETED
+
+
+async def test_ttl_ends_a_job_which_is_then_not_found(jobs: Runner, fake: FakeEngine) -> None:
+    fake.gate.clear()
+    job_id = await submit(jobs, PROMPT, Policy(600_000, 500))
+    await until(lambda: fake.running)
+
+    assert await jobs.ended(job_id, 5) == (None, [])
+    await until(lambda: fake.aborted == 1)

@@ -1,0 +1,62 @@
+"""Databases that are busy, full, unreachable or not supported."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from gptoss_bento.bench.servers import free_port
+from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.state.database import StoreUnavailableError
+from gptoss_bento.state.store import open_store
+from tests.stores import Clock
+from tests.unit.state.stored import submit
+
+
+async def test_sqlite_waits_for_other_processes(tmp_path: Path, clock: Clock) -> None:
+    file = tmp_path / "jobs.sqlite3"
+    async with open_store(None, file, clock) as one, open_store(None, file, clock) as other:
+        await asyncio.gather(
+            *(submit(store, f"{name}{i}") for i in range(20) for name, store in [("a", one), ("b", other)])
+        )
+        assert (await one.counts()).in_queue == 40
+
+
+async def test_disk_full_is_a_clear_error_that_passes(tmp_path: Path, clock: Clock) -> None:
+    async with open_store(None, tmp_path / "jobs.sqlite3", clock) as store:
+        await submit(store, "a")
+        engine = store._database.engine  # type: ignore[attr-defined]
+        with engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        sa.event.listen(engine, "checkout", lambda c, *_: _limit_pages(c, pages))
+        with pytest.raises(StoreUnavailableError, match="full"):
+            await submit(store, "b", input="x" * 100_000)
+        sa.event.listen(engine, "checkout", lambda c, *_: _limit_pages(c, 10**6))
+        await submit(store, "b", input="x" * 100_000)
+        assert await store.get("a")
+
+
+def _limit_pages(connection: sqlite3.Connection, pages: int) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA max_page_count = {pages}")
+    cursor.close()
+
+
+async def test_unreachable_database_is_a_clear_error() -> None:
+    url = f"postgresql+asyncpg://me:secret@127.0.0.1:{free_port()}/x"
+    with pytest.raises(StoreUnavailableError) as caught:
+        async with open_store(url, Path("unused")):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["not a url secret", "mysql://me:secret@host/db", "postgresql+psycopg2://secret@h/db"])
+async def test_wrong_url_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="JOB_STORE_URL") as caught:
+        async with open_store(url, Path("unused")):
+            pass
+    assert "secret" not in str(caught.value)

@@ -94,7 +94,7 @@ def test_refusal_reaches_an_openai_client_with_status_param_and_headers() -> Non
     response = openai_refusal(refusal)
 
     assert (response.status_code, response.headers["retry-after"]) == (429, "5")
-    assert json.loads(response.body)["error"] == {
+    assert json.loads(bytes(response.body))["error"] == {
         "message": "Not now.",
         "type": "Too Many Requests",
         "param": "n",

@@ -35,29 +35,6 @@ def shown(value: Any, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
-class EnvelopeError(ValueError):
-    """The body of a request is not what its route takes: HTTP 400."""
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a request's body is.
-
-    Raises:
-        EnvelopeError: it is none.
-    """
-    try:
-        fields = loads(body)
-    except ValueError as error:
-        raise EnvelopeError(f"The body must be a JSON object; it is not JSON: {_reason(error)}") from None
-    if not isinstance(fields, dict):
-        raise EnvelopeError(f"The body must be a JSON object, got {shown(fields)}")
-    return fields
-
-
-def _reason(error: ValueError) -> str:
-    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).split("\n")[0]
-
-
 def encodable(text: str) -> bool:
     """Whether the text is valid Unicode, without lone surrogates."""
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gptoss_bento.access.shared_counters import Row, SharedTable, TableFullError
 from gptoss_bento.config.api_keys import Key
+from gptoss_bento.http.errors import HttpRefusalError
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,10 @@ class Rule:
     stays: bool = True  # it is one of few, whose rows are never given away; keys come and go
 
 
-class RefusedError(Exception):
+class RefusedError(HttpRefusalError):
     """Not now. `headers` say when, and where the rates stand."""
+
+    headers: Mapping[str, str]
 
     def __init__(
         self,
@@ -65,9 +68,8 @@ class RefusedError(Exception):
         headers: Mapping[str, str] | None = None,
         status: HTTPStatus = HTTPStatus.TOO_MANY_REQUESTS,
     ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {"Retry-After": str(min(max(1, math.ceil(wait_s)), _LONGEST_WAIT_S)), **(headers or {})}
+        retry_after = str(min(max(1, math.ceil(wait_s)), _LONGEST_WAIT_S))
+        super().__init__(status, message, {"Retry-After": retry_after, **(headers or {})})
 
 
 _REQUESTS, _TOKENS = 0, 1

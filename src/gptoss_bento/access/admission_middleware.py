@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento import strict_json
-from gptoss_bento.access.admission import Admission, Grant, RefusedError, engine_rule, key_rules
+from gptoss_bento.access.admission import Admission, Grant, engine_rule, key_rules
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.generation_count import generations_in, refuse_more_than
-from gptoss_bento.access.request_caps import GENERATING, CapError, capped, looks_into_bodies
+from gptoss_bento.access.request_caps import GENERATING, capped, looks_into_bodies
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine.background_tasks import LeftBehind, after
 from gptoss_bento.engine.usage import Meter
-from gptoss_bento.http.body import ARRIVAL, BodyRefusedError, read_body, with_body
-from gptoss_bento.http.errors import openai_error
-from gptoss_bento.strict_json import EnvelopeError, json_object
+from gptoss_bento.http.body import ARRIVAL, read_body, with_body
+from gptoss_bento.http.errors import HttpRefusalError, openai_refusal
+from gptoss_bento.http.json_body import json_object
 
 
 class Guard:
@@ -55,14 +54,8 @@ class Guard:
         try:
             body = await read_body(receive, self._largest_body, self._patience_s, scope.get(ARRIVAL))
             answer = self._admitted(app, scope, body)
-        except BodyRefusedError as error:
-            answer = body_refusal(error)
-        except CapError as error:
-            answer = openai_error(HTTPStatus.BAD_REQUEST, str(error), param=error.param)
-        except EnvelopeError as error:
-            answer = openai_error(HTTPStatus.BAD_REQUEST, str(error))
-        except RefusedError as error:
-            answer = openai_error(error.status, str(error), headers=error.headers)
+        except HttpRefusalError as error:
+            answer = openai_refusal(error)
         except ClientDisconnect:
             return
         await answer(scope, receive, send)
@@ -85,11 +78,6 @@ class Guard:
         for rule in reversed(rules):  # the key's first
             refuse_more_than(rule.at_once or places, rule.what, places)
         return _Call(app, body, self._admission.enter(rules, places))
-
-
-def body_refusal(error: BodyRefusedError) -> ASGIApp:
-    """The answer to a body that is not read."""
-    return openai_error(error.status, str(error), headers=error.headers)
 
 
 def _capped(path: str, body: bytes, key: Key) -> bytes:

@@ -6,10 +6,11 @@ Field names and defaults are those of vLLM 0.32's routes; Harmony knows three ef
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from gptoss_bento.config.api_keys import KeyLimits
+from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.strict_json import shown
 
 CHAT = "/v1/chat/completions"
@@ -37,15 +38,11 @@ _EFFORT_FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass
-class CapError(ValueError):
-    """The request asks for more than it may ever have."""
+class CapError(HttpRefusalError):
+    """400: the request asks for more than it may ever have."""
 
-    param: str | None
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, message, param=param)
 
 
 def looks_into_bodies(limits: KeyLimits) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from gptoss_bento.http.errors import RETRY
+from gptoss_bento.http.errors import RETRY, HttpRefusalError
 
 ARRIVAL = "gptoss_bento.arrival"
 """Where a scope has its `Arrival`, if the connection told of it."""
@@ -20,43 +18,30 @@ DISCARDED_BYTES = 100_000_000
 
 _HELD_BYTES = 256 * 2**20
 _HELD_BODIES = 8  # of the largest that may be sent
+_CLOSE = {"Connection": "close"}
 
 
-class BodyRefusedError(Exception):
-    """A body that is not read to its end, with the answer to it. The message says why."""
-
-    status: ClassVar[HTTPStatus]
-    headers: Mapping[str, str] | None = None
-
-
-class BodyTooLargeError(BodyRefusedError):
+class BodyTooLargeError(HttpRefusalError):
     """413. The message names the limit."""
 
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-
     def __init__(self, limit: int, has_ended: bool) -> None:
-        super().__init__(f"The body must have at most {limit} bytes.")
-        self.headers = None if has_ended else {"Connection": "close"}
+        headers = None if has_ended else _CLOSE
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body must have at most {limit} bytes.", headers)
 
 
-class BodyTooSlowError(BodyRefusedError):
+class BodyTooSlowError(HttpRefusalError):
     """408. The message names the time."""
 
-    status = HTTPStatus.REQUEST_TIMEOUT
-
     def __init__(self, within_s: float) -> None:
-        super().__init__(f"The body must arrive within {within_s:g} s.")
-        self.headers = {"Connection": "close"}
+        super().__init__(HTTPStatus.REQUEST_TIMEOUT, f"The body must arrive within {within_s:g} s.", _CLOSE)
 
 
-class BodyCrowdedError(BodyRefusedError):
+class BodyCrowdedError(HttpRefusalError):
     """503: others that came later need the memory."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-
     def __init__(self) -> None:
-        super().__init__("Too many large bodies are on their way to this server. Try again later.")
-        self.headers = {**RETRY, "Connection": "close"}
+        message = "Too many large bodies are on their way to this server. Try again later."
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message, {**RETRY, **_CLOSE})
 
 
 class _Bodies:

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.errors import BrokenStreamError, error_event, error_for, reshaped
+from gptoss_bento.http.errors import MISTAKE, BrokenStreamError, error_event, error_for, reshaped
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Edge:
                 await answer.fail(HTTPStatus.GATEWAY_TIMEOUT, late)
                 return
             logger.exception("%s %s", scope["method"], scope["path"])
-            await answer.fail(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
+            await answer.fail(HTTPStatus.INTERNAL_SERVER_ERROR, MISTAKE)
 
 
 class _Answer:

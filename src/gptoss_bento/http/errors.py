@@ -16,9 +16,30 @@ from gptoss_bento.http.paths import HEALTHZ, PROBES, destination, is_anthropic_p
 RETRY_AFTER_S = 5
 """What a client is told to wait where nothing better is known, such as while the engine loads; OpenAI's SDKs wait."""
 RETRY = {"Retry-After": str(RETRY_AFTER_S)}
+MISTAKE = "The server made a mistake; its log says which."
+"""What a client reads of an exception that nobody expected."""
 
 _PROBES = frozenset({*PROBES, HEALTHZ})  # their codes are no errors
 _WORTH_ANOTHER_TRY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class HttpRefusalError(Exception):
+    """The base of what a request is refused with: an answer that is no success.
+
+    Who finds the reason raises it; each API shapes the answer in one place: `openai_refusal`, and `answer` in
+    `jobs/api/routes.py`. The exception's text is the message.
+
+    Args:
+        param: the field of the request that is wrong; only the OpenAI API has a place for it.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        self.param = param
 
 
 class BrokenStreamError(Exception):
@@ -38,6 +59,11 @@ def openai_error(
 ) -> JSONResponse:
     """An error as OpenAI's SDKs parse it; vLLM's own errors have the same fields."""
     return JSONResponse(_openai_body(status, message, param), status_code=status, headers=headers)
+
+
+def openai_refusal(error: HttpRefusalError) -> JSONResponse:
+    """The answer of the OpenAI API to what it refuses."""
+    return openai_error(error.status, str(error), param=error.param, headers=error.headers)
 
 
 def _openai_body(status: HTTPStatus, message: str, param: str | None = None) -> dict[str, Any]:

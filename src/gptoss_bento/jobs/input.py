@@ -17,9 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 from gptoss_bento import strict_json
 from gptoss_bento.config.settings import WEEK_MS, ServerSettings
+from gptoss_bento.http.json_body import EnvelopeError, json_object
 from gptoss_bento.jobs import sampling
 from gptoss_bento.jobs.output.batching import Schedule
-from gptoss_bento.strict_json import EnvelopeError, json_object, shown
+from gptoss_bento.strict_json import shown
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

@@ -19,6 +19,7 @@ from gptoss_bento.background.tasks import WorkerTasks, logged
 from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.jobs.engine_client import Engine
 from gptoss_bento.jobs.housekeeping import Housekeeping
 from gptoss_bento.jobs.input import Envelope
@@ -39,7 +40,7 @@ from gptoss_bento.state.job import Claim, Job, NewJob, Status
 from gptoss_bento.state.queue_limits import QueueFullError
 from gptoss_bento.state.store import JobStore, open_store
 from gptoss_bento.state.worker_identity import WorkerIdentity, own_identity
-from gptoss_bento.strict_json import EnvelopeError, dumps, shown
+from gptoss_bento.strict_json import dumps, shown
 from gptoss_bento.workers.worker_group import Team
 
 logger = logging.getLogger(__name__)

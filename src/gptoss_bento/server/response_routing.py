@@ -22,10 +22,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.access.admission_middleware import body_refusal
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.http.body import ARRIVAL, BodyRefusedError, read_body, with_body
-from gptoss_bento.http.errors import BrokenStreamError, error_for
+from gptoss_bento.http.body import ARRIVAL, read_body, with_body
+from gptoss_bento.http.errors import BrokenStreamError, HttpRefusalError, error_for, openai_refusal
 from gptoss_bento.strict_json import encodable
 
 _ROUTE = "/v1/responses"
@@ -73,8 +72,8 @@ class StoredResponses:
             return
         try:
             named, receive = await self._named_response(scope, receive)
-        except BodyRefusedError as error:
-            await body_refusal(error)(scope, receive, send)
+        except HttpRefusalError as error:
+            await openai_refusal(error)(scope, receive, send)
             return
         except ClientDisconnect:
             return

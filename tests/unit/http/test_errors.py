@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.http.errors import name_parameter, openai_error
+from gptoss_bento.http.errors import RETRY, HttpRefusalError, name_parameter, openai_error, openai_refusal
 
 
 def test_an_error_has_the_four_fields_of_openai() -> None:
@@ -86,3 +86,17 @@ def test_a_body_is_not_changed_in_place() -> None:
 
     assert name_parameter(body) == {"error": {"message": "n must be 1", "param": "n"}, "id": "r1"}
     assert body == {"error": {"message": "n must be 1", "param": None}, "id": "r1"}
+
+
+def test_refusal_reaches_an_openai_client_with_status_param_and_headers() -> None:
+    refusal = HttpRefusalError(HTTPStatus.TOO_MANY_REQUESTS, "Not now.", RETRY, "n")
+
+    response = openai_refusal(refusal)
+
+    assert (response.status_code, response.headers["retry-after"]) == (429, "5")
+    assert json.loads(bytes(response.body))["error"] == {
+        "message": "Not now.",
+        "type": "Too Many Requests",
+        "param": "n",
+        "code": 429,
+    }

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptoss_bento.config.settings import WEEK_MS, ServerSettings
+from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.jobs.input import (
     CHAT,
     COMPLETIONS,
@@ -23,7 +24,6 @@ from gptoss_bento.jobs.input import (
     read_envelope,
 )
 from gptoss_bento.jobs.output.batching import Schedule
-from gptoss_bento.strict_json import EnvelopeError
 
 SETTINGS = ServerSettings()
 MODELS = Models(("gpt-oss", "alias"), frozenset({"adapter"}))

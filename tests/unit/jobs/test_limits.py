@@ -14,11 +14,11 @@ from gptoss_bento.access.admission import Admission, RefusedError
 from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.jobs.input import EngineRequest, InputError, Models
 from gptoss_bento.jobs.limits import JobLimits, limited_request, limits_text, rates_of
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Claim
-from gptoss_bento.strict_json import EnvelopeError
 
 ALICE = Key("alice", (digest("s3cret"),), KeyLimits(requests_per_minute=2, tokens_per_minute=100))
 BOB = Key("bob", (digest("other"),))

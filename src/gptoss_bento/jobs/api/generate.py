@@ -18,14 +18,16 @@ from starlette.responses import Response
 
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.http.errors import RETRY
-from gptoss_bento.jobs.api.routes import HttpError, answer, opened, read_body
+from gptoss_bento.http.body import read_body
+from gptoss_bento.http.errors import RETRY, HttpRefusalError
+from gptoss_bento.http.json_body import EnvelopeError, json_object
+from gptoss_bento.jobs.api.routes import answer, opened
 from gptoss_bento.jobs.input import Envelope, InputError, Models, Policy, engine_request
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.spelling import nearest
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Job, Status
-from gptoss_bento.strict_json import EnvelopeError, json_object, shown
+from gptoss_bento.strict_json import shown
 
 _CLIENT_LEFT = 499  # nginx's; nobody hears it but the log
 
@@ -96,7 +98,7 @@ class GenerateApi:
     async def _complete(self, request: Request) -> str:
         runner = opened(self._runner())
         settings = runner.settings
-        body = await read_body(request, settings.max_runsync_body_bytes, settings.client_timeout)
+        body = await read_body(request.receive, settings.max_runsync_body_bytes, settings.client_timeout)
         fields = read_input(body, settings)
         policy = Policy(settings.execution_timeout_ms, settings.job_ttl_ms)
         with runner.limits.admitted(request.scope):
@@ -167,15 +169,16 @@ async def _leaves(request: Request) -> None:
         pass
 
 
-def _failure(job: Job | None) -> HttpError:
+def _failure(job: Job | None) -> HttpRefusalError:
     """What an HTTP client hears of a job that has no output."""
     if job is None:
-        return HttpError(HTTPStatus.GATEWAY_TIMEOUT, "The job's time to live was over before it ended.")
+        return HttpRefusalError(HTTPStatus.GATEWAY_TIMEOUT, "The job's time to live was over before it ended.")
     if job.status is Status.FAILED:
         status = HTTPStatus.BAD_REQUEST if job.refused else HTTPStatus.INTERNAL_SERVER_ERROR
-        return HttpError(status, job.error or "The job failed.")
+        return HttpRefusalError(status, job.error or "The job failed.")
     if job.status is Status.TIMED_OUT:
-        return HttpError(HTTPStatus.GATEWAY_TIMEOUT, job.error or "The job ran too long.")
+        return HttpRefusalError(HTTPStatus.GATEWAY_TIMEOUT, job.error or "The job ran too long.")
     if job.status is Status.CANCELLED:
-        return HttpError(HTTPStatus.CONFLICT, f"The job {job.id} was cancelled.")
-    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "The server stopped before the job ended. Try again.", RETRY)
+        return HttpRefusalError(HTTPStatus.CONFLICT, f"The job {job.id} was cancelled.")
+    message = "The server stopped before the job ended. Try again."
+    return HttpRefusalError(HTTPStatus.SERVICE_UNAVAILABLE, message, RETRY)

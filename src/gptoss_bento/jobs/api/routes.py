@@ -20,19 +20,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento.access.admission import RefusedError
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.config.api_keys import Key
-from gptoss_bento.http.body import BodyRefusedError
-from gptoss_bento.http.body import read_body as read_asgi_body
-from gptoss_bento.http.errors import RETRY
+from gptoss_bento.http.body import read_body
+from gptoss_bento.http.errors import MISTAKE, RETRY, HttpRefusalError
+from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.http.paths import is_openai_path
 from gptoss_bento.jobs.input import read_envelope
 from gptoss_bento.jobs.limits import rates_of
 from gptoss_bento.jobs.runner import LONGEST_WAIT_MS, Runner
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Job, Status
-from gptoss_bento.strict_json import EnvelopeError, dumps, shown
+from gptoss_bento.strict_json import dumps, shown
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +43,6 @@ _PATH = re.compile(r"(?:/v2/(?P<endpoint>[^/]*))?/(?P<action>[a-z-]+)(?:/(?P<job
 _ENDPOINT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _JOB_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
-
-
-class HttpError(Exception):
-    """An answer that is no success."""
-
-    def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = headers
 
 
 @dataclass(frozen=True)
@@ -115,9 +105,9 @@ class NativeRoutes(BaseRoute):
         if request.method not in route.methods:
             allowed = ", ".join(route.methods)
             message = f"{request.scope['path']} takes {allowed}, not {request.method}."
-            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
+            raise HttpRefusalError(HTTPStatus.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
         runner = opened(self._runner())
-        body = await read_body(request, route.body_limit(runner), runner.settings.client_timeout)
+        body = await read_body(request.receive, route.body_limit(runner), runner.settings.client_timeout)
         return await route.action(_Call(runner, request, job_id, body, self._trouble))
 
     def _route(self, path: str) -> tuple[_Route, str]:
@@ -125,7 +115,7 @@ class NativeRoutes(BaseRoute):
         endpoint = match["endpoint"] if match else None
         route = _ROUTES.get((match["action"], match["job"] is not None)) if match else None
         if match is None or route is None or (endpoint is not None and not self._is_endpoint(endpoint)):
-            raise HttpError(HTTPStatus.NOT_FOUND, f"There is no route {shown(path)[1:-1]}.")
+            raise HttpRefusalError(HTTPStatus.NOT_FOUND, f"There is no route {shown(path)[1:-1]}.")
         job_id = match["job"] or ""
         if job_id and not _JOB_ID.fullmatch(job_id):  # nothing else reaches the store
             _found(None, job_id)
@@ -174,32 +164,29 @@ async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> 
 async def _answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> Response:
     try:
         return _json(await act(request))
-    except HttpError as error:
-        return error_response(error.status, str(error), error.headers)
-    except EnvelopeError as error:
-        return error_response(HTTPStatus.BAD_REQUEST, str(error))
-    except RefusedError as error:
-        return error_response(error.status, str(error), error.headers)
+    except HttpRefusalError as error:
+        return _refused(error)
     except StoreUnavailableError as error:
         logger.warning("%s", error)
-        return error_response(HTTPStatus.SERVICE_UNAVAILABLE, "The job store cannot be used now. Try again.", RETRY)
+        message = "The job store cannot be used now. Try again."
+        return _refused(HttpRefusalError(HTTPStatus.SERVICE_UNAVAILABLE, message, RETRY))
     except ClientDisconnect:
         raise
     except Exception:
         logger.exception("%s %s", request.method, request.scope["path"])
-        return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The server made a mistake; its log says which.")
+        return _refused(HttpRefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, MISTAKE))
 
 
 def opened(runner: Runner | None) -> Runner:
     """The runner, or the answer 503 while there is none."""
     if runner is None:
-        raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "The job store is not open yet. Try again.", RETRY)
+        raise HttpRefusalError(HTTPStatus.SERVICE_UNAVAILABLE, "The job store is not open yet. Try again.", RETRY)
     return runner
 
 
-def error_response(status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> Response:
+def _refused(error: HttpRefusalError) -> Response:
     """An error as RunPod's SDKs read it: `error` is a text."""
-    return _json(dumps({"error": message}), status, headers)
+    return _json(dumps({"error": str(error)}), error.status, error.headers)
 
 
 def _json(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -287,7 +274,7 @@ def _state(job_id: str, status: Status) -> str:
 
 def _found(job: Job | None, job_id: str) -> Job:
     if job is None:
-        raise HttpError(HTTPStatus.NOT_FOUND, f"There is no job {shown(job_id)[1:-1]}, or its time is over.")
+        raise HttpRefusalError(HTTPStatus.NOT_FOUND, f"There is no job {shown(job_id)[1:-1]}, or its time is over.")
     return job
 
 
@@ -306,14 +293,6 @@ def _milliseconds(call: _Call, name: str) -> float | None:
 
 
 _FAR_FUTURE_MS = 10**12
-
-
-async def read_body(request: Request, limit: int, within_s: float) -> bytes:
-    """The body, whatever its type says."""
-    try:
-        return await read_asgi_body(request.receive, limit, within_s)
-    except BodyRefusedError as error:
-        raise HttpError(error.status, str(error), error.headers) from None
 
 
 @dataclass(frozen=True)

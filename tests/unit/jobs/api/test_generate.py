@@ -30,11 +30,11 @@ from gptoss_bento.access.key_store import KeyRing
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.config.api_keys import read_keys
 from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.jobs.api.routes import NativeRoutes, answer
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.state.job import Job, Status
-from gptoss_bento.strict_json import EnvelopeError
 from tests.fakes import asgi_client
 from tests.server import NO_TLS
 

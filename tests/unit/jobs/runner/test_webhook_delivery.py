@@ -7,10 +7,10 @@ import json
 
 import pytest
 
+from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.state.job import Status
-from gptoss_bento.strict_json import EnvelopeError
 from tests.unit.jobs.receiver import Receiver
 from tests.unit.jobs.runner.support import PROMPT, ended, jobs_on, submit, until
 

@@ -36,19 +36,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]
     """The fork server, begun while GPTOSS_BENTO_TEST is `before`."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / f"{_MODULE}.py").write_text(_SOURCE)
-    before = {child.pid for child in psutil.Process().children()}
+    Server._stop()  # another test may have left one
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)  # as service.py does with src, and no variable tells of it
         patch.setenv("GPTOSS_BENTO_TEST", "before")
         patch.setattr(preload, "_PRELOADED", _MODULE)
         preload.begin()
-    yield next(child for child in psutil.Process().children() if child.pid not in before and _is_server(child))
+    yield psutil.Process(Server._forkserver_pid)
     Server._stop()
     multiprocessing.set_forkserver_preload(["__main__"])
-
-
-def _is_server(process: psutil.Process) -> bool:
-    return "multiprocessing.forkserver" in " ".join(process.cmdline())
 
 
 def started(target: Callable[..., None], *arguments: Any) -> Any:
@@ -164,6 +160,7 @@ def test_module_that_cannot_be_imported_is_left_to_the_engine(
             raise error
 
     monkeypatch.setattr(importlib, "import_module", import_module)
+    monkeypatch.delitem(sys.modules, preload._PRELOADED, raising=False)
     module = runpy.run_module(preload._PRELOADED)
 
     assert tuple(asked) == module["MODULES"]

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gptoss_bento.engine import launcher
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.jobs.fake_engine import FakeEngine
-from gptoss_bento.workers.readiness import Startup
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.readiness import Readiness
+from gptoss_bento.workers.worker_group import WorkerGroup
 
 _TOKEN_S = 0.01
 _LOADING_S = 0.2
@@ -99,10 +99,10 @@ def _start_process() -> subprocess.Popen[bytes]:
 
 @asynccontextmanager
 async def running(
-    _: Sequence[str], startup: Startup, __: float, team: Team, ___: object = None
+    _: Sequence[str], startup: Readiness, __: float, group: WorkerGroup, ___: object = None
 ) -> AsyncIterator[EnginelessEngine]:
     """In place of `gptoss_bento.engine.launcher.running`."""
-    process = _start_process() if team.is_first else None
+    process = _start_process() if group.is_first else None
     try:
         with startup.timed("engine: weights and KV cache"):
             await asyncio.sleep(_LOADING_S)

@@ -21,7 +21,7 @@ from gptoss_bento.errors import WorkerDiedError
 from gptoss_bento.jobs.api.routes import NativeRoutes
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner, running_jobs
-from gptoss_bento.workers.worker_group import Stage, Team
+from gptoss_bento.workers.worker_group import Stage, WorkerGroup
 from tests.server import NO_TLS
 
 # The imports take two seconds; a fork of a process that has done them starts in a moment.
@@ -29,13 +29,13 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["pytest", "tests.job_server"])
 
 
-def job_app(fake: FakeEngine, settings: ServerSettings, team: Team | None = None) -> Starlette:
+def job_app(fake: FakeEngine, settings: ServerSettings, group: WorkerGroup | None = None) -> Starlette:
     """The job API beside the fake engine's own routes, as the service has it beside vLLM's."""
     runners: list[Runner] = []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with running_jobs(settings, Path("unused"), team) as runner:
+        async with running_jobs(settings, Path("unused"), group) as runner:
             runner.attach(fake.engine())
             runners.append(runner)
             yield
@@ -45,17 +45,17 @@ def job_app(fake: FakeEngine, settings: ServerSettings, team: Team | None = None
 
 @contextmanager
 def job_server(
-    store_url: str, token_s: float = 0.02, team: tuple[int, int, Path] | None = None
+    store_url: str, token_s: float = 0.02, group: tuple[int, int, Path] | None = None
 ) -> Iterator[tuple[BaseProcess, httpx.Client]]:
     """A process with the job API, and a client of it.
 
     Args:
         store_url: of its job store.
         token_s: seconds a token takes.
-        team: index, count and folder of `Team`, for one of several workers.
+        group: index, count and folder of `WorkerGroup`, for one of several workers.
     """
     port = free_port()
-    process = _PROCESSES.Process(target=_serve, args=(port, store_url, token_s, team or ()))
+    process = _PROCESSES.Process(target=_serve, args=(port, store_url, token_s, group or ()))
     process.start()
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, verify=NO_TLS) as client:
@@ -67,23 +67,23 @@ def job_server(
 
 
 def _serve(port: int, store_url: str, token_s: float, place: tuple[int, int, Path] | tuple[()]) -> None:
-    team = Team(*place)
-    app = job_app(FakeEngine(delay_s=token_s), ServerSettings(job_store_url=store_url), team)
-    asyncio.run(_serve_in_team(uvicorn.Server(uvicorn.Config(app, port=port, log_level="error")), team))
+    group = WorkerGroup(*place)
+    app = job_app(FakeEngine(delay_s=token_s), ServerSettings(job_store_url=store_url), group)
+    asyncio.run(_serve_in_group(uvicorn.Server(uvicorn.Config(app, port=port, log_level="error")), group))
 
 
-async def _serve_in_team(server: uvicorn.Server, team: Team) -> None:
+async def _serve_in_group(server: uvicorn.Server, group: WorkerGroup) -> None:
     """Ends as server/worker.py does when another worker dies: gracefully, its jobs requeued before others see it."""
-    team.enter(os.getpid())
+    group.enter(os.getpid())
     serving = asyncio.create_task(server.serve())
     try:
-        await team.together(asyncio.shield(serving), lambda _: team.reach(Stage.STOPPING))
+        await group.together(asyncio.shield(serving), lambda _: group.reach(Stage.STOPPING))
     except WorkerDiedError as error:
         print(error, flush=True)
     finally:
         server.should_exit = True
         await serving
-        team.leave()
+        group.leave()
 
 
 def _wait_until_ready(process: BaseProcess, client: httpx.Client) -> None:

@@ -28,7 +28,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.http.openai_dispatch import OpenAIApi
-from gptoss_bento.http.streaming_bypass import DirectStreaming
+from gptoss_bento.http.streaming_bypass import StreamingBypass
 from tests.fakes import asgi_client
 from tests.server import REPOSITORY
 
@@ -120,7 +120,7 @@ def streaming(spans: InMemorySpanExporter) -> Iterator[TestClient]:  # noqa: ARG
     class Service:
         pass
 
-    Service.add_asgi_middleware(DirectStreaming)  # type: ignore[attr-defined]
+    Service.add_asgi_middleware(StreamingBypass)  # type: ignore[attr-defined]
     Service.add_asgi_middleware(OpenAIApi, engine_app=lambda: _stream)  # type: ignore[attr-defined]
     forget_services()
     with pytest.MonkeyPatch.context() as patch:
@@ -266,10 +266,10 @@ def of_the_service(script: str) -> str:
 
 def test_our_edge_takes_the_place_of_bentomls_timeout() -> None:
     script = (
-        "from gptoss_bento.http.error_boundary import Edge;"
+        "from gptoss_bento.http.error_boundary import ErrorBoundary;"
         "names = [getattr(m.cls, '__name__', '') for m in found];"
-        "edges = [m.kwargs for m in found if m.cls is Edge];"
-        "print(names.count('TimeoutMiddleware'), edges, names.index('Edge') < names.index('Intake'))"
+        "edges = [m.kwargs for m in found if m.cls is ErrorBoundary];"
+        "print(names.count('TimeoutMiddleware'), edges, names.index('ErrorBoundary') < names.index('ShutdownGate'))"
     )
     assert of_the_service(script) == "0 [{'timeout': 3600}] True"
 

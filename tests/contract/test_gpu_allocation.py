@@ -24,7 +24,7 @@ from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware import probe
 from gptoss_bento.hardware.probe import hardware_named
 from gptoss_bento.planning.plan import EnginePlan
-from gptoss_bento.server.api_workers import find_team, plan_for
+from gptoss_bento.server.api_workers import find_worker_group, plan_for
 from gptoss_bento.workers import supervisor
 from tests.fake_nvml import pynvml as fake_nvml
 from tests.fakes import Calls
@@ -129,7 +129,7 @@ LIMITS = [None, "", "0", "1,0", "GPU-00000000", "MIG-00000000"]
 def in_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is BentoML's supervisor, which may start several workers."""
     monkeypatch.setattr(supervisor, "may_start_several", lambda: True)
-    monkeypatch.setattr(supervisor, "gather_team", Calls())
+    monkeypatch.setattr(supervisor, "create_worker_group", Calls())
 
 
 @pytest.mark.parametrize("platform", [None, "rocm"])
@@ -158,11 +158,11 @@ def test_gpus_that_the_operator_declares_in_bentomls_configuration_are_allocated
 
 def plan_of_a_worker(profile: str, variables: dict[str, str]) -> EnginePlan:
     """What a worker plans: it has the supervisor's variables and what BentoML adds to them."""
-    team = find_team(profile, None)
-    workers, added = allocated(**describe(profile, workers=team.count, serving=True).options)
+    group = find_worker_group(profile, None)
+    workers, added = allocated(**describe(profile, workers=group.count, serving=True).options)
     settings = environment.load_settings({**variables, **added})
     plan = plan_for(profile, settings, probe.probe(settings.visible_devices), NO_HUB)
-    assert plan.api_workers.value == workers == team.count, "the supervisor has planned the same"
+    assert plan.api_workers.value == workers == group.count, "the supervisor has planned the same"
     return plan
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gptoss_bento.workers.worker_group import make_folder
+from gptoss_bento.workers.worker_group import make_shared_folder
 from tests.job_server import job_server
 from tests.postgres import binaries, postgres_server
 from tools.full_disk import Disk, file_limit, small_file_system
@@ -97,7 +97,7 @@ def test_when_one_of_several_workers_is_killed_the_others_end_and_no_job_is_lost
     store_url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'jobs.sqlite3'}"
     accepted: set[str] = set()
     for _ in range(TEAM_KILLS):
-        kill_one_of_a_team(store_url, tmp_path_factory.mktemp("t") / "team", accepted)
+        kill_one_of_a_group(store_url, tmp_path_factory.mktemp("t") / "group", accepted)
     with job_server(store_url) as (_, client):
         states = [client.get(f"/status-sync/{job_id}?wait=60000").json() for job_id in accepted]
     assert accepted
@@ -105,12 +105,12 @@ def test_when_one_of_several_workers_is_killed_the_others_end_and_no_job_is_lost
         assert state["status"] == "COMPLETED" or "stopped twice" in state["error"]
 
 
-def kill_one_of_a_team(store_url: str, folder: Path, accepted: set[str]) -> None:
+def kill_one_of_a_group(store_url: str, folder: Path, accepted: set[str]) -> None:
     """Any worker, at any moment, under load; the others must see it and end by themselves."""
-    make_folder(folder, 2)
+    make_shared_folder(folder, 2)
     with (
-        job_server(store_url, team=(0, 2, folder)) as (one, client),
-        job_server(store_url, team=(1, 2, folder)) as (other, another_client),
+        job_server(store_url, group=(0, 2, folder)) as (one, client),
+        job_server(store_url, group=(1, 2, folder)) as (other, another_client),
         ThreadPoolExecutor(8) as clients,
     ):
         for _ in range(4):

@@ -15,7 +15,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 
-from gptoss_bento.access.shared_counters import Row, SharedTable, TableFullError
+from gptoss_bento.access.shared_counters import CountersFullError, Row, SharedCounters
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.errors import HttpRefusalError
 
@@ -108,15 +108,15 @@ class Admission:
         clock: seconds, the same in all processes.
     """
 
-    def __init__(self, table: SharedTable | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._table = table or SharedTable(clock=clock)
+    def __init__(self, table: SharedCounters | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._table = table or SharedCounters(clock=clock)
         self._clock = clock
         self._was_full = False
         self._means: dict[str, float] = {}  # seconds that requests take, by rule
 
     def share(self, path: Path | None) -> None:
         """From now on the numbers are in this file, where other processes see them. Before anybody comes in."""
-        self._table = SharedTable(path, self._clock)
+        self._table = SharedCounters(path, self._clock)
 
     def enter(self, rules: Sequence[Rule], places: int = 1) -> Grant:
         """Takes from all rules, or from none.
@@ -142,7 +142,7 @@ class Admission:
     def _row(self, rule: Rule) -> Row:
         try:
             return self._table.row(rule.name, stays=rule.stays)
-        except TableFullError as error:
+        except CountersFullError as error:
             if not self._was_full:
                 logger.error("Limits cannot be counted for all keys: %s. Requests of others are refused.", error)
             self._was_full = True

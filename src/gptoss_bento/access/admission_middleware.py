@@ -22,7 +22,7 @@ from gptoss_bento.http.errors import HttpRefusalError, openai_refusal
 from gptoss_bento.http.json_body import json_object
 
 
-class Guard:
+class AdmissionMiddleware:
     """ASGI middleware around the engine's application, whose own paths it sees.
 
     The body is read first, so that a slow sender takes no place among those who are served.

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.errors import error_for
 from gptoss_bento.http.paths import PROBES, is_anthropic_path
@@ -30,7 +30,7 @@ class Authentication:
         public: paths that need none; by default the probes, which reveal nothing but a status.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, public: Collection[str] = PROBES) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyStore, public: Collection[str] = PROBES) -> None:
         self._app = app
         self._keys = keys
         self._public = frozenset(public)

@@ -16,7 +16,7 @@ _LOOK_S = 1.0  # how soon a change of the file counts
 _Stamp = tuple[int, ...]
 
 
-class KeyRing:
+class KeyStore:
     """Finds whom a key belongs to. Every process has its own and looks at the file itself.
 
     A file that cannot be read, or is wrong, changes nothing: the keys before it stay valid, and the log says why. One

@@ -14,7 +14,7 @@ _OPERATION = re.compile(r"(?:/v2/[^/]*)?/(?P<operation>[a-z-]+)(?:/[^/]+)?")
 _LIKE = {"generate": "runsync"}  # BentoML's face of it
 
 
-class PlatformLimits:
+class RunPodLimits:
     """ASGI middleware: calls of each operation in 10 s and at once, whoever makes them."""
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:

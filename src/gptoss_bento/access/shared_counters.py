@@ -36,11 +36,11 @@ _TRIES = 100  # for the lock, some microseconds in all
 _ALONE = nullcontext()
 
 
-class TableFullError(Exception):
+class CountersFullError(Exception):
     """More names are in use than there are rows."""
 
 
-class SharedTable:
+class SharedCounters:
     """Rows by name. Whoever opens the same file sees the same rows.
 
     Args:
@@ -109,7 +109,7 @@ class SharedTable:
             stays: it is one of few, whose rows are never given away.
 
         Raises:
-            TableFullError: there is none.
+            CountersFullError: there is none.
         """
         if (row := self._rows.get(name)) is None or not row.is_its_own:
             row = self._rows[name] = self._find(name, stays)
@@ -125,7 +125,7 @@ class SharedTable:
         if row is None and not stays:
             row = self._useless_row(self._clock())
         if row is None:
-            raise TableFullError(f"more than {len(rows)} names are in use")
+            raise CountersFullError(f"more than {len(rows)} names are in use")
         found = self._row(row, hashed)
         found.take()
         return found

@@ -27,7 +27,7 @@ def cache_folder(model: str) -> str:
     return f"models--{model.replace('/', '--')}"
 
 
-def remove_leftovers(model: str, hub_cache: Path, *, kept: bool = False) -> None:
+def remove_incomplete_downloads(model: str, hub_cache: Path, *, kept: bool = False) -> None:
     """Removes the unfinished files of this model that no process writes to any more. What cannot be removed stays.
 
     Args:

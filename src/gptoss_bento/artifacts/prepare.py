@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from gptoss_bento.artifacts.cache_cleanup import cache_folder, remove_leftovers
+from gptoss_bento.artifacts.cache_cleanup import cache_folder, remove_incomplete_downloads
 from gptoss_bento.artifacts.download_progress import Report, download_progress
 from gptoss_bento.artifacts.model_lookup import CONFIG_FILE, is_folder
 from gptoss_bento.artifacts.resumable_downloads import resumed_downloads
@@ -269,7 +269,7 @@ def fetch(
     from huggingface_hub.errors import HFValidationError
 
     hub_cache = Path(constants.HF_HUB_CACHE)
-    remove_leftovers(model, hub_cache)
+    remove_incomplete_downloads(model, hub_cache)
     ignored = [*IGNORED_FILES, *(_WEIGHTS if only_tokenizer else ())]
     try:
         bars = download_progress(model, report)
@@ -282,7 +282,7 @@ def fetch(
                 tqdm_class=bars,
             )
         if not only:
-            remove_leftovers(model, hub_cache, kept=True)
+            remove_incomplete_downloads(model, hub_cache, kept=True)
         return Path(snapshot)
     except ArtifactError as error:
         raise ArtifactError(f"{model}: {error}") from None

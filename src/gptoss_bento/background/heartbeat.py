@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gptoss_bento.state.clock import Clock
 from gptoss_bento.state.worker_identity import WorkerIdentity, is_gone
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.worker_group import WorkerGroup
 
 LEASE_MS = 15_000
 """Without a heartbeat for so long, a worker counts as dead and its work goes to others."""
@@ -28,11 +28,11 @@ class LeaseStore(Protocol):
 class Heartbeat:
     """Keeps this worker's lease, and ends those of dead workers."""
 
-    def __init__(self, store: LeaseStore, worker: WorkerIdentity, clock: Clock, team: Team) -> None:
+    def __init__(self, store: LeaseStore, worker: WorkerIdentity, clock: Clock, group: WorkerGroup) -> None:
         self._store = store
         self._worker = worker
         self._clock = clock
-        self._team = team
+        self._group = group
         self._last = clock()
         self._others_count_from = 0  # before that time, an expired lease of another worker proves nothing
 
@@ -56,4 +56,4 @@ class Heartbeat:
 
     def _is_gone(self, worker: WorkerIdentity) -> bool:
         """A worker of this service that was killed ends the whole service; the next start takes over its work."""
-        return is_gone(worker) and not self._team.has(worker.pid)
+        return is_gone(worker) and not self._group.has(worker.pid)

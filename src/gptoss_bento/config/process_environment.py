@@ -55,12 +55,12 @@ def temporary_kernel_folder() -> Path:
 _TEAM = "GPTOSS_BENTO_TEAM"
 
 
-def team_size() -> int:
+def worker_count() -> int:
     """How many worker processes the supervisor of this one starts."""
     return int(os.environ.get(_TEAM, "1"))
 
 
-def set_team_size(count: int) -> None:
+def set_worker_count(count: int) -> None:
     """Tells it to the workers that this process will start."""
     os.environ[_TEAM] = str(count)
 

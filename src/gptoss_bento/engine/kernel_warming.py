@@ -15,8 +15,8 @@ from gptoss_bento.errors import ArtifactError, HardwareError
 from gptoss_bento.planning.kernel_key import Entry, Kernels
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.workers import supervisor
-from gptoss_bento.workers.readiness import Startup
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.readiness import Readiness
+from gptoss_bento.workers.worker_group import WorkerGroup
 
 _WHY = "gptoss-bento warm-caches"
 
@@ -58,9 +58,9 @@ async def warm(plan: EnginePlan, model: str, kernels: Kernels, timeout_s: float)
     begun = time.monotonic()
     process_environment.set_exit_note_path()  # beside it the engine records what it compiles
     try:
-        startup = Startup()
+        startup = Readiness()
         how = StartOptions(preload=plan.preload.value, warmup=True)
-        async with launcher.running(plan.argv(model), startup, timeout_s, Team(), how):
+        async with launcher.running(plan.argv(model), startup, timeout_s, WorkerGroup(), how):
             startup.ready()
             startup.explain(launcher.LOADING, start_times.read(process_environment.start_times_file()))
             KernelCompilations(process_environment.compilations_file()).ready()

@@ -36,8 +36,8 @@ from gptoss_bento.engine.vllm_parser import serve_parser
 from gptoss_bento.engine.warmup import warm_up
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
 from gptoss_bento.workers.child_processes import kill_processes
-from gptoss_bento.workers.readiness import Startup
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.readiness import Readiness
+from gptoss_bento.workers.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -64,7 +64,7 @@ class StartOptions:
 
 @asynccontextmanager
 async def running(
-    argv: Sequence[str], startup: Startup, timeout_s: float, team: Team, how: StartOptions | None = None
+    argv: Sequence[str], startup: Readiness, timeout_s: float, group: WorkerGroup, how: StartOptions | None = None
 ) -> AsyncIterator[Engine]:
     """Starts vLLM with the arguments of `vllm serve`, and stops it when the block ends.
 
@@ -76,7 +76,7 @@ async def running(
         argv: the arguments, as `EnginePlan.argv` gives them.
         startup: records the phases.
         timeout_s: seconds until a start that hangs is given up.
-        team: the workers that share the engine.
+        group: the workers that share the engine.
         how: what a start may do beside; nothing by default.
 
     Raises:
@@ -87,7 +87,7 @@ async def running(
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout_s):
-                engine = await _start(argv, startup, stack, team, how or StartOptions())
+                engine = await _start(argv, startup, stack, group, how or StartOptions())
         except asyncio.CancelledError:  # another worker has died
             kill_processes()
             raise
@@ -97,22 +97,24 @@ async def running(
         yield engine
 
 
-async def _start(argv: Sequence[str], startup: Startup, stack: AsyncExitStack, team: Team, how: StartOptions) -> Engine:
-    if how.preload and team.is_first:
+async def _start(
+    argv: Sequence[str], startup: Readiness, stack: AsyncExitStack, group: WorkerGroup, how: StartOptions
+) -> Engine:
+    if how.preload and group.is_first:
         await in_daemon_thread(engine_preload.begin)
     with startup.timed("engine: import"):
         await in_daemon_thread(_import_engine)
     with startup.timed("engine: configuration"):
-        args, config = await in_daemon_thread(_configure, argv, team)
+        args, config = await in_daemon_thread(_configure, argv, group)
     with startup.timed(LOADING):
         threading.Thread(target=_prepare_app, args=(config,), daemon=True).start()  # while the engine process loads
-        client = await _started_client(args, config, team, engine_preload.forked if how.preload else nullcontext)
-        if not team.is_alone:  # vLLM waits for the first request, and numbers for other workers would stay unread
+        client = await _started_client(args, config, group, engine_preload.forked if how.preload else nullcontext)
+        if not group.is_alone:  # vLLM waits for the first request, and numbers for other workers would stay unread
             client._run_output_handler()
     stack.callback(_stop_client, client)
     with startup.timed("engine: application"):
         app = await build_app(client, args)
-    if how.warmup and team.is_first:
+    if how.warmup and group.is_first:
         with startup.timed("engine: warm-up"):
             await warm_up(client)
     await stack.enter_async_context(app.router.lifespan_context(app))
@@ -152,7 +154,7 @@ def _prepare_app(config: VllmConfig) -> None:
         resolve_chat_template(tokenizer, None, None, model_config=config.model_config)
 
 
-def _configure(argv: Sequence[str], team: Team) -> tuple[Namespace, VllmConfig]:
+def _configure(argv: Sequence[str], group: WorkerGroup) -> tuple[Namespace, VllmConfig]:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
     from vllm.entrypoints.launchers.launcher import validate_api_server_args
@@ -167,8 +169,8 @@ def _configure(argv: Sequence[str], team: Team) -> tuple[Namespace, VllmConfig]:
         validate_parsed_serve_args(args)
         validate_api_server_args(args)
         engine_args = AsyncEngineArgs.from_cli_args(args)
-        if not team.is_alone:
-            engine_args._api_process_count, engine_args._api_process_rank = team.count, team.index
+        if not group.is_alone:
+            engine_args._api_process_count, engine_args._api_process_rank = group.count, group.index
         return args, engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     except (ValidationError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
         raise ConfigurationError(f"vLLM refuses this configuration: {_first_line(error)}") from error
@@ -178,9 +180,9 @@ _Context = Callable[[], AbstractContextManager[None]]
 """In which the engine's process is started."""
 
 
-async def _started_client(args: Namespace, config: VllmConfig, team: Team, starting: _Context) -> AsyncLLM:
-    if not team.is_alone:
-        return await _attach(args, config, team, starting)
+async def _started_client(args: Namespace, config: VllmConfig, group: WorkerGroup, starting: _Context) -> AsyncLLM:
+    if not group.is_alone:
+        return await _attach(args, config, group, starting)
     with starting():
         return await in_daemon_thread(_start_client, args, config)
 
@@ -225,18 +227,18 @@ def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) 
     return client
 
 
-async def _attach(args: Namespace, config: VllmConfig, team: Team, starting: _Context) -> AsyncLLM:
+async def _attach(args: Namespace, config: VllmConfig, group: WorkerGroup, starting: _Context) -> AsyncLLM:
     """The client of an engine that several workers share, as `vllm serve --api-server-count` makes it.
 
     A client waits for the engine to be ready, and the engine for its clients; who comes first does not matter.
     """
-    inputs, outputs = team.addresses("input"), team.addresses("output")
+    inputs, outputs = group.addresses("input"), group.addresses("output")
     attached: dict[str, Any] = {
-        "client_addresses": {"input_address": inputs[team.index], "output_address": outputs[team.index]},
-        "client_count": team.count,
-        "client_index": team.index,
+        "client_addresses": {"input_address": inputs[group.index], "output_address": outputs[group.index]},
+        "client_count": group.count,
+        "client_index": group.index,
     }
-    if not team.is_first:
+    if not group.is_first:
         return await in_daemon_thread(_start_one_of_several, args, config, **attached)
     launching = _launching(args, config, inputs, outputs)
     with starting():

@@ -36,7 +36,7 @@ class BodyTooSlowError(HttpRefusalError):
         super().__init__(HTTPStatus.REQUEST_TIMEOUT, f"The body must arrive within {within_s:g} s.", _CLOSE)
 
 
-class BodyCrowdedError(HttpRefusalError):
+class BodyMemoryExhaustedError(HttpRefusalError):
     """503: others that came later need the memory."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arri
     Raises:
         BodyTooLargeError: it has more bytes.
         BodyTooSlowError: it was not there in time.
-        BodyCrowdedError: it was still on its way when the memory for such was full.
+        BodyMemoryExhaustedError: it was still on its way when the memory for such was full.
         ClientDisconnect: it never will be.
     """
     if arrival and arrival.is_complete:
@@ -109,7 +109,7 @@ async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arri
             finally:
                 _bodies.leave(timer)
     except TimeoutError:
-        raise (BodyCrowdedError() if timer.when() == _AT_ONCE else BodyTooSlowError(within_s)) from None
+        raise (BodyMemoryExhaustedError() if timer.when() == _AT_ONCE else BodyTooSlowError(within_s)) from None
 
 
 async def _read(receive: Receive, limit: int, timer: asyncio.Timeout | None = None) -> bytes:

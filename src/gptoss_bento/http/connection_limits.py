@@ -32,7 +32,7 @@ class _HeadTooLargeError(Exception):
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """One connection. The class attributes are set by `bound_connections`."""
+    """One connection. The class attributes are set by `install_connection_limits`."""
 
     max_head_bytes = 65_536
     patience_s = 120.0
@@ -187,7 +187,7 @@ class BoundedConnection(HttpToolsProtocol):
         return self.loop.call_later(self.patience_s, end)
 
 
-def bound_connections(max_head_bytes: int, patience_s: float) -> None:
+def install_connection_limits(max_head_bytes: int, patience_s: float) -> None:
     """From now on, servers of this process that let uvicorn choose its protocol use this one."""
     BoundedConnection.max_head_bytes = max_head_bytes
     BoundedConnection.patience_s = patience_s

@@ -23,7 +23,7 @@ _LARGEST_ERROR_BYTES = 1_000_000
 _ERRORS = frozenset(status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 
 
-class Edge:
+class ErrorBoundary:
     """ASGI middleware: a limit on the time until an answer begins, errors in the right shape, and honest last words.
 
     Args:

@@ -19,7 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gptoss_bento.http import patches
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -29,20 +29,20 @@ _PAUSE_S = 1.0  # after an error such as too many open files
 _HANDSHAKES_S = 1.0  # for TLS handshakes that a stop meets
 
 
-def install(team: Team, for_others: ASGIApp) -> None:
+def install(group: WorkerGroup, for_others: ASGIApp) -> None:
     """Makes BentoML's worker, which is about to make its uvicorn.Server, accept fairly. BentoML has no hook for it.
 
     Once only: vLLM takes uvicorn's own class later.
 
     Args:
-        team: this worker's.
+        group: this worker's.
         for_others: what the other workers reach through this one's socket.
     """
     own = patches.SERVER.original()
 
     def make(config: uvicorn.Config) -> FairServer:
         patches.SERVER.replace(own)
-        return FairServer(config, team, for_others)
+        return FairServer(config, group, for_others)
 
     patches.SERVER.replace(make)
 
@@ -50,9 +50,9 @@ def install(team: Team, for_others: ASGIApp) -> None:
 class FairServer(uvicorn.Server):
     """uvicorn's server with an accept loop of its own."""
 
-    def __init__(self, config: uvicorn.Config, team: Team, for_others: ASGIApp) -> None:
+    def __init__(self, config: uvicorn.Config, group: WorkerGroup, for_others: ASGIApp) -> None:
         super().__init__(config)
-        self._team = team
+        self._group = group
         self._for_others = for_others
         self._accepting: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Task[None]] = set()
@@ -60,7 +60,7 @@ class FairServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, which listens on nothing here."""
         await super().startup([])
-        if path := self._team.own_socket("http"):  # for the other workers
+        if path := self._group.own_socket("http"):  # for the other workers
             loop = asyncio.get_running_loop()
             make = partial(self._protocol, _with_application(self.config, self._for_others), loop)
             server = await loop.create_unix_server(make, str(path))
@@ -100,7 +100,7 @@ class FairServer(uvicorn.Server):
     async def _let_others_go_first(self) -> None:
         for _ in range(_DEFERRALS):
             self._tell()
-            if self._team.is_least_loaded:
+            if self._group.is_least_loaded:
                 return
             await asyncio.sleep(_DEFERRAL_S)
 
@@ -124,7 +124,7 @@ class FairServer(uvicorn.Server):
         return protocol
 
     def _tell(self) -> None:
-        self._team.tell_connections(len(self.server_state.connections) + len(self._connecting))
+        self._group.tell_connections(len(self.server_state.connections) + len(self._connecting))
 
 
 def _with_application(config: uvicorn.Config, app: ASGIApp) -> uvicorn.Config:

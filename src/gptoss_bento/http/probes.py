@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.http.errors import RETRY
 from gptoss_bento.http.paths import LIVEZ, PING, READYZ
-from gptoss_bento.workers.readiness import Startup, State
+from gptoss_bento.workers.readiness import Readiness, State
 
 
 class Probes:
@@ -17,7 +17,7 @@ class Probes:
     times so far. `/ping`: what RunPod's load balancer asks, 200 when ready and 204 while loading.
     """
 
-    def __init__(self, app: ASGIApp, startup: Startup) -> None:
+    def __init__(self, app: ASGIApp, startup: Readiness) -> None:
         self._app = app
         self._startup = startup
         self._answers = {LIVEZ: self._live, READYZ: self._ready, PING: self._ping}

@@ -9,17 +9,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.http.errors import error_for
 from gptoss_bento.http.paths import is_openai_path
-from gptoss_bento.workers.graceful_shutdown import Drain
+from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 
 _NEW_JOB = re.compile(r"(/v2/[^/]+)?/(run|runsync|retry/[^/]+)|/generate")
 _MESSAGE = "The server is stopping and takes nothing new. Try again."
 _HEADERS = {"Connection": "close"}  # the next try opens a connection, to whoever listens then
 
 
-class Intake:
+class ShutdownGate:
     """ASGI middleware. What only asks (states of jobs, items, models, metrics) passes also while the service stops."""
 
-    def __init__(self, app: ASGIApp, drain: Drain) -> None:
+    def __init__(self, app: ASGIApp, drain: GracefulShutdown) -> None:
         self._app = app
         self._drain = drain
 

@@ -17,7 +17,7 @@ from gptoss_bento.http import patches
 _SERVERS_SEND = "gptoss_bento.send"
 
 
-class DirectStreaming:
+class StreamingBypass:
     """ASGI middleware that makes `direct` work. A middleware of a service lies inside of BentoML's own.
 
     So this one asks, at the start of the application, to be told the HTTP server's `send` from outside of them.

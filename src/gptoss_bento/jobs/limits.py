@@ -13,7 +13,7 @@ from starlette.types import Scope
 from gptoss_bento.access.admission import Admission, Grant, RefusedError, Rule, key_rules
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.generation_count import generations_of, refuse_more_than
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.access.request_caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
 from gptoss_bento.config.api_keys import Key, KeyLimits
 from gptoss_bento.config.settings import ServerSettings
@@ -38,7 +38,7 @@ class JobLimits:
     a key that was removed meanwhile are known from nowhere else, and its jobs must not run without.
     """
 
-    keys: KeyRing = field(default_factory=KeyRing)
+    keys: KeyStore = field(default_factory=KeyStore)
     admission: Admission = field(default_factory=Admission)
     _line: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 

@@ -41,7 +41,7 @@ from gptoss_bento.state.queue_limits import QueueFullError
 from gptoss_bento.state.store import JobStore, open_store
 from gptoss_bento.state.worker_identity import WorkerIdentity, own_identity
 from gptoss_bento.strict_json import dumps, shown
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Runner:
         sender: WebhookSender,
         worker: WorkerIdentity,
         clock: Clock = now_ms,
-        team: Team | None = None,
+        group: WorkerGroup | None = None,
         limits: JobLimits | None = None,
     ) -> None:
         self.store = store
@@ -72,11 +72,11 @@ class Runner:
         self.changes = Changes()
         self._worker = worker
         self._clock = clock
-        self._team = team or Team()
-        self._concurrency = self._team.share(settings.max_concurrency)
+        self._group = group or WorkerGroup()
+        self._concurrency = self._group.share(settings.max_concurrency)
         self._tasks = WorkerTasks()
-        self._notifier = Notifier(self._team.own_socket("jobs"), self._team.other_sockets("jobs"), self._on_notify)
-        self._heartbeat = Heartbeat(store, worker, clock, self._team)
+        self._notifier = Notifier(self._group.own_socket("jobs"), self._group.other_sockets("jobs"), self._on_notify)
+        self._heartbeat = Heartbeat(store, worker, clock, self._group)
         self._webhooks = WebhookDelivery(store, settings, sender, self._tasks)
         self._housekeeping = Housekeeping(store, self._tasks, lambda: self.running, self._abort)
         self._executor = JobExecutor(store, settings, self.limits, clock)
@@ -247,7 +247,7 @@ class Runner:
     async def health(self) -> dict[str, Any]:
         """The body of `/health`. Its `workers` counts engines, of which there is one."""
         counts = await self.store.counts()
-        ready, running = self._executor.engine is not None, bool(self._team.jobs)
+        ready, running = self._executor.engine is not None, bool(self._group.jobs)
         return {
             "jobs": {
                 "completed": counts.completed,
@@ -306,7 +306,7 @@ class Runner:
     @property
     def _free_slots(self) -> int:
         """How many jobs may start here now."""
-        if not self._executor.is_ready or self._team.is_ending:
+        if not self._executor.is_ready or self._group.is_ending:
             return 0
         return max(0, self._concurrency - len(self._runs) - self._reserved)
 
@@ -330,13 +330,13 @@ class Runner:
 
     def _start(self, claim: Claim) -> None:
         run = self._runs[claim.id] = Run(claim)
-        self._team.tell_jobs(len(self._runs))
+        self._group.tell_jobs(len(self._runs))
         run.task = self._tasks.spawn(self._execute(run))
         run.task.add_done_callback(lambda _: self._forget(run))  # also if the task is cancelled before it starts
 
     def _forget(self, run: Run) -> None:
         del self._runs[run.claim.id]
-        self._team.tell_jobs(len(self._runs))
+        self._group.tell_jobs(len(self._runs))
         if self._may_have_waiting:
             self._to_claim.set()
 
@@ -419,14 +419,14 @@ def _claim_of_started(new: NewJob, job: Job) -> Claim:
 
 @asynccontextmanager
 async def running_jobs(
-    settings: ServerSettings, file: Path, team: Team | None = None, limits: JobLimits | None = None
+    settings: ServerSettings, file: Path, group: WorkerGroup | None = None, limits: JobLimits | None = None
 ) -> AsyncIterator[Runner]:
     """Opens the store and starts the runner; on leaving, running jobs are requeued.
 
     Args:
         settings: of the operator.
         file: where SQLite keeps the jobs if JOB_STORE_URL is not set.
-        team: the workers, which share MAX_CONCURRENCY.
+        group: the workers, which share MAX_CONCURRENCY.
         limits: of the keys.
 
     Raises:
@@ -438,7 +438,7 @@ async def running_jobs(
         open_store(url, file) as store,
         webhook_sender(allow_private=settings.webhook_allow_private) as sender,
     ):
-        runner = Runner(store, settings, sender, own_identity(), team=team, limits=limits)
+        runner = Runner(store, settings, sender, own_identity(), group=group, limits=limits)
         with runner.listening():
             await runner.start()
             try:

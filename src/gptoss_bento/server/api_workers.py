@@ -13,10 +13,10 @@ from gptoss_bento.planning.plan import EnginePlan
 from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import choose_profile
 from gptoss_bento.workers import supervisor
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.worker_group import WorkerGroup
 
 
-def find_team(profile: str | None, worker_number: int | None) -> Team:
+def find_worker_group(profile: str | None, worker_number: int | None) -> WorkerGroup:
     """The workers of this service. The supervisor decides how many there are, before it starts them.
 
     Args:
@@ -24,10 +24,10 @@ def find_team(profile: str | None, worker_number: int | None) -> Team:
         worker_number: from 1, as BentoML counts; None: this process is no worker.
     """
     if worker_number is not None:
-        return supervisor.own_team(worker_number)
+        return supervisor.own_worker_group(worker_number)
     count = _planned_workers(profile or AUTOMATIC) if supervisor.may_start_several() else 1
-    supervisor.gather_team(count)
-    return Team(count=count)
+    supervisor.create_worker_group(count)
+    return WorkerGroup(count=count)
 
 
 def _planned_workers(profile: str) -> int:

@@ -12,27 +12,27 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.admission_middleware import AdmissionMiddleware
 from gptoss_bento.access.authentication import Authentication
-from gptoss_bento.access.key_store import KeyRing
-from gptoss_bento.access.runpod_limits import PlatformLimits
+from gptoss_bento.access.key_store import KeyStore
+from gptoss_bento.access.runpod_limits import RunPodLimits
 from gptoss_bento.bento import service_config
 from gptoss_bento.config.environment import server_settings, tls_settings
 from gptoss_bento.config.process_environment import take_key_sources
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http import fair_accept
-from gptoss_bento.http.connection_limits import bound_connections
-from gptoss_bento.http.error_boundary import Edge
+from gptoss_bento.http.connection_limits import install_connection_limits
+from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
-from gptoss_bento.http.shutdown_gate import Intake
-from gptoss_bento.http.streaming_bypass import DirectStreaming
+from gptoss_bento.http.shutdown_gate import ShutdownGate
+from gptoss_bento.http.streaming_bypass import StreamingBypass
 from gptoss_bento.jobs.api.routes import NativeRoutes
 from gptoss_bento.server import patches
-from gptoss_bento.server.api_workers import find_team
+from gptoss_bento.server.api_workers import find_worker_group
 from gptoss_bento.server.openapi import Description
-from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
+from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
 from gptoss_bento.server.worker import Worker
 from gptoss_bento.workers import supervisor
 
@@ -64,7 +64,7 @@ class Assembly:
     application: Starlette
     """Mounted at /."""
     worker: Worker
-    keys: KeyRing
+    keys: KeyStore
     settings: ServerSettings
 
     def add_middlewares(self, service: Service) -> None:
@@ -81,7 +81,7 @@ class Assembly:
             yield Middleware(CORSMiddleware, allowed)
         yield Middleware(Authentication, {"keys": self.keys, "public": settings.public_routes})
         if settings.rate_limit:
-            yield Middleware(PlatformLimits, {"admission": worker.admission})
+            yield Middleware(RunPodLimits, {"admission": worker.admission})
         yield Middleware(Probes, {"startup": worker.startup})
         yield Middleware(
             Description,
@@ -91,8 +91,8 @@ class Assembly:
                 "locked": not self.keys.is_open,
             },
         )
-        yield Middleware(Intake, {"drain": worker.drain})
-        yield Middleware(DirectStreaming, {})
+        yield Middleware(ShutdownGate, {"drain": worker.drain})
+        yield Middleware(StreamingBypass, {})
         engine_app = guarded_engine(worker, settings)
         yield Middleware(OpenAIApi, {"engine_app": engine_app, "endpoint_ids": frozenset(settings.endpoint_ids)})
 
@@ -111,19 +111,19 @@ def assemble(profile: str | None, platform: str | None) -> Assembly:
     supervisor.supervise(service_config.keep_metrics_in)
     settings = server_settings()
     profile = profile or settings.profile
-    team = find_team(profile, bentoml.server_context.worker_index)
+    group = find_worker_group(profile, bentoml.server_context.worker_index)
     # Before prometheus_client is imported, which looks for the folder once.
-    if supervisor.keeps_metrics_alone(team):
+    if supervisor.keeps_metrics_in_process(group):
         service_config.keep_metrics_in_process()
     chosen = service_config.describe(
-        profile, settings, tls_settings(), team.count, platform, serving=supervisor.is_serving()
+        profile, settings, tls_settings(), group.count, platform, serving=supervisor.is_serving()
     )
     # Before vLLM is imported, which would read its own variable of keys.
     sources = take_key_sources()
-    keys = KeyRing(sources.fixed, sources.file, closed=bool(sources.problems))
-    worker = Worker(chosen.profile, team, keys)
+    keys = KeyStore(sources.fixed, sources.file, closed=bool(sources.problems))
+    worker = Worker(chosen.profile, group, keys)
     # Both before BentoML makes the HTTP server of this process.
-    bound_connections(settings.max_header_bytes, settings.client_timeout)
+    install_connection_limits(settings.max_header_bytes, settings.client_timeout)
     serve_together(worker, keys, settings)
     return Assembly(chosen.profile, chosen.options, build_app(worker, settings), worker, keys, settings)
 
@@ -136,19 +136,19 @@ def build_app(worker: Worker, server: ServerSettings) -> Starlette:
 
 def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:
     """Gives what answers the OpenAI API behind its bounds, or None while there is no engine."""
-    guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
-    if worker.team.is_alone:
+    guarded = AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server).app
+    if worker.group.is_alone:
         return guarded
     # In front of the guards: a request that another worker answers takes its places there, until all of it has ended.
-    others = worker.team.other_sockets("http")
-    return lambda: StoredResponses(app, worker.holds_response, others, server) if (app := guarded()) else None
+    others = worker.group.other_sockets("http")
+    return lambda: ResponseRouting(app, worker.holds_response, others, server) if (app := guarded()) else None
 
 
-def serve_together(worker: Worker, keys: KeyRing, server: ServerSettings) -> None:
+def serve_together(worker: Worker, keys: KeyStore, server: ServerSettings) -> None:
     """In one of several workers: its server takes its share of the connections, and what the others pass on."""
-    if not worker.team.own_socket("http"):
+    if not worker.group.own_socket("http"):
         return
-    guarded = Guard(lambda: worker.openai_app, worker.admission, server).app
-    passed_on = Intake(OpenAIApi(Router(), guarded), worker.drain)
-    app = ForOtherWorkers(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
-    fair_accept.install(worker.team, Edge(app, timeout=None))
+    guarded = AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server).app
+    passed_on = ShutdownGate(OpenAIApi(Router(), guarded), worker.drain)
+    app = ForwardedRequests(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
+    fair_accept.install(worker.group, ErrorBoundary(app, timeout=None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptoss_bento.http.error_boundary import Edge
+from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.patching import Patch, PrivateUse
 from gptoss_bento.server.request_metrics import RequestMetrics
 
@@ -53,5 +53,5 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
 
 def apply() -> None:
     """Before BentoML builds the application, where it takes its middlewares from here."""
-    TIMEOUT.replace(Edge)
+    TIMEOUT.replace(ErrorBoundary)
     REQUEST_METRICS.replace(RequestMetrics)

@@ -49,7 +49,7 @@ class _NoWordError(Exception):
     """Nobody says that he has a response, and not everybody that he does not."""
 
 
-class StoredResponses:
+class ResponseRouting:
     """ASGI application in front of the guarded one of this process; what is passed on meets the other's guards alone.
 
     Args:
@@ -108,7 +108,7 @@ class StoredResponses:
         return None
 
 
-class ForOtherWorkers:
+class ForwardedRequests:
     """ASGI application for the socket of a worker: says what it holds, and does what is passed on.
 
     Args:

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from gptoss_bento.access.admission import Admission
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.artifacts import kernel_cache, prepare
 from gptoss_bento.artifacts.model_lookup import START_LIMIT_S, architecture_check
 from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
@@ -41,9 +41,9 @@ from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.server.api_workers import plan_for
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.workers import buffered_metrics, supervisor
-from gptoss_bento.workers.graceful_shutdown import Drain
-from gptoss_bento.workers.readiness import Startup, State
-from gptoss_bento.workers.worker_group import Stage, Team
+from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
+from gptoss_bento.workers.readiness import Readiness, State
+from gptoss_bento.workers.worker_group import Stage, WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +56,16 @@ _TOLD_S = 1.0
 class Worker:
     """One worker of the service. BentoML enters `lifespan`; the engine comes up in a task while probes answer."""
 
-    def __init__(self, profile: str = AUTOMATIC, team: Team | None = None, keys: KeyRing | None = None) -> None:
-        self.team = team or Team()
-        self.startup = Startup(others_ready=lambda: self.team.all_ready)
+    def __init__(
+        self, profile: str = AUTOMATIC, group: WorkerGroup | None = None, keys: KeyStore | None = None
+    ) -> None:
+        self.group = group or WorkerGroup()
+        self.startup = Readiness(others_ready=lambda: self.group.all_ready)
         self.admission = Admission()
-        self._job_limits = JobLimits(keys or KeyRing(), self.admission)
+        self._job_limits = JobLimits(keys or KeyStore(), self.admission)
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
-        self.drain = Drain()
+        self.drain = GracefulShutdown()
         self._profile = profile
         self._is_loading = True
         self._stopping = asyncio.Event()
@@ -82,25 +84,25 @@ class Worker:
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Starts on entering, without waiting for the engine; ends everything on leaving."""
-        _log_to_stderr(self.team)
+        _log_to_stderr(self.group)
         self._log.tap()
-        if not self.team.is_alone:
+        if not self.group.is_alone:
             self.admission.share(supervisor.limits_file())
-        supervisor.limit_shutdown(self._stop, self.team)
+        supervisor.handle_stop_signals(self._stop, self.group)
         task = asyncio.create_task(self._serve())
         yield
         self._mark_stopping()
         self._stopping.set()
         # Still loading, or waiting for an engine that will not come, in threads that nothing can interrupt.
-        if self._is_loading and not (task.done() and self.team.is_alone):
+        if self._is_loading and not (task.done() and self.group.is_alone):
             self._log.untap()
-            supervisor.force_exit(self.team)
+            supervisor.force_exit(self.group)
         await task
-        supervisor.leave_worker(self.team)
+        supervisor.leave_worker(self.group)
         self._log.untap()
 
     def _mark_stopping(self) -> None:
-        self.team.reach(Stage.STOPPING)
+        self.group.reach(Stage.STOPPING)
         self.startup.stop()
 
     def _stop(self, number: int, end: Callable[[], None]) -> float:
@@ -121,8 +123,8 @@ class Worker:
 
     async def _serve(self) -> None:
         try:
-            supervisor.enter_worker(self.team)
-            await self.team.together(self._run_engine(), self._fail)
+            supervisor.enter_worker(self.group)
+            await self.group.together(self._run_engine(), self._fail)
         except GptOssBentoError as error:
             self._fail(error)
         except Exception as error:
@@ -144,14 +146,14 @@ class Worker:
         timeout_s = settings.server.vllm_startup_timeout
         how = StartOptions(preload=plan.preload.value, warmup=plan.warmup.value)
         async with (
-            engine.running(argv, self.startup, timeout_s, self.team, how) as running,
+            engine.running(argv, self.startup, timeout_s, self.group, how) as running,
             buffered_metrics.written_later(),
         ):
-            await self.team.first_ready()  # it sends the warm-up requests
+            await self.group.first_ready()  # it sends the warm-up requests
             self.engine, self._is_loading = running, False
             self._log.release()
             jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
-            self.team.reach(Stage.READY)
+            self.group.reach(Stage.READY)
             self.startup.ready()
             compilations = self._started(plan)
             try:
@@ -165,9 +167,9 @@ class Worker:
 
     def _started(self, plan: EnginePlan) -> KernelCompilations:
         """Tells what the start was made of, and notes what its kernels are good for. The first worker does."""
-        compilations = KernelCompilations(process_environment.compilations_file() if self.team.is_first else None)
+        compilations = KernelCompilations(process_environment.compilations_file() if self.group.is_first else None)
         compilations.ready()
-        if self.team.is_first:
+        if self.group.is_first:
             self.startup.explain(engine.LOADING, start_times.read(process_environment.start_times_file()))
             if plan.kernels:
                 seconds, warmup = self.startup.seconds, bool(plan.warmup.value)
@@ -176,11 +178,11 @@ class Worker:
         return compilations
 
     async def _wind_up(self, running: Engine, jobs: Runner) -> None:
-        self.team.reach(Stage.STOPPING)
+        self.group.reach(Stage.STOPPING)
         jobs.detach()
         await jobs.stop()  # while the engine can still be told to abort
-        if self.team.is_first and self._is_stopping:  # what the others still answer needs the engine
-            await self.team.others_left(lambda: self._hurry_if_lost(running))
+        if self.group.is_first and self._is_stopping:  # what the others still answer needs the engine
+            await self.group.others_left(lambda: self._hurry_if_lost(running))
         running.abort_all(ABORTED)
         await self.drain.wait_delivered()  # vLLM takes away what its application needs for an answer
 
@@ -188,7 +190,7 @@ class Worker:
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
         try:
             file = settings.cache_dir / "jobs" / self._job_file(settings)
-            async with running_jobs(settings.server, file, self.team, self._job_limits) as jobs:
+            async with running_jobs(settings.server, file, self.group, self._job_limits) as jobs:
                 self.jobs = jobs
                 try:
                     yield jobs
@@ -212,14 +214,14 @@ class Worker:
         """Everything before vLLM: the plan, printed with its origins, and the artifacts. Gives vLLM's arguments too."""
         with self.startup.timed("hardware"):
             machine = probe.probe(settings.visible_devices)
-        if not self.team.is_first:
+        if not self.group.is_first:
             with self.startup.timed("waiting for the first API worker"):
-                await self.team.prepared()  # before planning, so that all of them find the same config.json
+                await self.group.prepared()  # before planning, so that all of them find the same config.json
         plan = await in_daemon_thread(plan_for, self._profile, settings, machine, START_LIMIT_S)
         plan = await in_daemon_thread(kernel_cache.settled, plan)
-        if plan.api_workers.value != self.team.count:  # BENTOML_CONFIG or --reload said otherwise
-            plan = replace(plan, api_workers=Planned(self.team.count, "as BentoML started them; one with --reload"))
-        if self.team.is_first:
+        if plan.api_workers.value != self.group.count:  # BENTOML_CONFIG or --reload said otherwise
+            plan = replace(plan, api_workers=Planned(self.group.count, "as BentoML started them; one with --reload"))
+        if self.group.is_first:
             _print_plan(plan)
             if plan.kernels:
                 await in_daemon_thread(kernel_cache.replace_unwritable, plan.kernels)
@@ -236,7 +238,7 @@ class Worker:
                 check=None if plan.config.architecture else architecture_check(settings),
                 report=self.startup.tell,
             )
-        self.team.reach(Stage.PREPARED)
+        self.group.reach(Stage.PREPARED)
         process_environment.apply(plan.variables(found.vocabulary_dir))
         return plan, plan.argv(found.model)
 
@@ -258,7 +260,7 @@ class Worker:
             self._hurry_if_lost(running)
             return
         hangs = beating.exception() if beating.done() else None
-        if not (running.dead or hangs) or (running.dead and not self.team.is_first):  # its owner says so for all
+        if not (running.dead or hangs) or (running.dead and not self.group.is_first):  # its owner says so for all
             return
         await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
         if self.startup.state is State.STOPPING:
@@ -271,8 +273,8 @@ class Worker:
     def _hurry_if_lost(self, running: Engine) -> None:
         """At a stop nothing needs to be waited for once the engine has crashed: no request can end any more."""
         if running.crashed:
-            self.team.lose_engine()
-        if self.team.has_lost_engine:
+            self.group.lose_engine()
+        if self.group.has_lost_engine:
             self.drain.force()
 
     @property
@@ -293,7 +295,7 @@ class Worker:
         else:
             self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
         supervisor.stop_service(error)
-        self.team.fail()  # after the note: what others note then is only the consequence
+        self.group.fail()  # after the note: what others note then is only the consequence
 
     def _signal_of_death(self, error: GptOssBentoError) -> int | None:
         if self.engine:
@@ -307,7 +309,7 @@ class _Work:
 
     engine: Engine
     jobs: Runner
-    drain: Drain
+    drain: GracefulShutdown
 
     @property
     def busy(self) -> bool:
@@ -330,11 +332,11 @@ def _print_plan(plan: EnginePlan) -> None:
     logger.info("plan:\n%s", "\n".join(lines))
 
 
-def _log_to_stderr(team: Team) -> None:
+def _log_to_stderr(group: WorkerGroup) -> None:
     package = logging.getLogger("gptoss_bento")
     if not package.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        name = "gptoss-bento" if team.is_alone else f"gptoss-bento worker {team.index + 1}:"
+        name = "gptoss-bento" if group.is_alone else f"gptoss-bento worker {group.index + 1}:"
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
         package.addHandler(handler)
         package.setLevel(logging.INFO)

@@ -40,7 +40,7 @@ class Work(Protocol):
         ...
 
 
-class Drain:
+class GracefulShutdown:
     """The graceful shutdown of one worker."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ class State(StrEnum):
 
 
 @dataclass
-class Startup:
+class Readiness:
     """One start of one worker. Written by the start, read by the probes; times are in seconds.
 
     The service is ready when all its workers are: `others_ready` is asked each time, so that all of them say the same.

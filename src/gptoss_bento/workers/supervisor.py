@@ -31,7 +31,7 @@ from gptoss_bento.config import process_environment
 from gptoss_bento.errors import AddressInUseError, GptOssBentoError, WorkerDiedError
 from gptoss_bento.workers import patches
 from gptoss_bento.workers.child_processes import kill_processes
-from gptoss_bento.workers.worker_group import Team, make_folder
+from gptoss_bento.workers.worker_group import WorkerGroup, make_shared_folder
 
 logger = logging.getLogger(__name__)
 
@@ -163,29 +163,29 @@ def may_start_several() -> bool:
     return is_serving() and context is not None and not context.params.get("reload")
 
 
-def gather_team(count: int) -> None:
+def create_worker_group(count: int) -> None:
     """Called in the supervisor before it starts several workers: makes what they share."""
     path = process_environment.exit_note_path()
     if path is None or count == 1:
         return
-    process_environment.set_team_size(count)
-    make_folder(path.with_suffix(""), count)
+    process_environment.set_worker_count(count)
+    make_shared_folder(path.with_suffix(""), count)
 
 
-def own_team(worker_number: int) -> Team:
+def own_worker_group(worker_number: int) -> WorkerGroup:
     """Called in a worker: its place among all.
 
     Args:
         worker_number: from 1, as BentoML counts.
     """
-    count, path = process_environment.team_size(), process_environment.exit_note_path()
-    return Team(worker_number - 1, count, path.with_suffix("")) if path and count > 1 else Team()
+    count, path = process_environment.worker_count(), process_environment.exit_note_path()
+    return WorkerGroup(worker_number - 1, count, path.with_suffix("")) if path and count > 1 else WorkerGroup()
 
 
-def keeps_metrics_alone(team: Team) -> bool:
+def keeps_metrics_in_process(group: WorkerGroup) -> bool:
     """Whether this is the only worker, and its metrics go into files only because BentoML always wants them there."""
     path = process_environment.exit_note_path()
-    return path is not None and team.is_alone and process_environment.metrics_folder() == ExitNote(path).metrics
+    return path is not None and group.is_alone and process_environment.metrics_folder() == ExitNote(path).metrics
 
 
 def _say(cause: str, exit_code: int) -> None:
@@ -217,27 +217,27 @@ def _as_known(error: BaseException) -> GptOssBentoError | None:
     return None
 
 
-def enter_worker(team: Team) -> None:
+def enter_worker(group: WorkerGroup) -> None:
     """Called when a worker starts: it ends with its supervisor, and a second life after a crash is refused."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if (alive := _alive_file(team)) is not None:
+    if (alive := _alive_file(group)) is not None:
         if alive.exists():
             raise WorkerDiedError("The worker died without a word (killed, or out of memory); it is not started again.")
         alive.touch()
-    team.enter(os.getpid())
+    group.enter(os.getpid())
 
 
-def leave_worker(team: Team) -> None:
+def leave_worker(group: WorkerGroup) -> None:
     """Called when a worker ends as it should."""
-    team.leave()
-    if (alive := _alive_file(team)) is not None:
+    group.leave()
+    if (alive := _alive_file(group)) is not None:
         alive.unlink(missing_ok=True)
 
 
-def _alive_file(team: Team) -> Path | None:
+def _alive_file(group: WorkerGroup) -> Path | None:
     """Exists while a worker lives; one that finds it at its start knows that the one before was killed."""
     path = process_environment.exit_note_path()
-    return path.with_suffix(f".{team.index}.alive") if path else None
+    return path.with_suffix(f".{group.index}.alive") if path else None
 
 
 def limits_file() -> Path | None:
@@ -270,7 +270,7 @@ OnStop = Callable[[int, Callable[[], None]], float]
 """Gets the signal and what lets uvicorn end, which it calls when it is time; returns how many seconds that may take."""
 
 
-def limit_shutdown(on_stop: OnStop, team: Team) -> None:
+def handle_stop_signals(on_stop: OnStop, group: WorkerGroup) -> None:
     """From now on SIGTERM and SIGINT go to `on_stop` and start the countdown to a forced end.
 
     uvicorn, which runs the worker, waits for open connections without limit; its handlers stay in place behind ours.
@@ -284,19 +284,19 @@ def limit_shutdown(on_stop: OnStop, team: Team) -> None:
                     previous(number, frame)
 
             drain_s = on_stop(number, end)
-            _count_down(max(SHUTDOWN_LIMIT_S, drain_s + _AFTER_DRAIN_S) if drain_s else SHUTDOWN_LIMIT_S, team)
+            _count_down(max(SHUTDOWN_LIMIT_S, drain_s + _AFTER_DRAIN_S) if drain_s else SHUTDOWN_LIMIT_S, group)
 
         signal.signal(number, handle)
 
 
-def _count_down(seconds: float, team: Team) -> None:
-    timer = threading.Timer(seconds, force_exit, (team,))
+def _count_down(seconds: float, group: WorkerGroup) -> None:
+    timer = threading.Timer(seconds, force_exit, (group,))
     timer.daemon = True
     timer.start()
 
 
-def force_exit(team: Team) -> None:
+def force_exit(group: WorkerGroup) -> None:
     """Ends this worker and everything it started, now."""
     kill_processes()
-    leave_worker(team)
+    leave_worker(group)
     os._exit(0)

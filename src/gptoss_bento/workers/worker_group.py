@@ -38,7 +38,7 @@ class Stage(IntEnum):
     LEFT = 5  # ended as it should
 
 
-class Team:
+class WorkerGroup:
     """All workers, as one of them sees them.
 
     Args:
@@ -214,7 +214,7 @@ class Team:
 _SERVING = (Stage.STARTING, Stage.PREPARED, Stage.READY)
 
 
-def make_folder(folder: Path, count: int) -> None:
+def make_shared_folder(folder: Path, count: int) -> None:
     """Makes what the workers of a service share, before they start. Nobody else may look into it.
 
     Raises:

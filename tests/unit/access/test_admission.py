@@ -8,7 +8,7 @@ import pytest
 
 from gptoss_bento.access import shared_counters
 from gptoss_bento.access.admission import PLATFORM_RULES, Admission, Rate, RefusedError, Rule, engine_rule, key_rules
-from gptoss_bento.access.shared_counters import SharedTable
+from gptoss_bento.access.shared_counters import SharedCounters
 from gptoss_bento.config.api_keys import Key, KeyLimits
 from tests.fakes import Clock
 
@@ -115,7 +115,7 @@ def test_headers_say_where_the_rates_stand_as_openai_writes_it(admission: Admiss
 
 def test_all_processes_count_together(tmp_path: Path, clock: Clock) -> None:
     rule = Rule("a", "", Rate(2), at_once=2)
-    one, other = Admission(clock=clock), Admission(SharedTable(tmp_path / "limits"), clock)
+    one, other = Admission(clock=clock), Admission(SharedCounters(tmp_path / "limits"), clock)
     one.share(tmp_path / "limits")
     one.enter([rule])
     other.enter([rule])

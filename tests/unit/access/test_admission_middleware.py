@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.access.admission import Admission
-from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.admission_middleware import AdmissionMiddleware
 from gptoss_bento.access.authentication import Authentication
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import Key as OneKey
 from gptoss_bento.config.api_keys import KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
@@ -35,9 +35,9 @@ SMALL = ServerSettings(max_openai_requests=2, max_openai_body_bytes=200, client_
 
 def guarded(app: ASGIApp, settings: ServerSettings = SMALL, **limits: Any) -> ASGIApp:
     """The way of a request to the engine; with limits, everybody must bring the key `s3cret`."""
-    guard = Guard(lambda: app, Admission(), settings)
+    guard = AdmissionMiddleware(lambda: app, Admission(), settings)
     routes = OpenAIApi(Starlette(), guard.app)
-    ring = KeyRing([OneKey("alice", (digest("s3cret"),), KeyLimits(**limits))]) if limits else KeyRing()
+    ring = KeyStore([OneKey("alice", (digest("s3cret"),), KeyLimits(**limits))]) if limits else KeyStore()
     return Authentication(routes, ring)
 
 
@@ -55,7 +55,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_without_an_engine_there_is_nothing_to_guard() -> None:
-    guard = Guard(lambda: None, Admission(), SMALL)
+    guard = AdmissionMiddleware(lambda: None, Admission(), SMALL)
     async with asgi_client(OpenAIApi(Starlette(), guard.app)) as client:
         assert (await client.post(CHAT, json=BODY)).status_code == 503
 

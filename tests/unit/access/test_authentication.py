@@ -8,12 +8,12 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import Authentication, key_of
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import listed_keys
 
 
 async def ask(keys: tuple[str, ...], path: str, headers: dict[str, str]) -> httpx.Response:
-    app = Authentication(PlainTextResponse("through"), KeyRing(listed_keys(keys)))
+    app = Authentication(PlainTextResponse("through"), KeyStore(listed_keys(keys)))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         return await client.get(path, headers=headers)
 
@@ -74,7 +74,7 @@ async def test_the_refusal_has_the_shape_of_the_api_called() -> None:
 
 
 async def test_the_operator_decides_what_is_public() -> None:
-    app = Authentication(PlainTextResponse("through"), KeyRing(listed_keys(["key"])), public=("/metrics",))
+    app = Authentication(PlainTextResponse("through"), KeyStore(listed_keys(["key"])), public=("/metrics",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         answers = [(await client.get(path)).status_code for path in ("/metrics", "/livez")]
 
@@ -82,7 +82,7 @@ async def test_the_operator_decides_what_is_public() -> None:
 
 
 async def test_an_empty_text_is_never_a_key_and_a_closed_ring_lets_nobody_pass() -> None:
-    app = Authentication(PlainTextResponse("through"), KeyRing(closed=True))
+    app = Authentication(PlainTextResponse("through"), KeyStore(closed=True))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         answers = [await client.get("/v1/models", headers=headers) for headers in ({}, {"Authorization": "key"})]
 
@@ -97,7 +97,7 @@ async def test_what_follows_knows_whose_key_it_was() -> None:
         names.append(key and key.name)
         await PlainTextResponse("through")(scope, receive, send)
 
-    guarded = Authentication(app, KeyRing(listed_keys(["first", "second"])))
+    guarded = Authentication(app, KeyStore(listed_keys(["first", "second"])))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://server") as client:
         await client.get("/v1/models", headers={"Authorization": "second"})
         await client.get("/livez", headers={"Authorization": "second"})
@@ -114,7 +114,7 @@ async def test_a_websocket_without_a_key_is_closed_before_it_opens() -> None:
     async def receive() -> Message:
         return {"type": "websocket.connect"}
 
-    app = Authentication(PlainTextResponse("through"), KeyRing(listed_keys(["key"])))
+    app = Authentication(PlainTextResponse("through"), KeyStore(listed_keys(["key"])))
     await app({"type": "websocket", "path": "/v1/realtime", "headers": []}, receive, send)
 
     assert sent == [{"type": "websocket.close", "code": 1008}]

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from gptoss_bento.access import key_store
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import digest, listed_keys
 from tests.fakes import Clock
 
@@ -35,19 +35,19 @@ def _log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
-def names(ring: KeyRing, *keys: str) -> list[str | None]:
+def names(ring: KeyStore, *keys: str) -> list[str | None]:
     found = [ring.find(key) for key in keys]
     return [key.name if key else None for key in found]
 
 
 def test_with_no_source_it_is_open() -> None:
-    assert KeyRing().is_open
-    assert not KeyRing(listed_keys(["a"])).is_open
-    assert not KeyRing(closed=True).is_open
+    assert KeyStore().is_open
+    assert not KeyStore(listed_keys(["a"])).is_open
+    assert not KeyStore(closed=True).is_open
 
 
 def test_keys_of_variables_and_of_the_file_are_valid_together(file: Path) -> None:
-    ring = KeyRing(listed_keys(["listed"]), file)
+    ring = KeyStore(listed_keys(["listed"]), file)
 
     assert not ring.is_open
     assert names(ring, "listed", "first", "other", "") == ["key-1", "alice", None, None]
@@ -64,7 +64,7 @@ def test_every_key_is_compared_in_constant_time(file: Path, clock: Clock, monkey
         compared.append(each)
         return hmac.compare_digest(given, each)
 
-    ring = KeyRing(listed_keys(["listed", "second"]), file, clock=clock)
+    ring = KeyStore(listed_keys(["listed", "second"]), file, clock=clock)
     monkeypatch.setattr(key_store, "hmac", SimpleNamespace(compare_digest=compare))
     for given in ("listed", "first", "wrong", ""):  # the right one ends nothing
         compared.clear()
@@ -73,7 +73,7 @@ def test_every_key_is_compared_in_constant_time(file: Path, clock: Clock, monkey
 
 
 def test_a_changed_file_counts_within_a_second(file: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    ring = KeyRing((), file, clock=clock)
+    ring = KeyStore((), file, clock=clock)
     file.write_text("alice: {key: second}\nbob: {key: third}\n")
     assert names(ring, "first", "second") == ["alice", None]
     clock.now += 1
@@ -83,7 +83,7 @@ def test_a_changed_file_counts_within_a_second(file: Path, clock: Clock, caplog:
 
 
 def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, clock: Clock) -> None:
-    ring = KeyRing((), file, clock=clock)
+    ring = KeyStore((), file, clock=clock)
     seen = file.stat()
     other = file.with_name("other")
     other.write_text("alice: {key: secnd}\n")
@@ -98,7 +98,7 @@ def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_seen(file: 
 def test_a_file_gone_wrong_opens_nothing_and_closes_nothing(
     file: Path, clock: Clock, content: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ring = KeyRing((), file, clock=clock)
+    ring = KeyStore((), file, clock=clock)
     if content is None:
         file.unlink()
     else:
@@ -114,7 +114,7 @@ def test_a_file_gone_wrong_opens_nothing_and_closes_nothing(
 
 
 def test_a_key_of_the_file_that_is_also_a_fixed_one_is_trouble(file: Path, clock: Clock) -> None:
-    ring = KeyRing(listed_keys(["listed"]), file, clock=clock)
+    ring = KeyStore(listed_keys(["listed"]), file, clock=clock)
     file.write_text("bob: {key: listed}\n")
     clock.now += 1
 
@@ -138,7 +138,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 def test_a_change_that_could_not_be_read_is_read_later(
     file: Path, clock: Clock, fail: Callable[[int | None], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    ring = KeyRing((), file, clock=clock)
+    ring = KeyStore((), file, clock=clock)
     caplog.clear()
     file.write_text("alice: {key: second}\n")
     for code in (errno.EMFILE, errno.EMFILE, errno.ESTALE):
@@ -158,7 +158,7 @@ def test_a_change_that_could_not_be_read_is_read_later(
 
 
 def test_a_file_that_is_half_written_is_read_again(file: Path, clock: Clock) -> None:
-    ring = KeyRing((), file, clock=clock)
+    ring = KeyStore((), file, clock=clock)
     file.write_bytes("# ü\n".encode()[:3])
     clock.now += 1
     assert names(ring, "first") == ["alice"]
@@ -168,7 +168,7 @@ def test_a_file_that_is_half_written_is_read_again(file: Path, clock: Clock) -> 
 
 
 def test_rights_that_change_count_as_a_change(file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    ring = KeyRing((), file, clock=clock)
+    ring = KeyStore((), file, clock=clock)
     reads: list[Path] = []
     read = Path.read_text
 
@@ -190,7 +190,7 @@ def test_rights_that_change_count_as_a_change(file: Path, clock: Clock, monkeypa
 def test_a_file_that_comes_back_as_it_was_is_said_to_be_good_again(
     file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ring = KeyRing((), file, clock=clock)
+    ring = KeyStore((), file, clock=clock)
     away = file.rename(file.with_name("away"))
     for _ in range(3):
         clock.now += 1

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.admission import PLATFORM_RULES, Admission
-from gptoss_bento.access.runpod_limits import PlatformLimits, operation
+from gptoss_bento.access.runpod_limits import RunPodLimits, operation
 from tests.fakes import asgi_client
 from tests.unit.http.test_openai_dispatch import is_openai_error
 
@@ -55,8 +55,8 @@ def test_the_limits_are_those_that_runpod_publishes() -> None:
     assert {rule.requests.period_s for rule in PLATFORM_RULES.values() if rule.requests} == {10}
 
 
-def app_of(inner: ASGIApp) -> PlatformLimits:
-    return PlatformLimits(inner, Admission(clock=lambda: 1.0))
+def app_of(inner: ASGIApp) -> RunPodLimits:
+    return RunPodLimits(inner, Admission(clock=lambda: 1.0))
 
 
 async def test_beyond_the_rate_it_is_a_429_of_the_job_api() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_bento.access import shared_counters
-from gptoss_bento.access.shared_counters import SharedTable, TableFullError
+from gptoss_bento.access.shared_counters import CountersFullError, SharedCounters
 from tests.fakes import Clock
 from tests.server import REPOSITORY
 
@@ -22,7 +22,7 @@ def clock() -> Clock:
 
 
 def test_a_new_row_is_empty_and_keeps_what_is_written() -> None:
-    table = SharedTable()
+    table = SharedCounters()
     row = table.row("alice")
     assert (row.bucket(0), row.bucket(1), row.in_use) == ((0, 0), (0, 0), 0)
     row.set_bucket(1, -2.5, 10.0)
@@ -34,15 +34,15 @@ def test_a_new_row_is_empty_and_keeps_what_is_written() -> None:
 
 
 def test_without_a_file_nobody_else_sees_it() -> None:
-    SharedTable().row("alice").use(1)
-    assert SharedTable().row("alice").in_use == 0
+    SharedCounters().row("alice").use(1)
+    assert SharedCounters().row("alice").in_use == 0
 
 
 OTHER = """
 import sys
 from pathlib import Path
-from gptoss_bento.access.shared_counters import SharedTable
-row = SharedTable(Path(sys.argv[1])).row("alice")
+from gptoss_bento.access.shared_counters import SharedCounters
+row = SharedCounters(Path(sys.argv[1])).row("alice")
 row.use(3)
 row.set_bucket(0, 7.0, 1.0)
 print(row.in_use, flush=True)
@@ -52,7 +52,7 @@ sys.stdin.read()
 
 def test_processes_count_together_and_one_that_is_gone_not_any_more(tmp_path: Path) -> None:
     file = tmp_path / "limits"
-    mine = SharedTable(file).row("alice")
+    mine = SharedCounters(file).row("alice")
     mine.use(1)
     command = [sys.executable, "-c", OTHER, str(file)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -70,7 +70,7 @@ def test_processes_count_together_and_one_that_is_gone_not_any_more(tmp_path: Pa
 
 def test_nobody_waits_for_a_process_that_holds_the_lock_and_stands_still(tmp_path: Path) -> None:
     file = tmp_path / "limits"
-    table = SharedTable(file)
+    table = SharedCounters(file)
     held = os.open(file, os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
     table.row("alice").use(1)
@@ -80,12 +80,12 @@ def test_nobody_waits_for_a_process_that_holds_the_lock_and_stands_still(tmp_pat
 
 
 def test_the_file_is_for_this_user_alone(tmp_path: Path) -> None:
-    SharedTable(tmp_path / "limits")
+    SharedCounters(tmp_path / "limits")
     assert (tmp_path / "limits").stat().st_mode & 0o077 == 0
 
 
 def test_many_names_have_rows_of_their_own() -> None:
-    table = SharedTable()
+    table = SharedCounters()
     for number in range(500):
         table.row(f"key {number}").use(number)
     assert [table.row(f"key {number}").in_use for number in range(500)] == list(range(500))
@@ -98,27 +98,27 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_more_names_than_rows_are_an_error_while_all_are_in_use(clock: Clock) -> None:
-    table = SharedTable(clock=clock)
+    table = SharedCounters(clock=clock)
     table.row("a").use(1)
     table.row("b").set_bucket(0, -1.0, clock())
     clock.now += 61  # a runs yet, b is in debt
-    with pytest.raises(TableFullError, match="more than 2 names"):
+    with pytest.raises(CountersFullError, match="more than 2 names"):
         table.row("c")
     assert (table.row("a").in_use, table.row("b").bucket(0)[0]) == (1, -1.0)
 
 
 @pytest.mark.usefixtures("small")
 def test_rows_that_tell_nothing_any_more_are_given_to_other_names(clock: Clock) -> None:
-    table = SharedTable(clock=clock)
+    table = SharedCounters(clock=clock)
     running, idle = table.row("a"), table.row("b")
     running.use(1)
     idle.set_bucket(0, 3.0, clock())
-    with pytest.raises(TableFullError):
+    with pytest.raises(CountersFullError):
         table.row("c")
     clock.now += 61
     assert table.row("c").bucket(0) == (0, 0)
     assert table.row("a").in_use == 1
-    with pytest.raises(TableFullError):
+    with pytest.raises(CountersFullError):
         table.row("b")
     clock.now += 61
     assert (table.row("b").bucket(0), table.row("b").in_use, running.in_use) == ((0, 0), 0, 1)
@@ -126,12 +126,12 @@ def test_rows_that_tell_nothing_any_more_are_given_to_other_names(clock: Clock) 
 
 @pytest.mark.usefixtures("small")
 def test_a_row_that_another_process_gave_away_is_not_used_any_more(tmp_path: Path, clock: Clock) -> None:
-    one, other = SharedTable(tmp_path / "limits", clock), SharedTable(tmp_path / "limits", clock)
+    one, other = SharedCounters(tmp_path / "limits", clock), SharedCounters(tmp_path / "limits", clock)
     one.row("a").use(1)
     was_bs = one.row("b")
     clock.now += 61
     other.row("c").set_bucket(0, 5.0, clock())
-    with pytest.raises(TableFullError):
+    with pytest.raises(CountersFullError):
         one.row("b")
     one.row("a").use(-1)
     clock.now += 61
@@ -141,13 +141,13 @@ def test_a_row_that_another_process_gave_away_is_not_used_any_more(tmp_path: Pat
 
 @pytest.mark.usefixtures("small")
 def test_names_that_stay_have_rows_beside(clock: Clock) -> None:
-    table = SharedTable(clock=clock)
+    table = SharedCounters(clock=clock)
     for name in ("a", "b"):
         table.row(name).use(1)
     for number in range(shared_counters.STAYING):
         table.row(f"stays {number}", stays=True).use(number)
     clock.now += 3601
-    with pytest.raises(TableFullError):
+    with pytest.raises(CountersFullError):
         table.row("c")
     assert [table.row(f"stays {number}", stays=True).in_use for number in range(shared_counters.STAYING)] == list(
         range(16)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from gptoss_bento.artifacts.cache_cleanup import remove_leftovers
+from gptoss_bento.artifacts.cache_cleanup import remove_incomplete_downloads
 from tests.hub import MODEL
 
 FOLDER = "models--acme--tiny"
@@ -32,7 +32,7 @@ def test_what_a_killed_download_left_is_removed_and_counted(tmp_path: Path, capl
     whole.touch()
 
     with caplog.at_level(logging.INFO):
-        remove_leftovers(MODEL, tmp_path)
+        remove_incomplete_downloads(MODEL, tmp_path)
 
     assert not left.exists()
     assert whole.exists()
@@ -42,16 +42,16 @@ def test_what_a_killed_download_left_is_removed_and_counted(tmp_path: Path, capl
 def test_what_can_be_resumed_stays_until_the_model_is_there(tmp_path: Path) -> None:
     left = unfinished(tmp_path, name="0123abcd.kept.incomplete")
 
-    remove_leftovers(MODEL, tmp_path)
+    remove_incomplete_downloads(MODEL, tmp_path)
     assert left.exists()
-    remove_leftovers(MODEL, tmp_path, kept=True)
+    remove_incomplete_downloads(MODEL, tmp_path, kept=True)
     assert not left.exists()
 
 
 def test_what_is_still_being_written_stays(tmp_path: Path) -> None:
     left = unfinished(tmp_path, age_s=1)
 
-    remove_leftovers(MODEL, tmp_path)
+    remove_incomplete_downloads(MODEL, tmp_path)
 
     assert left.exists()
 
@@ -62,7 +62,7 @@ def test_what_a_living_process_holds_stays(tmp_path: Path) -> None:
     lock.parent.mkdir(parents=True)
 
     with WeakFileLock(lock):
-        remove_leftovers(MODEL, tmp_path)
+        remove_incomplete_downloads(MODEL, tmp_path)
 
     assert left.exists()
 
@@ -70,13 +70,13 @@ def test_what_a_living_process_holds_stays(tmp_path: Path) -> None:
 def test_other_models_are_left_alone(tmp_path: Path) -> None:
     left = unfinished(tmp_path, folder="models--acme--other")
 
-    remove_leftovers(MODEL, tmp_path)
+    remove_incomplete_downloads(MODEL, tmp_path)
 
     assert left.exists()
 
 
 def test_an_empty_cache_stays_empty(tmp_path: Path) -> None:
-    remove_leftovers(MODEL, tmp_path)
+    remove_incomplete_downloads(MODEL, tmp_path)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_removed_stops_nothing(tmp_path: Path, caplog: pytest.Log
     os.utime(folder, (0, 0))
 
     with caplog.at_level(logging.INFO):
-        remove_leftovers(MODEL, tmp_path)
+        remove_incomplete_downloads(MODEL, tmp_path)
 
     assert folder.exists()
     assert caplog.text == ""

@@ -9,7 +9,7 @@ import pytest
 
 from gptoss_bento.background.heartbeat import LEASE_MS, Heartbeat
 from gptoss_bento.state.worker_identity import WorkerIdentity, own_identity
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.worker_group import WorkerGroup
 from tests.stores import Clock
 
 
@@ -37,8 +37,8 @@ def dead() -> OneDeadWorker:
     return OneDeadWorker()
 
 
-def heartbeat(store: OneDeadWorker, clock: Clock, team: Team | None = None) -> Heartbeat:
-    return Heartbeat(store, WorkerIdentity("own", "here", 1, 0.5), clock, team or Team())
+def heartbeat(store: OneDeadWorker, clock: Clock, group: WorkerGroup | None = None) -> Heartbeat:
+    return Heartbeat(store, WorkerIdentity("own", "here", 1, 0.5), clock, group or WorkerGroup())
 
 
 async def test_heartbeat_takes_over_work_from_the_start(dead: OneDeadWorker, clock: Clock) -> None:
@@ -70,7 +70,7 @@ async def test_heartbeat_that_stops_gives_up_the_lease(dead: OneDeadWorker, cloc
 async def test_lease_of_a_killed_worker_of_the_same_service_is_left_to_the_next_start(
     dead: OneDeadWorker, clock: Clock
 ) -> None:
-    team = Team()
-    team.enter(own_identity().pid)
-    await heartbeat(dead, clock, team).start()
+    group = WorkerGroup()
+    group.enter(own_identity().pid)
+    await heartbeat(dead, clock, group).start()
     assert dead.gone == [False]

@@ -8,8 +8,8 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from gptoss_bento.access.admission import Admission
-from gptoss_bento.access.admission_middleware import Guard
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.admission_middleware import AdmissionMiddleware
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.bench.bypass import QUERY, BypassedAuthentication, bypassed
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
@@ -25,8 +25,8 @@ class Service:
 
     def __init__(self) -> None:
         self.engine: FakeEngineApp | None = FakeEngineApp()
-        guard = Guard(lambda: self.engine, Admission(), ServerSettings())
-        ring = KeyRing([Key("alice", (digest("s3cret"),), KeyLimits(requests_per_minute=60))])
+        guard = AdmissionMiddleware(lambda: self.engine, Admission(), ServerSettings())
+        ring = KeyStore([Key("alice", (digest("s3cret"),), KeyLimits(requests_per_minute=60))])
         self.app: ASGIApp = BypassedAuthentication(
             OpenAIApi(Starlette(), bypassed(guard.app, lambda: self.engine)), ring
         )

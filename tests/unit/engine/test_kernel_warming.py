@@ -15,8 +15,8 @@ from gptoss_bento.config import process_environment
 from gptoss_bento.engine import kernel_warming, launcher
 from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.errors import ArtifactError, EngineStartError, HardwareError
-from gptoss_bento.workers.readiness import Startup
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.readiness import Readiness
+from gptoss_bento.workers.worker_group import WorkerGroup
 from tests.fakes import machine
 from tests.unit.artifacts.test_kernel_cache import plan_in
 from tests.unit.planning.test_kernel_key import plan_of
@@ -34,9 +34,9 @@ class FakeStart:
 
     @asynccontextmanager
     async def __call__(
-        self, argv: list[str], _: Startup, __: float, team: Team, how: StartOptions
+        self, argv: list[str], _: Readiness, __: float, group: WorkerGroup, how: StartOptions
     ) -> AsyncIterator[None]:
-        assert team.is_alone
+        assert group.is_alone
         self.argv, self.how = argv, how
         if self.error:
             raise self.error

@@ -11,7 +11,7 @@ from starlette.types import Message, Receive
 from gptoss_bento.http import body
 from gptoss_bento.http.body import (
     Arrival,
-    BodyCrowdedError,
+    BodyMemoryExhaustedError,
     BodyTooLargeError,
     BodyTooSlowError,
     read_body,
@@ -85,7 +85,7 @@ async def test_of_bodies_that_do_not_end_the_oldest_gives_way(monkeypatch: pytes
     gone = [task for task in slow if task.done()]
     assert gone == slow[:1]
     refusal = gone[0].exception()
-    assert isinstance(refusal, BodyCrowdedError)
+    assert isinstance(refusal, BodyMemoryExhaustedError)
     assert refusal.headers == {"Retry-After": "5", "Connection": "close"}
     for task in slow:
         task.cancel()

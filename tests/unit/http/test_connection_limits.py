@@ -396,7 +396,7 @@ async def test_a_slow_reader_is_not_cut() -> None:
 
 def test_uvicorn_takes_this_protocol_where_it_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
-    connection_limits.bound_connections(100_000, 7.0)
+    connection_limits.install_connection_limits(100_000, 7.0)
     config = uvicorn.Config(answer, log_config=None)
     config.load()
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from gptoss_bento.http.error_boundary import Edge
+from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.errors import BrokenStreamError
 from tests.fakes import asgi_client
 
@@ -21,7 +21,7 @@ CHAT, NATIVE = "/v2/local/openai/v1/chat/completions", "/status/x"
 
 
 async def ask(handler: Handler, path: str = CHAT, limit_s: float = 5) -> httpx.Response:
-    async with asgi_client(Edge(handler, limit_s)) as client:
+    async with asgi_client(ErrorBoundary(handler, limit_s)) as client:
         return await client.post(path)
 
 
@@ -63,7 +63,7 @@ async def test_events_pass_as_they_come() -> None:
         sent.append(message)
 
     scope = {"type": "http", "path": CHAT, "method": "POST"}
-    await Edge(StreamingResponse(events(), media_type="text/event-stream"), 5)(scope, never, send)
+    await ErrorBoundary(StreamingResponse(events(), media_type="text/event-stream"), 5)(scope, never, send)
     assert len(sent) == 5
 
 
@@ -84,7 +84,7 @@ async def test_a_client_that_left_is_no_mistake_of_the_server(caplog: pytest.Log
     async def reads(scope: Scope, receive: Receive, _send: Send) -> None:
         await Request(scope, receive).body()
 
-    await Edge(reads, 5)({"type": "http", "path": CHAT, "method": "POST", "headers": []}, left, send)
+    await ErrorBoundary(reads, 5)({"type": "http", "path": CHAT, "method": "POST", "headers": []}, left, send)
     assert not sent
     assert not caplog.records
 

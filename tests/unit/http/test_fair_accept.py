@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 
 from gptoss_bento.http import fair_accept
 from gptoss_bento.http.fair_accept import FairServer
-from gptoss_bento.workers.worker_group import Stage, Team, make_folder
+from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -32,15 +32,15 @@ async def servers(
     tmp_path_factory: pytest.TempPathFactory, listening: socket.socket
 ) -> AsyncIterator[list[FairServer]]:
     """Two workers, each of which answers with its number."""
-    folder = tmp_path_factory.mktemp("t") / "team"
-    make_folder(folder, 2)
+    folder = tmp_path_factory.mktemp("t") / "group"
+    make_shared_folder(folder, 2)
     made, tasks = [], []
     for index in range(2):
-        team = Team(index, 2, folder)
-        team.enter(os.getpid())
-        team.reach(Stage.READY)
+        group = WorkerGroup(index, 2, folder)
+        group.enter(os.getpid())
+        group.reach(Stage.READY)
         config = uvicorn.Config(PlainTextResponse(str(index)), log_config=None, lifespan="off", http="h11")
-        made.append(FairServer(config, team, PlainTextResponse(f"{index} for others")))
+        made.append(FairServer(config, group, PlainTextResponse(f"{index} for others")))
         tasks.append(asyncio.create_task(made[-1]._serve([listening.dup()])))
     while not all(server.started for server in made):  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.005)
@@ -86,7 +86,7 @@ async def test_a_connection_stays_with_its_worker(listening: socket.socket) -> N
 
 async def test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own(servers: list[FairServer]) -> None:
     for index, server in enumerate(servers):
-        streams = await asyncio.open_unix_connection(str(server._team.own_socket("http")))
+        streams = await asyncio.open_unix_connection(str(server._group.own_socket("http")))
         assert await said(streams) == f"{index} for others"
         streams[1].close()
 
@@ -96,12 +96,12 @@ def test_a_connection_that_comes_to_be_during_a_stop_does_not_hold_it_up(
     turns: int, listening: socket.socket, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """On the loop that the service runs on: a cancelled connection of uvloop's still comes to be, and never ends."""
-    folder = tmp_path_factory.mktemp("t") / "team"
-    make_folder(folder, 2)
+    folder = tmp_path_factory.mktemp("t") / "group"
+    make_shared_folder(folder, 2)
 
     async def stop() -> None:
         config = uvicorn.Config(PlainTextResponse("0"), log_config=None, lifespan="off")
-        server = FairServer(config, Team(0, 2, folder), PlainTextResponse("for others"))
+        server = FairServer(config, WorkerGroup(0, 2, folder), PlainTextResponse("for others"))
         config.load()
         server.lifespan = config.lifespan_class(config)
         await server.startup([listening])
@@ -120,7 +120,7 @@ def test_bentoml_makes_such_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     own = uvicorn.Server
     monkeypatch.setattr(uvicorn, "Server", own)  # puts it back afterwards
 
-    fair_accept.install(Team(), PlainTextResponse("for others"))
+    fair_accept.install(WorkerGroup(), PlainTextResponse("for others"))
     made = uvicorn.Server(uvicorn.Config(PlainTextResponse("x"), log_config=None))
 
     assert isinstance(made, FairServer)

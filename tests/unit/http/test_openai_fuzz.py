@@ -20,21 +20,21 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Scope
 
 from gptoss_bento.access.admission import Admission
-from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.admission_middleware import AdmissionMiddleware
 from gptoss_bento.access.authentication import Authentication
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.access.request_caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES
-from gptoss_bento.access.runpod_limits import PlatformLimits
+from gptoss_bento.access.runpod_limits import RunPodLimits
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.http.error_boundary import Edge
+from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.paths import ROUTES, is_anthropic_path, is_openai_path
-from gptoss_bento.http.shutdown_gate import Intake
-from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
+from gptoss_bento.http.shutdown_gate import ShutdownGate
+from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
 from gptoss_bento.server.route_names import OTHER, route_name
-from gptoss_bento.workers.graceful_shutdown import Drain
+from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from tests.fakes import FakeEngineApp
 from tests.unit.http.test_paths import PREFIXES
 from tools.fuzzing import FUZZ, SCALARS, exchanged, fuzz_round
@@ -52,7 +52,7 @@ DOCUMENTED = {200, 400, 401, 404, 405, 413, 429}
 """Of a server that runs; 503 while it does not."""
 
 
-class Begun(Drain):
+class Begun(GracefulShutdown):
     """That of a service that stops."""
 
     @property
@@ -72,16 +72,16 @@ class Service:
     def __post_init__(self) -> None:
         self.engine = FakeEngineApp()
         admission = Admission()
-        guarded = Guard(lambda: None if self.loads else self.engine, admission, SETTINGS).app
+        guarded = AdmissionMiddleware(lambda: None if self.loads else self.engine, admission, SETTINGS).app
         keys = [Key(name, (digest(name),), limits) for name, limits in LIMITS.items()]
         app: ASGIApp = Starlette(exception_handlers={404: not_found})
         app = OpenAIApi(app, self.in_front(guarded) if self.others else guarded)
-        app = Intake(app, Begun() if self.stops else Drain())
-        app = PlatformLimits(app, admission) if self.others else app
-        self.app: ASGIApp = Edge(Authentication(app, KeyRing(keys if self.has_keys else ())), 60)
+        app = ShutdownGate(app, Begun() if self.stops else GracefulShutdown())
+        app = RunPodLimits(app, admission) if self.others else app
+        self.app: ASGIApp = ErrorBoundary(Authentication(app, KeyStore(keys if self.has_keys else ())), 60)
 
     def in_front(self, guarded: Callable[[], ASGIApp | None]) -> Callable[[], ASGIApp | None]:
-        return lambda: StoredResponses(app, lambda _: False, self.others, SETTINGS) if (app := guarded()) else None
+        return lambda: ResponseRouting(app, lambda _: False, self.others, SETTINGS) if (app := guarded()) else None
 
     async def answer(self, scope: Scope, body: bytes, *, leaves: bool) -> tuple[int, Any] | None:
         """Status and JSON, by `exchanged`; None to a client that left before its body's end."""
@@ -99,7 +99,7 @@ class Service:
 def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The socket of a worker that holds no response."""
     path = tmp_path_factory.mktemp("t") / "http-1"
-    app = ForOtherWorkers(FakeEngineApp(), lambda _: False)
+    app = ForwardedRequests(FakeEngineApp(), lambda _: False)
     server = uvicorn.Server(uvicorn.Config(app, uds=str(path), log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()

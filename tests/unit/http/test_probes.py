@@ -6,48 +6,48 @@ from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.errors import EngineStartError
 from gptoss_bento.http.probes import Probes
-from gptoss_bento.workers.readiness import Startup
+from gptoss_bento.workers.readiness import Readiness
 from tests.fakes import FakeEngineApp, asgi_client
 
 
-def starting() -> Startup:
-    startup = Startup()
+def starting() -> Readiness:
+    startup = Readiness()
     with startup.timed("settings"):
         pass
     return startup
 
 
-def ready() -> Startup:
+def ready() -> Readiness:
     startup = starting()
     startup.ready()
     return startup
 
 
-def stopping() -> Startup:
+def stopping() -> Readiness:
     startup = ready()
     startup.stop()
     return startup
 
 
-def silent() -> Startup:
+def silent() -> Readiness:
     startup = ready()
     startup.stalled(20.0)
     return startup
 
 
-def failed() -> Startup:
+def failed() -> Readiness:
     startup = starting()
     startup.fail(EngineStartError("vLLM did not start"))
     return startup
 
 
-async def get(path: str, startup: Startup) -> httpx.Response:
+async def get(path: str, startup: Readiness) -> httpx.Response:
     async with asgi_client(Probes(FakeEngineApp(), startup)) as client:
         return await client.get(path)
 
 
 @pytest.mark.parametrize("startup", [starting(), ready(), stopping(), failed()], ids=lambda it: it.state.value)
-async def test_a_process_that_runs_is_alive(startup: Startup) -> None:
+async def test_a_process_that_runs_is_alive(startup: Readiness) -> None:
     response = await get("/livez", startup)
 
     assert (response.status_code, response.json()) == (200, {"status": "alive"})
@@ -62,7 +62,7 @@ async def test_a_worker_is_ready_when_the_engine_answers() -> None:
 
 
 @pytest.mark.parametrize("startup", [starting(), stopping(), failed()], ids=lambda it: it.state.value)
-async def test_a_worker_that_cannot_answer_is_not_ready_and_says_how_far_it_is(startup: Startup) -> None:
+async def test_a_worker_that_cannot_answer_is_not_ready_and_says_how_far_it_is(startup: Readiness) -> None:
     response = await get("/readyz", startup)
 
     assert response.status_code == 503
@@ -87,9 +87,9 @@ async def test_readiness_names_the_cause_of_a_failure() -> None:
 @pytest.mark.parametrize(
     ("startup", "status"),
     [(starting(), 204), (ready(), 200), (stopping(), 503), (failed(), 503), (silent(), 503)],
-    ids=lambda it: it.state.value if isinstance(it, Startup) else None,
+    ids=lambda it: it.state.value if isinstance(it, Readiness) else None,
 )
-async def test_ping_answers_as_runpods_load_balancer_expects(startup: Startup, status: int) -> None:
+async def test_ping_answers_as_runpods_load_balancer_expects(startup: Readiness, status: int) -> None:
     response = await get("/ping", startup)
 
     assert (response.status_code, response.content) == (status, b"")

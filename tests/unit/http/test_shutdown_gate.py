@@ -7,17 +7,17 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento.http.shutdown_gate import Intake
-from gptoss_bento.workers.graceful_shutdown import Drain
+from gptoss_bento.http.shutdown_gate import ShutdownGate
+from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from tests.fakes import FakeEngineApp, asgi_client
 
 
-class Stopping(Drain):
+class Stopping(GracefulShutdown):
     begun = True
 
 
-async def ask(drain: Drain, method: str, path: str) -> httpx.Response:
-    async with asgi_client(Intake(FakeEngineApp(), drain)) as client:
+async def ask(drain: GracefulShutdown, method: str, path: str) -> httpx.Response:
+    async with asgi_client(ShutdownGate(FakeEngineApp(), drain)) as client:
         return await client.request(method, path)
 
 
@@ -46,7 +46,7 @@ async def test_a_service_that_stops_takes_nothing_new(path: str) -> None:
 
 @pytest.mark.parametrize("path", WORK)
 async def test_a_service_that_runs_takes_it(path: str) -> None:
-    assert (await ask(Drain(), "POST", path)).status_code == 200
+    assert (await ask(GracefulShutdown(), "POST", path)).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), QUESTIONS)
@@ -56,14 +56,14 @@ async def test_a_service_that_stops_still_answers_questions(method: str, path: s
 
 @pytest.mark.parametrize(("path", "counted"), [("/v1/responses", 1), ("/runsync", 0)])
 async def test_requests_count_while_the_engine_works_for_them(path: str, counted: int) -> None:
-    drain, working, go_on = Drain(), asyncio.Event(), asyncio.Event()
+    drain, working, go_on = GracefulShutdown(), asyncio.Event(), asyncio.Event()
 
     async def work(scope: Scope, receive: Receive, send: Send) -> None:
         working.set()
         await go_on.wait()
         await JSONResponse({})(scope, receive, send)
 
-    async with asgi_client(Intake(work, drain)) as client:
+    async with asgi_client(ShutdownGate(work, drain)) as client:
         task = asyncio.create_task(client.post(path))
         await working.wait()
         assert drain.in_flight == counted

@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.streaming_bypass import DirectStreaming, direct
+from gptoss_bento.http.streaming_bypass import StreamingBypass, direct
 
 
 class Watching:
@@ -71,7 +71,7 @@ def bodies(passed: list[Message]) -> list[Any]:
 
 async def test_what_lies_outside_sees_start_and_end_and_the_client_everything() -> None:
     passed: list[Message] = []
-    app = application(passed, Middleware(DirectStreaming))
+    app = application(passed, Middleware(StreamingBypass))
     await started(app)
 
     assert await text_of(app) == "onetwothree"
@@ -101,7 +101,7 @@ async def test_an_answer_in_one_piece_is_seen_whole() -> None:
         await send({"type": "http.response.body", "body": b"all"})
 
     app = Starlette(
-        middleware=[Middleware(Watching, passed=passed), Middleware(DirectStreaming), Middleware(_only(whole))]
+        middleware=[Middleware(Watching, passed=passed), Middleware(StreamingBypass), Middleware(_only(whole))]
     )
     await started(app)
 
@@ -124,7 +124,7 @@ def _only(answer: ASGIApp) -> Callable[[ASGIApp], ASGIApp]:
 async def test_an_error_in_pieces_passes_what_lies_outside() -> None:
     """http/error_boundary.py holds back how it begins until it has all of it."""
     passed: list[Message] = []
-    app = application(passed, Middleware(DirectStreaming))
+    app = application(passed, Middleware(StreamingBypass))
     await started(app)
 
     assert await text_of(app, "/broken") == "onetwothree"

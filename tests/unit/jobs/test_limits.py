@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Scope
 
 from gptoss_bento.access.admission import Admission, RefusedError
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.json_body import EnvelopeError
@@ -26,7 +26,7 @@ BOB = Key("bob", (digest("other"),))
 
 @pytest.fixture
 def limits() -> JobLimits:
-    return JobLimits(KeyRing([ALICE, BOB]), Admission(clock=lambda: 1.0))
+    return JobLimits(KeyStore([ALICE, BOB]), Admission(clock=lambda: 1.0))
 
 
 def submission(key: Key | None) -> Scope:
@@ -94,7 +94,7 @@ def test_of_a_key_that_was_removed_those_count_that_a_job_came_with(limits: JobL
 
 def test_without_keys_there_are_no_limits() -> None:
     assert JobLimits().of(claim("gone", limits_text(GONE))) == KeyLimits()
-    assert JobLimits(KeyRing(closed=True)).of(claim("gone", limits_text(GONE))) == GONE.limits
+    assert JobLimits(KeyStore(closed=True)).of(claim("gone", limits_text(GONE))) == GONE.limits
 
 
 def request(given: dict[str, Any], **limits: Any) -> dict[str, Any]:

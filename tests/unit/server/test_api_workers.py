@@ -6,9 +6,9 @@ import pytest
 
 from gptoss_bento.config import process_environment
 from gptoss_bento.hardware import probe
-from gptoss_bento.server.api_workers import find_team
+from gptoss_bento.server.api_workers import find_worker_group
 from gptoss_bento.workers import supervisor
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.worker_group import WorkerGroup
 from tests.fakes import H100, Calls, machine
 
 
@@ -18,28 +18,28 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = Calls()
     monkeypatch.setattr(os, "environ", {"HOME": "/root"})
     monkeypatch.setattr(supervisor, "may_start_several", lambda: True)
-    monkeypatch.setattr(supervisor, "gather_team", calls)
+    monkeypatch.setattr(supervisor, "create_worker_group", calls)
     monkeypatch.setattr(probe, "probe", lambda _: machine(H100))
     return calls
 
 
 @pytest.mark.parametrize("profile", [None, "auto", "gpt-oss-20b"])
 def test_the_supervisor_gathers_as_many_workers_as_the_plan_has(gathered: Calls, profile: str | None) -> None:
-    assert find_team(profile, None).count == 4
+    assert find_worker_group(profile, None).count == 4
     assert gathered.made == [(4,)]
 
 
 def test_the_operators_number_is_used(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "API_WORKERS", "2")
 
-    assert find_team("demo", None).count == 2
+    assert find_worker_group("demo", None).count == 2
     assert gathered.made == [(2,)]
 
 
 def test_a_wrong_setting_is_the_workers_to_refuse(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "API_WORKERS", "many")
 
-    assert find_team("demo", None).is_alone
+    assert find_worker_group("demo", None).is_alone
     assert gathered.made == [(1,)]
 
 
@@ -47,15 +47,15 @@ def test_a_build_looks_at_no_hardware(gathered: Calls, monkeypatch: pytest.Monke
     monkeypatch.setattr(supervisor, "may_start_several", lambda: False)
     monkeypatch.setattr(probe, "probe", lambda _: pytest.fail("a build"))
 
-    assert find_team("gpt-oss-20b", None).is_alone
+    assert find_worker_group("gpt-oss-20b", None).is_alone
     assert gathered.made == [(1,)]
 
 
 def test_a_worker_has_the_place_that_bentoml_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_environment, "team_size", lambda: 1)
+    monkeypatch.setattr(process_environment, "worker_count", lambda: 1)
 
-    assert isinstance(team := find_team("demo", 1), Team)
-    assert team.is_alone
+    assert isinstance(group := find_worker_group("demo", 1), WorkerGroup)
+    assert group.is_alone
 
 
 def test_the_supervisor_leaves_the_hub_to_the_workers(gathered: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,5 +64,5 @@ def test_the_supervisor_leaves_the_hub_to_the_workers(gathered: Calls, monkeypat
     )
     monkeypatch.setitem(os.environ, "MODEL_NAME", "acme/tuned")
 
-    assert find_team(None, None).count == 4
+    assert find_worker_group(None, None).count == 4
     assert gathered.made == [(4,)]

@@ -16,21 +16,21 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.access.authentication import Authentication, key_of
-from gptoss_bento.access.key_store import KeyRing
-from gptoss_bento.access.runpod_limits import PlatformLimits
+from gptoss_bento.access.key_store import KeyStore
+from gptoss_bento.access.runpod_limits import RunPodLimits
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http import fair_accept
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
-from gptoss_bento.http.shutdown_gate import Intake
-from gptoss_bento.http.streaming_bypass import DirectStreaming
+from gptoss_bento.http.shutdown_gate import ShutdownGate
+from gptoss_bento.http.streaming_bypass import StreamingBypass
 from gptoss_bento.server import app
 from gptoss_bento.server.openapi import Description
 from gptoss_bento.server.worker import Worker
-from gptoss_bento.workers.graceful_shutdown import Drain
-from gptoss_bento.workers.worker_group import Team, make_folder
+from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
+from gptoss_bento.workers.worker_group import WorkerGroup, make_shared_folder
 from tests.fakes import Calls, asgi_client
 
 
@@ -39,7 +39,7 @@ class EngineWithResponse:
     """As much of an engine as an answer that is passed on asks for."""
 
     scopes: list[Scope] = field(default_factory=list)
-    drain: Drain | None = None
+    drain: GracefulShutdown | None = None
     in_flight: list[int] = field(default_factory=list)
 
     def holds_response(self, response_id: str) -> bool:
@@ -65,14 +65,14 @@ class PassedOn:
 
 @pytest.fixture
 def passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PassedOn:
-    make_folder(tmp_path / "team", 2)
-    keys = KeyRing([Key("first", (digest("k3y"),), KeyLimits())])
-    worker = Worker(team=Team(1, 2, tmp_path / "team"), keys=keys)
+    make_shared_folder(tmp_path / "group", 2)
+    keys = KeyStore([Key("first", (digest("k3y"),), KeyLimits())])
+    worker = Worker(group=WorkerGroup(1, 2, tmp_path / "group"), keys=keys)
     installed = Calls()
     monkeypatch.setattr(fair_accept, "install", installed)
     app.serve_together(worker, keys, ServerSettings())
-    ((team, for_others),) = installed.made
-    assert team is worker.team
+    ((group, for_others),) = installed.made
+    assert group is worker.group
     engine = EngineWithResponse(drain=worker.drain)
     worker.engine = engine  # type: ignore[assignment]
     client = asgi_client(for_others)
@@ -83,7 +83,7 @@ def passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PassedOn:
 def test_worker_that_is_alone_keeps_uvicorns_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_accept, "install", lambda *_: pytest.fail("there is nobody to share with"))
 
-    app.serve_together(Worker(), KeyRing(), ServerSettings())
+    app.serve_together(Worker(), KeyStore(), ServerSettings())
 
 
 async def test_what_is_passed_on_has_its_key_and_counts_for_a_stop(passed_on: PassedOn) -> None:
@@ -112,7 +112,7 @@ async def test_what_is_passed_on_needs_a_key_but_not_the_question(passed_on: Pas
 async def test_during_a_stop_what_is_there_can_still_be_asked_for(
     passed_on: PassedOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Drain, "begun", True)
+    monkeypatch.setattr(GracefulShutdown, "begun", True)
 
     assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 200
     assert (await passed_on.client.post("/v1/responses", json={})).status_code == 503
@@ -151,19 +151,19 @@ class FakeService:
 
 def assembly(**settings: Any) -> app.Assembly:
     worker, server = Worker(), ServerSettings(**settings)
-    return app.Assembly("demo", {}, app.build_app(worker, server), worker, KeyRing(), server)
+    return app.Assembly("demo", {}, app.build_app(worker, server), worker, KeyStore(), server)
 
 
 def test_middlewares_ask_for_a_key_before_anything_of_the_service_answers() -> None:
     layers = [middleware.layer for middleware in assembly().middlewares(FakeService())]
 
-    assert layers == [Authentication, Probes, Description, Intake, DirectStreaming, OpenAIApi]
+    assert layers == [Authentication, Probes, Description, ShutdownGate, StreamingBypass, OpenAIApi]
 
 
 def test_middlewares_of_settings_stand_around_and_behind_the_key() -> None:
     found = assembly(cors_origins=("https://a.example",), rate_limit=True).middlewares(FakeService())
 
-    assert [middleware.layer for middleware in found][:4] == [CORSMiddleware, Authentication, PlatformLimits, Probes]
+    assert [middleware.layer for middleware in found][:4] == [CORSMiddleware, Authentication, RunPodLimits, Probes]
 
 
 def test_middlewares_can_all_be_made_with_their_options() -> None:

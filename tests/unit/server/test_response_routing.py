@@ -19,13 +19,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gptoss_bento.access.admission import Admission
-from gptoss_bento.access.admission_middleware import Guard
+from gptoss_bento.access.admission_middleware import AdmissionMiddleware
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine.background_tasks import BackgroundTasks
-from gptoss_bento.http.body import BodyCrowdedError
-from gptoss_bento.http.error_boundary import Edge
+from gptoss_bento.http.body import BodyMemoryExhaustedError
+from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.server import response_routing
-from gptoss_bento.server.response_routing import ForOtherWorkers, StoredResponses
+from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
 from tests.fakes import asgi_client
 from tests.unit.http.test_openai_dispatch import is_openai_error
 
@@ -82,7 +82,7 @@ def guarded(responses: FakeResponses, table: Path) -> ASGIApp:
     """As server/worker.py has it in each of several workers."""
     admission = Admission()
     admission.share(table)
-    app = Guard(responses.app, admission, SETTINGS).app()
+    app = AdmissionMiddleware(responses.app, admission, SETTINGS).app()
     assert app
     return app
 
@@ -103,10 +103,10 @@ class Workers:
 async def workers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Workers]:
     here, there = FakeResponses("here"), FakeResponses("there", {"resp_1"})
     folder = tmp_path_factory.mktemp("t")
-    app = StoredResponses(guarded(here, folder / "limits"), here.kept.__contains__, [folder / "http-1"], SETTINGS)
+    app = ResponseRouting(guarded(here, folder / "limits"), here.kept.__contains__, [folder / "http-1"], SETTINGS)
     async with asgi_client(app) as client:
         made = Workers(here, there, app, client)
-        other = ForOtherWorkers(guarded(there, folder / "limits"), made.holds_there)
+        other = ForwardedRequests(guarded(there, folder / "limits"), made.holds_there)
         server = uvicorn.Server(uvicorn.Config(other, uds=str(folder / "http-1"), log_config=None, lifespan="off"))
         task = asyncio.create_task(server._serve())
         while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
@@ -119,10 +119,10 @@ async def workers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wor
 def beside_one_that_is_gone(workers: Workers) -> httpx.AsyncClient:
     """Of a worker that has a third one, whose socket nobody serves any more."""
     app = workers.app
-    assert isinstance(app, StoredResponses)
+    assert isinstance(app, ResponseRouting)
     (other,) = app._others
     asked = [other.with_name("http-2"), other]
-    return asgi_client(StoredResponses(app._app, app._holds, asked, SETTINGS))
+    return asgi_client(ResponseRouting(app._app, app._holds, asked, SETTINGS))
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/responses/resp_1"), ("POST", "/v1/responses/resp_1/cancel")])
@@ -239,7 +239,7 @@ async def test_a_body_that_gives_way_to_others_is_refused_as_the_guards_do(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def crowded(*_: object) -> bytes:
-        raise BodyCrowdedError
+        raise BodyMemoryExhaustedError
 
     monkeypatch.setattr(response_routing, "read_body", crowded)
 
@@ -317,7 +317,7 @@ async def killed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tupl
         writer.close()
 
     server = await asyncio.start_unix_server(say, path)
-    app = Edge(StoredResponses(FakeResponses("here").app(), lambda _: False, [path], SETTINGS), 60)
+    app = ErrorBoundary(ResponseRouting(FakeResponses("here").app(), lambda _: False, [path], SETTINGS), 60)
     async with server, asgi_client(app) as client:
         yield client, said
 

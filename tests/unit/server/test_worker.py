@@ -29,7 +29,7 @@ from gptoss_bento.server import worker as app
 from gptoss_bento.server.worker import Worker
 from gptoss_bento.workers import supervisor
 from gptoss_bento.workers.readiness import State
-from gptoss_bento.workers.worker_group import Stage, Team, make_folder
+from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
 from tests.configs import LARGE, OTHER, folder_with, gpt_oss
 from tests.fakes import H100, Calls, machine
 
@@ -57,7 +57,7 @@ class FakeEngine:
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setattr(supervisor, "stop_service", Calls())
     worker = Worker()
-    worker.team.reach(Stage.READY)
+    worker.group.reach(Stage.READY)
     worker.startup.ready()
     return worker
 
@@ -237,8 +237,8 @@ async def test_an_engine_that_crashes_ends_the_drain_of_all_workers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crashed: bool
 ) -> None:
     monkeypatch.setattr(supervisor, "stop_service", Calls())
-    make_folder(tmp_path / "team", 2)
-    workers = [Worker(team=Team(index, 2, tmp_path / "team")) for index in range(2)]
+    make_shared_folder(tmp_path / "group", 2)
+    workers = [Worker(group=WorkerGroup(index, 2, tmp_path / "group")) for index in range(2)]
     engines = [FakeEngine(), FakeEngine()]
     ends = [Calls(), Calls()]
     async with AsyncExitStack() as stack:
@@ -298,11 +298,11 @@ async def test_architecture_that_the_plan_did_not_know_is_checked_before_the_wei
 
 
 async def test_other_workers_plan_after_the_first_has_fetched_the_config(prepare: Calls, tmp_path: Path) -> None:
-    make_folder(tmp_path / "team", 2)
-    first, second = (Team(index, 2, tmp_path / "team") for index in range(2))
+    make_shared_folder(tmp_path / "group", 2)
+    first, second = (WorkerGroup(index, 2, tmp_path / "group") for index in range(2))
     settings = environment.load_settings({"MODEL_NAME": str(tmp_path / "tuned")})
 
-    waiting = asyncio.create_task(Worker(team=second)._prepare(settings))
+    waiting = asyncio.create_task(Worker(group=second)._prepare(settings))
     await asyncio.sleep(0.2)
     assert not prepare.made
     folder_with(tmp_path / "tuned", gpt_oss(24, 32, max_position_embeddings=8192))
@@ -361,15 +361,15 @@ class Start:
         for worker in self.workers:
             worker.startup.stop()
             worker._stopping.set()
-            worker.team.leave()
+            worker.group.leave()
         async with asyncio.timeout(5):
             await asyncio.gather(*serving)
 
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prepare: Calls) -> Start:  # noqa: ARG001  # nothing is fetched
-    make_folder(tmp_path / "team", 2)
-    start = Start([Worker("demo", Team(index, 2, tmp_path / "team")) for index in range(2)])
+    make_shared_folder(tmp_path / "group", 2)
+    start = Start([Worker("demo", WorkerGroup(index, 2, tmp_path / "group")) for index in range(2)])
 
     @asynccontextmanager
     async def running(*arguments: Any) -> AsyncIterator[FakeEngine]:
@@ -398,7 +398,7 @@ async def test_engine_starts_as_it_was_planned(start: Start, environ: dict[str, 
 
 async def test_other_workers_serve_once_the_first_has_warmed_up(start: Start) -> None:
     first, second = start.workers
-    first.team.reach(Stage.PREPARED)
+    first.group.reach(Stage.PREPARED)
     others = start.serve(second, {})
     await until(lambda: start.asked)
     await asyncio.sleep(0.3)
@@ -456,11 +456,11 @@ async def test_only_the_first_worker_copies_the_folder_of_kernels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = unwritable_plan(monkeypatch, tmp_path)
-    make_folder(tmp_path / "team", 2)
-    first, second = (Team(index, 2, tmp_path / "team") for index in range(2))
+    make_shared_folder(tmp_path / "group", 2)
+    first, second = (WorkerGroup(index, 2, tmp_path / "group") for index in range(2))
     first.reach(Stage.PREPARED)
 
-    await Worker(team=second)._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path / "kernels")}))
+    await Worker(group=second)._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path / "kernels")}))
 
     assert not copy.exists()
     assert os.environ["TRITON_CACHE_DIR"] == str(copy / "triton")

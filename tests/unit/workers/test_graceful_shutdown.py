@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gptoss_bento.workers.graceful_shutdown import Drain
+from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from tests.fakes import Calls
 
 
@@ -31,7 +31,7 @@ async def until_called(calls: Calls, limit_s: float = 5) -> None:
 
 
 async def test_what_runs_may_end() -> None:
-    drain, work, end = Drain(), Work(), Calls()
+    drain, work, end = GracefulShutdown(), Work(), Calls()
     async with drain.draining(60, work):
         assert drain.begin(end) == 60
         assert drain.begun
@@ -45,7 +45,7 @@ async def test_what_runs_may_end() -> None:
 
 
 async def test_what_runs_too_long_is_handed_back() -> None:
-    drain, work, end = Drain(), Work(), Calls()
+    drain, work, end = GracefulShutdown(), Work(), Calls()
     async with drain.draining(0.1, work):
         started = time.monotonic()
         drain.begin(end)
@@ -55,7 +55,7 @@ async def test_what_runs_too_long_is_handed_back() -> None:
 
 
 async def test_what_was_cut_off_gets_a_moment_to_hear_it() -> None:
-    drain = Drain()
+    drain = GracefulShutdown()
     drain.in_flight = 1
     hearing = asyncio.create_task(drain.wait_delivered())
     await asyncio.sleep(0.1)
@@ -65,14 +65,14 @@ async def test_what_was_cut_off_gets_a_moment_to_hear_it() -> None:
 
 
 async def test_an_idle_service_ends_at_once() -> None:
-    drain, end = Drain(), Calls()
+    drain, end = GracefulShutdown(), Calls()
     async with drain.draining(60, Work(busy=False)):
         drain.begin(end)
         await until_called(end, 1)
 
 
 async def test_requests_that_were_cut_off_may_hear_it() -> None:
-    drain, end = Drain(), Calls()
+    drain, end = GracefulShutdown(), Calls()
     drain.in_flight = 1
     async with drain.draining(0, Work()):
         drain.begin(end)
@@ -83,7 +83,7 @@ async def test_requests_that_were_cut_off_may_hear_it() -> None:
 
 
 async def test_whoever_asks_again_does_not_wait() -> None:
-    drain, end = Drain(), Calls()
+    drain, end = GracefulShutdown(), Calls()
     async with drain.draining(60, Work()):
         drain.begin(end)
         drain.force()
@@ -91,7 +91,7 @@ async def test_whoever_asks_again_does_not_wait() -> None:
 
 
 def test_before_the_engine_runs_there_is_nothing_to_drain() -> None:
-    drain, end = Drain(), Calls()
+    drain, end = GracefulShutdown(), Calls()
 
     assert drain.begin(end) == 0
     assert len(end.made) == 1
@@ -99,7 +99,7 @@ def test_before_the_engine_runs_there_is_nothing_to_drain() -> None:
 
 @pytest.mark.parametrize("begun", [True, False])
 async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: bool) -> None:
-    drain, end = Drain(), Calls()
+    drain, end = GracefulShutdown(), Calls()
     async with drain.draining(60, Work()):
         if begun:
             drain.begin(end)
@@ -109,7 +109,7 @@ async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: boo
 
 
 async def test_it_ends_once_however_often_it_is_asked() -> None:
-    drain, end = Drain(), Calls()
+    drain, end = GracefulShutdown(), Calls()
     async with drain.draining(60, Work(busy=False)):
         for _ in range(3):
             drain.begin(end)

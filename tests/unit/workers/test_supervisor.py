@@ -32,7 +32,7 @@ from gptoss_bento.errors import (
 )
 from gptoss_bento.workers import supervisor
 from gptoss_bento.workers.supervisor import ExitNote
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.worker_group import WorkerGroup
 from tests.fakes import Calls
 from tools.full_disk import small_file_system
 
@@ -242,42 +242,42 @@ def prctl(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_ends_with_its_supervisor(prctl: Calls) -> None:
-    supervisor.enter_worker(Team())
+    supervisor.enter_worker(WorkerGroup())
 
     assert prctl.made == [(1, signal.SIGTERM)]  # PR_SET_PDEATHSIG
 
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_that_was_killed_is_not_started_again() -> None:
-    supervisor.enter_worker(Team())
+    supervisor.enter_worker(WorkerGroup())
 
     with pytest.raises(WorkerDiedError, match="died without a word"):
-        supervisor.enter_worker(Team())
+        supervisor.enter_worker(WorkerGroup())
 
 
 @pytest.mark.usefixtures("note_path")
 def test_a_worker_that_ended_as_it_should_may_start_again(tmp_path: Path) -> None:
-    supervisor.enter_worker(Team())
-    supervisor.leave_worker(Team())
+    supervisor.enter_worker(WorkerGroup())
+    supervisor.leave_worker(WorkerGroup())
     assert list(tmp_path.iterdir()) == []
 
-    supervisor.enter_worker(Team())
+    supervisor.enter_worker(WorkerGroup())
 
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.usefixtures("note_path")
 def test_leaving_twice_is_no_error(tmp_path: Path) -> None:
-    supervisor.leave_worker(Team())
+    supervisor.leave_worker(WorkerGroup())
 
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("no_supervisor")
 def test_without_a_supervisor_a_worker_may_start_as_often_as_it_likes(prctl: Calls) -> None:
-    supervisor.enter_worker(Team())
-    supervisor.enter_worker(Team())
-    supervisor.leave_worker(Team())
+    supervisor.enter_worker(WorkerGroup())
+    supervisor.enter_worker(WorkerGroup())
+    supervisor.leave_worker(WorkerGroup())
 
     assert len(prctl.made) == 2
 
@@ -357,7 +357,7 @@ def test_a_signal_starts_the_countdown_and_tells_us(
     monkeypatch.setattr(supervisor, "_count_down", count_down)
     signal.signal(number, behind)
 
-    supervisor.limit_shutdown(on_stop, Team())
+    supervisor.handle_stop_signals(on_stop, WorkerGroup())
     signal.raise_signal(number)
 
     assert [made[0] for made in count_down.made] == [limit_s]
@@ -377,7 +377,7 @@ def test_a_signal_without_a_handler_behind_is_no_error(
     monkeypatch.setattr(supervisor, "_count_down", Calls())
     signal.signal(signal.SIGTERM, behind)
 
-    supervisor.limit_shutdown(on_stop, Team())
+    supervisor.handle_stop_signals(on_stop, WorkerGroup())
     signal.raise_signal(signal.SIGTERM)
 
     ((_, end),) = on_stop.made
@@ -388,11 +388,11 @@ def test_a_signal_without_a_handler_behind_is_no_error(
 HANGING = """
 import signal, subprocess, sys, time
 from gptoss_bento.workers import supervisor
-from gptoss_bento.workers.worker_group import Team
+from gptoss_bento.workers.worker_group import WorkerGroup
 supervisor.SHUTDOWN_LIMIT_S = 0.1
 child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], stdout=subprocess.PIPE)
 child.stdout.readline()
-supervisor.limit_shutdown(lambda number, end: 0, Team())
+supervisor.handle_stop_signals(lambda number, end: 0, WorkerGroup())
 print(child.pid, flush=True)
 signal.raise_signal(signal.SIGTERM)
 time.sleep(60)
@@ -424,32 +424,32 @@ def test_workers_that_are_started_again_one_by_one_share_nothing(reload: bool) -
         assert supervisor.may_start_several() is not reload
 
 
-def test_workers_find_their_place_in_the_team_that_the_supervisor_made(note_path: Path) -> None:
-    supervisor.gather_team(3)
-    teams = [supervisor.own_team(number) for number in (1, 2, 3)]
+def test_workers_find_their_place_in_the_group_that_the_supervisor_made(note_path: Path) -> None:
+    supervisor.create_worker_group(3)
+    groups = [supervisor.own_worker_group(number) for number in (1, 2, 3)]
 
-    assert [(team.index, team.count) for team in teams] == [(0, 3), (1, 3), (2, 3)]
-    teams[2].tell_jobs(4)
-    assert teams[0].jobs == 4, "they share a board"
-    assert teams[1].own_socket("x") == note_path.with_suffix("") / "x-1"
+    assert [(group.index, group.count) for group in groups] == [(0, 3), (1, 3), (2, 3)]
+    groups[2].tell_jobs(4)
+    assert groups[0].jobs == 4, "they share a board"
+    assert groups[1].own_socket("x") == note_path.with_suffix("") / "x-1"
 
 
 def test_a_single_worker_shares_nothing(note_path: Path) -> None:
-    supervisor.gather_team(1)
+    supervisor.create_worker_group(1)
 
-    assert supervisor.own_team(1).is_alone
+    assert supervisor.own_worker_group(1).is_alone
     assert list(note_path.parent.iterdir()) == []
 
 
 def test_of_several_workers_each_has_a_mark_of_its_own(note_path: Path) -> None:
-    supervisor.gather_team(2)
-    teams = [supervisor.own_team(number) for number in (1, 2)]
-    for team in teams:
-        supervisor.enter_worker(team)
+    supervisor.create_worker_group(2)
+    groups = [supervisor.own_worker_group(number) for number in (1, 2)]
+    for group in groups:
+        supervisor.enter_worker(group)
     with pytest.raises(WorkerDiedError):
-        supervisor.enter_worker(teams[1])
-    for team in teams:
-        supervisor.leave_worker(team)
+        supervisor.enter_worker(groups[1])
+    for group in groups:
+        supervisor.leave_worker(group)
 
     assert list(note_path.parent.iterdir()) == []
 
@@ -457,10 +457,10 @@ def test_of_several_workers_each_has_a_mark_of_its_own(note_path: Path) -> None:
 # A supervisor whose worker is killed: it leaves the mark, the folder and a process that would go on for ever.
 KILLED = """
 import subprocess, sys, time
-supervisor.gather_team(2)
+supervisor.create_worker_group(2)
 leaves = "import subprocess, os, signal; subprocess.Popen(['sleep', '300']); os.kill(os.getpid(), signal.SIGKILL)"
 worker = (
-    "from gptoss_bento.workers import supervisor; supervisor.enter_worker(supervisor.own_team(2)); " + leaves
+    "from gptoss_bento.workers import supervisor; supervisor.enter_worker(supervisor.own_worker_group(2)); " + leaves
 )
 subprocess.run([sys.executable, "-c", worker])
 import psutil

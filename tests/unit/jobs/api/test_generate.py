@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.access.authentication import Authentication
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.config.api_keys import read_keys
 from gptoss_bento.config.settings import ServerSettings
@@ -172,7 +172,7 @@ def bento_service(served: Served, file: Path) -> Any:
         def __init__(self) -> None:
             super().__init__(runner)
 
-    Service.add_asgi_middleware(Authentication, keys=KeyRing(read_keys(KEYS)))  # type: ignore[attr-defined]
+    Service.add_asgi_middleware(Authentication, keys=KeyStore(read_keys(KEYS)))  # type: ignore[attr-defined]
     return Service
 
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from gptoss_bento.access.admission import Admission
 from gptoss_bento.access.authentication import Authentication
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import read_keys
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.errors import not_found
@@ -184,7 +184,7 @@ bob: {key: bobs}
 @pytest.fixture
 async def with_key(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client whose key has limits. Nothing runs yet."""
-    ring = KeyRing(read_keys(KEYS))
+    ring = KeyStore(read_keys(KEYS))
     limits = JobLimits(ring, Admission(clock=lambda: 1.0))
     async with running_jobs(SMALL, tmp_path / "keyed.sqlite3", limits=limits) as runner:
         app = Authentication(Starlette(routes=[NativeRoutes(lambda: runner)]), ring)

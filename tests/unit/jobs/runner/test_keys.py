@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gptoss_bento.access.admission import Admission, RefusedError, key_rules
-from gptoss_bento.access.key_store import KeyRing
+from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest, listed_keys
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.jobs.fake_engine import FakeEngine
@@ -21,7 +21,7 @@ from tests.unit.jobs.runner.support import POLICY, PROMPT, STREAM, ended, submit
 
 def alice(**limits: Any) -> tuple[Key, JobLimits]:
     key = Key("alice", (digest("s3cret"),), KeyLimits(**limits))
-    return key, JobLimits(KeyRing([key]), Admission(clock=lambda: 1.0))
+    return key, JobLimits(KeyStore([key]), Admission(clock=lambda: 1.0))
 
 
 async def test_rate_limit_charges_a_job_to_its_key(fake: FakeEngine, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_key_limits_of_a_job_outlive_the_key_and_a_restart(fake: FakeEngin
     async with running_jobs(settings, Path("unused"), limits=limits) as runner:
         greedy = await runner.submit(Envelope(STREAM, POLICY), sync=False, key=key)
 
-    others = JobLimits(KeyRing(listed_keys(["other"])), Admission())
+    others = JobLimits(KeyStore(listed_keys(["other"])), Admission())
     async with running_jobs(settings, Path("unused"), limits=others) as runner:
         runner.attach(fake.engine())
         for _ in range(2):
@@ -83,7 +83,7 @@ async def test_key_limits_of_a_job_outlive_the_key_and_a_restart(fake: FakeEngin
             assert (await runner.retry(greedy.id))[1]
 
 
-class FaultyRing(KeyRing):
+class FaultyRing(KeyStore):
     """One whose file makes trouble that nobody foresaw, from the look of that number on."""
 
     def __init__(self, key: Key, good_looks: int) -> None:

@@ -17,7 +17,7 @@ from gptoss_bento.jobs import runner as runner_module
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.state.job import Status
-from gptoss_bento.workers.worker_group import Stage, Team, make_folder
+from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
 from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, take, until
 
 
@@ -46,11 +46,11 @@ async def test_cancel_in_one_process_aborts_in_the_other(fake: FakeEngine, store
 
 
 @pytest.fixture
-def team(tmp_path_factory: pytest.TempPathFactory) -> list[Team]:
+def group(tmp_path_factory: pytest.TempPathFactory) -> list[WorkerGroup]:
     """Two workers; here in one process."""
-    folder = tmp_path_factory.mktemp("t") / "team"
-    make_folder(folder, 2)
-    made = [Team(index, 2, folder) for index in range(2)]
+    folder = tmp_path_factory.mktemp("t") / "group"
+    make_shared_folder(folder, 2)
+    made = [WorkerGroup(index, 2, folder) for index in range(2)]
     for member in made:
         member.enter(os.getpid())
         member.reach(Stage.READY)
@@ -58,21 +58,23 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> list[Team]:
 
 
 @asynccontextmanager
-async def team_on(fakes: list[FakeEngine], team: list[Team], url: str, **settings: Any) -> AsyncIterator[list[Runner]]:
+async def runners_on(
+    fakes: list[FakeEngine], group: list[WorkerGroup], url: str, **settings: Any
+) -> AsyncIterator[list[Runner]]:
     async with AsyncExitStack() as stack:
         runners = []
-        for fake, member in zip(fakes, team, strict=True):
+        for fake, member in zip(fakes, group, strict=True):
             limits = ServerSettings(job_store_url=url, **settings)
             runners.append(await stack.enter_async_context(running_jobs(limits, Path("unused"), member)))
             runners[-1].attach(fake.engine())
         yield runners
 
 
-async def test_workers_share_the_concurrency_limit(team: list[Team], store_url: str) -> None:
+async def test_workers_share_the_concurrency_limit(group: list[WorkerGroup], store_url: str) -> None:
     fakes = [FakeEngine(), FakeEngine()]
     for fake in fakes:
         fake.gate.clear()
-    async with team_on(fakes, team, store_url, max_concurrency=3) as runners:
+    async with runners_on(fakes, group, store_url, max_concurrency=3) as runners:
         ids = [await submit(runners[0], PROMPT) for _ in range(5)]
         await until(lambda: [fake.running for fake in fakes] == [2, 1])
         await asyncio.sleep(0.05)
@@ -89,12 +91,12 @@ async def test_workers_share_the_concurrency_limit(team: list[Team], store_url: 
 
 
 async def test_notification_from_another_worker_is_received_immediately(
-    team: list[Team], store_url: str, monkeypatch: pytest.MonkeyPatch
+    group: list[WorkerGroup], store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner_module, "POLL_INTERVAL_S", 60)
     fakes = [FakeEngine(), FakeEngine()]
     fakes[0].gate.clear()
-    async with team_on(fakes, team, store_url, max_concurrency=1) as runners:
+    async with runners_on(fakes, group, store_url, max_concurrency=1) as runners:
         async with asyncio.timeout(5):
             job_id = await submit(runners[1], STREAM)  # which has no share of its own
             await until(lambda: fakes[0].running)
@@ -111,25 +113,27 @@ async def test_notification_from_another_worker_is_received_immediately(
             await until(lambda: fakes[0].aborted == 1 and not runners[0]._runs)
 
 
-async def test_shutdown_of_one_worker_leaves_its_jobs_to_the_next_start(team: list[Team], store_url: str) -> None:
+async def test_shutdown_of_one_worker_leaves_its_jobs_to_the_next_start(
+    group: list[WorkerGroup], store_url: str
+) -> None:
     fakes = [FakeEngine(), FakeEngine()]
     fakes[0].gate.clear()
-    async with team_on(fakes, team, store_url, max_concurrency=1) as runners:
+    async with runners_on(fakes, group, store_url, max_concurrency=1) as runners:
         job_id = await submit(runners[0], PROMPT)
         await until(lambda: fakes[0].running)
         runners[1]._concurrency = 1  # it could
-        team[0].reach(Stage.STOPPING)
+        group[0].reach(Stage.STOPPING)
         await runners[0].stop()
         await asyncio.sleep(0.6)
         assert (await ended(runners[1], job_id, 0))[0].status is Status.IN_QUEUE
 
 
 async def test_kill_of_one_worker_leaves_its_jobs_to_the_next_start(
-    team: list[Team], store_url: str, monkeypatch: pytest.MonkeyPatch
+    group: list[WorkerGroup], store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fakes = [FakeEngine(), FakeEngine()]
     fakes[0].gate.clear()
-    async with team_on(fakes, team, store_url, max_concurrency=1) as runners:  # the first one's
+    async with runners_on(fakes, group, store_url, max_concurrency=1) as runners:  # the first one's
         job_id = await submit(runners[0], PROMPT)
         await until(lambda: fakes[0].running)
         monkeypatch.setattr(heartbeat, "is_gone", lambda worker: worker.worker_id == runners[0]._worker.worker_id)

@@ -34,8 +34,8 @@ _FEATURES: Mapping[str, Mapping[str, Any]] = {
     "allowed tokens": {"allowed_token_ids": [11, 12, 13]},
     "bad words": {"bad_words": ["never"]},
     "minimum of tokens": {"min_tokens": 2},
-    # vLLM compiles for the next power of two of their number with the token's own.
-    **{f"{number} log probabilities": {"logprobs": number} for number in (0, 1, 3, 5, 10, 20)},
+    # vLLM compiles for the next power of two of their number with the token's own, and once more for a multiple of 16.
+    **{f"{number} log probabilities": {"logprobs": number} for number in (0, 1, 3, 5, 10, 15, 20)},
     "log probabilities of the prompt": {"prompt_logprobs": 5},
     "JSON schema": {"structured_outputs": {"json": _SCHEMA}},
     "regular expression": {"structured_outputs": {"regex": "[a-z]{1,8}"}},
@@ -61,6 +61,11 @@ class Request:
     prompt_tokens: int
     copies: int = 1
     sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Enough that the first of a batch still runs when the last has come: one may come with each step."""
+        return max(_ANSWER, self.copies)
 
 
 def requests(largest_graph: int, largest_batch: int, longest: int) -> list[Request]:
@@ -126,7 +131,7 @@ def _parameters(request: Request) -> SamplingParams:
     sampling = dict(request.sampling)
     if constraint := sampling.get("structured_outputs"):
         sampling["structured_outputs"] = StructuredOutputsParams(**constraint)
-    return SamplingParams(max_tokens=_ANSWER, ignore_eos=True, **sampling)
+    return SamplingParams(max_tokens=request.answer_tokens, ignore_eos=True, **sampling)
 
 
 @contextmanager

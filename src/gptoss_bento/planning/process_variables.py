@@ -43,9 +43,7 @@ def kernel_folder(settings: Settings) -> Planned:
 
 def _kernel_caches(settings: Settings) -> dict[str, Planned]:
     folder = kernel_folder(settings)
-    planned = {variable: Planned(str(folder.value / name), folder.origin) for variable, name in KERNEL_CACHES.items()}
-    # vLLM then also keeps how much memory was left for the KV cache, and need not measure it again.
-    return planned | {"VLLM_ENABLE_STARTUP_PLAN": Planned("1", "default")}
+    return {variable: Planned(str(folder.value / name), folder.origin) for variable, name in KERNEL_CACHES.items()}
 
 
 _DAY_S = 86_400

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from gptoss_bento.config.profile import Situation
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ConfigurationError
@@ -11,7 +13,17 @@ from gptoss_bento.planning.process_variables import START_METHOD
 
 
 def warmup(settings: Settings, hardware: Hardware) -> Planned:
-    """Whether requests of our own go before the first of a client, so that nothing is compiled after ready."""
+    """Whether requests of our own go before the first of a client, so that nothing is compiled after ready.
+
+    vLLM's monitor of compilations is on before these requests, which compile on purpose: if it raises, they are off.
+
+    Raises:
+        ConfigurationError: both were asked for.
+    """
+    if _says(settings, "jit_monitor_mode", "--jit-monitor-mode", "error"):
+        if settings.server.warmup:
+            raise ConfigurationError("WARMUP is set, and JIT_MONITOR_MODE is error, which ends a warm-up; set warn.")
+        return Planned(False, "JIT_MONITOR_MODE=error")
     if settings.server.warmup is not None:
         return Planned(settings.server.warmup, "WARMUP")
     return Planned(bool(hardware.gpus), "default with a GPU" if hardware.gpus else "default without a GPU")
@@ -30,6 +42,14 @@ def preload(settings: Settings, situation: Situation) -> Planned:
         return Planned(False, "default")
     if not situation.hardware.gpus:
         raise ConfigurationError("ENGINE_PRELOAD is set, but there is no GPU; vLLM's engine for CPUs must be spawned.")
+    if settings.engine.get("numa_bind") or "--numa-bind" in settings.extra_arguments:
+        raise ConfigurationError("ENGINE_PRELOAD is set, and so is NUMA_BIND; vLLM binds only an engine it spawns.")
     if START_METHOD in settings.process:
         raise ConfigurationError(f"ENGINE_PRELOAD is set, and so is {START_METHOD}; each says how the engine starts.")
     return Planned(True, "ENGINE_PRELOAD")
+
+
+def _says(settings: Settings, option: str, flag: str, value: str) -> bool:
+    """Whether a variable of its own or VLLM_EXTRA_ARGS gives vLLM's option this value."""
+    extra = settings.extra_arguments
+    return settings.engine.get(option) == value or f"{flag}={value}" in extra or (flag, value) in pairwise(extra)

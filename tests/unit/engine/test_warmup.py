@@ -178,7 +178,13 @@ async def test_every_request_reaches_the_engine_as_often_as_it_says() -> None:
 async def test_every_answer_decodes_and_none_ends_early() -> None:
     client = await warmed_up(FakeClient())
 
-    assert {(asked.sampling["max_tokens"], asked.sampling["ignore_eos"]) for asked in client.asked} == {(3, True)}
+    assert {asked.sampling["ignore_eos"] for asked in client.asked} == {True}
+    assert min(asked.sampling["max_tokens"] for asked in client.asked) == 3
+
+
+def test_first_of_a_batch_still_runs_when_the_last_has_come() -> None:
+    """Or the kernels for 64 rows and more would be compiled by chance alone."""
+    assert all(request.answer_tokens >= request.copies for request in requests(2048, 8192, 131072))
 
 
 async def test_no_two_prompts_begin_alike() -> None:

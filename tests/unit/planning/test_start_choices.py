@@ -42,6 +42,8 @@ def test_engine_is_spawned_unless_its_preload_was_asked_for(gpus: list[Gpu]) -> 
         ({}, machine(), "there is no GPU"),
         ({START_METHOD: "spawn"}, machine(H100), f"so is {START_METHOD}"),
         ({START_METHOD: "fork"}, machine(H100), f"so is {START_METHOD}"),
+        ({"NUMA_BIND": "1"}, machine(H100), "so is NUMA_BIND"),
+        ({"VLLM_EXTRA_ARGS": "--numa-bind"}, machine(H100), "so is NUMA_BIND"),
     ],
 )
 def test_preload_that_cannot_be_is_refused(environ: dict[str, str], hardware: Hardware, reason: str) -> None:
@@ -49,3 +51,20 @@ def test_preload_that_cannot_be_is_refused(environ: dict[str, str], hardware: Ha
         planned({"ENGINE_PRELOAD": "1", **environ}, load_profile("demo"), hardware)
 
     assert planned(environ, load_profile("demo"), hardware).preload == Planned(False, "default")
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"JIT_MONITOR_MODE": "error"},
+        {"VLLM_EXTRA_ARGS": "--jit-monitor-mode error"},
+        {"VLLM_EXTRA_ARGS": "--jit-monitor-mode=error"},
+    ],
+)
+def test_monitor_that_raises_leaves_no_warm_up(environ: dict[str, str]) -> None:
+    demo = load_profile("demo")
+
+    assert planned(environ, demo, machine(H100)).warmup == Planned(False, "JIT_MONITOR_MODE=error")
+    assert planned({"JIT_MONITOR_MODE": "warn"}, demo, machine(H100)).warmup.value is True
+    with pytest.raises(ConfigurationError, match=r"WARMUP is set, and JIT_MONITOR_MODE is error"):
+        planned({"WARMUP": "1", **environ}, demo, machine(H100))

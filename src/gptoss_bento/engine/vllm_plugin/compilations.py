@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ class Recorder:
         seconds = time.monotonic() - self._begun
         line = json.dumps({"kernel": getattr(fn, "name", "unknown"), "seconds": round(seconds, 3)}) + "\n"
         # One write of a short line to a file opened for appending: lines of several processes do not mix.
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(file, line.encode())
-        finally:
-            os.close(file)
+        with suppress(OSError):  # a full disk must not end the step that launches the kernel
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(file, line.encode())
+            finally:
+                os.close(file)

@@ -53,6 +53,12 @@ def test_record_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert (tmp_path / "record").stat().st_mode & 0o077 == 0
 
 
+def test_record_that_cannot_be_written_does_not_end_a_launch(tmp_path: Path) -> None:
+    Recorder(tmp_path / "missing" / "record").end(fn=kernel("k"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_kernel_without_a_name_is_counted_too(tmp_path: Path) -> None:
     Recorder(tmp_path / "record").end()
 

@@ -22,7 +22,7 @@ METRICS = "/metrics"
 _PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
 
 ROUTES: dict[str, tuple[str, ...]] = {
-    "/v1/models": ("GET", "POST"),  # POST: old READMEs show it with an empty body (contract, D39)
+    "/v1/models": ("GET", "POST"),  # POST: old READMEs of worker-vllm show it with an empty body
     "/v1/models/{model}": ("GET",),
     "/v1/chat/completions": ("POST",),
     "/v1/completions": ("POST",),
@@ -68,7 +68,7 @@ def destination(path: str, endpoint_ids: Collection[str] = ()) -> Destination | 
 
     Args:
         path: the decoded request path.
-        endpoint_ids: the ids accepted in `/v2/{endpoint_id}`; empty means any (contract, D2).
+        endpoint_ids: the ids accepted in `/v2/{endpoint_id}`; empty means any: clients of RunPod keep theirs.
     """
     if match := _PREFIX.match(path):
         endpoint = match["endpoint"]

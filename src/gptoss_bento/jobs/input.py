@@ -128,7 +128,7 @@ def _policy(given: Any, settings: ServerSettings, problems: list[str]) -> Policy
 
 
 def _milliseconds(fields: Mapping[str, Any], name: str, default: int, low: int, problems: list[str]) -> int:
-    """Out of range is moved to the nearest bound; RunPod's own examples send 3000 (contract, D27)."""
+    """Out of range is moved to the nearest bound; as RunPod does: its own examples send 3000."""
     value = fields.get(name)
     if value is None:
         return default
@@ -213,7 +213,7 @@ def _forwarded(
     models: Models,
 ) -> EngineRequest:
     if path == MODELS:
-        method, body = "GET", None  # old READMEs show it as a POST (contract, D39)
+        method, body = "GET", None  # old READMEs of worker-vllm show it as a POST
     if method == "GET":
         body = None
     elif path.startswith("/v1/") and models.names:
@@ -223,7 +223,7 @@ def _forwarded(
 
 
 def _permitted(route: Any, name: str, settings: ServerSettings) -> tuple[str, str]:
-    """Path and query of a route, checked against the list of the operator (contract, D10)."""
+    """Path and query of a route, checked against the operator's ROUTE_ALLOWLIST."""
     if not isinstance(route, str):
         raise InputError(f"Invalid route: {name} must be a string, got {shown(route)}.")
     if _is_misleading(route) or not route.startswith("/"):
@@ -354,7 +354,7 @@ def _parameters(
 
 
 def _model(given: Mapping[str, Any], models: Models) -> dict[str, str]:
-    """`input.model` counts only where it names an adapter (contract, D9); else the engine takes its first name."""
+    """`input.model` counts only where it names an adapter. worker-vllm ignores any other, and so do we."""
     named = given.get("model")
     return {"model": named} if isinstance(named, str) and named in models.adapters else {}
 

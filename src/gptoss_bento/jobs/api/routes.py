@@ -75,7 +75,7 @@ class NativeRoutes(BaseRoute):
 
     Args:
         runner: gives the runner, or None while there is none.
-        endpoint_ids: the ids accepted under /v2/, empty for any (contract, D2).
+        endpoint_ids: the ids accepted under /v2/, empty for any, as in most deployments: clients of RunPod keep theirs.
         trouble: what `/health` says of an engine that is dead or silent; None while there is nothing to say.
     """
 

@@ -1,4 +1,4 @@
-"""Who may come in now: rates and numbers at once, for keys, operations and the engine as a whole.
+"""Who may come in now: rates and simultaneous requests, for keys, operations and the engine as a whole.
 
 A request names the rules that it must pass. All are looked at first; only if none says no is anything taken.
 """
@@ -123,7 +123,7 @@ class Admission:
 
         Args:
             rules: those that the request must pass.
-            places: how many it needs of what a rule allows at once; more than there are never come in.
+            places: how many it needs of what a rule allows at the same time; more than there are never come in.
 
         Raises:
             RefusedError: one of them has nothing left.
@@ -293,4 +293,4 @@ PLATFORM_RULES = {
         ("openai", 2000, 400),
     )
 }
-"""RunPod's published limits, by operation: requests in 10 s and at once (contract, section 11)."""
+"""RunPod's published limits, by operation: requests in 10 s and at the same time (docs/native-api.md)."""

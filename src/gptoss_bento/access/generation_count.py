@@ -44,7 +44,7 @@ def refuse_more_than(most: int, who: str, generations: int) -> None:
     """Refuses what never comes in, however long it waits.
 
     Args:
-        most: generations at once.
+        most: generations at the same time.
         who: has that bound, as a subject.
         generations: of one request.
 

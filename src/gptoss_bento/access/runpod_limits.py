@@ -15,7 +15,7 @@ _LIKE = {"generate": "runsync"}  # BentoML's face of it
 
 
 class RunPodLimits:
-    """ASGI middleware: calls of each operation in 10 s and at once, whoever makes them."""
+    """ASGI middleware: calls of each operation in 10 s and at the same time, whoever makes them."""
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self._app = app

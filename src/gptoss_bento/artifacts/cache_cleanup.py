@@ -17,7 +17,7 @@ from gptoss_bento.artifacts.resumable_downloads import KEPT
 logger = logging.getLogger(__name__)
 
 _UNTOUCHED_S = 60.0
-"""A transfer that stands still is given up before that. Some file systems on a network grant every lock at once."""
+"""A transfer that stands still is given up before that. Some file systems on a network grant every lock immediately."""
 
 _LOCK_S = 0.01
 

@@ -1,4 +1,4 @@
-"""vLLM's executor without a model: answers every step at once with random tokens. For `gptoss-bento bench frontend`.
+"""vLLM's executor without a model: answers each step immediately with random tokens. For `gptoss-bento bench frontend`.
 
 vLLM imports this module by the name that `--distributed-executor-backend` gives, and we never do. So it may import vLLM
 at the top, the only module outside engine/ that does. Scheduler, KV cache manager, engine process and all before them

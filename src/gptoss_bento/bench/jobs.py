@@ -34,7 +34,7 @@ class Shape:
     Attributes:
         pairs: chat requests, and as many jobs of the same content.
         jobs: how many are put into the queue.
-        clients: how many put them there at once.
+        clients: how many put them there at the same time.
         rounds: how often each route is asked once they are there.
     """
 

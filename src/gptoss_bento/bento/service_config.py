@@ -135,7 +135,7 @@ def keep_metrics_in(folder: Path) -> None:
 def keep_metrics_in_process() -> None:
     """Tells BentoML that this process is the only one with metrics of this service.
 
-    prometheus_client's files, which BentoML asks for, make every count several times as dear, vLLM's for each token
+    prometheus_client's files, which BentoML asks for, make each count several times as costly, vLLM's for each token
     included. Before prometheus_client is imported: it looks for the folder once.
     """
     forget_metrics_folder()

@@ -105,7 +105,7 @@ def random_model(
 
 
 def _tell(text: str) -> None:
-    """At once, also where the output goes to a file, since a benchmark takes minutes."""
+    """Immediately, also where the output goes to a file, since a benchmark takes minutes."""
     print(text, flush=True)
 
 

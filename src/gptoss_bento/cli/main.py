@@ -1,6 +1,6 @@
 """`gptoss-bento`: what an operator types beside `bentoml`.
 
-`plan` answers at once, so nothing heavy is imported up here: not BentoML, not what talks to servers.
+`plan` answers immediately, so nothing heavy is imported up here: not BentoML, not what talks to servers.
 """
 
 from __future__ import annotations

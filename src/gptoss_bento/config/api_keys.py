@@ -1,4 +1,4 @@
-"""Keys and what each may use. Pure: text goes in, keys or all problems at once come out, and no key in any of them."""
+"""Keys and what each may use. Pure: text goes in, keys or all problems together come out, and no key in any of them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The names are those worker-vllm users have: any vLLM option in upper case (`MAX_MODEL_LEN`), the worker's other names
 for them, and its own settings; `config/variables.py` lists them all. Where a value comes from several places, the first
-wins: VLLM_EXTRA_ARGS, other names, plain names, VLLM_CONFIG_FILE. All problems are reported at once.
+wins: VLLM_EXTRA_ARGS, other names, plain names, VLLM_CONFIG_FILE. All problems are reported together.
 """
 
 from __future__ import annotations

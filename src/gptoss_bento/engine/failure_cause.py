@@ -1,4 +1,4 @@
-"""What an engine died of, from its last words. Pure.
+"""What an engine died of, from its last lines of output. Pure.
 
 Sources of the patterns: messages of CUDA, HIP and NCCL as PyTorch 2.13 passes them on, of vLLM 0.32's executors, and of
 the C library.

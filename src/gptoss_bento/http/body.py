@@ -47,7 +47,7 @@ class BodyMemoryExhaustedError(HttpRefusalError):
 class _Bodies:
     """What this process holds of bodies whose rest it awaits.
 
-    Beyond a bound, the one that has been on its way for longest gives way: those that are sent at once come through
+    Beyond a bound, the one that has been on its way longest gives way: those sent without a pause come through
     beside any number of slow ones.
     """
 

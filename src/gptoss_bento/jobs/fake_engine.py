@@ -47,7 +47,7 @@ class FakeEngine:
         per_event: how many tokens an event of a stream holds.
         delay_s: the time one event takes.
         gate: closed, an answer stops before its first token until the gate opens.
-        break_after: the number of events after which a stream ends in an error; whole answers are errors at once.
+        break_after: the number of events after which a stream ends in an error; whole answers are errors immediately.
         abort: every answer ends as one that the engine was told to abort.
     """
 

@@ -164,7 +164,7 @@ def _is_url(text: str) -> bool:
 
 
 def engine_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
-    """Finds out what `input` asks for; the first shape that matches wins (contract, section 3).
+    """Finds out what `input` asks for; the first shape that matches wins.
 
     Raises:
         InputError: no shape matches, or a field is wrong.

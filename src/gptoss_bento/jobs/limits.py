@@ -69,7 +69,7 @@ class JobLimits:
 
         Args:
             request: of the job.
-            most: generations of all such jobs at once.
+            most: generations of all such jobs together.
         """
         generations = generations_of(request.path, request.body or {})
         if generations == 1:  # its place is the job's own, of `MAX_CONCURRENCY`

@@ -160,7 +160,7 @@ class Worker:
                 async with self.drain.draining(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
                     await self._watch(running, settings.server.engine_stall_timeout, compilations)
             except EngineDiedError as error:
-                self._fail(error)  # at once: the probes say so, and the other workers wait for it
+                self._fail(error)  # immediately: the probes say so, and the other workers wait for it
                 raise
             finally:
                 await self._wind_up(running, jobs)

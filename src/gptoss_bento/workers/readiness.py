@@ -133,7 +133,7 @@ class Readiness:
         return {"phase": phase, "seconds": round(seconds, 2), **({"parts": parts} if parts else {})}
 
     def trouble(self) -> dict[str, Any] | None:
-        """What is wrong with the engine, with its last words, for those who may know more than a probe; or None."""
+        """What is wrong with the engine, with its last output, for those who may know more than a probe; or None."""
         if self.state is State.FAILED:
             return {"status": "failed", "cause": self.cause, "cause_kind": self.kind, "log": list(self.log)}
         if self.silent_s is not None:

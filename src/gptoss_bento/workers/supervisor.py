@@ -247,7 +247,7 @@ def limits_file() -> Path | None:
 
 
 def stop_service(error: GptOssBentoError) -> None:
-    """Ends the whole service with this cause. Returns at once; the end comes by SIGTERM."""
+    """Ends the whole service with this cause. Returns immediately; the end comes by SIGTERM."""
     logger.error("%s", error)
     if (path := process_environment.exit_note_path()) is None:  # not under BentoML's supervisor
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,6 +1,6 @@
 """The worker processes of one service, which answer HTTP over one engine: what they know of each other.
 
-The first worker owns the engine, all of them attach to it. They share the board, a file in memory: each writes into its
+The first worker owns the engine, all of them attach to it. They share one file in memory: each writes into its
 own slot alone, so that nothing needs a lock, and a worker that was killed leaves its last word there.
 """
 
@@ -44,7 +44,7 @@ class WorkerGroup:
     Args:
         index: which worker this process is, from 0.
         count: how many there are.
-        folder: where their board and their sockets are; None: there are no others.
+        folder: where their shared file and their sockets are; None: there are no others.
     """
 
     def __init__(self, index: int = 0, count: int = 1, folder: Path | None = None) -> None:
@@ -79,7 +79,7 @@ class WorkerGroup:
         others = (index for index in range(self.count) if index != self.index)
         return [self._folder / f"{kind}-{index}" for index in others] if self._folder else []
 
-    # the board
+    # the shared file
 
     def enter(self, pid: int) -> None:
         """This worker starts."""
@@ -91,7 +91,7 @@ class WorkerGroup:
         self._set(_STAGE, max(stage, self._get(self.index, _STAGE)))
 
     def fail(self) -> None:
-        """This worker has noted why the service ends. That stays to be seen when it has left, which may be at once."""
+        """This worker has noted why the service ends. That stays to be seen when it has left, which may be soon."""
         self._set(_FAILED, 1)
         self.reach(Stage.STOPPING)
 
@@ -167,7 +167,7 @@ class WorkerGroup:
 
         Args:
             work: is cancelled and ends in order.
-            on_trouble: is told at once, before the work ends.
+            on_trouble: is called immediately, before the work ends.
 
         Raises:
             WorkerDiedError: another worker died or failed first.

@@ -1,6 +1,6 @@
 """The job API over HTTP, at the root and under /v2/{endpoint_id}. Nothing but HTTP: the runner does the work.
 
-What RunPod's SDKs impose (contract, section 1): 200 and nothing else for a success, bodies of one line, no trust in
+What RunPod's SDKs impose: 200 and nothing else for a success, bodies of one line, no trust in
 `Content-Type`, and empty bodies wherever nothing is needed.
 """
 

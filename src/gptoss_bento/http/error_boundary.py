@@ -24,7 +24,7 @@ _ERRORS = frozenset(status for status in HTTPStatus if status >= HTTPStatus.BAD_
 
 
 class ErrorBoundary:
-    """ASGI middleware: a limit on the time until an answer begins, errors in the right shape, and honest ends of streams.
+    """ASGI middleware: a limit on the time until an answer begins, errors in the right shape, honest ends of streams.
 
     Args:
         timeout: seconds until an answer must have begun; a stream may then go on as long as it likes. None: who asks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gptoss_bento.background.retries import until_available
+from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.state.job import Claim, Job, Status
 from gptoss_bento.state.store import JobStore
 

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from http import HTTPStatus
 
 from gptoss_bento import strict_json
-from gptoss_bento.background.retries import until_available
+from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import logged
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine.usage import Meter

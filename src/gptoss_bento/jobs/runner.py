@@ -14,7 +14,7 @@ from typing import Any
 from gptoss_bento.access.admission import RefusedError
 from gptoss_bento.background.heartbeat import Heartbeat
 from gptoss_bento.background.notifications import QUEUE, Notifier
-from gptoss_bento.background.retries import until_available
+from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import WorkerTasks, logged
 from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.config.api_keys import Key

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from gptoss_bento.background import retries
-from gptoss_bento.background.retries import until_available
+from gptoss_bento.background import store_retries
+from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.state.database import StoreUnavailableError
 
 
 async def test_retry_ends_when_the_store_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST_DELAY_S", 0)
+    monkeypatch.setattr(store_retries, "_FIRST_DELAY_S", 0)
     failures = [StoreUnavailableError("disk full"), StoreUnavailableError("disk full")]
 
     async def write() -> str:

@@ -16,10 +16,12 @@ import httpx
 
 from gptoss_bento.artifacts.cache_cleanup import cache_folder, remove_incomplete_downloads
 from gptoss_bento.artifacts.download_progress import Report, download_progress
-from gptoss_bento.artifacts.model_lookup import CONFIG_FILE, is_folder
+from gptoss_bento.artifacts.model_lookup import CONFIG_FILE, architecture_check, is_folder
 from gptoss_bento.artifacts.resumable_downloads import resumed_downloads
+from gptoss_bento.config.settings import Settings
 from gptoss_bento.demo import checkpoint
 from gptoss_bento.errors import ArtifactError
+from gptoss_bento.planning.plan import EnginePlan
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,21 @@ class Artifacts:
 
     model: str
     vocabulary_dir: Path
+
+
+def prepare_planned(settings: Settings, plan: EnginePlan, report: Report | None = None) -> Artifacts:
+    """`prepare` for a plan. It raises the same, and ConfigurationError for a model that the plan would have refused."""
+    return prepare(
+        plan.model.value,
+        plan.revision.value,
+        settings.cache_dir,
+        settings.vocabulary_dir,
+        plan.draft,
+        tokenizer=plan.tokenizer,
+        bento_models=settings.bento_models,
+        check=None if plan.config.architecture else architecture_check(settings),
+        report=report,
+    )
 
 
 def prepare(

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from gptoss_bento.artifacts import kernel_cache
-from gptoss_bento.artifacts.model_lookup import PLAN_LIMIT_S, architecture_check, finder
+from gptoss_bento.artifacts.model_lookup import PLAN_LIMIT_S, finder
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.goal import Goal
 from gptoss_bento.config.profile import AUTOMATIC
@@ -30,16 +30,7 @@ ProfileOption = Annotated[str | None, typer.Option(help="A profile of configs/, 
 def prepare_planned(settings: Settings, planned: EnginePlan) -> Artifacts:
     from gptoss_bento.artifacts import prepare
 
-    return prepare.prepare(
-        planned.model.value,
-        planned.revision.value,
-        settings.cache_dir,
-        settings.vocabulary_dir,
-        planned.draft,
-        tokenizer=planned.tokenizer,
-        bento_models=settings.bento_models,
-        check=None if planned.config.architecture else architecture_check(settings),
-    )
+    return prepare.prepare_planned(settings, planned)
 
 
 def chosen_name(profile: str | None, settings: Settings) -> str:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from gptoss_bento.access.admission import Admission
 from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.artifacts import kernel_cache, prepare
-from gptoss_bento.artifacts.model_lookup import START_LIMIT_S, architecture_check
+from gptoss_bento.artifacts.model_lookup import START_LIMIT_S
 from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
@@ -226,18 +226,7 @@ class Worker:
             if plan.kernels:
                 await in_daemon_thread(kernel_cache.replace_unwritable, plan.kernels)
         with self.startup.timed("artifacts"):
-            found = await in_daemon_thread(
-                prepare.prepare,
-                plan.model.value,
-                plan.revision.value,
-                settings.cache_dir,
-                settings.vocabulary_dir,
-                plan.draft,
-                tokenizer=plan.tokenizer,
-                bento_models=settings.bento_models,
-                check=None if plan.config.architecture else architecture_check(settings),
-                report=self.startup.tell,
-            )
+            found = await in_daemon_thread(prepare.prepare_planned, settings, plan, self.startup.tell)
         self.group.reach(Stage.PREPARED)
         process_environment.apply(plan.variables(found.vocabulary_dir))
         return plan, plan.argv(found.model)

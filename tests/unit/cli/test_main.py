@@ -270,12 +270,12 @@ def test_prepare_puts_the_model_where_the_service_looks_for_it(monkeypatch: pyte
 def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = Calls(Artifacts("/models/m", Path("/vocabulary")))
     monkeypatch.setattr(artifacts, "prepare", prepare)
-    monkeypatch.setattr(planning, "architecture_check", lambda _: "check")
+    monkeypatch.setattr(artifacts, "architecture_check", lambda _: "check")
     os.environ.update(MODEL_NAME="a/b", MODEL_REVISION="v1", GPTOSS_BENTO_CACHE="/c", TIKTOKEN_ENCODINGS_BASE="/v")
 
     lines = words(invoke("prepare"))
 
-    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None, None, None, "check")]
+    assert prepare.made == [("a/b", "v1", Path("/c"), Path("/v"), None, None, None, "check", None)]
     assert lines == [["model", "/models/m"], ["vocabulary", "/vocabulary"]]
 
 

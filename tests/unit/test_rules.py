@@ -117,7 +117,10 @@ PURE = [
     "bench/random_answers.py",
 ]
 PURE_JOBS = [
+    "jobs/field_types.py",
     "jobs/input.py",
+    "jobs/input_models.py",
+    "jobs/input_problems.py",
     "jobs/sampling.py",
     "jobs/output/batching.py",
     "jobs/output/channels.py",

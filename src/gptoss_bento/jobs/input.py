@@ -6,19 +6,22 @@ FAILED (`InputError`), as on RunPod. Both name every wrong field with its value 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from pydantic import BaseModel
 
 from gptoss_bento import strict_json
-from gptoss_bento.config.settings import WEEK_MS, ServerSettings
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.json_body import EnvelopeError, json_object
 from gptoss_bento.jobs import sampling
+from gptoss_bento.jobs.input_models import JobPolicy, JobRequest, NativeJob, OpenAIJob, RouteJob
+from gptoss_bento.jobs.input_problems import checked, sentences, text_of
 from gptoss_bento.jobs.output.batching import Schedule
 from gptoss_bento.strict_json import shown
 
@@ -27,7 +30,8 @@ COMPLETIONS = "/v1/completions"
 TOKENIZE = "/tokenize"
 MODELS = "/v1/models"
 
-_ROLES = ("system", "developer", "user", "assistant", "tool")
+M = TypeVar("M", bound=BaseModel)
+
 _ACCEPTED = "input needs one of: prompt, messages, openai_route with openai_input, route with body."
 # What could lead a path elsewhere than it says, as it is or once decoded.
 _MISLEADING = re.compile(r"\.\.|//|[\\@#\x00-\x20\x7f-\x9f]")
@@ -101,63 +105,17 @@ def read_envelope(body: bytes, settings: ServerSettings) -> Envelope:
     Raises:
         EnvelopeError: the body is no JSON object, `input` is missing or no object, or a field has the wrong type.
     """
-    fields = json_object(body)
-    problems: list[str] = []
-    if not isinstance(fields.get("input"), dict):
-        got = f", got {shown(fields['input'])}" if fields.get("input") is not None else ""
-        problems.append(f"'input' is required and must be a JSON object{got}")
-    if not isinstance(fields.get("s3Config") or {}, dict):
-        problems.append("s3Config must be an object")  # its value may be a secret
-    policy = _policy(fields.get("policy"), settings, problems)
-    webhook = _webhook(fields, problems)
-    if problems:
-        raise EnvelopeError("; ".join(problems))
-    return Envelope(fields["input"], policy, webhook)
+    request, problems = checked(JobRequest, {"input": None, **json_object(body)})
+    if request is None:
+        raise EnvelopeError("; ".join(sentences(problems)))
+    policy = _policy(request.policy or JobPolicy(), settings)
+    return Envelope(request.input, policy, request.webhook or request.webhookV2 or None)
 
 
-def _policy(given: Any, settings: ServerSettings, problems: list[str]) -> Policy:
-    if given is not None and not isinstance(given, dict):
-        problems.append(f"policy must be an object, got {shown(given)}")
-    fields = given if isinstance(given, dict) else {}
-    execution = _milliseconds(fields, "executionTimeout", settings.execution_timeout_ms, 5_000, problems)
-    ttl = _milliseconds(fields, "ttl", settings.job_ttl_ms, 10_000, problems)
-    low = fields.get("lowPriority")
-    if low is not None and not isinstance(low, bool):
-        problems.append(f"policy.lowPriority must be true or false, got {shown(low)}")
-    return Policy(execution, ttl, low is True)
-
-
-def _milliseconds(fields: Mapping[str, Any], name: str, default: int, low: int, problems: list[str]) -> int:
-    """Out of range is moved to the nearest bound; as RunPod does: its own examples send 3000."""
-    value = fields.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        problems.append(f"policy.{name} must be a number of milliseconds, got {shown(value)}")
-        return default
-    return int(min(max(value, low), WEEK_MS))
-
-
-def _webhook(fields: Mapping[str, Any], problems: list[str]) -> str | None:
-    name = "webhook" if fields.get("webhook") else "webhookV2"
-    value = fields.get("webhook") or fields.get("webhookV2")
-    for key in ("webhook", "webhookV2"):
-        if fields.get(key) is not None and not isinstance(fields[key], str):
-            problems.append(f"{key} must be a URL, got {shown(fields[key])}")
-            return None
-    if value and not _is_url(value):
-        problems.append(f"{name} must be an http or https URL, got {shown(value)}")
-    return value or None
-
-
-def _is_url(text: str) -> bool:
-    try:
-        url = urlsplit(text)
-        _ = url.port  # raises for what is no port
-    except ValueError:
-        return False
-    plain = text.isascii() and text.isprintable() and " " not in text
-    return plain and url.scheme in ("http", "https") and bool(url.hostname) and len(text) <= 8192
+def _policy(given: JobPolicy, settings: ServerSettings) -> Policy:
+    execution = settings.execution_timeout_ms if given.executionTimeout is None else int(given.executionTimeout)
+    ttl = settings.job_ttl_ms if given.ttl is None else int(given.ttl)
+    return Policy(execution, ttl, given.lowPriority is True)
 
 
 # --- the input -------------------------------------------------------------------------------------------------------
@@ -183,24 +141,25 @@ def _keys(given: Mapping[str, Any]) -> str:
 
 
 def _openai_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
-    body = given.get("openai_input")
-    if body and not isinstance(body, dict):
-        raise InputError(f"openai_input must be an object, got {shown(body)}.")
-    path, query = _permitted(given.get("openai_route") or CHAT, "openai_route", settings)
+    job = _read(OpenAIJob, given)
+    path, query = _permitted(job.openai_route or CHAT, "openai_route", settings)
+    method = "POST" if job.openai_input else "GET"
     output = OutputFormat.FRAMES if settings.raw_openai_output else OutputFormat.CHUNKS
-    return _forwarded("POST" if body else "GET", path, query, body or None, output, settings, models)
+    return _forwarded(method, path, query, job.openai_input, output, settings, models)
 
 
 def _route_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
-    body, method = given.get("body"), given.get("method")
-    path, query = _permitted(given["route"], "route", settings)
-    if body is not None and not isinstance(body, dict):
-        raise InputError(f"body must be an object, got {shown(body)}.")
-    if method is None:
-        method = "GET" if body is None else "POST"
-    if not isinstance(method, str) or method.upper() not in ("GET", "POST"):
-        raise InputError(f"Invalid route: method must be GET or POST, got {shown(method)}.")
-    return _forwarded(method.upper(), path, query, body, OutputFormat.FRAMES, settings, models)
+    job = _read(RouteJob, given)
+    path, query = _permitted(job.route or "", "route", settings)
+    method = job.method or ("GET" if job.body is None else "POST")
+    return _forwarded(method, path, query, job.body, OutputFormat.FRAMES, settings, models)
+
+
+def _read(model: type[M], given: Mapping[str, Any]) -> M:
+    job, problems = checked(model, given)
+    if job is None:
+        raise InputError(text_of(sentences(problems)))
+    return job
 
 
 def _forwarded(
@@ -222,10 +181,8 @@ def _forwarded(
     return EngineRequest(method, path, query, body, stream, output, _default_schedule(settings))
 
 
-def _permitted(route: Any, name: str, settings: ServerSettings) -> tuple[str, str]:
+def _permitted(route: str, name: str, settings: ServerSettings) -> tuple[str, str]:
     """Path and query of a route, checked against the operator's ROUTE_ALLOWLIST."""
-    if not isinstance(route, str):
-        raise InputError(f"Invalid route: {name} must be a string, got {shown(route)}.")
     if _is_misleading(route) or not route.startswith("/"):
         raise InputError(f"Invalid route: {name} must be a plain path such as {CHAT}, got {shown(route)}.")
     path, _, query = route.partition("?")
@@ -259,22 +216,40 @@ def _decodes(text: str) -> bool:
 
 
 def _native_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
-    problems: list[str] = []
-    stream = _switch(given, "stream", problems)
-    templated = _switch(given, "apply_chat_template", problems)
-    prompt, messages = _conversation(given, templated, problems)
-    schedule = _schedule(given, settings, problems)
-    parameters = _parameters(given, settings, messages is not None, stream, problems)
-    if problems:
+    fields = _native_fields(given)
+    chat, stream = "messages" in fields, fields.get("stream") is True
+    job, found = checked(NativeJob, fields)
+    problems = [text_of(sentences(found))] if found else []
+    parameters = _parameters(fields, settings, chat, stream, problems)
+    if job is None or problems:
         raise InputError(" ".join(problems))
-    body = {**_model(given, models), **parameters}
-    body |= {"messages": messages} if messages is not None else {"prompt": prompt}
-    path = CHAT if messages is not None else COMPLETIONS
-    must_fit = messages is None and "truncate_prompt_tokens" not in body
-    request = EngineRequest("POST", path, "", body, stream, schedule=schedule, must_fit=must_fit)
+    body = {**_model(job, models), **parameters}
+    body |= {"messages": job.messages} if chat else {"prompt": job.prompt}
+    must_fit = not chat and "truncate_prompt_tokens" not in body
+    schedule = _schedule(job, settings)
+    request = EngineRequest(
+        "POST", CHAT if chat else COMPLETIONS, "", body, stream, schedule=schedule, must_fit=must_fit
+    )
     if settings.native_output_format == "openai":
         return replace(request, body=_with_stream(body, stream), schedule=_default_schedule(settings))
-    return _in_tokens(request, prompt or "")
+    return _in_tokens(request, job.prompt or "")
+
+
+def _native_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Prompt or messages, and what is beside them. A null means: not given.
+
+    Messages win. A string in place of them is a prompt (worker-vllm up to 2.23); a prompt may be wanted as a chat.
+    """
+    fields = {name: value for name in NativeJob.model_fields if (value := given.get(name)) is not None}
+    messages = fields.get("messages")
+    if isinstance(messages, str) and messages:
+        fields["prompt"] = fields.pop("messages")
+    elif messages is not None:
+        fields.pop("prompt", None)
+    prompt = fields.get("prompt")
+    if isinstance(prompt, str) and prompt and fields.get("apply_chat_template") is True:
+        fields["messages"] = [{"role": "user", "content": fields.pop("prompt")}]
+    return fields
 
 
 def _in_tokens(request: EngineRequest, prompt: str) -> EngineRequest:
@@ -295,68 +270,24 @@ def _with_stream(body: dict[str, Any], stream: bool) -> dict[str, Any]:
     return body | {"stream": True} if stream else {name: body[name] for name in body if name != "stream_options"}
 
 
-def _conversation(
-    given: Mapping[str, Any], templated: bool, problems: list[str]
-) -> tuple[str | None, list[Any] | None]:
-    """Prompt or messages; the latter win. A string in place of messages is a prompt (worker-vllm up to 2.23)."""
-    messages = given.get("messages")
-    if isinstance(messages, list):
-        problems.extend(_message_problems(messages))
-        return None, messages
-    name, text = ("messages", messages) if messages is not None else ("prompt", given.get("prompt"))
-    wanted = "a non-empty list of messages" if name == "messages" else "a non-empty string"
-    if not isinstance(text, str) or not text:
-        problems.append(f"{name} must be {wanted}, got {shown(text)}.")
-        return "", None
-    return (None, [{"role": "user", "content": text}]) if templated else (text, None)
-
-
-def _message_problems(messages: list[Any]) -> list[str]:
-    if not messages:
-        return ["messages must be a non-empty list, got []."]
-    return [problem for i, message in enumerate(messages) if (problem := _message_problem(f"messages[{i}]", message))]
-
-
-def _message_problem(name: str, message: Any) -> str | None:
-    if not isinstance(message, dict):
-        return f"{name} must be an object with role and content, got {shown(message)}."
-    role, content = message.get("role"), message.get("content")
-    if role not in _ROLES:
-        return f"{name}.role must be one of {', '.join(_ROLES)}, got {shown(role)}."
-    if content is None and role == "assistant":
-        return None
-    if not isinstance(content, str | list):
-        return f"{name}.content must be a string or a list of parts, got {shown(content)}."
-    return None
-
-
-def _switch(given: Mapping[str, Any], name: str, problems: list[str]) -> bool:
-    value = given.get(name)
-    if value is not None and not isinstance(value, bool):
-        problems.append(f"{name} must be true or false, got {shown(value)}.")
-    return value is True
-
-
 def _parameters(
-    given: Mapping[str, Any], settings: ServerSettings, chat: bool, stream: bool, problems: list[str]
+    fields: Mapping[str, Any], settings: ServerSettings, chat: bool, stream: bool, problems: list[str]
 ) -> dict[str, Any]:
-    parameters = given.get("sampling_params")
-    if parameters is not None and not isinstance(parameters, dict):
-        problems.append(f"sampling_params must be an object, got {shown(parameters)}.")
-        return {}
+    given = fields.get("sampling_params", {})
+    if not isinstance(given, dict):
+        return {}  # which is a problem already
     try:
         return sampling.engine_parameters(
-            parameters or {}, chat=chat, stream=stream, default_max_tokens=settings.native_default_max_tokens
+            given, chat=chat, stream=stream, default_max_tokens=settings.native_default_max_tokens
         )
     except ValueError as error:
         problems.append(str(error))
         return {}
 
 
-def _model(given: Mapping[str, Any], models: Models) -> dict[str, str]:
+def _model(job: NativeJob, models: Models) -> dict[str, str]:
     """`input.model` counts only where it names an adapter. worker-vllm ignores any other, and so do we."""
-    named = given.get("model")
-    return {"model": named} if isinstance(named, str) and named in models.adapters else {}
+    return {"model": job.model} if isinstance(job.model, str) and job.model in models.adapters else {}
 
 
 def _default_schedule(settings: ServerSettings) -> Schedule:
@@ -365,28 +296,10 @@ def _default_schedule(settings: ServerSettings) -> Schedule:
     )
 
 
-def _schedule(given: Mapping[str, Any], settings: ServerSettings, problems: list[str]) -> Schedule:
+def _schedule(job: NativeJob, settings: ServerSettings) -> Schedule:
     default = _default_schedule(settings)
     return Schedule(
-        _size(given, "max_batch_size", default.largest, problems),
-        _size(given, "min_batch_size", default.smallest, problems),
-        _size(given, "batch_size_growth_factor", default.growth, problems),
+        job.max_batch_size or default.largest,
+        job.min_batch_size or default.smallest,
+        job.batch_size_growth_factor or default.growth,
     )
-
-
-def _size(given: Mapping[str, Any], name: str, default: float, problems: list[str]) -> float:
-    """A falsy value is the server's default; a text may hold the number."""
-    value = given.get(name)
-    number = _number(value) if value else 0.0
-    if number is None or number < 0:
-        problems.append(f"{name} must be a number of at least 0, got {shown(value)}.")
-        return default
-    return number or default
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -5,158 +5,138 @@ Names and ranges are those of vLLM 0.32's completion and chat requests; tests/co
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Set
+from functools import partial
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from gptoss_bento.jobs.field_types import (
+    BOOLEAN,
+    Bias,
+    Factor,
+    From0,
+    From1,
+    FromMinus1,
+    Int64,
+    JsonObject,
+    Number,
+    Object,
+    Objects,
+    Penalty,
+    Share,
+    ShareAbove0,
+    Stop,
+    Switch,
+    Temperature,
+    Text,
+    TokenIds,
+    TopK,
+)
+from gptoss_bento.jobs.input_problems import Must, checked, sentences, text_of
 from gptoss_bento.spelling import nearest
 from gptoss_bento.strict_json import shown
 
-Check = Callable[[Any], bool]
+REMOVED = "{name} was removed from vLLM; leave it out, got {value}"
 
-_INT64 = 2**63
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a value must be: a test, and the words for it in an error."""
-
-    holds: Check
-    wanted: str
-
-
-def is_integer(value: Any) -> bool:
-    """A JSON integer; 5.0 is one, true is none."""
-    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
-
-
-def is_number(value: Any) -> bool:
-    """A finite JSON number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _integer(low: int, high: int = _INT64 - 1, words: str = "") -> Rule:
-    return Rule(lambda value: is_integer(value) and low <= value <= high, words or f"an integer of at least {low}")
-
-
-def _number(low: float, high: float) -> Rule:
-    return Rule(lambda value: is_number(value) and low <= value <= high, f"a number from {low:g} to {high:g}")
-
-
-def _list_of(item: Check, words: str) -> Rule:
-    return Rule(lambda value: isinstance(value, list) and all(map(item, value)), f"a list of {words}")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_stop(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_token_id(value: Any) -> bool:
-    return is_integer(value) and 0 <= value < _INT64
-
-
-def _is_bias(value: Any) -> bool:
-    return isinstance(value, dict) and all(key.isdecimal() and is_number(item) for key, item in value.items())
-
-
-_BOOL = Rule(lambda value: isinstance(value, bool), "true or false")
-_TEXT = Rule(_is_text, "a string")
-_OBJECT = Rule(lambda value: isinstance(value, dict), "an object")
-_ANY = Rule(lambda _: True, "")
-
-_COMMON: dict[str, Rule] = {
-    "model": _TEXT,
-    "n": _integer(1),
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "repetition_penalty": Rule(lambda value: is_number(value) and value > 0, "a number above 0"),
-    "temperature": _number(0, 2),
-    "top_p": Rule(lambda value: is_number(value) and 0 < value <= 1, "a number above 0 and up to 1"),
-    "top_k": _integer(-1, words="an integer of at least 1, or 0 or -1 for off"),
-    "min_p": _number(0, 1),
-    "use_beam_search": _BOOL,
-    "length_penalty": Rule(is_number, "a number"),
-    "stop": Rule(
-        lambda value: _is_stop(value) or (isinstance(value, list) and all(map(_is_stop, value))),
-        "a string or a list of strings, none of them empty",
-    ),
-    "stop_token_ids": _list_of(_is_token_id, "token ids"),
-    "ignore_eos": _BOOL,
-    "max_tokens": _integer(1),
-    "min_tokens": _integer(0),
-    "skip_special_tokens": _BOOL,
-    "spaces_between_special_tokens": _BOOL,
-    "truncate_prompt_tokens": _integer(-1),
-    "truncation_side": Rule(lambda value: value in ("left", "right"), '"left" or "right"'),
-    "seed": _integer(-_INT64, words="a 64-bit integer"),
-    "include_stop_str_in_output": _BOOL,
-    "prompt_logprobs": _integer(0),
-    "logit_bias": Rule(_is_bias, "an object of numbers by token id"),
-    "bad_words": _list_of(_is_text, "strings"),
-    "allowed_token_ids": _list_of(_is_token_id, "token ids"),
-    "structured_outputs": _OBJECT,
-    "thinking_token_budget": _integer(-1),
-    "echo": _BOOL,
-    "user": _TEXT,
-    "response_format": _OBJECT,
-    "add_special_tokens": _BOOL,
-    "priority": _integer(-_INT64, words="a 64-bit integer"),
-    "cache_salt": _TEXT,
-    "vllm_xargs": _OBJECT,
-    "stream_options": _OBJECT,
-    "logprob_token_ids": _list_of(_is_token_id, "token ids"),
-    "return_tokens_as_token_ids": _BOOL,
-    "repetition_detection": _OBJECT,
-    "session_id": _TEXT,
-}
-_COMPLETION: dict[str, Rule] = {
-    "logprobs": _integer(0),
-    "suffix": _TEXT,
-}
-_CHAT: dict[str, Rule] = {
-    # OpenAI's chat has a switch here and the number in top_logprobs; worker-vllm took the number.
-    "logprobs": Rule(lambda value: isinstance(value, bool) or (is_integer(value) and value >= 0), "an integer from 0"),
-    "top_logprobs": _integer(0),
-    "max_completion_tokens": _integer(1),
-    "tools": _list_of(lambda item: isinstance(item, dict), "objects"),
-    "tool_choice": Rule(lambda value: isinstance(value, str | dict), "a string or an object"),
-    "parallel_tool_calls": _BOOL,
-    "reasoning_effort": _TEXT,
-    "include_reasoning": _BOOL,
-    "add_generation_prompt": _BOOL,
-    "continue_final_message": _BOOL,
-    "chat_template": _TEXT,
-    "chat_template_kwargs": _OBJECT,
-    "documents": _list_of(lambda item: isinstance(item, dict), "objects"),
-    "mm_processor_kwargs": _OBJECT,
-    "media_io_kwargs": _OBJECT,
-}
+_LIMITS = {"max_tokens", "max_completion_tokens"}
+Removed = Annotated[Literal[False], BOOLEAN, Must("left out: vLLM has it no more", REMOVED)]
 # vLLM's names of former years, and what became of them.
 _GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
-_OWN: dict[str, Rule] = {
-    "best_of": _ANY,
-    "early_stopping": _ANY,
-    "detokenize": Rule(lambda value: value is True, "true, a job's output is text"),
-    "extra_args": _OBJECT,
-    **dict.fromkeys(_GUIDED, _ANY),
+_OWN = frozenset({"best_of", "early_stopping", "detokenize", "extra_args", *_GUIDED})
+_GuidedField = Field(None, description="A name of former years for structured_outputs.")
+
+
+class Parameters(BaseModel):
+    """What every native job may ask for. A null means: not given."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    model: Text | None = None
+    n: From1 | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Factor | None = None
+    temperature: Temperature | None = None
+    top_p: ShareAbove0 | None = None
+    top_k: TopK | None = None
+    min_p: Share | None = None
+    use_beam_search: Switch | None = None
+    length_penalty: Number | None = None
+    stop: Stop | None = None
+    stop_token_ids: TokenIds | None = None
+    ignore_eos: Switch | None = None
+    max_tokens: From1 | None = None
+    min_tokens: From0 | None = None
+    skip_special_tokens: Switch | None = None
+    spaces_between_special_tokens: Switch | None = None
+    truncate_prompt_tokens: FromMinus1 | None = None
+    truncation_side: Annotated[Literal["left", "right"], Must('"left" or "right"')] | None = None
+    seed: Int64 | None = None
+    include_stop_str_in_output: Switch | None = None
+    prompt_logprobs: From0 | None = None
+    logit_bias: Bias | None = None
+    bad_words: Annotated[list[str], Must("a list of strings")] | None = None
+    allowed_token_ids: TokenIds | None = None
+    structured_outputs: Object | None = None
+    thinking_token_budget: FromMinus1 | None = None
+    echo: Switch | None = None
+    user: Text | None = None
+    response_format: Object | None = None
+    add_special_tokens: Switch | None = None
+    priority: Int64 | None = None
+    cache_salt: Text | None = None
+    vllm_xargs: Object | None = None
+    stream_options: Object | None = None
+    logprob_token_ids: TokenIds | None = None
+    return_tokens_as_token_ids: Switch | None = None
+    repetition_detection: Object | None = None
+    session_id: Text | None = None
+
+    # Names that the engine does not get.
+    best_of: Any = Field(None, description="Removed from vLLM: leave it out.")
+    early_stopping: Removed | None = None
+    detokenize: Annotated[Literal[True], BOOLEAN, Must("true, a job's output is text")] | None = None
+    extra_args: Object | None = Field(None, description="vLLM's name in Python for vllm_xargs.")
+    guided_json: Any = _GuidedField
+    guided_regex: Any = _GuidedField
+    guided_choice: Any = _GuidedField
+    guided_grammar: Any = _GuidedField
+
+
+class CompletionParameters(Parameters):
+    """`sampling_params` for a prompt, by vLLM's names. Unknown names are errors."""
+
+    logprobs: From0 | None = None
+    suffix: Text | None = None
+
+
+class ChatParameters(Parameters):
+    """`sampling_params` for messages, by the names of vLLM and of OpenAI's chat. Unknown names are errors."""
+
+    # OpenAI's chat has a switch here and the number in top_logprobs; worker-vllm took the number.
+    logprobs: Annotated[bool | From0, Must("an integer from 0")] | None = None
+    top_logprobs: From0 | None = None
+    max_completion_tokens: From1 | None = None
+    tools: Objects | None = None
+    tool_choice: Annotated[str | JsonObject, Must("a string or an object")] | None = None
+    parallel_tool_calls: Switch | None = None
+    reasoning_effort: Text | None = None
+    include_reasoning: Switch | None = None
+    add_generation_prompt: Switch | None = None
+    continue_final_message: Switch | None = None
+    chat_template: Text | None = None
+    chat_template_kwargs: Object | None = None
+    documents: Objects | None = None
+    mm_processor_kwargs: Object | None = None
+    media_io_kwargs: Object | None = None
+
+
+FORWARDED = {
+    "completion": frozenset(CompletionParameters.model_fields) - _OWN,
+    "chat": frozenset(ChatParameters.model_fields) - _OWN,
 }
-
-FORWARDED = {"completion": frozenset(_COMMON | _COMPLETION), "chat": frozenset(_COMMON | _CHAT)}
 """The names that reach the engine as they are, by kind of request."""
-
-
-def documented() -> dict[str, str]:
-    """Every name that `sampling_params` may hold, and what its value must be, in words."""
-    of_chats = {name: f"{rule.wanted}; for messages" for name, rule in _CHAT.items()}
-    of_prompts = {name: f"{rule.wanted}; for prompt" for name, rule in _COMPLETION.items()}
-    both = {"logprobs": _COMPLETION["logprobs"].wanted}
-    named = {name: rule.wanted for name, rule in (_COMMON | _OWN).items() if rule.wanted}
-    return named | of_prompts | of_chats | both
 
 
 def engine_parameters(given: Mapping[str, Any], *, chat: bool, stream: bool, default_max_tokens: int) -> dict[str, Any]:
@@ -166,65 +146,58 @@ def engine_parameters(given: Mapping[str, Any], *, chat: bool, stream: bool, def
         ValueError: all that is wrong, a sentence for each problem, with field and value.
     """
     values = {name: value for name, value in given.items() if value is not None}
-    problems = [*_single_problems(values, chat), *_joint_problems(values, chat, stream, default_max_tokens)]
-    if problems:
-        raise ValueError(" ".join(problems))
-    return _translated(values, chat, default_max_tokens)
+    kind = ChatParameters if chat else CompletionParameters
+    parameters, found = checked(kind, values, partial(_unknown, chat=chat))
+    wrong = {each.field for each in found}
+    right = {name: value for name, value in values.items() if name not in wrong}
+    problems = [*sentences(found), *_joint_problems(right, wrong, chat, stream, default_max_tokens)]
+    if parameters is None or problems:
+        raise ValueError(text_of(problems))
+    return _translated({name: getattr(parameters, name) for name in values}, chat, default_max_tokens)
 
 
-def _rules(chat: bool) -> dict[str, Rule]:
-    return _COMMON | (_CHAT if chat else _COMPLETION) | _OWN
+def _unknown(name: str, value: Any, *, chat: bool) -> str:
+    other = CompletionParameters if chat else ChatParameters
+    if name in other.model_fields:
+        return f"{name} is for {'prompt' if chat else 'messages'} jobs only, got {shown(value)}"
+    near = nearest(name, (ChatParameters if chat else CompletionParameters).model_fields)
+    hint = f". Did you mean {near}?" if near else ""
+    return f"{shown(name)[1:-1]} is not a sampling parameter, got {shown(value)}{hint}"
 
 
-def _single_problems(values: Mapping[str, Any], chat: bool) -> list[str]:
-    rules = _rules(chat)
-    problems = []
-    for name, value in values.items():
-        if rule := rules.get(name):
-            if not rule.holds(value):
-                problems.append(f"{name} must be {rule.wanted}, got {shown(value)}.")
-        else:
-            problems.append(_unknown(name, value, chat))
-    return problems
+def _joint_problems(
+    values: Mapping[str, Any], wrong: Set[str], chat: bool, stream: bool, default_max_tokens: int
+) -> list[str]:
+    """What is wrong with values together, each of which is right by itself.
 
-
-def _unknown(name: str, value: Any, chat: bool) -> str:
-    if name in (_COMPLETION if chat else _CHAT):
-        return f"{name} is for {'prompt' if chat else 'messages'} jobs only, got {shown(value)}."
-    near = nearest(name, _rules(chat))
-    hint = f" Did you mean {near}?" if near else ""
-    return f"{shown(name)[1:-1]} is not a sampling parameter, got {shown(value)}.{hint}"
-
-
-def _joint_problems(values: Mapping[str, Any], chat: bool, stream: bool, default_max_tokens: int) -> list[str]:
+    Args:
+        values: those that are right.
+        wrong: the names of the others.
+        chat: whether the job is a chat.
+        stream: whether it streams.
+        default_max_tokens: where none are given.
+    """
     problems = []
     n, beams = values.get("n", 1), values.get("use_beam_search") is True
-    if is_integer(n) and n > 1 and _is_zero(values.get("temperature")) and not beams:
-        problems.append(f"n must be 1 when temperature is 0, got {shown(n)}.")
-    if "best_of" in values and not (is_integer(values["best_of"]) and values["best_of"] == n):
-        problems.append(f"best_of was removed from vLLM; leave it out, got {shown(values['best_of'])}.")
-    if values.get("early_stopping", False) is not False:
-        problems.append(f"early_stopping was removed from vLLM; leave it out, got {shown(values['early_stopping'])}.")
+    if n > 1 and values.get("temperature") == 0 and not beams:
+        problems.append(f"n must be 1 when temperature is 0, got {shown(n)}")
+    best_of = values.get("best_of", n)
+    if "n" not in wrong and (isinstance(best_of, bool) or best_of != n):
+        problems.append(REMOVED.format(name="best_of", value=shown(best_of)))
     if beams and stream:
-        problems.append("use_beam_search must be false when stream is true, got true.")
-    if limit := _min_tokens_problem(values, chat, default_max_tokens):
-        problems.append(limit)
-    constraints = sorted(name for name in (*_GUIDED, "structured_outputs", "response_format") if name in values)
-    if len(constraints) > 1 and set(constraints) & set(_GUIDED):
-        got = ", ".join(f"{name} {shown(values[name], 30)}" for name in constraints)
-        problems.append(f"Only one of {', '.join(constraints)} may be given, got {got}.")
-    return problems
-
-
-def _is_zero(value: Any) -> bool:
-    return is_number(value) and value == 0
-
-
-def _min_tokens_problem(values: Mapping[str, Any], chat: bool, default_max_tokens: int) -> str | None:
+        problems.append("use_beam_search must be false when stream is true, got true")
     least, most = values.get("min_tokens", 0), _max_tokens(values, chat, default_max_tokens)
-    if is_integer(least) and is_integer(most) and least > most:
-        return f"min_tokens must be at most max_tokens, which is {most}, got {shown(least)}."
-    return None
+    if least > most and not wrong & _LIMITS:
+        problems.append(f"min_tokens must be at most max_tokens, which is {most}, got {shown(least)}")
+    return problems + _constraint_problems(values)
+
+
+def _constraint_problems(values: Mapping[str, Any]) -> list[str]:
+    constraints = sorted(name for name in (*_GUIDED, "structured_outputs", "response_format") if name in values)
+    if len(constraints) < 2 or not set(constraints) & set(_GUIDED):
+        return []
+    got = ", ".join(f"{name} {shown(values[name], 30)}" for name in constraints)
+    return [f"Only one of {', '.join(constraints)} may be given, got {got}"]
 
 
 def _max_tokens(values: Mapping[str, Any], chat: bool, default: int) -> Any:
@@ -233,9 +206,8 @@ def _max_tokens(values: Mapping[str, Any], chat: bool, default: int) -> Any:
 
 
 def _translated(values: Mapping[str, Any], chat: bool, default_max_tokens: int) -> dict[str, Any]:
-    rules = _rules(chat)
-    body = {name: _exact(value) for name, value in values.items() if name in rules and name not in _OWN}
-    if not {"max_tokens", "max_completion_tokens"} & body.keys():
+    body = {name: value for name, value in values.items() if name not in _OWN}
+    if not _LIMITS & body.keys():
         body["max_tokens"] = default_max_tokens
     for old, kind in _GUIDED.items():
         if old in values:
@@ -246,8 +218,3 @@ def _translated(values: Mapping[str, Any], chat: bool, default_max_tokens: int) 
         body.setdefault("top_logprobs", body["logprobs"])
         body["logprobs"] = True
     return body
-
-
-def _exact(value: Any) -> Any:
-    """5.0 as 5, where the engine wants an integer; a number stays one for it."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -23,6 +23,7 @@ from gptoss_bento.http.errors import RETRY, HttpRefusalError
 from gptoss_bento.http.json_body import EnvelopeError, json_object
 from gptoss_bento.jobs.api.routes import answer, opened
 from gptoss_bento.jobs.input import Envelope, InputError, Models, Policy, engine_request
+from gptoss_bento.jobs.input_models import Conversation
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.spelling import nearest
 from gptoss_bento.state.database import StoreUnavailableError
@@ -31,26 +32,21 @@ from gptoss_bento.strict_json import shown
 
 _CLIENT_LEFT = 499  # nginx's; nobody hears it but the log
 
-# What BentoML's client sends of an object with typed properties is these properties alone, the rest vanishes unseen.
-# So the objects of the models have none, and unknown names reach the server, which refuses them.
 Object = dict[str, Any]
 
 
 # mypy sees nothing of BentoML's untyped half.
-class GenerateInput(bentoml.IODescriptor):  # type: ignore[misc]
+class GenerateInput(Conversation, bentoml.IODescriptor):  # type: ignore[misc]
     """What `generate` takes: `input` of a native job, without `stream`."""
 
-    prompt: str | None = Field(None, description="A text to be continued.")
-    messages: list[Object] | None = Field(
-        None, description="A chat, as the OpenAI API takes it; wins over prompt. Each has a role and a content."
+    model_config = ConfigDict(extra="forbid")
+
+    # What BentoML's client sends of an object with typed properties is these properties alone, the rest vanishes
+    # unseen. So these have none here, and unknown names reach the server, which refuses them.
+    messages: list[Object] | None = Field(  # type: ignore[assignment]
+        None, description=Conversation.model_fields["messages"].description
     )
-    apply_chat_template: bool | None = Field(None, description="Whether prompt is a chat of one message.")
-    sampling_params: Object | None = Field(
-        None,
-        description="max_tokens, temperature, top_p, top_k, stop, seed and the further names of vLLM, and for messages "
-        "those of the OpenAI API. Unknown names are errors.",
-    )
-    model: str | None = Field(None, description="An adapter's name; any other means the model itself.")
+    sampling_params: Object | None = Field(None, description=Conversation.model_fields["sampling_params"].description)
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: object) -> Self:  # noqa: ARG003

@@ -1,7 +1,7 @@
 """The job API in the words of OpenAPI, for `/docs.json`.
 
-The types say what clients should send and will get; `payload.py` and `routes.py` decide. A wrong value inside `input`
-is no HTTP error: it makes the job FAILED.
+What clients send is described by the models that check it, what they get by the types here. A wrong value inside
+`input` is no HTTP error: it makes the job FAILED.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from gptoss_bento.http.errors import RETRY_AFTER_S
-from gptoss_bento.jobs import sampling
 from gptoss_bento.jobs.api.routes import paths
+from gptoss_bento.jobs.input_models import JobRequest
 from gptoss_bento.state.job import Status
 
 TAG = {"name": "Job API", "description": "RunPod's: a job is accepted at once, and its result fetched later."}
@@ -25,70 +25,6 @@ Object = dict[str, Any]
 
 # The job API stands at two places; RunPod's SDKs know the second.
 _SERVERS = [{"url": "."}, {"url": "./v2/{endpoint_id}", "variables": {"endpoint_id": {"default": "local"}}}]
-
-
-# --- what clients send -----------------------------------------------------------------------------------------------
-
-
-class Message(TypedDict):
-    """One turn of a chat, as OpenAI's API takes it; further fields are passed on."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: NotRequired[str | list[Object] | None]
-
-
-_PARAMETERS: Object = {name: {"description": words} for name, words in sampling.documented().items()}
-
-
-class JobInput(TypedDict):
-    """What to do. The first that is there wins: openai_input, openai_route, route, messages, prompt."""
-
-    prompt: NotRequired[Annotated[str, Field(min_length=1, description="A text to be continued.")]]
-    messages: NotRequired[Annotated[list[Message], Field(min_length=1, description="A chat to be answered.")]]
-    apply_chat_template: NotRequired[Annotated[bool, Field(description="Whether prompt is a chat of one message.")]]
-    sampling_params: NotRequired[
-        Annotated[
-            Object,
-            Field(
-                description="How to generate. Unknown names are errors.", json_schema_extra={"properties": _PARAMETERS}
-            ),
-        ]
-    ]
-    stream: NotRequired[Annotated[bool, Field(description="Whether the output comes in many items, for /stream.")]]
-    max_batch_size: NotRequired[Annotated[float, Field(ge=0, description="Most tokens of an item of a stream.")]]
-    min_batch_size: NotRequired[Annotated[float, Field(ge=0, description="Tokens of the first item.")]]
-    batch_size_growth_factor: NotRequired[
-        Annotated[float, Field(ge=0, description="How much larger each item is than the one before.")]
-    ]
-    model: NotRequired[Annotated[str, Field(description="An adapter's name; any other means the model itself.")]]
-    openai_input: NotRequired[Annotated[Object, Field(description="A request of the OpenAI API.")]]
-    openai_route: NotRequired[
-        Annotated[str, Field(description="Where openai_input goes. Default: /v1/chat/completions; alone: a GET.")]
-    ]
-    route: NotRequired[Annotated[str, Field(description="A route of the engine that ROUTE_ALLOWLIST permits.")]]
-    body: NotRequired[Annotated[Object, Field(description="What is sent to route.")]]
-    method: NotRequired[Annotated[Literal["GET", "POST"], Field(description="Default: POST with a body, else GET.")]]
-
-
-class JobPolicy(TypedDict):
-    """How long a job may run and live, in milliseconds. A number out of range means the nearest bound."""
-
-    executionTimeout: NotRequired[Annotated[float | None, Field(description="Of work, from 5000.")]]
-    ttl: NotRequired[Annotated[float | None, Field(description="From now until all is forgotten, from 10000.")]]
-    lowPriority: NotRequired[Annotated[bool | None, Field(description="Whether it runs after all others.")]]
-
-
-_Url = Annotated[str, Field(max_length=8192, json_schema_extra={"format": "uri"})]
-
-
-class JobRequest(TypedDict):
-    """The body of `/run` and `/runsync`. Further fields are ignored."""
-
-    input: JobInput
-    policy: NotRequired[JobPolicy | None]
-    webhook: NotRequired[Annotated[_Url | None, Field(description="Gets the job at its end. A public address.")]]
-    webhookV2: NotRequired[Annotated[_Url | None, Field(description="Used if there is no webhook.")]]
-    s3Config: NotRequired[Annotated[Object | None, Field(description="Ignored.")]]
 
 
 # --- what clients get ------------------------------------------------------------------------------------------------

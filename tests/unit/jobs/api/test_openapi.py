@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
+from pydantic import BaseModel
 
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.jobs.api.openapi import JobInput, job_api
+from gptoss_bento.jobs.api.openapi import REFERENCE, job_api
 from gptoss_bento.jobs.api.routes import paths
-from gptoss_bento.jobs.input import Models, engine_request
-from gptoss_bento.jobs.sampling import documented, engine_parameters
+from gptoss_bento.jobs.input import InputError, Models, engine_request
+from gptoss_bento.jobs.input_models import JobInput, JobPolicy, JobRequest
+from gptoss_bento.jobs.sampling import ChatParameters, CompletionParameters, engine_parameters
 from gptoss_bento.state.job import Job, Status
 
 API = job_api()
@@ -59,7 +61,7 @@ def test_right_inputs_are_as_described(given: dict[str, Any]) -> None:
 
 
 def test_these_have_every_field_once() -> None:
-    assert {name for given in RIGHT for name in given} == get_type_hints(JobInput).keys()
+    assert {name for given in RIGHT for name in given} == JobInput.model_fields.keys()
 
 
 def test_wrong_envelopes_are_not() -> None:
@@ -74,14 +76,54 @@ def test_wrong_envelopes_are_not() -> None:
             validator("JobRequest").validate(body)
 
 
-def test_every_documented_parameter_is_known() -> None:
-    for name, words in documented().items():
-        assert words
-        for chat in (True, False):
-            try:
-                engine_parameters({name: {}}, chat=chat, stream=False, default_max_tokens=1)
-            except ValueError as error:
-                assert "is not a sampling parameter" not in str(error)  # noqa: PT017
+@pytest.mark.parametrize("model", [JobRequest, JobInput, JobPolicy, ChatParameters, CompletionParameters])
+def test_description_of_what_is_sent_is_made_by_the_model_that_checks_it(model: type[BaseModel]) -> None:
+    made = model.model_json_schema(ref_template=REFERENCE)
+    made.pop("$defs", None)
+
+    assert API["components"]["schemas"][model.__name__] == made
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_every_documented_parameter_is_known(chat: bool) -> None:
+    model = ChatParameters if chat else CompletionParameters
+    for name in API["components"]["schemas"][model.__name__]["properties"]:
+        try:
+            engine_parameters({name: {}}, chat=chat, stream=False, default_max_tokens=1)
+        except ValueError as error:
+            assert "is not a sampling parameter" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prompt": ""},
+        {"prompt": 5},
+        {"messages": []},
+        {"messages": [{"role": "king", "content": "x"}]},
+        {"messages": [{"content": "x"}]},
+        {"prompt": "x", "stream": "yes"},
+        {"prompt": "x", "apply_chat_template": 1},
+        {"prompt": "x", "max_batch_size": -1},
+        {"prompt": "x", "sampling_params": []},
+        {"prompt": "x", "sampling_params": {"temprature": 1}},
+        {"prompt": "x", "sampling_params": {"temperature": 2.1}},
+        {"prompt": "x", "sampling_params": {"n": True}},
+        {"prompt": "x", "sampling_params": {"top_p": 0}},
+        {"prompt": "x", "sampling_params": {"stop": [""]}},
+        {"prompt": "x", "sampling_params": {"stop_token_ids": [-1]}},
+        {"prompt": "x", "sampling_params": {"logit_bias": {"17": "much"}}},
+        {"prompt": "x", "sampling_params": {"detokenize": False}},
+        {"route": "/tokenize", "body": []},
+        {"route": "/tokenize", "method": "DELETE"},
+        {"openai_input": "x"},
+    ],
+)
+def test_wrong_inputs_are_wrong_by_the_description_too(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        engine_request(wrong, ServerSettings(), Models())
+    with pytest.raises(ValidationError):
+        validator("JobRequest").validate({"input": wrong})
 
 
 @pytest.mark.parametrize("status", list(Status))

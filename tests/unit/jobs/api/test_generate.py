@@ -33,6 +33,7 @@ from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.jobs.api.routes import NativeRoutes, answer
 from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.jobs.input_models import Conversation
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.state.job import Job, Status
 from tests.fakes import asgi_client
@@ -88,6 +89,21 @@ def test_all_that_is_wrong_is_named(body: str, words: list[str]) -> None:
 
     for word in words:
         assert word in str(refused.value)
+
+
+def test_input_of_generate_is_typed_by_the_model_of_native_jobs() -> None:
+    own, described = GenerateInput.model_json_schema()["properties"], Conversation.model_json_schema()["properties"]
+
+    assert issubclass(GenerateInput, Conversation)
+    assert GenerateInput.model_fields.keys() == Conversation.model_fields.keys()
+    assert {name: own[name]["description"] for name in own} == {name: described[name]["description"] for name in own}
+
+
+def test_objects_of_generate_have_no_properties_that_bentomls_client_would_send_alone() -> None:
+    described = json.dumps(GenerateInput.model_json_schema())
+
+    assert "$ref" not in described
+    assert described.count('"properties"') == 1
 
 
 JSON = st.recursive(
@@ -264,6 +280,8 @@ def test_bentoml_client_hears_that_the_engine_broke(client: Any, served: Served)
         (b"[]", "application/json", 400),
         (b"[" * 10_000, "application/json", 400),
         (b'{"prompt": {}, "sampling_params": []}', "application/json", 400),
+        (b'{"prompt": "x", "sampling_params": {"temperature": 1' + b"0" * 400 + b"}}", "application/json", 400),
+        (b'{"prompt": "x", "sampling_params": {"\\ud800": 1}}', "application/json", 400),
         (b"--x\r\nbroken", "multipart/form-data; boundary=x", 400),
         (b"--x\r\nbroken", "multipart/form-data", 400),
         (b'"' + b"x" * 30_000 + b'"', "application/json", 413),

@@ -141,29 +141,34 @@ def test_a_benchmark_that_is_told_to_end_ends_the_servers_it_started(
 
 
 @pytest.fixture
-def frontends(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the measurement of the HTTP side."""
+def measurements(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Stands for what `frontend` and `guards` measure: each gives it after a round, and at the end."""
     heard = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01])
     loads = (frontend.summarize("gptoss-bento", Route.COMPLETIONS, True, 64, heard, Cpu(0.2, 0.05), 2),)
-    found = frontend.Measured(frontend.Shape(), (loads,), (loads,))
+    found = {
+        frontend.Shape: frontend.Measured(frontend.Shape(), (loads,), (loads,)),
+        guards.Shape: guards.Measured(guards.Shape(), guards.Side((2.5,)), guards.Side((2.25,))),
+    }
 
-    def compare(*arguments: Any) -> frontend.Measured:
-        arguments[-1](found)  # after a round
-        return found
+    def measure(*arguments: Any) -> Any:
+        *_, shape, _tell, keep = arguments
+        keep(found[type(shape)])
+        return found[type(shape)]
 
-    calls = Calls(compute=compare)
+    calls = Calls(compute=measure)
     monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     monkeypatch.setattr(frontend, "compare", calls)
+    monkeypatch.setattr(guards, "measure", calls)
     return calls
 
 
-def test_bench_frontend_gives_both_servers_the_executor_without_a_model(frontends: Calls, tmp_path: Path) -> None:
+def test_bench_frontend_gives_both_servers_the_executor_without_a_model(measurements: Calls, tmp_path: Path) -> None:
     output = tmp_path / "frontend.json"
     numbers = ("--streams", "8,300", "--rounds", "3", "--workers", "2")
 
     result = invoke("bench", "frontend", "--routes", "completions,chat", *numbers, "--output", str(output))
 
-    ((argv, variables, name, shape, _, _),) = frontends.made
+    ((argv, variables, name, shape, _, _),) = measurements.made
     assert f"--distributed-executor-backend={frontend.EXECUTOR}" in argv
     assert os.environ["DISTRIBUTED_EXECUTOR_BACKEND"] == frontend.EXECUTOR
     assert "--max-num-seqs=300" in argv
@@ -176,22 +181,22 @@ def test_bench_frontend_gives_both_servers_the_executor_without_a_model(frontend
     assert json.loads(output.read_text())["rows"][0]["ratio"] == 1
 
 
-def test_bench_frontend_compares_with_one_worker(frontends: Calls, tmp_path: Path) -> None:
+def test_bench_frontend_compares_with_one_worker(measurements: Calls, tmp_path: Path) -> None:
     result = invoke("bench", "frontend", "--against", "one-worker", "--output", str(tmp_path / "frontend.json"))
 
-    assert frontends.made[0][3].against is frontend.Baseline.ONE_WORKER
+    assert measurements.made[0][3].against is frontend.Baseline.ONE_WORKER
     assert "one worker" in result.output
 
 
-def test_bench_frontend_keeps_the_batch_that_is_set(frontends: Calls, tmp_path: Path) -> None:
+def test_bench_frontend_keeps_the_batch_that_is_set(measurements: Calls, tmp_path: Path) -> None:
     os.environ["MAX_NUM_SEQS"] = "32"
 
     words(invoke("bench", "frontend", "--output", str(tmp_path / "frontend.json")))
 
-    assert "--max-num-seqs=32" in frontends.made[0][0]
+    assert "--max-num-seqs=32" in measurements.made[0][0]
 
 
-@pytest.mark.usefixtures("frontends")
+@pytest.mark.usefixtures("measurements")
 def test_bench_frontend_sets_the_pace_beside_what_is_set(tmp_path: Path) -> None:
     os.environ["ADDITIONAL_CONFIG"] = '{"other": 1}'
 
@@ -200,38 +205,23 @@ def test_bench_frontend_sets_the_pace_beside_what_is_set(tmp_path: Path) -> None
     assert json.loads(os.environ["ADDITIONAL_CONFIG"]) == {"other": 1, "gptoss_bento_step_ms": 20}
 
 
-def test_bench_frontend_knows_two_routes(frontends: Calls) -> None:
+def test_bench_frontend_knows_two_routes(measurements: Calls) -> None:
     result = invoke("bench", "frontend", "--routes", "completions,responses")
 
     assert result.exit_code == 2
     assert "is not completions, chat, or both" in " ".join(result.output.replace("│", " ").split())
-    assert frontends.made == []
+    assert measurements.made == []
 
 
 # bench guards
 
 
-@pytest.fixture
-def guarded(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the measurement of keys and admission."""
-    found = guards.Measured(guards.Shape(), guards.Side((2.5,)), guards.Side((2.25,)))
-
-    def measure(*arguments: Any) -> guards.Measured:
-        arguments[-1](found)  # after a round
-        return found
-
-    calls = Calls(compute=measure)
-    monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
-    monkeypatch.setattr(guards, "measure", calls)
-    return calls
-
-
-def test_bench_guards_serves_no_model_and_prints_what_the_guards_add(guarded: Calls, tmp_path: Path) -> None:
+def test_bench_guards_serves_no_model_and_prints_what_the_guards_add(measurements: Calls, tmp_path: Path) -> None:
     output = tmp_path / "guards.json"
 
     result = invoke("bench", "guards", "--pairs", "7", "--streams", "8", "--rounds", "3", "--output", str(output))
 
-    ((variables, name, shape, _, _),) = guarded.made
+    ((variables, name, shape, _, _),) = measurements.made
     assert os.environ["DISTRIBUTED_EXECUTOR_BACKEND"] == frontend.EXECUTOR
     assert (variables["PROFILE"], variables["API_WORKERS"], name) == ("demo", "1", "gpt-oss-demo")
     assert variables["JOB_STORE_URL"].startswith("sqlite:////")
@@ -242,7 +232,7 @@ def test_bench_guards_serves_no_model_and_prints_what_the_guards_add(guarded: Ca
     assert json.loads(output.read_text())["rows"][0]["change"]["value"] == 0.25
 
 
-@pytest.mark.usefixtures("guarded")
+@pytest.mark.usefixtures("measurements")
 def test_bench_guards_with_the_model_leaves_the_executor_alone(tmp_path: Path) -> None:
     words(invoke("bench", "guards", "--with-model", "--output", str(tmp_path / "guards.json")))
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 
 from gptoss_bento.bench import servers
+from gptoss_bento.bench.servers import RunningServer
+from gptoss_bento.paths import ROOT
 from gptoss_bento.planning.plan import EnginePlan
 from gptoss_bento.planning.process_variables import OUTPUT_CHUNK
 
@@ -29,11 +33,17 @@ class Candidate:
     Args:
         command: gives the command for a port.
         variables: what it gets in its environment beside this process's own variables.
+        folder: where it runs.
     """
 
     name: str
     command: Callable[[int], Sequence[str]]
     variables: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = ROOT
+
+    def started(self, log: Path | None = None) -> AbstractContextManager[RunningServer]:
+        """The server, until the end of the block: `servers.started`."""
+        return servers.started(self.command, self.variables, log=log, folder=self.folder)
 
 
 def candidates(

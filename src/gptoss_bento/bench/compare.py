@@ -12,7 +12,7 @@ from typing import TypeVar
 import httpx
 import psutil
 
-from gptoss_bento.bench import compilations, servers, token_load
+from gptoss_bento.bench import compilations, token_load
 from gptoss_bento.bench.baselines import Candidate
 from gptoss_bento.bench.figures import Figures, summarize
 from gptoss_bento.bench.report import Comparison, Start
@@ -145,7 +145,7 @@ class _Bench:
         log = logs and logs / f"{_file_name(candidate.name)}.log"
         with ExitStack() as stack:
             try:
-                server = stack.enter_context(servers.started(candidate.command, candidate.variables, log=log))
+                server = stack.enter_context(candidate.started(log))
             except EngineStartError as error:
                 if candidate.name == self.found.servers[0]:
                     raise

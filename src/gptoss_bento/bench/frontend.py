@@ -1,7 +1,7 @@
 """The HTTP side alone: this service and another server, each before vLLM's engine core without a model.
 
-The other one is bare vLLM's API server, or this service with one worker. Both run at the same time and are loaded in
-turn, so that a slow minute of the machine meets both; the one that is not asked sleeps.
+The other one is bare vLLM's API server, this service with one worker, or the service of another checkout. Both run at
+the same time and are loaded in turn, so that a slow minute of the machine meets both; the one that is not asked sleeps.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gptoss_bento.bench import servers
-from gptoss_bento.bench.baselines import BARE, OURS
+from gptoss_bento.bench.baselines import BARE, OURS, Candidate
+from gptoss_bento.bench.checkout import Checkout, differences
 from gptoss_bento.bench.load import p99
 from gptoss_bento.bench.report import Row, compared
 from gptoss_bento.bench.servers import Cpu, RunningServer
 from gptoss_bento.bench.swarm import Ask, Heard, Route, Swarm, swarm
+from gptoss_bento.paths import ROOT
 
 EXECUTOR = "gptoss_bento.bench.instant_executor.InstantExecutor"
 _WARM_UP_STREAMS = 16
@@ -27,7 +31,7 @@ BUSY = 0.8  # of a client process's time, from which on it may be what is measur
 
 
 class Baseline(StrEnum):
-    """What this service is compared with."""
+    """What this service is compared with, beside other checkouts."""
 
     VLLM = "vllm"
     ONE_WORKER = "one-worker"
@@ -55,7 +59,7 @@ class Shape:
     workers: int = 1
     clients: int = 2
     step_ms: float = 0
-    against: Baseline = Baseline.VLLM
+    against: Baseline | Checkout = Baseline.VLLM
 
     def loads(self) -> list[tuple[Route, bool, int]]:
         """Route, whether it streams, and how many streams, in the order of the report."""
@@ -91,11 +95,16 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """All rounds: in each, every load once on either server."""
+    """All rounds: in each, every load once on either server.
+
+    Attributes:
+        differences: what another checkout plans otherwise, so that more than its code differs.
+    """
 
     shape: Shape
     ours: tuple[tuple[Load, ...], ...]
     baseline: tuple[tuple[Load, ...], ...]
+    differences: tuple[str, ...] = ()
 
 
 def compare(
@@ -109,40 +118,62 @@ def compare(
     """Starts both servers and loads them in turn.
 
     Args:
-        argv: vLLM's arguments as this service plans them, with `EXECUTOR`; bare vLLM gets the same.
+        argv: vLLM's arguments as this service plans them, with `EXECUTOR`; bare vLLM gets the same. Another checkout
+            plans by itself, from the same variables.
         variables: what both need in their environment, beside the number of workers.
         tell: is told what happens.
         keep: is given what there is after each round, so that a run that is broken off leaves its rounds.
 
     Raises:
         EngineStartError: one of them did not start.
-        BenchmarkError: a request failed.
+        BenchmarkError: a request failed, or the other checkout refuses the variables.
     """
+    differ = _told_differences(variables, shape, tell)
     baseline = shape.against.server
     found: dict[str, list[tuple[Load, ...]]] = {OURS: [], baseline: []}
     with ExitStack() as stack:
         clients = stack.enter_context(swarm(shape.clients))
         running = {}
-        for name, (command, workers) in _servers(argv, shape).items():
-            tell(f"starting {name}")
-            running[name] = stack.enter_context(servers.started(command, variables | {"API_WORKERS": str(workers)}))
+        store = Path(stack.enter_context(TemporaryDirectory()), "jobs.sqlite3")
+        for candidate in _candidates(argv, variables, shape, store):
+            tell(f"starting {candidate.name}")
+            running[candidate.name] = stack.enter_context(candidate.started())
         for server in running.values():
             _warm_up(server, model, clients, shape)
         for number in range(shape.rounds):
             tell(f"round {number + 1} of {shape.rounds}")
             for name, loads in _round(number, running, model, clients, shape).items():
                 found[name].append(loads)
-            measured = Measured(shape, tuple(found[OURS]), tuple(found[baseline]))
+            measured = Measured(shape, tuple(found[OURS]), tuple(found[baseline]), differ)
             keep(measured)
     return measured
 
 
-def _servers(argv: Sequence[str], shape: Shape) -> dict[str, tuple[Callable[[int], list[str]], int]]:
-    """The command of either server, and the workers that our service is told to have."""
-    ours = (servers.ours, shape.workers)
+def _told_differences(variables: dict[str, str], shape: Shape, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """What another checkout plans otherwise, before minutes are spent on it. Bare vLLM gets what is planned here."""
+    if not isinstance(shape.against, Checkout):
+        return ()
+    found = differences(Checkout(ROOT).plan(variables), shape.against.plan(variables))
+    for difference in found:
+        tell(f"The plans differ: {difference}.")
+    return tuple(found)
+
+
+def _candidates(argv: Sequence[str], variables: dict[str, str], shape: Shape, store: Path) -> list[Candidate]:
+    """Both servers. Our service is told the number of workers by a variable, vLLM's by an argument.
+
+    Args:
+        store: for the jobs of another checkout, whose schema may differ.
+    """
+    planned = variables | {"API_WORKERS": str(shape.workers)}
+    ours = Candidate(OURS, servers.ours, planned)
+    name = shape.against.server
+    if isinstance(shape.against, Checkout):
+        own = {**shape.against.variables, "JOB_STORE_URL": f"sqlite:///{store}"}
+        return [ours, Candidate(name, servers.ours, planned | own, shape.against.folder)]
     if shape.against is Baseline.ONE_WORKER:
-        return {OURS: ours, shape.against.server: (servers.ours, 1)}
-    return {OURS: ours, BARE: (partial(servers.bare_vllm, argv=argv, workers=shape.workers), shape.workers)}
+        return [ours, Candidate(name, servers.ours, planned | {"API_WORKERS": "1"})]
+    return [ours, Candidate(name, partial(servers.bare_vllm, argv=argv, workers=shape.workers), planned)]
 
 
 def _warm_up(server: RunningServer, model: str, clients: Swarm, shape: Shape) -> None:
@@ -209,7 +240,8 @@ def as_json(found: Measured) -> dict[str, Any]:
     """Everything measured, and the rows."""
     return {
         "rows": [asdict(row) for row in rows(found)],
-        "shape": asdict(found.shape),
+        "shape": {**asdict(found.shape), "against": str(found.shape.against)},
+        "notes": notes(found),
         OURS: _plain(found.ours),
         found.shape.against.server: _plain(found.baseline),
     }
@@ -242,4 +274,4 @@ def notes(found: Measured) -> list[str]:
     told = [f"Medians of {len(found.ours)} rounds. A client process was busy for {busiest:.0%} of the time at most."]
     if busiest > BUSY:
         told.append("warning: the clients may be what was measured. Ask with more of them: --clients.")
-    return told
+    return [*told, *(f"The plans differ: {difference}." for difference in found.differences)]

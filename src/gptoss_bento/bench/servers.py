@@ -20,8 +20,6 @@ from gptoss_bento.config import process_environment
 from gptoss_bento.errors import BenchmarkError, EngineStartError
 from gptoss_bento.paths import ROOT
 
-# service.py lies at the top of the repository, and in the src folder's parent in a Bento.
-_SERVICE_DIR = ROOT
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 30.0
 _SHOWN_LINES, _SHOWN_WIDTH = 12, 200  # of the output of a server that did not start
@@ -114,6 +112,7 @@ def started(
     variables: Mapping[str, str],
     key: str | None = None,
     log: Path | None = None,
+    folder: Path = ROOT,
 ) -> Iterator[RunningServer]:
     """Runs a server until the end of the block, on a free port; its output stays in a file if something fails.
 
@@ -122,13 +121,14 @@ def started(
         variables: what it gets beside this process's own variables.
         key: what it wants to see before it answers.
         log: where its output goes, and stays in any case.
+        folder: where it runs. That of service.py is the repository, and the src folder's parent in a Bento.
 
     Raises:
         EngineStartError: it ended, or did not answer in time.
     """
     port = free_port()
     output = log or Path(tempfile.gettempdir()) / f"gptoss-bento-bench-{port}.log"
-    with running(command(port), port, process_environment.extended(variables), _SERVICE_DIR, output, key=key) as server:
+    with running(command(port), port, process_environment.extended(variables), folder, output, key=key) as server:
         yield server
     if not log:
         output.unlink()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -17,6 +17,7 @@ from gptoss_bento.cli.planning import ProfileOption, chosen_name, console, plan_
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
+from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.planning.plan import EnginePlan
 from gptoss_bento.planning.process_variables import OUTPUT_CHUNK
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gptoss_bento.artifacts.prepare import Artifacts
     from gptoss_bento.bench import frontend as frontend_bench
     from gptoss_bento.bench import guards as guards_bench
+    from gptoss_bento.bench.checkout import Checkout
     from gptoss_bento.bench.jobs import Measured
     from gptoss_bento.bench.jobs import Shape as JobShape
     from gptoss_bento.bench.report import Row
@@ -73,8 +75,11 @@ def frontend(
     requests: Annotated[int, typer.Option(help="Requests of a stream on average, one after the other.", min=1)] = 2,
     workers: Annotated[int, typer.Option(help="API processes of either server over its engine.", min=1)] = 1,
     against: Annotated[
-        Literal["vllm", "one-worker"],
-        typer.Option(help="Bare vLLM with as many API servers, or this service with one worker."),
+        str,
+        typer.Option(
+            metavar="vllm|one-worker|FOLDER",
+            help="Bare vLLM with as many API servers, this service with one worker, or that of another checkout.",
+        ),
     ] = "vllm",
     clients: Annotated[int, typer.Option(help="Processes that ask.", min=1)] = 2,
     step_ms: Annotated[
@@ -85,14 +90,15 @@ def frontend(
 ) -> None:
     """Measures the HTTP side alone, on any machine: this service against bare vLLM's API server, without a model.
 
-    Or, with --against one-worker, what more workers bring. Both servers run vLLM's scheduler and engine core, with an
-    executor that answers every step at once with random tokens. They run at the same time and are loaded in turn.
-    MAX_NUM_SEQS is the largest number of streams, unless it is set.
+    Or, with --against one-worker, what more workers bring; with a folder, what changed since another commit. Both
+    servers run vLLM's scheduler and engine core, with an executor that answers every step immediately with random
+    tokens. They run at the same time and are loaded in turn. MAX_NUM_SEQS is the largest number of streams, unless it
+    is set.
     """
-    from gptoss_bento.bench.frontend import Baseline, Shape, as_json, notes, rows
+    from gptoss_bento.bench.frontend import Shape, as_json, notes, rows
 
     asked = (numbers(streams), _routes(routes), max_tokens, requests)
-    shape = Shape(*asked, rounds, turns, workers, clients, step_ms, Baseline(against))
+    shape = Shape(*asked, rounds, turns, workers, clients, step_ms, _baseline(against))
 
     def keep(found: frontend_bench.Measured) -> None:
         save(output, as_json(found))
@@ -168,6 +174,19 @@ def _routes(text: str) -> tuple[Route, ...]:
         raise typer.BadParameter(f"{text!r} is not completions, chat, or both with a comma.") from None
 
 
+def _baseline(text: str) -> frontend_bench.Baseline | Checkout:
+    from gptoss_bento.bench.checkout import Checkout, missing_files
+    from gptoss_bento.bench.frontend import Baseline
+
+    if text in [*Baseline]:
+        return Baseline(text)
+    folder = Path(text).resolve()
+    if missing := missing_files(folder):
+        words = f"{text!r} is not {' or '.join(Baseline)}, nor the folder of a checkout of this project"
+        raise typer.BadParameter(f"{words}: it has no {', '.join(missing)}.")
+    return Checkout(folder)
+
+
 def _measure_jobs(profile: str | None, url: str | None, model: str | None, shape: JobShape) -> Measured:
     from gptoss_bento.bench.jobs import measure
 
@@ -205,11 +224,22 @@ def _compare_frontends(
 
     _do_without_model(max(shape.streams), shape.step_ms)
     settings, planned = plan_here(profile)
+    _refuse_shared_job_store(shape, settings)
     found = prepare_planned(settings, planned)
     variables = server_variables(profile, settings, planned, found)
     with _job_store(settings) as store:
         name = planned.served_names.value[0]
         return frontend.compare(planned.argv(found.model), {**variables, **store}, name, shape, console.print, keep)
+
+
+def _refuse_shared_job_store(shape: frontend_bench.Shape, settings: Settings) -> None:
+    from gptoss_bento.bench.checkout import Checkout
+
+    if isinstance(shape.against, Checkout) and settings.server.job_store_url:
+        raise ConfigurationError(
+            "JOB_STORE_URL is set, and another checkout may change the schema of that store. "
+            "Unset it: each server then gets an empty store of its own."
+        )
 
 
 def _do_without_model(streams: int, step_ms: float = 0) -> None:

@@ -85,6 +85,12 @@ def restore(variables: Mapping[str, str]) -> None:
     os.environ.update({name: value for name, value in variables.items() if os.environ.get(name) != value})
 
 
+def import_path_from(folder: Path) -> dict[str, str]:
+    """PYTHONPATH for a process that finds modules in this folder before all others, then where this process's is."""
+    entries = (str(folder), os.environ.get("PYTHONPATH", ""))
+    return {"PYTHONPATH": os.pathsep.join(entry for entry in entries if entry)}
+
+
 @contextmanager
 def with_import_path(entries: Sequence[str]) -> Iterator[None]:
     """Meanwhile a Python that this process starts looks for modules there first; `restore` takes that from it again."""

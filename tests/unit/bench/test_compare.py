@@ -18,6 +18,7 @@ from gptoss_bento.bench.servers import Memory
 from gptoss_bento.bench.swarm import Swarm
 from gptoss_bento.bench.token_load import Answers, Lengths, Sample, Target, TokenLoad
 from gptoss_bento.errors import EngineStartError
+from gptoss_bento.paths import ROOT
 from tests.fakes import Calls
 
 LOADS = (TokenLoad(1, 4, Lengths(16, 8)), TokenLoad(8, 16, Lengths(16, 8)))
@@ -66,9 +67,10 @@ class Starter:
 
     @contextmanager
     def __call__(
-        self, command: Callable[[int], Sequence[str]], variables: Mapping[str, str], log: Path | None = None
+        self, command: Callable[[int], Sequence[str]], variables: Mapping[str, str], log: Path | None, folder: Path
     ) -> Iterator[FakeServer]:
         (name,) = command(1)
+        assert folder == ROOT
         assert variables == {"FOR": name}
         self.logs.append(log)
         if name in self.broken:

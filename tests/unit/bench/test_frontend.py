@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gptoss_bento.bench import frontend, servers
+from gptoss_bento.bench.checkout import Checkout
 from gptoss_bento.bench.frontend import Baseline, Load, Measured, Shape, as_json, compare, notes, rows, summarize
 from gptoss_bento.bench.servers import Cpu
 from gptoss_bento.bench.swarm import Ask, Heard, Route
+from gptoss_bento.paths import ROOT
 
 HEARD = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01, 0.02, 0.03])
 LOAD = summarize("gptoss-bento", Route.COMPLETIONS, True, 64, HEARD, Cpu(0.2, 0.05), 2)
+OTHER = Checkout(Path("/there/older"))
 SMALL = Shape(streams=(2, 4), rounds=2, turns=1, workers=3)
 
 
@@ -35,13 +40,18 @@ class World:
 
     commands: list[list[str]] = field(default_factory=list)
     variables: list[dict[str, str]] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
     asked: list[tuple[Ask, int]] = field(default_factory=list)
     processes: int = 0
 
     @contextmanager
-    def started(self, command: Callable[[int], Sequence[str]], variables: dict[str, str]) -> Iterator[FakeServer]:
+    def started(
+        self, command: Callable[[int], Sequence[str]], variables: dict[str, str], log: Path | None, folder: Path
+    ) -> Iterator[FakeServer]:
+        assert log is None
         self.commands.append(list(command(1)))
         self.variables.append(variables)
+        self.folders.append(folder)
         yield FakeServer("http://ours/v1" if len(self.commands) == 1 else "http://bare/v1")
 
     @contextmanager
@@ -115,7 +125,55 @@ def test_several_workers_can_be_compared_with_one(world: World) -> None:
     assert world.commands[0] == world.commands[1] == servers.ours(1)
     assert [variables["API_WORKERS"] for variables in world.variables] == ["3", "1"]
     assert {load.server for load in found.baseline[0]} == {"one worker"}
-    assert as_json(found).keys() == {"rows", "shape", "gptoss-bento", "one worker"}
+    assert as_json(found).keys() == {"rows", "shape", "notes", "gptoss-bento", "one worker"}
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> dict[Path, dict[str, Any]]:
+    """What each checkout plans."""
+    found: dict[Path, dict[str, Any]] = {
+        folder: {"arguments": {"max_num_seqs": {"value": seats}}, "environment": {}}
+        for folder, seats in ((ROOT, 256), (OTHER.folder, 128))
+    }
+    monkeypatch.setattr(Checkout, "plan", lambda checkout, _: found[checkout.folder])
+    return found
+
+
+@pytest.mark.usefixtures("plans")
+def test_checkout_is_started_in_its_folder_with_the_same_variables(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+    found = measure(replace(SMALL, against=OTHER))
+
+    assert world.commands[0] == world.commands[1] == servers.ours(1)
+    assert world.folders == [ROOT, OTHER.folder]
+    ours, other = world.variables
+    store = other["JOB_STORE_URL"]
+    assert other == {**ours, "PYTHONPATH": "/there/older/src", "JOB_STORE_URL": store}
+    assert (ours["API_WORKERS"], store.startswith("sqlite:////")) == ("3", True)
+    assert {load.server for load in found.baseline[0]} == {"checkout older"}
+
+
+@pytest.mark.usefixtures("world", "plans")
+def test_checkout_that_plans_otherwise_is_noted() -> None:
+    told: list[str] = []
+    found = compare(["--model=m"], {}, "m", replace(SMALL, against=OTHER), told.append, lambda _: None)
+
+    difference = "The plans differ: max_num_seqs is 256 here and 128 there."
+    assert (told[0], notes(found)[-1]) == (difference, difference)
+    content = json.loads(json.dumps(as_json(found)))
+    assert content["shape"]["against"] == "/there/older"
+    assert content["notes"][-1] == difference
+    assert len(content["checkout older"]) == 2
+
+
+@pytest.mark.usefixtures("world")
+def test_checkout_with_the_same_plan_needs_no_note(plans: dict[Path, dict[str, Any]]) -> None:
+    plans[OTHER.folder] = plans[ROOT]
+
+    assert len(notes(measure(replace(SMALL, against=OTHER)))) == 1
 
 
 def test_all_rounds_are_kept(world: World) -> None:
@@ -165,7 +223,7 @@ def test_an_answer_in_one_piece_has_no_first_token() -> None:
 def test_everything_goes_into_the_file() -> None:
     found = as_json(measured())
 
-    assert found["shape"]["workers"] == 3
+    assert (found["shape"]["workers"], found["shape"]["against"]) == (3, "vllm")
     assert found["gptoss-bento"][0][0]["tokens_per_s"] == 250
     assert found["vLLM"][1][0]["streams"] == 64
     assert found["rows"][0].keys() == {"figure", "ours", "baseline", "ratio"}

@@ -14,6 +14,7 @@ import pytest
 from gptoss_bento.bench import servers
 from gptoss_bento.bench.servers import Cpu, RunningServer
 from gptoss_bento.errors import BenchmarkError, EngineStartError
+from tests.server import REPOSITORY
 
 # Answers GET /v1/models with the status of its second argument.
 SERVER = """
@@ -146,6 +147,19 @@ def test_a_started_server_gets_a_port_and_variables_and_leaves_nothing(
 
     assert not server.process.is_running()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_started_server_runs_in_the_folder_of_the_service_or_in_another(tmp_path: Path) -> None:
+    script = f"import os; print(os.getcwd(), flush=True)\n{SERVER}"
+    logs = tmp_path / "here.log", tmp_path / "there.log"
+
+    with servers.started(lambda port: command(port, script=script), {}, log=logs[0]):
+        pass
+    with servers.started(lambda port: command(port, script=script), {}, log=logs[1], folder=tmp_path):
+        pass
+
+    folders = [Path(log.read_text().splitlines()[0]) for log in logs]
+    assert folders == [REPOSITORY, tmp_path.resolve()]
 
 
 def test_a_server_that_wants_a_key_is_shown_one() -> None:

@@ -15,9 +15,12 @@ from gptoss_bento.artifacts import prepare
 from gptoss_bento.artifacts.prepare import Artifacts
 from gptoss_bento.bench import frontend, guards, servers
 from gptoss_bento.bench import jobs as job_bench
+from gptoss_bento.bench.checkout import Checkout
 from gptoss_bento.bench.servers import Cpu, RunningServer
 from gptoss_bento.bench.swarm import Heard, Route
+from gptoss_bento.errors import ConfigurationError
 from tests.fakes import Calls
+from tests.server import REPOSITORY
 from tests.unit.command_line import invoke, words
 
 pytestmark = pytest.mark.usefixtures("plain_machine")
@@ -186,6 +189,37 @@ def test_bench_frontend_compares_with_one_worker(measurements: Calls, tmp_path: 
 
     assert measurements.made[0][3].against is frontend.Baseline.ONE_WORKER
     assert "one worker" in result.output
+
+
+def test_bench_frontend_compares_with_another_checkout(
+    measurements: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY / "docs")
+
+    words(invoke("bench", "frontend", "--against", "..", "--output", str(tmp_path / "frontend.json")))
+
+    assert measurements.made[0][3].against == Checkout(REPOSITORY)
+
+
+def test_bench_frontend_refuses_a_folder_that_is_no_checkout(measurements: Calls, tmp_path: Path) -> None:
+    (tmp_path / "service.py").touch()
+
+    result = invoke("bench", "frontend", "--against", str(tmp_path))
+
+    said = " ".join(result.output.replace("│", " ").split())
+    assert (result.exit_code, measurements.made) == (2, [])
+    assert "is not vllm or one-worker, nor the folder of a checkout of this project" in said
+    assert "it has no src/gptoss_bento/__main__.py, src/gptoss_bento/bench/instant_executor.py." in said
+
+
+def test_bench_frontend_keeps_another_checkout_away_from_a_job_store_that_is_set(measurements: Calls) -> None:
+    os.environ["JOB_STORE_URL"] = "postgresql+asyncpg://there/jobs"
+
+    result = invoke("bench", "frontend", "--against", str(REPOSITORY))
+
+    assert (result.exit_code, measurements.made) == (1, [])
+    assert isinstance(result.exception, ConfigurationError)
+    assert "JOB_STORE_URL is set" in str(result.exception)
 
 
 def test_bench_frontend_keeps_the_batch_that_is_set(measurements: Calls, tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ def test_apply_removes_the_port_of_worker_vllm(monkeypatch: pytest.MonkeyPatch) 
     assert os.environ == {}
 
 
+@pytest.mark.parametrize("inherited", [{}, {"PYTHONPATH": ""}])
+def test_import_path_is_the_folder_alone_where_none_is_inherited(
+    inherited: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", inherited)
+
+    assert process_environment.import_path_from(Path("/there/src")) == {"PYTHONPATH": "/there/src"}
+
+
 def test_extended_variables_win_and_leave_this_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"SAID": "operator", "OTHER": "operator"})
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from typing import Any
 
 HIDDEN = "***"
@@ -74,10 +76,12 @@ def redacted_words(words: tuple[str, ...] | list[str]) -> list[str]:
 
 
 def _redacted_word(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    hidden = re.sub(r'("[^"]*")(\s*:\s*)"[^"]*"', _redacted_field, value)
-    return _USER_IN_URL.sub(HIDDEN, f"{flag}{equals}{hidden}")
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{flag}{equals}{_redacted_text(value)}"
 
 
-def _redacted_field(match: re.Match[str]) -> str:
-    return f'{match[1]}{match[2]}"{HIDDEN}"' if is_secret(match[1]) else match[0]
+def _redacted_text(value: str) -> str:
+    with suppress(ValueError):
+        if value.startswith(("{", "[")):
+            return json.dumps(redacted("", json.loads(value)))
+    return _USER_IN_URL.sub(HIDDEN, value)

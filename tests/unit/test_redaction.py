@@ -69,6 +69,9 @@ def test_a_value_is_shown_without_secrets(name: str, value: Any, shown: Any) -> 
             ['--kv-transfer-config={"password": "s3cret", "a": "b"}'],
             ['--kv-transfer-config={"password": "***", "a": "b"}'],
         ),
+        (['--kv-transfer-config={"a": {"password": 12345}}'], ['--kv-transfer-config={"a": {"password": "***"}}']),
+        (["--x", '{"a": "b=c", "token": "s3cret"}'], ["--x", '{"a": "b=c", "token": "***"}']),
+        (["--x={not JSON}"], ["--x={not JSON}"]),
         (["--otlp-traces-endpoint=http://u:s3cret@h"], ["--otlp-traces-endpoint=http://***@h"]),
     ],
 )

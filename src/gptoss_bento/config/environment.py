@@ -66,8 +66,7 @@ class _Reader:
     def settings(self) -> Settings:
         server = self._server()
         self._problems.extend(key_sources(self._environ).problems)
-        extra, rest = self._extra_arguments()
-        said = {**self._config_file(), **self._plain(), **self._aliases(), **extra}
+        said = {**self._config_file(), **self._plain(), **self._aliases(), **self._extra_arguments()}
         said = {name: each for name, each in said.items() if self._is_sensible(name, each)}
         self._check_library_variables()
         self._warn_of_names()
@@ -83,21 +82,15 @@ class _Reader:
             vocabulary_dir=self._folder("TIKTOKEN_ENCODINGS_BASE"),
             bento_models=self._folder("BENTOML_HF_CACHE_DIR"),
             visible_devices=visible_devices(self._environ),
-            extra_arguments=rest,
             engine={name: each.value for name, each in said.items() if name not in _APART},
-            origins=self._origins(said, server, rest),
+            origins=self._origins(said, server),
             derived=self._derived(server),
             warnings=tuple(self._warnings),
             process=self._environ,
         )
 
-    def _origins(self, said: Mapping[str, _Said], server: ServerSettings, rest: tuple[str, ...]) -> dict[str, str]:
-        origins = {name: each.origin for name, each in said.items()}
-        return (
-            origins
-            | ({"goal": "GOAL"} if server.goal else {})
-            | ({"extra_arguments": "VLLM_EXTRA_ARGS"} if rest else {})
-        )
+    def _origins(self, said: Mapping[str, _Said], server: ServerSettings) -> dict[str, str]:
+        return {name: each.origin for name, each in said.items()} | ({"goal": "GOAL"} if server.goal else {})
 
     # This server's own settings
 
@@ -216,16 +209,16 @@ class _Reader:
             del parts["model"]
         return {"speculative_config": _Said(parts, " and ".join(names))}
 
-    def _extra_arguments(self) -> tuple[dict[str, _Said], tuple[str, ...]]:
+    def _extra_arguments(self) -> dict[str, _Said]:
         text = self._environ.get("VLLM_EXTRA_ARGS", "")
         if is_unset(text):
-            return {}, ()
+            return {}
         try:
-            values, rest = extra_args.parse(shlex.split(text), RESERVED | {"model"})
+            values = extra_args.parse(shlex.split(text), RESERVED | {"model"})
         except ValueError as error:
             self._complain("VLLM_EXTRA_ARGS", text, str(error))
-            return {}, ()
-        return {name: _Said(value, "VLLM_EXTRA_ARGS") for name, value in values.items()}, rest
+            return {}
+        return {name: _Said(value, "VLLM_EXTRA_ARGS") for name, value in values.items()}
 
     # Checks
 

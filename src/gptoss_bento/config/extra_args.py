@@ -1,13 +1,17 @@
 """`VLLM_EXTRA_ARGS`: words of a command line → option values, as vLLM's own parser would read them.
 
-The plan can then show them and check them. Words that set one entry of a structured option
-(`--compilation-config.mode 3`) are left to vLLM's parser, which reads them last.
+The one place where such words are taken apart: the plan shows, checks and estimates the values as it does all others.
+
+Source of the spellings: `FlexibleArgumentParser.parse_args` of vLLM 0.32 (vllm/utils/argparse_utils.py).
+tests/contract/test_extra_args.py compares with it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -15,51 +19,77 @@ from gptoss_bento.config.vllm_options import Option, known_options
 from gptoss_bento.spelling import nearest
 
 _FLAG = re.compile(r"-{1,2}[A-Za-z]")
-_LEVEL = re.compile(r"-O\d")  # vLLM's optimization level, written as compilers take it
+_LEVEL = "-O"  # vLLM's optimization level, written as compilers take it: -O3, -O=3, -O 3
+_HUMAN = re.compile(r"(\d+(?:\.\d+)?)([kmgt])", re.IGNORECASE)
 
 
-def parse(words: Sequence[str], reserved: Collection[str] = ()) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Option values by name, and the words left to vLLM.
+@dataclass
+class _Said:
+    """One flag and the words behind it. `entry` is the path of `--option.entry`, which sets a part of the option."""
+
+    flag: str
+    entry: tuple[str, ...] = ()
+    appends: bool = False  # `--option.entry+`: one more item of a list
+    words: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return ".".join((self.flag, *self.entry)) + ("+" if self.appends else "")
+
+
+def parse(words: Sequence[str], reserved: Collection[str] = ()) -> dict[str, Any]:
+    """Option values by name. Entries of one structured option (`--compilation-config.mode 3`) become its one value.
 
     Raises:
         ValueError: a word is no option of vLLM, or one that this server decides; or a value is wrong. The text says
             what is allowed; values are not shown, because they may be keys.
     """
     values: dict[str, Any] = {}
-    rest: list[str] = []
+    entries: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    for flag, given in _groups(words):
-        name, has_value, value = flag.partition("=")
-        if "." in name or _LEVEL.fullmatch(name):
-            rest += [flag, *given]
-            continue
+    for said in _split(words):
         try:
-            option, negated = _option(name, reserved)
-            parsed = _value(option, negated, [value, *given] if has_value else given)
+            option, negated = _option(said.flag, reserved)
+            if said.entry:
+                _merge(entries.setdefault(option.name, {}), said.entry, _entry_value(said))
+            else:
+                parsed = _value(option, negated, said.words)
+                values[option.name] = values.get(option.name, []) + parsed if option.many == "repeat" else parsed
         except ValueError as error:
             problems.append(str(error))
-            continue
-        values[option.name] = values.get(option.name, []) + parsed if option.many == "repeat" else parsed
+    for name, entry in entries.items():
+        try:
+            values[name] = _structured(known_options()[name], entry, name in values)
+        except ValueError as error:
+            problems.append(str(error))
     if problems:
         raise ValueError("; ".join(problems))
-    return values, tuple(rest)
+    return values
 
 
-def _groups(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def _split(words: Sequence[str]) -> Iterator[_Said]:
     """Each flag with the words behind it."""
-    flag: str | None = None
-    given: list[str] = []
+    said: _Said | None = None
     for word in words:
         if _FLAG.match(word):
-            if flag:
-                yield flag, given
-            flag, given = word, []
-        elif flag is None:
+            if said:
+                yield said
+            said = _begun(word)
+        elif said is None:
             raise ValueError("words that begin with an option, such as --max-model-len 8192")
         else:
-            given.append(word)
-    if flag:
-        yield flag, given
+            said.words.append(word)
+    if said:
+        yield said
+
+
+def _begun(word: str) -> _Said:
+    if word.startswith(_LEVEL):
+        level = word.removeprefix(_LEVEL).removeprefix("=")
+        return _Said("--optimization-level", words=[level] if level else [])
+    path, has_value, value = word.partition("=")
+    flag, *entry = path.removesuffix("+").split(".")
+    appends = bool(entry) and path.endswith("+")
+    return _Said(flag if entry else path, tuple(entry), appends, [value] if has_value else [])
 
 
 def _option(flag: str, reserved: Collection[str]) -> tuple[Option, bool]:
@@ -98,3 +128,53 @@ def _value(option: Option, negated: bool, given: list[str]) -> Any:
         return option.parse_words(given) if option.many else option.parse(given[0])
     except ValueError as error:
         raise ValueError(f"{option.flag} with {error}") from None
+
+
+def _structured(option: Option, entries: Mapping[str, Any], is_said: bool) -> Any:
+    """vLLM would take the entries alone, so that what was said of the whole option would be lost without a word."""
+    if option.kind != "json":
+        raise ValueError(f"{option.flag} without entries")
+    if is_said:
+        raise ValueError(f"{option.flag} as one value or entry by entry, not both")
+    return _value(option, False, [json.dumps(entries)])
+
+
+def _entry_value(said: _Said) -> Any:
+    if len(said.words) != 1:
+        raise ValueError(f"{said} with one value")
+    text = said.words[0]
+    if said.appends:
+        return text.split(",")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _number(text)
+
+
+def _number(text: str) -> int | str:
+    """The number that people write as 4k (4000) or 4K (4096), or else the text."""
+    if not (match := _HUMAN.fullmatch(text.strip())):
+        return int(text) if text.strip().isdecimal() else text
+    number, suffix = match.groups()
+    power = "kmgt".index(suffix.lower()) + 1
+    if suffix.islower():
+        return int(float(number) * 1000**power)
+    return int(number) * 1024**power if number.isdecimal() else text
+
+
+def _merge(into: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Sets the entry at this path: lists grow, structures are merged, and of other values the last one counts."""
+    key, *below = path
+    value = _nested(below, value)
+    known = into.get(key)
+    if isinstance(known, dict) and isinstance(value, dict):
+        for name, each in value.items():
+            _merge(known, [name], each)
+    else:
+        into[key] = [*known, *value] if isinstance(known, list) and isinstance(value, list) else value
+
+
+def _nested(path: Sequence[str], value: Any) -> Any:
+    for key in reversed(path):
+        value = {key: value}
+    return value

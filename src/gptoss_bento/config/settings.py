@@ -197,7 +197,6 @@ class Settings:
     vocabulary_dir: Path | None = None
     bento_models: Path | None = None
     visible_devices: VisibleDevices = ALL_DEVICES
-    extra_arguments: tuple[str, ...] = ()
     engine: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, tuple[str, str]] = field(default_factory=dict)

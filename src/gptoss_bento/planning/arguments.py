@@ -49,7 +49,7 @@ def _arguments(
         planned = _over(planned, {name: Planned(value, origin) for name, value in engine.arguments.items()})
     # The engine hears SIGTERM too, and would abort everything immediately.
     planned["shutdown_timeout"] = Planned(math.ceil(settings.server.drain_timeout), "DRAIN_TIMEOUT")
-    planned = _over(planned, set_explicitly(settings), settings.extra_arguments)
+    planned = _over(planned, set_explicitly(settings))
     if "tensor_parallel_size" not in planned and situation.tensor_parallel > 1:
         planned["tensor_parallel_size"] = Planned(situation.tensor_parallel, "number of GPUs")
     return planned
@@ -63,22 +63,19 @@ _ENTRIES = {
     "compilation_config.cudagraph_capture_sizes": "cudagraph_capture_sizes",
     "compilation_config.max_cudagraph_capture_size": "max_cudagraph_capture_size",
     "kernel_config.enable_flashinfer_autotune": "enable_flashinfer_autotune",
+    "kernel_config.linear_backend": "linear_backend",
     "kernel_config.moe_backend": "moe_backend",
+    "kernel_config.sparse_indexer_topk_backend": "sparse_indexer_topk_backend",
+    "structured_outputs_config.reasoning_parser": "reasoning_parser",
+    "structured_outputs_config.reasoning_parser_plugin": "reasoning_parser_plugin",
 }
 
 
-def _over(
-    lower: Mapping[str, Planned], upper: Mapping[str, Planned], words: tuple[str, ...] = ()
-) -> dict[str, Planned]:
-    """The upper layer's arguments over the lower's; of those that say the same, only the upper's stay.
-
-    Args:
-        words: of vLLM's command line, which stay beside the upper layer: `--option.entry` of an option may be said so.
-    """
+def _over(lower: Mapping[str, Planned], upper: Mapping[str, Planned]) -> dict[str, Planned]:
+    """The upper layer's arguments over the lower's; of those that say the same, only the upper's stay."""
     entries = {
         f"{name}.{entry}" for name, each in upper.items() if isinstance(each.value, dict) for entry in each.value
     }
-    entries |= {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
     said = upper.keys() | {_ENTRIES[entry] for entry in entries & _ENTRIES.keys()}
     replaced = said.union(*(names for names in _ALTERNATIVES if names & said))
     return {name: planned for name, planned in lower.items() if name not in replaced} | dict(upper)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptoss_bento.config.variables import unhashed_variables, vllm_variables
 from gptoss_bento.hardware.probe import Gpu
-from gptoss_bento.redaction import redacted, redacted_words
+from gptoss_bento.redaction import redacted
 
 if TYPE_CHECKING:
     from gptoss_bento.planning.plan import EnginePlan
@@ -56,7 +56,6 @@ _WITHOUT_EFFECT = frozenset(
 )  # fmt: skip
 _OFFLINE = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"})  # planned, and of no effect
 _HUB_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")  # the model's path, which is in vLLM's hash, begins there
-_EXTRA = "VLLM_EXTRA_ARGS"
 _DIGITS = 8
 
 
@@ -170,7 +169,6 @@ def deciding(plan: EnginePlan, variables: Mapping[str, str]) -> dict[str, str]:
     said: dict[str, Any] = {"model": plan.model.value, "revision": plan.revision.value or ""}
     said |= {"dimensions": shape.dimensions.model_dump_json()} if shape else {}
     said |= {name: planned.value for name, planned in plan.arguments.items() if name not in _WITHOUT_EFFECT}
-    said |= {_EXTRA: list(plan.extra_arguments)} if plan.extra_arguments else {}
     said |= _deciding_variables(plan, variables)
     return {name: _shown(name, value) for name, value in sorted(said.items())}
 
@@ -185,7 +183,7 @@ def _deciding_variables(plan: EnginePlan, variables: Mapping[str, str]) -> dict[
 
 
 def _shown(name: str, value: Any) -> str:
-    shown = redacted_words(value) if name == _EXTRA else redacted(name, value)
+    shown = redacted(name, value)
     if shown != value:
         return f"a secret with the digest {_digest(value)}"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

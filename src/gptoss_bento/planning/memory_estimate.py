@@ -139,12 +139,6 @@ def estimate(
     return _Split(shape, gpu, arguments, cpu_cache_gib).estimate()
 
 
-def beyond_estimate(words: tuple[str, ...]) -> list[str]:
-    """The command-line words that change memory and are not among the planned arguments, as `--option.entry` is not."""
-    flags = (word.split("=")[0].split(".")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("-"))
-    return sorted({flag for flag in flags if flag.removeprefix("no_") in MEMORY_ARGUMENTS})
-
-
 @dataclass(frozen=True)
 class _Split:
     shape: Shape

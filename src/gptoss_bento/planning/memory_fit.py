@@ -13,7 +13,6 @@ from gptoss_bento.planning.memory_estimate import (
     MEMORY_ARGUMENTS,
     Estimate,
     NotEstimableError,
-    beyond_estimate,
     estimate,
 )
 from gptoss_bento.planning.plan import EnginePlan, Planned
@@ -39,12 +38,10 @@ def with_memory(plan: EnginePlan, settings: Settings, profile: Profile) -> Engin
 
 
 def _estimate(plan: EnginePlan, profile: Profile) -> Estimate:
-    """Raises NotEstimableError, also for a model of which too little is known and for words beside the plan."""
+    """Raises NotEstimableError, also for a model of which too little is known."""
     shape = plan.config.shape
     if shape is None or plan.config.beyond_estimate:
         raise NotEstimableError(plan.config.beyond_estimate)
-    if said := beyond_estimate(plan.extra_arguments):
-        raise NotEstimableError(f"VLLM_EXTRA_ARGS sets {', '.join(said)}")
     if profile.model.shape:  # config.json does not tell of a draft; the profile's is made for about this size
         shape = shape.model_copy(update={"draft_parameters": profile.model.shape.draft_parameters})
     gpu = min(plan.hardware.gpus, key=lambda gpu: gpu.memory_bytes, default=None)

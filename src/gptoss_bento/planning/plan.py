@@ -12,7 +12,7 @@ from gptoss_bento.hardware.probe import Hardware
 from gptoss_bento.planning.kernel_key import KERNEL_CACHES, Kernels
 from gptoss_bento.planning.memory_estimate import Estimate
 from gptoss_bento.planning.model_config import ModelConfig
-from gptoss_bento.redaction import redacted, redacted_words
+from gptoss_bento.redaction import redacted
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,6 @@ class EnginePlan:
     kernel_folder: Planned | None = None
     kernels: Kernels | None = None
     profile_origin: str = ""
-    extra_arguments: tuple[str, ...] = ()
     memory: Estimate | None = None
     warnings: tuple[str, ...] = ()
 
@@ -60,7 +59,7 @@ class EnginePlan:
         options = known_options()
         for name, planned in self.arguments.items():
             words += options[name].argv(planned.value)
-        return [*words, *self.extra_arguments]
+        return words
 
     @property
     def draft(self) -> str | None:
@@ -107,8 +106,6 @@ class EnginePlan:
             yield f"--{name.replace('_', '-')}", str(redacted(name, planned.value)), planned.origin
         for name, planned in self.environment.items():
             yield name, str(redacted(name, planned.value)), planned.origin
-        if self.extra_arguments:
-            yield "further arguments", " ".join(redacted_words(self.extra_arguments)), "VLLM_EXTRA_ARGS"
         if self.memory:
             yield "memory", str(self.memory), "estimate"
         for warning in self.warnings:

@@ -53,7 +53,6 @@ def make_plan(
         preload=preload(settings, situation),
         kernel_folder=kernel_folder(settings) if hardware.gpus else None,
         profile_origin=profile_origin,
-        extra_arguments=settings.extra_arguments,
         warnings=(*settings.warnings, *_goal_warnings(goal, profile), *_model_warnings(model, profile)),
     )
     return with_memory(planned, settings, profile)

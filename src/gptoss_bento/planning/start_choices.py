@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from gptoss_bento.config.profile import Situation
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ConfigurationError
@@ -20,7 +18,7 @@ def warmup(settings: Settings, hardware: Hardware) -> Planned:
     Raises:
         ConfigurationError: both were asked for.
     """
-    if _says(settings, "jit_monitor_mode", "--jit-monitor-mode", "error"):
+    if settings.engine.get("jit_monitor_mode") == "error":
         if settings.server.warmup:
             raise ConfigurationError("WARMUP is set, and JIT_MONITOR_MODE is error, which ends a warm-up; set warn.")
         return Planned(False, "JIT_MONITOR_MODE=error")
@@ -42,14 +40,8 @@ def preload(settings: Settings, situation: Situation) -> Planned:
         return Planned(False, "default")
     if not situation.hardware.gpus:
         raise ConfigurationError("ENGINE_PRELOAD is set, but there is no GPU; vLLM's engine for CPUs must be spawned.")
-    if settings.engine.get("numa_bind") or "--numa-bind" in settings.extra_arguments:
+    if settings.engine.get("numa_bind"):
         raise ConfigurationError("ENGINE_PRELOAD is set, and so is NUMA_BIND; vLLM binds only an engine it spawns.")
     if START_METHOD in settings.process:
         raise ConfigurationError(f"ENGINE_PRELOAD is set, and so is {START_METHOD}; each says how the engine starts.")
     return Planned(True, "ENGINE_PRELOAD")
-
-
-def _says(settings: Settings, option: str, flag: str, value: str) -> bool:
-    """Whether a variable of its own or VLLM_EXTRA_ARGS gives vLLM's option this value."""
-    extra = settings.extra_arguments
-    return settings.engine.get(option) == value or f"{flag}={value}" in extra or (flag, value) in pairwise(extra)

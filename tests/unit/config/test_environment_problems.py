@@ -95,12 +95,12 @@ def test_all_that_is_wrong_in_the_further_arguments_is_named() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["-O3", "--compilation-config.mode 3", "-cc.mode=3"])
-def test_words_that_only_vllm_can_read_are_left_to_it(text: str) -> None:
-    settings = load_settings({"VLLM_EXTRA_ARGS": text})
+@pytest.mark.parametrize("text", ["--compilation-config.mode 3", "-cc.mode=3", "--compilation_config.mode=3"])
+def test_further_arguments_win_over_the_options_own_variable(text: str) -> None:
+    settings = load_settings({"VLLM_EXTRA_ARGS": text, "COMPILATION_CONFIG": '{"debug_dump_path": "x"}'})
 
-    assert settings.extra_arguments == tuple(text.split())
-    assert settings.origins == {"extra_arguments": "VLLM_EXTRA_ARGS"}
+    assert settings.engine == {"compilation_config": {"mode": 3}}
+    assert settings.origins == {"compilation_config": "VLLM_EXTRA_ARGS"}
 
 
 def test_all_problems_are_reported_at_once_one_a_line() -> None:

@@ -174,6 +174,8 @@ def test_largest_graph_of_a_goal_takes_the_place_of_the_tiers_list(card: str) ->
         ("l4", "latency", {"COMPILATION_CONFIG": '{"cudagraph_capture_sizes": [1, 2]}'}, LARGEST),
         ("h200", "balanced", {"VLLM_EXTRA_ARGS": "--compilation-config.cudagraph_capture_sizes [1,2]"}, SIZES),
         ("h200", "balanced", {"VLLM_EXTRA_ARGS": "--compilation_config.max_cudagraph_capture_size=512"}, SIZES),
+        ("h200", "balanced", {"VLLM_EXTRA_ARGS": "-cc.cudagraph_capture_sizes+ 1,2"}, SIZES),
+        ("h200", "balanced", {"STRUCTURED_OUTPUTS_CONFIG": '{"reasoning_parser": "mine"}'}, "reasoning_parser"),
         ("h200", "balanced", {"KERNEL_CONFIG": '{"enable_flashinfer_autotune": true}'}, "enable_flashinfer_autotune"),
         ("h200", "latency", {"KERNEL_CONFIG": '{"moe_backend": "triton"}'}, "moe_backend"),
         ("mi300x", "balanced", {"ATTENTION_CONFIG": '{"backend": "TRITON_ATTN"}'}, "attention_backend"),

@@ -14,7 +14,6 @@ from gptoss_bento.planning.memory_estimate import (
     MEMORY_ARGUMENTS,
     Estimate,
     NotEstimableError,
-    beyond_estimate,
     estimate,
 )
 from tests.fakes import A100, H100, L4
@@ -284,12 +283,6 @@ def test_arguments_beyond_the_estimate_are_named(arguments: dict[str, Any], name
 )
 def test_arguments_that_change_nothing_are_not(arguments: dict[str, Any]) -> None:
     assert split(**arguments) == split()
-
-
-def test_words_that_change_memory_are_found() -> None:
-    words = ("--seed", "5", "--max-model-len=4096", "--no-async-scheduling", "max_num_seqs")
-
-    assert beyond_estimate(words) == ["max_model_len", "no_async_scheduling"]
 
 
 def test_the_arguments_it_knows_are_vllms() -> None:

@@ -58,7 +58,8 @@ def test_weights_that_do_not_fit_because_of_the_operator_are_refused_with_the_va
     ("environ", "reason"),
     [
         ({"MODEL_NAME": "a/finetune"}, "MODEL_NAME names a model that the profile does not describe"),
-        ({"VLLM_EXTRA_ARGS": "--speculative-config.method ngram"}, "VLLM_EXTRA_ARGS sets speculative_config"),
+        ({"VLLM_EXTRA_ARGS": "-cc.cudagraph_mode NONE"}, "compilation_config is beyond this estimate"),
+        ({"VLLM_EXTRA_ARGS": "--hf_overrides.a 1"}, "hf_overrides is beyond this estimate"),
         ({"QUANTIZATION": "fp8"}, "quantization is beyond this estimate"),
     ],
 )

@@ -99,5 +99,5 @@ def test_arguments_are_those_that_vllm_gets_but_for_secrets() -> None:
         "gpt-oss-20b", hardware_named("h100"), {"VLLM_EXTRA_ARGS": "--seed 5 --kv-transfer-config.token s3cret"}
     )
 
-    assert shown_arguments(plan)[-3:] == ["--seed=5", "--kv-transfer-config.token", "***"]
-    assert plan.argv("openai/gpt-oss-20b")[-1] == "s3cret"
+    assert shown_arguments(plan)[-2:] == ["--seed=5", '--kv-transfer-config={"token": "***"}']
+    assert plan.argv("openai/gpt-oss-20b")[-1] == '--kv-transfer-config={"token": "s3cret"}'

@@ -44,6 +44,7 @@ def test_engine_is_spawned_unless_its_preload_was_asked_for(gpus: list[Gpu]) -> 
         ({START_METHOD: "fork"}, machine(H100), f"so is {START_METHOD}"),
         ({"NUMA_BIND": "1"}, machine(H100), "so is NUMA_BIND"),
         ({"VLLM_EXTRA_ARGS": "--numa-bind"}, machine(H100), "so is NUMA_BIND"),
+        ({"VLLM_EXTRA_ARGS": "--numa_bind"}, machine(H100), "so is NUMA_BIND"),
     ],
 )
 def test_preload_that_cannot_be_is_refused(environ: dict[str, str], hardware: Hardware, reason: str) -> None:
@@ -53,12 +54,20 @@ def test_preload_that_cannot_be_is_refused(environ: dict[str, str], hardware: Ha
     assert planned(environ, load_profile("demo"), hardware).preload == Planned(False, "default")
 
 
+@pytest.mark.parametrize("text", ["--no-numa-bind", "--no_numa_bind", "--numa-bind --no-numa-bind"])
+def test_preload_goes_with_numa_binding_that_was_refused(text: str) -> None:
+    environ = {"ENGINE_PRELOAD": "1", "VLLM_EXTRA_ARGS": text}
+
+    assert planned(environ, load_profile("demo"), machine(H100)).preload == Planned(True, "ENGINE_PRELOAD")
+
+
 @pytest.mark.parametrize(
     "environ",
     [
         {"JIT_MONITOR_MODE": "error"},
         {"VLLM_EXTRA_ARGS": "--jit-monitor-mode error"},
         {"VLLM_EXTRA_ARGS": "--jit-monitor-mode=error"},
+        {"VLLM_EXTRA_ARGS": "--jit_monitor_mode error"},
     ],
 )
 def test_monitor_that_raises_leaves_no_warm_up(environ: dict[str, str]) -> None:

@@ -11,10 +11,10 @@ from gptoss_bento.config.profile import Profile, Situation
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.planning import model_fit
-from gptoss_bento.planning.layers import layers, set_explicitly
 from gptoss_bento.planning.model_config import ModelConfig
 from gptoss_bento.planning.parallelism import check_parallel
 from gptoss_bento.planning.plan import Planned
+from gptoss_bento.planning.value_origins import set_explicitly, suggestions
 
 # What every GPT-OSS server wants and vLLM does not choose by itself. Source: vLLM's GPT-OSS guide; the parser names
 # are those registered in vLLM 0.32.
@@ -45,7 +45,7 @@ def _arguments(
     settings: Settings, profile: Profile, situation: Situation, goal: Goal, model: ModelConfig
 ) -> dict[str, Planned]:
     planned = _defaults(model)
-    for origin, engine in layers(profile, situation, goal):
+    for origin, engine in suggestions(profile, situation, goal):
         planned = _over(planned, {name: Planned(value, origin) for name, value in engine.arguments.items()})
     # The engine hears SIGTERM too, and would abort everything immediately.
     planned["shutdown_timeout"] = Planned(math.ceil(settings.server.drain_timeout), "DRAIN_TIMEOUT")

@@ -8,7 +8,6 @@ from dataclasses import replace
 from gptoss_bento.config.profile import Profile
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ConfigurationError, HardwareError
-from gptoss_bento.planning.layers import set_explicitly
 from gptoss_bento.planning.memory_estimate import (
     MEMORY_ARGUMENTS,
     Estimate,
@@ -16,6 +15,7 @@ from gptoss_bento.planning.memory_estimate import (
     estimate,
 )
 from gptoss_bento.planning.plan import EnginePlan, Planned
+from gptoss_bento.planning.value_origins import set_explicitly
 
 # A length that nobody asked for is shortened to what fits, less a margin; a server for fewer than _SHORTEST tokens is
 # of no use, so that is refused instead.

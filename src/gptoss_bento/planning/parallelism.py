@@ -10,9 +10,9 @@ from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware.probe import Hardware
 from gptoss_bento.planning import model_fit
-from gptoss_bento.planning.layers import set_explicitly
 from gptoss_bento.planning.model_config import ModelConfig
 from gptoss_bento.planning.plan import Planned
+from gptoss_bento.planning.value_origins import set_explicitly
 
 
 def situation_of(settings: Settings, profile: Profile, hardware: Hardware, model: ModelConfig) -> Situation:

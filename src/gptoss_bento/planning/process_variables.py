@@ -8,8 +8,8 @@ from gptoss_bento.config.goal import Goal
 from gptoss_bento.config.profile import Profile, Situation
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.planning.kernel_key import KERNEL_CACHES
-from gptoss_bento.planning.layers import layers
 from gptoss_bento.planning.plan import Planned
+from gptoss_bento.planning.value_origins import suggestions
 
 START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 OUTPUT_CHUNK = "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"
@@ -28,7 +28,7 @@ def process_variables(settings: Settings, profile: Profile, situation: Situation
     planned = {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()} | _patience(settings)
     if situation.hardware.gpus:
         planned |= _kernel_caches(settings)
-    for origin, engine in layers(profile, situation, goal):
+    for origin, engine in suggestions(profile, situation, goal):
         planned |= {name: Planned(value, origin) for name, value in engine.environment.items()}
     planned |= {name: Planned(value, origin) for name, (value, origin) in settings.derived.items()}
     explicit = {name: Planned(settings.process[name], "environment") for name in planned if name in settings.process}

@@ -8,7 +8,7 @@ from gptoss_bento.config.settings import Settings
 from gptoss_bento.planning.plan import Planned
 
 
-def layers(profile: Profile, situation: Situation, goal: Goal) -> list[tuple[str, Engine]]:
+def suggestions(profile: Profile, situation: Situation, goal: Goal) -> list[tuple[str, Engine]]:
     """(origin, what it suggests), the later winning."""
     tiers = [(f"tier {tier.name}", tier) for tier in profile.tiers_for(situation)]
     return [

@@ -1,4 +1,4 @@
-"""What service.py and workers/supervisor.py rely on in BentoML 1.4."""
+"""What service.py and the supervisor rely on in BentoML 1.4."""
 
 from __future__ import annotations
 

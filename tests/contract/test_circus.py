@@ -1,4 +1,4 @@
-"""What workers/supervisor.py relies on in circus, BentoML's supervisor."""
+"""What workers/sigterm.py relies on in circus, BentoML's supervisor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.workers import supervisor
+from gptoss_bento.workers import sigterm
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     from circus.arbiter import Arbiter  # type: ignore[import-untyped]
@@ -47,7 +47,7 @@ class BusyArbiter:
 @pytest.fixture
 def mended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SysHandler, "quit", SysHandler.quit)  # puts it back afterwards
-    supervisor.patch_circus_sigterm()
+    sigterm.patch_circus_sigterm()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from gptoss_bento.hardware.gpu_catalogue import known_cards, recognised
 from gptoss_bento.hardware.probe import hardware_named
 from gptoss_bento.http.paths import PROBES
 from gptoss_bento.planning.planner import make_plan
-from gptoss_bento.workers.supervisor import SHUTDOWN_LIMIT_S
+from gptoss_bento.workers.sigterm import SHUTDOWN_LIMIT_S
 from tests.deployment.files import FOLDER, GPU_PROFILES, OVERLAYS, compose, document, manifest, manifests
 from tests.server import REPOSITORY
 

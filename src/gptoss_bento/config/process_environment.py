@@ -22,7 +22,7 @@ _EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
 
 
 def exit_note_path() -> Path | None:
-    """The supervisor's exit note, as its workers inherit it; None in the supervisor itself: workers/supervisor.py."""
+    """The supervisor's exit note, as its workers inherit it; None in the supervisor itself: workers/exit_note.py."""
     path = os.environ.get(_EXIT_NOTE)
     return Path(path) if path else None
 

@@ -12,7 +12,7 @@ from gptoss_bento.hardware.probe import Hardware
 from gptoss_bento.planning.plan import EnginePlan
 from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import choose_profile
-from gptoss_bento.workers import supervisor
+from gptoss_bento.workers import supervisor, worker_process
 from gptoss_bento.workers.worker_group import WorkerGroup
 
 
@@ -24,7 +24,7 @@ def find_worker_group(profile: str | None, worker_number: int | None) -> WorkerG
         worker_number: from 1, as BentoML counts; None: this process is no worker.
     """
     if worker_number is not None:
-        return supervisor.own_worker_group(worker_number)
+        return worker_process.own_worker_group(worker_number)
     count = _planned_workers(profile or AUTOMATIC) if supervisor.may_start_several() else 1
     supervisor.create_worker_group(count)
     return WorkerGroup(count=count)

@@ -34,7 +34,7 @@ from gptoss_bento.server.api_workers import find_worker_group
 from gptoss_bento.server.openapi import Description
 from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
 from gptoss_bento.server.worker import Worker
-from gptoss_bento.workers import supervisor
+from gptoss_bento.workers import supervisor, worker_process
 
 
 class Service(Protocol):
@@ -113,7 +113,7 @@ def assemble(profile: str | None, platform: str | None) -> Assembly:
     profile = profile or settings.profile
     group = find_worker_group(profile, bentoml.server_context.worker_index)
     # Before prometheus_client is imported, which looks for the folder once.
-    if supervisor.keeps_metrics_in_process(group):
+    if worker_process.keeps_metrics_in_process(group):
         service_config.keep_metrics_in_process()
     chosen = service_config.describe(
         profile, settings, tls_settings(), group.count, platform, serving=supervisor.is_serving()

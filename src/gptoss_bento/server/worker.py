@@ -40,7 +40,7 @@ from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.server.api_workers import plan_for
 from gptoss_bento.state.database import StoreUnavailableError
-from gptoss_bento.workers import buffered_metrics, supervisor
+from gptoss_bento.workers import buffered_metrics, exit_note, sigterm, worker_process
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from gptoss_bento.workers.readiness import Readiness, State
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup
@@ -87,8 +87,8 @@ class Worker:
         _log_to_stderr(self.group)
         self._log.tap()
         if not self.group.is_alone:
-            self.admission.share(supervisor.limits_file())
-        supervisor.handle_stop_signals(self._stop, self.group)
+            self.admission.share(worker_process.limits_file())
+        sigterm.handle_stop_signals(self._stop, self.group)
         task = asyncio.create_task(self._serve())
         yield
         self._mark_stopping()
@@ -96,9 +96,9 @@ class Worker:
         # Still loading, or waiting for an engine that will not come, in threads that nothing can interrupt.
         if self._is_loading and not (task.done() and self.group.is_alone):
             self._log.untap()
-            supervisor.force_exit(self.group)
+            sigterm.force_exit(self.group)
         await task
-        supervisor.leave_worker(self.group)
+        worker_process.leave_worker(self.group)
         self._log.untap()
 
     def _mark_stopping(self) -> None:
@@ -123,7 +123,7 @@ class Worker:
 
     async def _serve(self) -> None:
         try:
-            supervisor.enter_worker(self.group)
+            worker_process.enter_worker(self.group)
             await self.group.together(self._run_engine(), self._fail)
         except GptOssBentoError as error:
             self._fail(error)
@@ -273,7 +273,7 @@ class Worker:
     def _fail(self, error: GptOssBentoError) -> None:
         if self.startup.state in (State.STOPPING, State.FAILED):
             return
-        if isinstance(error, WorkerDiedError) and (cause := supervisor.noted_cause()):
+        if isinstance(error, WorkerDiedError) and (cause := exit_note.noted_cause()):
             error = WorkerDiedError(f"{error} {cause}")
         kind = failure_cause.classify(self._log.recent(), self._signal_of_death(error))
         said = error
@@ -283,7 +283,7 @@ class Worker:
             self.startup.fail(error)
         else:
             self.startup.fail(error, kind.name, self._log.last(_LINES_SHOWN))
-        supervisor.stop_service(error)
+        exit_note.stop_service(error)
         self.group.fail()  # after the note: what others note then is only the consequence
 
     def _signal_of_death(self, error: GptOssBentoError) -> int | None:

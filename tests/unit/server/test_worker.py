@@ -27,7 +27,7 @@ from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStart
 from gptoss_bento.hardware import probe
 from gptoss_bento.server import worker as app
 from gptoss_bento.server.worker import Worker
-from gptoss_bento.workers import supervisor
+from gptoss_bento.workers import exit_note, supervisor
 from gptoss_bento.workers.readiness import State
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
 from tests.configs import LARGE, OTHER, folder_with, gpt_oss
@@ -55,7 +55,7 @@ class FakeEngine:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
-    monkeypatch.setattr(supervisor, "stop_service", Calls())
+    monkeypatch.setattr(exit_note, "stop_service", Calls())
     worker = Worker()
     worker.group.reach(Stage.READY)
     worker.startup.ready()
@@ -139,7 +139,7 @@ def test_a_death_is_told_with_its_kind_and_its_last_words(worker: Worker) -> Non
     assert trouble is not None
     assert trouble["cause_kind"] == "out of GPU memory"
     assert trouble["log"][-1].startswith("torch.OutOfMemoryError")
-    stopped: Any = supervisor.stop_service
+    stopped: Any = exit_note.stop_service
     ((error,),) = stopped.made
     assert "CUDA out of memory" in str(error)
     assert error.exit_code == 75
@@ -169,13 +169,13 @@ def test_a_killed_start_may_be_tried_again(worker: Worker) -> None:
     error.exit_signal = signal.SIGKILL
     worker._fail(error)
 
-    stopped: Any = supervisor.stop_service
+    stopped: Any = exit_note.stop_service
     ((said,),) = stopped.made
     assert (worker.startup.kind, said.exit_code) == ("killed", 75)
 
 
 def test_the_other_workers_say_what_the_first_one_noted(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "noted_cause", lambda: "It died of this.")
+    monkeypatch.setattr(exit_note, "noted_cause", lambda: "It died of this.")
     worker._fail(WorkerDiedError("API worker 1 cannot go on."))
 
     assert worker.startup.cause == "API worker 1 cannot go on. It died of this."
@@ -236,7 +236,7 @@ async def test_a_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Sig
 async def test_an_engine_that_crashes_ends_the_drain_of_all_workers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crashed: bool
 ) -> None:
-    monkeypatch.setattr(supervisor, "stop_service", Calls())
+    monkeypatch.setattr(exit_note, "stop_service", Calls())
     make_shared_folder(tmp_path / "group", 2)
     workers = [Worker(group=WorkerGroup(index, 2, tmp_path / "group")) for index in range(2)]
     engines = [FakeEngine(), FakeEngine()]

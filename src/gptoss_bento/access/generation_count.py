@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from gptoss_bento.access.request_caps import CHAT, COMPLETIONS, CapError
+from gptoss_bento.access.request_caps import CapError
 from gptoss_bento.http.json_body import json_object
+from gptoss_bento.http.paths import CHAT, COMPLETIONS
 
 BATCH = f"{CHAT}/batch"
 """A route of vLLM that jobs reach: its `messages` are a list of conversations."""

@@ -11,12 +11,8 @@ from typing import Any
 
 from gptoss_bento.config.api_keys import KeyLimits
 from gptoss_bento.http.errors import HttpRefusalError
+from gptoss_bento.http.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from gptoss_bento.strict_json import shown
-
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-RESPONSES = "/v1/responses"
-MESSAGES = "/v1/messages"
 
 GENERATING = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 """The routes that make the engine generate."""

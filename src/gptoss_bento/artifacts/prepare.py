@@ -9,6 +9,7 @@ import logging
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -283,24 +284,31 @@ def fetch(
         ArtifactError: the hub does not have it, or cannot be reached, or a file came damaged.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     hub_cache = Path(constants.HF_HUB_CACHE)
     remove_incomplete_downloads(model, hub_cache)
     ignored = [*IGNORED_FILES, *(_WEIGHTS if only_tokenizer else ())]
-    try:
-        bars = download_progress(model, report)
+    with _explained(model, variable):
         with resumed_downloads():
             snapshot = snapshot_download(
                 model,
                 revision=revision,
                 allow_patterns=list(only) if only else None,
                 ignore_patterns=ignored,
-                tqdm_class=bars,
+                tqdm_class=download_progress(model, report),
             )
         if not only:
             remove_incomplete_downloads(model, hub_cache, kept=True)
         return Path(snapshot)
+
+
+@contextmanager
+def _explained(model: str, variable: str) -> Iterator[None]:
+    """Names the model, and what the operator can do, in whatever goes wrong in the block."""
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        yield
     except ArtifactError as error:
         raise ArtifactError(f"{model}: {error}") from None
     except HFValidationError as error:

@@ -11,7 +11,7 @@ from gptoss_bento.config.settings import Settings, is_unset
 
 _VOLUME = Path("/runpod-volume")  # where RunPod mounts a network volume; BASE_PATH's default in worker-vllm
 _BELOW_VOLUME = Path("huggingface-cache/hub")
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def derived_variables(
@@ -35,7 +35,9 @@ def derived_variables(
         return {}
     derived = {"HF_HOME": (str(home), origin)}
     if home == baked_home:
-        derived |= {name: ("1", f"{folder / manifest.NAME}") for name in _OFFLINE if is_unset(environ.get(name, ""))}
+        derived |= {
+            name: ("1", f"{folder / manifest.NAME}") for name in OFFLINE_VARIABLES if is_unset(environ.get(name, ""))
+        }
     return derived
 
 

@@ -81,10 +81,6 @@ class Catalogue(_Strict):
     zero_is_unset: tuple[str, ...]
     foreign: tuple[str, ...]
 
-    def aliases_of(self, option: str) -> dict[str, Alias]:
-        """The other names of a whole option, in order of precedence."""
-        return {name: alias for name, alias in self.aliases.items() if alias.option == option and not alias.key}
-
 
 @cache
 def catalogue() -> Catalogue:

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 from gptoss_bento.config.profile import Requirements, largest_group
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.errors import EngineStartError, HardwareError
-from gptoss_bento.hardware.probe import GIB, Driver, Gpu, GpuProcess, GpuUse, Hardware
+from gptoss_bento.hardware.probe import GIB, MIB, Driver, Gpu, GpuProcess, GpuUse, Hardware
 
 # vLLM 0.32 pins torch 2.13, whose wheels are built for CUDA 13.0. NVIDIA's CUDA 13 release notes ask for driver 580.
 TORCH_CUDA = (13, 0)
 LEAST_DRIVER = "580"
-
-_MIB = 1024**2
 
 
 def check_driver(driver: Driver | None, hardware: Hardware) -> Iterator[Finding]:
@@ -106,7 +104,7 @@ def check_gpu_processes(uses: Sequence[GpuUse]) -> Iterator[Finding]:
 
 
 def _described(process: GpuProcess) -> str:
-    memory = "" if process.memory_bytes is None else f", {process.memory_bytes // _MIB:,} MiB"
+    memory = "" if process.memory_bytes is None else f", {process.memory_bytes // MIB:,} MiB"
     return f"{process.name or 'a hidden process'} (pid {process.pid}{memory})"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.errors import AddressInUseError, EngineStartError
+from gptoss_bento.hardware.probe import MIB
 
 DEFAULT_PORT = 3000
 """What `bentoml serve` binds unless told otherwise."""
@@ -18,7 +19,6 @@ DEFAULT_PORT = 3000
 ENOUGH_FILES = 65535
 """What vLLM's own server raises the limit to; under BentoML nobody does."""
 
-_MIB = 1024**2
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file
 _BROADCAST_MIB = 160  # vLLM 0.32's queue to its workers: 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 …
 _RESPONSE_MIB = 240  # … and the queue back from each: 10 chunks of 24
@@ -70,7 +70,7 @@ def check_shared_memory(ranks: int, free_bytes: int | None = None) -> Iterator[F
         ranks: GPUs that share the model.
         free_bytes: of /dev/shm; asked for, if not given.
     """
-    free = (_free_shared_memory() if free_bytes is None else free_bytes) // _MIB
+    free = (_free_shared_memory() if free_bytes is None else free_bytes) // MIB
     needed = _BROADCAST_MIB + ranks * _RESPONSE_MIB
     if ranks > 1 and free < needed:
         found = f"{_SHARED_MEMORY} has {free:,} MiB free; {ranks} ranks need {needed:,} and NCCL some more"

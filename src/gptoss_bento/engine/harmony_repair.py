@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, MESSAGE, RETURN, START
+from gptoss_bento.engine.harmony_tokens import CHANNEL, CONTROL, END, ENDS, MESSAGE, START
 
 ASSISTANT = 173781
 """The token `assistant`, the only role that a model writes as."""
@@ -35,9 +35,7 @@ KINDS = (
     "stray_token",
 )
 
-_ENDS = frozenset({END, RETURN, CALL})
 _CHANNELS = ("analysis", "commentary", "final")
-_CONTROL = _ENDS | {CHANNEL, START, MESSAGE}
 _CHANNEL_NAME = re.compile(r"analysis|commentary|final")
 _RECIPIENT = re.compile(r"to=([\w.\-]+)")
 _MARKUP = re.compile(r"<\|constrain\|>\s*\w*|<\|\w+\|>")
@@ -117,7 +115,7 @@ class RepairingParser:
     def process(self, token: int) -> RepairingParser:
         """Reads one token. Never raises."""
         self._delta = ""
-        if self._in_content and token not in _CONTROL and self._held_end is None:  # nearly all of them
+        if self._in_content and token not in CONTROL and self._held_end is None:  # nearly all of them
             self._feed(token)
             return self
         self._release_end()
@@ -143,7 +141,7 @@ class RepairingParser:
     # where a token can be: in a text, between two messages, in a header
 
     def _in_text(self, token: int) -> None:
-        if token in _ENDS:
+        if token in ENDS:
             self._end(token)
         elif token == MESSAGE:
             self._count("stray_token")
@@ -164,7 +162,7 @@ class RepairingParser:
             self._count("missing_start")
             self._begin([START, ASSISTANT, CHANNEL, *self._stray])
             self._open_message()
-        elif token not in _ENDS:
+        elif token not in ENDS:
             self._stray.append(token)
         elif self._stray:
             self._recover_text(token)
@@ -174,7 +172,7 @@ class RepairingParser:
     def _in_header(self, token: int) -> None:
         if token == MESSAGE:
             self._open_message()
-        elif token in _ENDS:
+        elif token in ENDS:
             self._recover_text(token)
         else:
             self._header.append(token)

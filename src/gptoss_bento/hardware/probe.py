@@ -20,7 +20,7 @@ from gptoss_bento.hardware.gpu_catalogue import family_of, known_cards, recognis
 from gptoss_bento.spelling import nearest
 
 GIB = 1024**3
-_MIB = 1024**2
+MIB = 1024**2
 _AMD_VENDOR_ID = "0x1002"
 _LEAST_AMD_BYTES = 8 * GIB  # less is graphics inside a processor, which vLLM cannot use
 
@@ -112,7 +112,7 @@ def hardware_named(text: str) -> Hardware:
     if count < 1:
         raise ConfigurationError(f"{text!r} names no card; the number after x is at least 1.")
     card = known_cards()[key]
-    gpu = Gpu(card.vendor, card.names[0], card.memory_mib * _MIB, card.architecture)
+    gpu = Gpu(card.vendor, card.names[0], card.memory_mib * MIB, card.architecture)
     return Hardware((gpu,) * count, cpu_cores=0, memory_bytes=0, origin="named")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from gptoss_bento.http.paths import HEALTHZ, PROBES, destination, is_anthropic_path, is_openai_path
+from gptoss_bento.http.paths import HEALTHZ, PROBES, RESPONSES, destination, is_anthropic_path, is_openai_path
 
 RETRY_AFTER_S = 5
 """What a client is told to wait where nothing better is known, such as while the engine loads; OpenAI's SDKs wait."""
@@ -91,7 +91,7 @@ def _body(path: str, status: HTTPStatus, message: str) -> dict[str, Any]:
 def error_event(path: str, status: HTTPStatus, message: str) -> bytes:
     """The last event of a stream that broke, as the API of this path sends its errors."""
     to = destination(path)
-    if to is not None and to.path.startswith("/v1/responses"):
+    if to is not None and to.path.startswith(RESPONSES):
         event = {"type": "error", "code": str(status.value), "message": message, "param": None}
         return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
     name = b"event: error\n" if is_anthropic_path(path) else b""

@@ -19,18 +19,23 @@ DOCS = "/docs.json"
 """The OpenAPI document of all that is served."""
 METRICS = "/metrics"
 
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+
 _PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
 
 ROUTES: dict[str, tuple[str, ...]] = {
     "/v1/models": ("GET", "POST"),  # POST: old READMEs of worker-vllm show it with an empty body
     "/v1/models/{model}": ("GET",),
-    "/v1/chat/completions": ("POST",),
-    "/v1/completions": ("POST",),
-    "/v1/responses": ("POST",),
-    "/v1/responses/{id}": ("GET",),
-    "/v1/responses/{id}/cancel": ("POST",),
-    "/v1/messages": ("POST",),
-    "/v1/messages/count_tokens": ("POST",),
+    CHAT: ("POST",),
+    COMPLETIONS: ("POST",),
+    RESPONSES: ("POST",),
+    f"{RESPONSES}/{{id}}": ("GET",),
+    f"{RESPONSES}/{{id}}/cancel": ("POST",),
+    MESSAGES: ("POST",),
+    f"{MESSAGES}/count_tokens": ("POST",),
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
     "/version": ("GET",),
@@ -85,7 +90,7 @@ def destination(path: str, endpoint_ids: Collection[str] = ()) -> Destination | 
 def is_anthropic_path(path: str) -> bool:
     """Whether Anthropic's SDK calls this path, which has its own shape of errors and its own header for keys."""
     to = destination(path)
-    return to is not None and to.path.startswith("/v1/messages")
+    return to is not None and to.path.startswith(MESSAGES)
 
 
 def is_openai_path(path: str) -> bool:

@@ -14,9 +14,10 @@ from gptoss_bento.access.admission import Admission, Grant, RefusedError, Rule, 
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.generation_count import generations_of, refuse_more_than
 from gptoss_bento.access.key_store import KeyStore
-from gptoss_bento.access.request_caps import GENERATING, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
+from gptoss_bento.access.request_caps import GENERATING, CapError, capped, looks_into_bodies
 from gptoss_bento.config.api_keys import Key, KeyLimits
 from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http.paths import MESSAGES, RESPONSES
 from gptoss_bento.jobs.input import TOKENIZE, EngineRequest, InputError, Models, engine_request
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Claim, Job

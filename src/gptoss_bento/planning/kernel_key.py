@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptoss_bento.config.hub_home import OFFLINE_VARIABLES
 from gptoss_bento.config.variables import unhashed_variables, vllm_variables
 from gptoss_bento.hardware.probe import Gpu
 from gptoss_bento.redaction import redacted
@@ -54,7 +55,6 @@ _WITHOUT_EFFECT = frozenset(
         "num_gpu_blocks_override", "prefix_caching_hash_algo",
     ]
 )  # fmt: skip
-_OFFLINE = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"})  # planned, and of no effect
 _HUB_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")  # the model's path, which is in vLLM's hash, begins there
 _DIGITS = 8
 
@@ -178,7 +178,7 @@ def _deciding_variables(plan: EnginePlan, variables: Mapping[str, str]) -> dict[
     planned = {name: str(value.value) for name, value in plan.environment.items()}
     known = {*vllm_variables(), *_HUB_VARIABLES}
     found = {name: text for name, text in variables.items() if name in known} | planned
-    left_out = unhashed_variables() | KERNEL_CACHES.keys() | _OFFLINE
+    left_out = {*unhashed_variables(), *KERNEL_CACHES, *OFFLINE_VARIABLES}  # planned, and of no effect on kernels
     return {name: text for name, text in found.items() if name not in left_out}
 
 

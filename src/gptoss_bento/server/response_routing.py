@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.body import ARRIVAL, read_body, with_body
 from gptoss_bento.http.errors import BrokenStreamError, HttpRefusalError, error_for, openai_refusal
+from gptoss_bento.http.paths import RESPONSES
 from gptoss_bento.strict_json import encodable
 
-_ROUTE = "/v1/responses"
-_NAMED = re.compile(rf"{_ROUTE}/(?P<id>[^/]+)(?:/cancel)?")
+_NAMED = re.compile(rf"{RESPONSES}/(?P<id>[^/]+)(?:/cancel)?")
 _QUESTION = "/holds"  # with the id as its body
 _ANSWERS = {True: HTTPStatus.OK, False: HTTPStatus.NOT_FOUND, None: HTTPStatus.SERVICE_UNAVAILABLE}
 _OF_ONE_HOP = {b"connection", b"transfer-encoding", b"keep-alive"}
@@ -91,7 +91,7 @@ class ResponseRouting:
     async def _named_response(self, scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
         """The id of the stored response that a request needs, and what gives its body again."""
         match = _NAMED.fullmatch(scope["path"])
-        if not match and (scope["path"] != _ROUTE or scope["method"] != "POST"):
+        if not match and (scope["path"] != RESPONSES or scope["method"] != "POST"):
             return None, receive
         body = await read_body(receive, self._largest_body, self._patience_s, scope.get(ARRIVAL))
         return match["id"] if match else _previous(body), with_body(body, receive)
@@ -139,7 +139,7 @@ async def _holds(other: Path, response_id: str) -> bool | None:
 
 
 def _may_name_one(scope: Scope) -> bool:
-    return scope["type"] == "http" and str(scope["path"]).startswith(_ROUTE) and scope["method"] != "OPTIONS"
+    return scope["type"] == "http" and str(scope["path"]).startswith(RESPONSES) and scope["method"] != "OPTIONS"
 
 
 def _client(socket: Path, timeout_s: float | None) -> httpx.AsyncClient:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gptoss_bento.access.generation_count import BATCH, generations_in, generations_of, refuse_more_than
-from gptoss_bento.access.request_caps import CHAT, COMPLETIONS, RESPONSES, CapError
+from gptoss_bento.access.request_caps import CapError
 from gptoss_bento.http.json_body import EnvelopeError
+from gptoss_bento.http.paths import CHAT, COMPLETIONS, RESPONSES
 
 SEVERAL = [
     (CHAT, {"messages": [], "n": 3}, 3),

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.access.request_caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES, CapError, capped, looks_into_bodies
+from gptoss_bento.access.request_caps import CapError, capped, looks_into_bodies
 from gptoss_bento.config.api_keys import KeyLimits
+from gptoss_bento.http.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
 TOKENS = KeyLimits(max_tokens=10)
 LOW, MEDIUM = KeyLimits(reasoning_effort="low"), KeyLimits(reasoning_effort="medium")

@@ -23,14 +23,13 @@ from gptoss_bento.access.admission import Admission
 from gptoss_bento.access.admission_middleware import AdmissionMiddleware
 from gptoss_bento.access.authentication import Authentication
 from gptoss_bento.access.key_store import KeyStore
-from gptoss_bento.access.request_caps import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from gptoss_bento.access.runpod_limits import RunPodLimits
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai_dispatch import OpenAIApi
-from gptoss_bento.http.paths import ROUTES, is_anthropic_path, is_openai_path
+from gptoss_bento.http.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES, ROUTES, is_anthropic_path, is_openai_path
 from gptoss_bento.http.shutdown_gate import ShutdownGate
 from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
 from gptoss_bento.server.route_names import OTHER, route_name

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START
+from gptoss_bento.engine.harmony_tokens import CHANNEL, CONTROL, ENDS, FINAL, MESSAGE
 
-_ENDS = frozenset({RETURN, END, CALL})
 _HEADER_STARTS = ("<|channel|>", "<|start|>")
-_CONTROL = _ENDS | {CHANNEL, START, MESSAGE}
 
 
 def is_unfinished_header(text: str) -> bool:
@@ -42,15 +40,15 @@ class ChannelTracker:
         return [self._is_answer(token) for token in token_ids]
 
     def _is_answer(self, token: int) -> bool:
-        if token not in _CONTROL:
+        if token not in CONTROL:
             if self._names_channel:
                 self._final, self._names_channel = token == FINAL, False
             self._stray = self._stray or self._after_end
             return self._in_message and self._final
-        ends_answer = token in _ENDS and (self._final or self._stray)
+        ends_answer = token in ENDS and (self._final or self._stray)
         if token != MESSAGE or self._stray:
             self._final = False
         self._in_message = token == MESSAGE
         self._names_channel = token == CHANNEL
-        self._after_end, self._stray = token in _ENDS, False
+        self._after_end, self._stray = token in ENDS, False
         return ends_answer

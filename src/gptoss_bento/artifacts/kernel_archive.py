@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from gptoss_bento.artifacts import kernel_cache
@@ -68,11 +68,25 @@ def unpack(file: Path, folder: Path) -> tuple[Entry, ...]:
     kept = kernel_cache.read(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(file) as archive:
-            archive.extractall(folder, filter="data")
+        _extract(file, folder)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise ArtifactError(f"{file} cannot be unpacked into {folder}: {error}") from None
     came = kernel_cache.moved(folder)
     keys = [entry.key for entry in came]
     kernel_cache.write(folder, (*(entry for entry in kept if entry.key not in keys), *came))
     return came
+
+
+def _extract(file: Path, folder: Path) -> None:
+    """The manifest comes last, or it would speak of kernels that a full disk has kept out.
+
+    Raises:
+        ArtifactError: there is no manifest.
+    """
+    with tarfile.open(file) as archive:
+        members = archive.getmembers()
+        manifests = [member for member in members if PurePath(member.name) == PurePath(kernel_cache.NAME)]
+        if not manifests:
+            raise ArtifactError(f"{file} has no {kernel_cache.NAME}; `gptoss-bento warm-caches` makes such archives.")
+        archive.extractall(folder, [member for member in members if member not in manifests], filter="data")
+        archive.extractall(folder, manifests, filter="data")

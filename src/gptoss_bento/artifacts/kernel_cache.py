@@ -157,9 +157,7 @@ def read(folder: Path) -> tuple[Entry, ...]:
 
 def write(folder: Path, entries: tuple[Entry, ...]) -> None:
     """Writes the manifest in one step."""
-    unfinished = folder / f".{NAME}.{os.getpid()}"
-    unfinished.write_text(json.dumps(as_content(entries[-_KEPT:]), indent=1) + "\n")
-    unfinished.replace(folder / NAME)
+    _rewrite(folder / NAME, json.dumps(as_content(entries[-_KEPT:]), indent=1) + "\n")
 
 
 def filled(kernels: Kernels, seconds: float, warmup: bool) -> Entry:
@@ -222,6 +220,8 @@ def replace_unwritable(kernels: Kernels) -> None:
             shutil.copytree(kernels.folder, kernels.replacement, dirs_exist_ok=True)
     except shutil.Error as error:
         logger.warning("%d files of %s could not be copied", len(error.args[0]), kernels.folder)
+    except OSError as error:  # of the folder itself, into which this user may not look
+        logger.warning("nothing of %s could be copied: %s", kernels.folder, error)
     _make_writable(kernels.replacement)
     relocate(kernels.replacement)
 
@@ -242,8 +242,15 @@ def relocate(folder: Path) -> int:
     for path in groups:
         content = json.loads(path.read_text())
         children = {name: str(path.parent / Path(place).name) for name, place in content["child_paths"].items()}
-        path.write_text(json.dumps({**content, "child_paths": children}))
+        _rewrite(path, json.dumps({**content, "child_paths": children}))
     return len(groups)
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """In one step, also of a file that is read-only: Triton would end a start because of half a file."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def _is_moved(group: Path) -> bool:

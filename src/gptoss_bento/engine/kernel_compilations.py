@@ -5,14 +5,15 @@ The processes record them in a file: vllm_plugin/compilations.py.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptoss_bento.engine.vllm_plugin import records
 from gptoss_bento.engine.vllm_plugin.compilations import SERVING
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class KernelCompilations:
     def ready(self) -> None:
         """What is recorded until now belongs to the start; the log says what took how long."""
         if self._path:
-            self._path.with_suffix(SERVING).touch()
+            with suppress(OSError):  # without it vLLM's monitor stays silent, and nothing else
+                self._path.with_suffix(SERVING).touch()
         found = list(self._new())
         self._count(found, _START)
         if found:
@@ -73,8 +75,8 @@ class KernelCompilations:
             lines = file.read()
         whole = lines[: lines.rfind(b"\n") + 1]  # the last line may be being written
         self._read_bytes += len(whole)
-        for line in whole.splitlines():
-            yield Compilation(**json.loads(line))
+        for said in records.parsed(whole):
+            yield Compilation(**said)
 
 
 @cache

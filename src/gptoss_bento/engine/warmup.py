@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]}
 _FEATURES: Mapping[str, Mapping[str, Any]] = {
     "greedy": {"temperature": 0},
-    "temperature": {},
+    "temperature": {"temperature": 0.7},  # 1.0 needs no kernel of its own: the prefills have it
     "seed": {"seed": 1},
     "top_k": {"top_k": 20},
     "min_p": {"min_p": 0.05},
@@ -39,6 +39,8 @@ _FEATURES: Mapping[str, Mapping[str, Any]] = {
     "log probabilities of the prompt": {"prompt_logprobs": 5},
     "JSON schema": {"structured_outputs": {"json": _SCHEMA}},
     "regular expression": {"structured_outputs": {"regex": "[a-z]{1,8}"}},
+    # The only one for which the kernel of biases looks for rows without a token: vLLM 0.32, gpu/sample/logit_bias.py.
+    "minimum of tokens beside a grammar": {"min_tokens": 2, "structured_outputs": {"json": _SCHEMA}},
 }
 # Top-p splits each row of logits among more programs the fewer rows there are: a kernel for each power of two, and
 # another one beyond 64 rows. vLLM 0.32, v1/sample/ops/topk_topp_triton.py.

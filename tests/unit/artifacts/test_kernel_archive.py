@@ -84,9 +84,10 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "k.tar", "w") as archive:
-        member = tarfile.TarInfo("../outside")
-        member.size = 1
-        archive.addfile(member, io.BytesIO(b"x"))
+        for name in ("../outside", "kernels.json"):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            archive.addfile(member, io.BytesIO(b"x"))
 
     with pytest.raises(ArtifactError, match="cannot be unpacked"):
         kernel_archive.unpack(tmp_path / "k.tar", tmp_path / "there")
@@ -99,3 +100,28 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ArtifactError, match=r"has no kernels\.json"):
         kernel_archive.unpack(tmp_path / "k.tar", tmp_path / "there")
+
+
+def test_an_archive_of_something_else_leaves_a_filled_folder_as_it_is(tmp_path: Path) -> None:
+    filled(tmp_path / "there")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "other").touch()
+    kernel_archive.pack(tmp_path / "here", tmp_path / "k.tar")
+
+    with pytest.raises(ArtifactError, match=r"k\.tar has no kernels\.json"):
+        kernel_archive.unpack(tmp_path / "k.tar", tmp_path / "there")
+
+    assert not (tmp_path / "there" / "other").exists()
+    assert len(kernel_cache.read(tmp_path / "there")) == 1
+
+
+def test_manifest_of_an_archive_comes_after_all_its_kernels(tmp_path: Path) -> None:
+    """Or it would speak of kernels for which a disk had no room."""
+    kernel_archive.pack(filled(tmp_path / "here"), tmp_path / "k.tar")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "triton").touch()
+
+    with pytest.raises(ArtifactError, match="cannot be unpacked"):
+        kernel_archive.unpack(tmp_path / "k.tar", tmp_path / "there")
+
+    assert kernel_cache.read(tmp_path / "there") == ()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gptoss_bento.errors import ArtifactError, HardwareError
 from gptoss_bento.hardware.probe import Driver, Hardware, hardware_named
 from gptoss_bento.planning.kernel_key import KERNEL_CACHES, Kernels
 from gptoss_bento.planning.plan import EnginePlan
-from tests.fakes import H200, machine
+from tests.fakes import H200, Calls, machine
 from tests.unit.planning.test_kernel_key import ENTRY, KEY, VERSIONS, plan_of
 
 
@@ -192,6 +193,34 @@ def test_a_folder_that_is_not_there_and_cannot_be_made_is_replaced_by_an_empty_o
     kernel_cache.replace_unwritable(Kernels(Path("/nowhere"), KEY, unwritable="no", replacement=tmp_path / "copy"))
 
     assert list((tmp_path / "copy").iterdir()) == []
+
+
+def test_a_folder_into_which_this_user_may_not_look_is_replaced_by_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "kernels").mkdir()
+    monkeypatch.setattr(shutil, "copytree", Calls(compute=refuse))
+
+    kernel_cache.replace_unwritable(Kernels(tmp_path / "kernels", KEY, unwritable="no", replacement=tmp_path / "copy"))
+
+    assert list((tmp_path / "copy").iterdir()) == []
+    assert "Permission denied" in caplog.text
+
+
+def test_a_copy_of_read_only_files_is_relocated(tmp_path: Path) -> None:
+    group = triton_group(tmp_path / "kernels")
+    group.chmod(0o444)
+    before = group.stat().st_ino
+
+    shutil.move(tmp_path / "kernels", tmp_path / "moved")
+    assert kernel_cache.relocate(tmp_path / "moved") == 1
+
+    moved = tmp_path / "moved" / group.relative_to(tmp_path / "kernels")
+    assert moved.stat().st_ino != before, "a new file in its place: root could write into the old one, too"
+    assert [path.name for path in moved.parent.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_folder_that_can_be_written_is_not_copied(tmp_path: Path) -> None:

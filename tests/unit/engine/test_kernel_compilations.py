@@ -86,6 +86,20 @@ def test_half_a_line_waits_for_its_other_half(path: Path, since: Since) -> None:
     assert since()["serving"] == (2, 2)
 
 
+def test_line_of_which_a_full_disk_kept_a_part_is_passed_over(path: Path, since: Since) -> None:
+    compilations = KernelCompilations(path)
+    path.write_bytes(b'{"kernel": "a", "sec')
+    write(path, ("b", 1.0), ("c", 2.0))
+
+    compilations.check()
+
+    assert since()["serving"] == (1, 2), "b was written right behind the half of a"
+
+
+def test_ready_goes_on_where_no_file_can_be_made(path: Path) -> None:
+    KernelCompilations(path.parent / "missing" / "record").ready()
+
+
 def test_record_that_is_not_there_yet_is_read_when_it_is(
     path: Path, since: Since, caplog: pytest.LogCaptureFixture
 ) -> None:

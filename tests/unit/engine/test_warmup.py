@@ -85,6 +85,15 @@ def test_every_feature_is_used_alone_and_in_a_batch(what: str) -> None:
     assert batches(what) == {1, warmup._BATCH}
 
 
+def test_temperature_that_changes_the_logits_is_among_the_features() -> None:
+    """vLLM's kernel of temperatures runs for others than 0 and 1, and its own warm-up is off with ENFORCE_EAGER."""
+    assert any(each.get("temperature", 1) not in (0, 1) for each in warmup._FEATURES.values())
+
+
+def test_minimum_of_tokens_is_asked_beside_a_grammar() -> None:
+    assert any({"min_tokens", "structured_outputs"} <= each.keys() for each in warmup._FEATURES.values())
+
+
 @pytest.mark.parametrize("what", warmup._SPLIT)
 def test_top_p_is_used_with_every_number_of_rows_that_splits_it_otherwise(what: str) -> None:
     assert batches(what) == {1, 2, 4, 8, 16, 32, 64, 80}
@@ -223,7 +232,7 @@ async def test_what_the_engine_refuses_is_left_out_with_a_line(caplog: pytest.Lo
     lines = [record.getMessage() for record in caplog.records if record.name == "gptoss_bento.engine.warmup"]
     assert lines == [
         f"warm-up: {what} is left out: not beside speculation"
-        for what in ("JSON schema", "regular expression")
+        for what in ("JSON schema", "regular expression", "minimum of tokens beside a grammar")
         for _ in (1, warmup._BATCH)
     ]
     assert client.asked[-1].sampling["top_k"] == 20, "the rest is asked"

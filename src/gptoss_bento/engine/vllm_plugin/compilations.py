@@ -7,17 +7,14 @@ server reads it (engine/kernel_compilations.py): so /metrics can count what happ
 from __future__ import annotations
 
 import functools
-import json
 import logging
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gptoss_bento.config.process_environment import compilations_file
-from gptoss_bento.engine.vllm_plugin import patches
+from gptoss_bento.engine.vllm_plugin import patches, records
 
 SERVING = ".serving"
 """Suffix of the file beside the record that says: the service is ready, and whoever compiles now lets clients wait."""
@@ -62,11 +59,4 @@ class Recorder:
     def end(self, *, fn: Any = None, **_: Any) -> None:
         """Appends a line with the kernel's name and the seconds since `begin`."""
         seconds = time.monotonic() - self._begun
-        line = json.dumps({"kernel": getattr(fn, "name", "unknown"), "seconds": round(seconds, 3)}) + "\n"
-        # One write of a short line to a file opened for appending: lines of several processes do not mix.
-        with suppress(OSError):  # a full disk must not end the step that launches the kernel
-            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(file, line.encode())
-            finally:
-                os.close(file)
+        records.append(self._path, {"kernel": getattr(fn, "name", "unknown"), "seconds": round(seconds, 3)})

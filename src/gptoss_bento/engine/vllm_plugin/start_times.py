@@ -6,7 +6,6 @@ otherwise is missing there, and nothing else.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptoss_bento.config.process_environment import start_times_file
+from gptoss_bento.engine.vllm_plugin import records
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,8 @@ class Recorder(logging.Filter):
         return True
 
     def _append(self, part: str, seconds: object) -> None:
-        if not isinstance(seconds, int | float):
-            return
-        said = json.dumps({"process": os.getpid(), "part": part, "seconds": seconds}) + "\n"
-        # One write of a short line to a file opened for appending: lines of several processes do not mix.
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(file, said.encode())
-        finally:
-            os.close(file)
+        if isinstance(seconds, int | float):
+            records.append(self._path, {"process": os.getpid(), "part": part, "seconds": seconds})
 
 
 def read(path: Path | None) -> dict[str, float]:
@@ -79,7 +72,6 @@ def read(path: Path | None) -> dict[str, float]:
     if path is None or not path.exists():
         return {}
     by_process: dict[str, Counter[int]] = {}
-    for text in path.read_text().splitlines():
-        said = json.loads(text)
+    for said in records.parsed(path.read_bytes()):
         by_process.setdefault(said["part"], Counter())[said["process"]] += said["seconds"]
     return {part: max(seconds.values()) for part, seconds in by_process.items()}

@@ -31,6 +31,20 @@ def test_a_time_that_vllm_logs_is_kept(file: Path) -> None:
     assert start_times.read(file) == {"CUDA graphs": 12.345}
 
 
+def test_time_that_cannot_be_written_does_not_end_a_start(tmp_path: Path) -> None:
+    logger_of(tmp_path / "missing" / "times").info(LINE.text, "", 1.0)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_line_is_passed_over(file: Path) -> None:
+    file.write_text('{"process": 1, "pa')
+    logger_of(file).info(LINE.text, "", 1.0)
+    logger_of(file).info(LINE.text, "", 2.0)
+
+    assert start_times.read(file) == {"CUDA graphs": 2.0}
+
+
 def test_times_of_one_process_add_up_in_the_order_of_their_ends(file: Path) -> None:
     logger = logger_of(file)
     recorder = Recorder(file, (Line("compiled in %d s", "torch.compile", 0),))

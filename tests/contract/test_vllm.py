@@ -319,7 +319,7 @@ def test_what_a_warm_up_reads_is_in_the_configuration() -> None:
     assert "self.compilation_config.cudagraph_capture_sizes = cudagraph_capture_sizes" in settled
 
 
-_ASKED = {request.what: request for request in warmup.requests(2048, 8192, 131072) if request.sampling}
+_ASKED = {request.what: request for request in warmup.requests(2048, 8192, 131072, 1024) if request.sampling}
 
 
 @pytest.mark.parametrize("what", _ASKED)

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -70,21 +70,24 @@ class Request:
         return max(_ANSWER, self.copies)
 
 
-def requests(largest_graph: int, largest_batch: int, longest: int) -> list[Request]:
+def requests(largest_graph: int, largest_batch: int, longest: int, most_sequences: int) -> list[Request]:
     """What is asked, in this order.
 
     Args:
         largest_graph: tokens of the largest CUDA graph; 0: there are none. Beyond it kernels are launched one by one.
         largest_batch: tokens of a step, `max_num_batched_tokens`.
         longest: tokens of a prompt with its answer, `max_model_len`.
+        most_sequences: sequences of a step, `max_num_seqs`. Larger batches would only take time.
     """
     lengths = [tokens for tokens in prefills(largest_graph, largest_batch) if tokens + _ANSWER < longest]
     alone = [Request(f"prefill of {tokens} tokens", tokens) for tokens in lengths]
-    features = [
-        Request(what, _SHORT, copies, sampling) for what, sampling in _FEATURES.items() for copies in (1, _BATCH)
-    ]
-    split = [Request(what, _SHORT, copies, sampling) for what, sampling in _SPLIT.items() for copies in _SPLIT_BATCHES]
-    return alone + features + split
+    features = _batches(_FEATURES, (1, _BATCH), most_sequences)
+    return alone + features + _batches(_SPLIT, _SPLIT_BATCHES, most_sequences)
+
+
+def _batches(kinds: Mapping[str, Mapping[str, Any]], sizes: Iterable[int], most_sequences: int) -> list[Request]:
+    possible = sorted({min(copies, most_sequences) for copies in sizes})
+    return [Request(what, _SHORT, copies, sampling) for what, sampling in kinds.items() for copies in possible]
 
 
 def prefills(largest_graph: int, largest_batch: int) -> list[int]:
@@ -101,7 +104,8 @@ async def warm_up(client: AsyncLLM) -> None:
     """Sends the requests. What the engine refuses (a grammar beside speculation, say) is left out, with a line."""
     config = client.vllm_config
     sizes = config.compilation_config.cudagraph_capture_sizes or [0]
-    asked = requests(max(sizes), config.scheduler_config.max_num_batched_tokens, config.model_config.max_model_len)
+    scheduler, longest = config.scheduler_config, config.model_config.max_model_len
+    asked = requests(max(sizes), scheduler.max_num_batched_tokens, longest, scheduler.max_num_seqs)
     with _unmeasured(client):
         for request in asked:
             await _send(client, request)

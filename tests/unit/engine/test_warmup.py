@@ -67,17 +67,17 @@ def test_size_that_is_no_multiple_is_among_those_of_each_range(graph: int) -> No
 
 @given(graph=_GRAPHS, batch=_BATCHES, longest=st.integers(1024, 131072))
 def test_no_request_is_longer_than_the_model(graph: int, batch: int, longest: int) -> None:
-    assert all(request.prompt_tokens + warmup._ANSWER <= longest for request in requests(graph, batch, longest))
+    assert all(request.prompt_tokens + warmup._ANSWER <= longest for request in requests(graph, batch, longest, 1024))
 
 
 def test_prompts_that_a_model_can_take_are_asked() -> None:
-    found = [request.prompt_tokens for request in requests(0, 2048, 1024) if request.what.startswith("prefill")]
+    found = [request.prompt_tokens for request in requests(0, 2048, 1024, 1024) if request.what.startswith("prefill")]
 
     assert found == [tokens for tokens in prefills(0, 2048) if tokens < 1021]
 
 
-def batches(what: str) -> set[int]:
-    return {request.copies for request in requests(2048, 8192, 131072) if request.what == what}
+def batches(what: str, most_sequences: int = 1024) -> set[int]:
+    return {request.copies for request in requests(2048, 8192, 131072, most_sequences) if request.what == what}
 
 
 @pytest.mark.parametrize("what", warmup._FEATURES)
@@ -97,6 +97,13 @@ def test_minimum_of_tokens_is_asked_beside_a_grammar() -> None:
 @pytest.mark.parametrize("what", warmup._SPLIT)
 def test_top_p_is_used_with_every_number_of_rows_that_splits_it_otherwise(what: str) -> None:
     assert batches(what) == {1, 2, 4, 8, 16, 32, 64, 80}
+
+
+@pytest.mark.parametrize(("most_sequences", "expected"), [(1, {1}), (8, {1, 2, 4, 8}), (12, {1, 2, 4, 8, 12})])
+def test_no_batch_is_larger_than_a_step_of_the_engine(most_sequences: int, expected: set[int]) -> None:
+    """With 8 sequences, 80 copies of a request of 80 tokens would take 800 steps, for kernels that no step can need."""
+    assert batches("top_p", most_sequences) == expected
+    assert max(batches("greedy", most_sequences)) == min(warmup._BATCH, most_sequences)
 
 
 # Sending
@@ -130,7 +137,7 @@ class FakeClient:
     def vllm_config(self) -> Any:
         return SimpleNamespace(
             compilation_config=SimpleNamespace(cudagraph_capture_sizes=self.sizes),
-            scheduler_config=SimpleNamespace(max_num_batched_tokens=8192),
+            scheduler_config=SimpleNamespace(max_num_batched_tokens=8192, max_num_seqs=1024),
             model_config=SimpleNamespace(max_model_len=131072),
         )
 
@@ -176,7 +183,7 @@ def grammar(sampling: dict[str, Any]) -> bool:
 async def test_every_request_reaches_the_engine_as_often_as_it_says() -> None:
     client = await warmed_up(FakeClient())
 
-    expected = requests(4096, 8192, 131072)
+    expected = requests(4096, 8192, 131072, 1024)
     assert Counter(len(asked.prompt) for asked in client.asked) == Counter(
         request.prompt_tokens for request in expected for _ in range(request.copies)
     )
@@ -193,7 +200,7 @@ async def test_every_answer_decodes_and_none_ends_early() -> None:
 
 def test_first_of_a_batch_still_runs_when_the_last_has_come() -> None:
     """Or the kernels for 64 rows and more would be compiled by chance alone."""
-    assert all(request.answer_tokens >= request.copies for request in requests(2048, 8192, 131072))
+    assert all(request.answer_tokens >= request.copies for request in requests(2048, 8192, 131072, 1024))
 
 
 async def test_no_two_prompts_begin_alike() -> None:

@@ -105,6 +105,7 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
         ("vllm.entrypoints.openai.models.protocol", "BaseModelPath", ["name", "model_path"]),
         ("vllm.v1.engine.async_llm", "AsyncLLM.generate", ["prompt", "sampling_params", "request_id"]),
         ("vllm.v1.engine.async_llm", "AsyncLLM.reset_prefix_cache", []),
+        ("vllm.config", "ModelConfig.get_vocab_size", []),
         ("vllm.utils.import_utils", "get_triton_kernels_version", []),
     ],
 )
@@ -308,13 +309,14 @@ def test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced() -> N
 
 def test_what_a_warm_up_reads_is_in_the_configuration() -> None:
     config = importlib.import_module("vllm.config")
-    read = {
-        "CompilationConfig": "cudagraph_capture_sizes",
-        "SchedulerConfig": "max_num_batched_tokens",
-        "ModelConfig": "max_model_len",
-    }
+    read = [
+        ("CompilationConfig", "cudagraph_capture_sizes"),
+        ("SchedulerConfig", "max_num_batched_tokens"),
+        ("SchedulerConfig", "max_num_seqs"),
+        ("ModelConfig", "max_model_len"),
+    ]
 
-    assert all(name in getattr(config, kind).__dataclass_fields__ for kind, name in read.items())
+    assert all(name in getattr(config, kind).__dataclass_fields__ for kind, name in read)
     settled = inspect.getsource(config.VllmConfig._set_cudagraph_sizes)
     assert "self.compilation_config.cudagraph_capture_sizes = cudagraph_capture_sizes" in settled
 

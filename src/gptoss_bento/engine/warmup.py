@@ -52,7 +52,6 @@ _SPLIT_BATCHES = (1, 2, 4, 8, 16, 32, 64, 80)
 _SHORT = 24  # tokens of a prompt whose length does not matter
 _BATCH = 9  # requests at the same time; an odd number, so that no size is divisible by chance
 _ANSWER = 3  # tokens: prefill, and decoding with and without what was sampled before
-_ORDINARY_TOKENS = range(1000, 190_000)  # of o200k_harmony, far from control tokens
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,15 @@ async def _send(client: AsyncLLM, request: Request) -> None:
 
 async def _answer(client: AsyncLLM, request: Request, request_id: str) -> None:
     numbers = random.Random(request_id)  # noqa: S311  # only to find nothing in the prefix cache
-    prompt = {"prompt_token_ids": numbers.choices(_ORDINARY_TOKENS, k=request.prompt_tokens)}
+    tokens = ordinary_tokens(client.vllm_config.model_config.get_vocab_size())
+    prompt = {"prompt_token_ids": numbers.choices(tokens, k=request.prompt_tokens)}
     async for _ in client.generate(prompt, _parameters(request), request_id):
         pass
+
+
+def ordinary_tokens(vocabulary: int) -> range:
+    """The middle half of a vocabulary: control tokens are at its ends, and other models have smaller ones."""
+    return range(vocabulary // 4, vocabulary * 3 // 4)
 
 
 def _parameters(request: Request) -> SamplingParams:

@@ -124,6 +124,7 @@ class FakeClient:
     """As much of vLLM's AsyncLLM as a warm-up uses."""
 
     sizes: list[int] | None = field(default_factory=lambda: [1, 2, 4096])
+    vocabulary: int = 201_088
     refuses: Callable[[dict[str, Any]], bool] = lambda _: False
     error: Exception = field(default_factory=lambda: ValueError("not beside speculation\nwith details"))
     errored: bool = False
@@ -138,7 +139,7 @@ class FakeClient:
         return SimpleNamespace(
             compilation_config=SimpleNamespace(cudagraph_capture_sizes=self.sizes),
             scheduler_config=SimpleNamespace(max_num_batched_tokens=8192, max_num_seqs=1024),
-            model_config=SimpleNamespace(max_model_len=131072),
+            model_config=SimpleNamespace(max_model_len=131072, get_vocab_size=lambda: self.vocabulary),
         )
 
     def _run_output_handler(self) -> None:
@@ -210,6 +211,15 @@ async def test_no_two_prompts_begin_alike() -> None:
     beginnings = Counter(tuple(asked.prompt[:16]) for asked in client.asked)
     assert beginnings.most_common(1)[0][1] == 1
     assert client.resets == 1, "and nothing is left in it"
+
+
+@pytest.mark.parametrize("vocabulary", [32_000, 128_256, 201_088])
+async def test_prompts_have_ordinary_tokens_of_the_models_vocabulary(vocabulary: int) -> None:
+    """Models of another architecture, which ALLOW_OTHER_ARCHITECTURES lets in, have smaller ones than GPT-OSS."""
+    client = await warmed_up(FakeClient(vocabulary=vocabulary))
+
+    tokens = [token for asked in client.asked for token in asked.prompt]
+    assert vocabulary // 4 <= min(tokens) <= max(tokens) < vocabulary * 3 // 4
 
 
 async def test_grammars_are_given_as_vllm_takes_them() -> None:

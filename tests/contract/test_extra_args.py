@@ -43,6 +43,7 @@ def _read(parser: ArgumentParser, words: list[str]) -> dict[str, str]:
         "-cc.cudagraph_capture_sizes [1,2] -cc.max_cudagraph_capture_size 2",
         '-cc.pass_config.fuse_norm_quant true -cc.pass_config={"fuse_act_quant":true} -cc.mode=3',
         "--hf-overrides.a.b 4k --hf_overrides.a.c 1.5K --hf-overrides.d 4K --hf-overrides.e x=y.z",
+        "--hf-overrides.f=+5 --hf-overrides.g 1_000 --hf-overrides.h=",
         "--hf-overrides.a.b 1 --hf-overrides.a 2",
         "--limit-mm-per-prompt.image 2 --served-model-name a b",
         "--speculative-config.method ngram --speculative_config.num_speculative_tokens=3",

@@ -154,7 +154,10 @@ def _entry_value(said: _Said) -> Any:
 def _number(text: str) -> int | str:
     """The number that people write as 4k (4000) or 4K (4096), or else the text."""
     if not (match := _HUMAN.fullmatch(text.strip())):
-        return int(text) if text.strip().isdecimal() else text
+        try:
+            return int(text)  # what JSON does not know: 007, +5, 1_000
+        except ValueError:
+            return text
     number, suffix = match.groups()
     power = "kmgt".index(suffix.lower()) + 1
     if suffix.islower():

@@ -19,14 +19,13 @@ from pydantic import BaseModel
 from gptoss_bento import strict_json
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.json_body import EnvelopeError, json_object
+from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs import sampling
 from gptoss_bento.jobs.input_models import JobPolicy, JobRequest, NativeJob, OpenAIJob, RouteJob
 from gptoss_bento.jobs.input_problems import checked, sentences, text_of
 from gptoss_bento.jobs.output.batching import Schedule
 from gptoss_bento.strict_json import shown
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
 TOKENIZE = "/tokenize"
 MODELS = "/v1/models"
 

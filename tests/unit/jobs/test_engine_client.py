@@ -10,9 +10,10 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.paths import COMPLETIONS
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.fake_engine import FakeEngine
-from gptoss_bento.jobs.input import COMPLETIONS, MODELS, EngineRequest
+from gptoss_bento.jobs.input import MODELS, EngineRequest
 
 WHOLE = EngineRequest("POST", COMPLETIONS, body={"prompt": "a b", "max_tokens": 3})
 STREAM = EngineRequest("POST", COMPLETIONS, body={"prompt": "a b", "max_tokens": 3, "stream": True}, stream=True)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from gptoss_bento.config.settings import WEEK_MS, ServerSettings
 from gptoss_bento.http.json_body import EnvelopeError
+from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs.input import (
-    CHAT,
-    COMPLETIONS,
     EngineRequest,
     InputError,
     Models,

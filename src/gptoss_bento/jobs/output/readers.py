@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from gptoss_bento.jobs.input import COMPLETIONS, EngineRequest, OutputFormat
+from gptoss_bento.http.paths import COMPLETIONS
+from gptoss_bento.jobs.input import EngineRequest, OutputFormat
 from gptoss_bento.jobs.output.batching import ITEM_BYTES, Counter
 from gptoss_bento.jobs.output.channels import ChannelTracker, is_unfinished_header
 from gptoss_bento.jobs.output.token_text import StopFilter, TextSplitter

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START
-from gptoss_bento.jobs.input import CHAT, COMPLETIONS, EngineRequest, OutputFormat
+from gptoss_bento.http.paths import CHAT, COMPLETIONS
+from gptoss_bento.jobs.input import EngineRequest, OutputFormat
 from gptoss_bento.jobs.output.batching import ITEM_BYTES, Schedule
 from gptoss_bento.jobs.output.readers import EngineError, EngineUnavailableError, error_text, reader
 from gptoss_bento.strict_json import dumps

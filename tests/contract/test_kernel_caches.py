@@ -103,6 +103,17 @@ def test_triton_takes_cc_then_gcc_then_clang_and_keeps_its_module() -> None:
     assert 'name="cuda_utils"' in source_of("triton.backends.nvidia.driver")
 
 
+def test_vllm_does_not_ask_for_compilers_before_it_reduces_by_flashinfer() -> None:
+    """If it does, compilers.without_all_reduce can go."""
+    source = source_of("vllm.distributed.device_communicators.flashinfer_all_reduce")
+
+    assert "import flashinfer.comm as flashinfer_comm" in source
+    assert "has_flashinfer" not in source
+    assert "nvcc" not in source
+    communicator = source_of("vllm.distributed.device_communicators.cuda_communicator")
+    assert "envs.VLLM_ALLREDUCE_USE_FLASHINFER and not envs.VLLM_BATCH_INVARIANT" in communicator
+
+
 def test_vllm_needs_nvcc_and_ninja_for_flashinfer() -> None:
     source = source_of("vllm.utils.flashinfer")
 

@@ -1,8 +1,9 @@
 """Which compilers a start needs here, and what happens without one.
 
 Sources: triton/runtime/build.py and backends/nvidia/driver.py of Triton 3.7.1; vllm/utils/flashinfer.py,
-v1/sample/ops/topk_topp_sampler.py, layers/fused_moe/oracle/mxfp4.py and config/vllm.py of vLLM 0.32.0;
-flashinfer/jit/cpp_ext.py of FlashInfer 0.7.0.
+v1/sample/ops/topk_topp_sampler.py, layers/fused_moe/oracle/mxfp4.py, config/vllm.py and
+distributed/device_communicators/flashinfer_all_reduce.py of vLLM 0.32.0; jit/core.py, jit/cpp_ext.py and
+comm/trtllm_mnnvl_ar.py of FlashInfer 0.7.0.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import shutil
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gptoss_bento.planning.kernel_key import TRITON
-
-if TYPE_CHECKING:
-    from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.plan import EnginePlan, Planned
 
 _TRITON_MODULE = f"*/cuda_utils{sysconfig.get_config_var('EXT_SUFFIX')}"  # in Triton's cache, by a hash of its source
 _DEFAULT_CUDA = "/usr/local/cuda"
+_SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
+
+ALL_REDUCE = "VLLM_ALLREDUCE_USE_FLASHINFER"
+"""Whether several cards add up by FlashInfer's kernels; vLLM's default is 1."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,18 @@ class Tools:
 
 
 HERE = Tools()
+
+
+def without_all_reduce(plan: EnginePlan, variables: Mapping[str, str], tools: Tools = HERE) -> EnginePlan:
+    """The plan without FlashInfer's all-reduce where it cannot be built. What the operator said of it stays.
+
+    vLLM only asks whether FlashInfer can be imported, and has its module built in the first run of the model, where a
+    failure ends the start. What was built before needs ninja and CUDA's folder all the same.
+    """
+    missing = _missing_for_flashinfer(variables, tools)
+    if not missing or ALL_REDUCE in variables or not _reduces_by_flashinfer(plan, variables):
+        return plan
+    return replace(plan, environment={**plan.environment, ALL_REDUCE: Planned("0", " and ".join(missing))})
 
 
 def lacks(plan: EnginePlan, variables: Mapping[str, str], tools: Tools = HERE) -> Iterator[Lack]:
@@ -112,27 +127,47 @@ def nvcc(variables: Mapping[str, str], tools: Tools = HERE) -> str | None:
 
 def _needs_flashinfer(plan: EnginePlan, variables: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
     """(what of the plan has FlashInfer build kernels, whether a start ends without them)."""
-    sampler = plan.environment.get("VLLM_USE_FLASHINFER_SAMPLER")
-    value = str(sampler.value) if sampler else variables.get("VLLM_USE_FLASHINFER_SAMPLER", "1")
-    if value.strip() != "0":
-        yield f"VLLM_USE_FLASHINFER_SAMPLER={value}", True
+    if (value := _value(plan, variables, _SAMPLER)) != "0":
+        yield f"{_SAMPLER}={value}", True
     for name in ("moe_backend", "attention_backend"):
         planned: Any = plan.arguments[name].value if name in plan.arguments else ""
         if str(planned).lower().startswith("flashinfer"):
             yield f"{name} {planned}", True
-    tensor = plan.arguments.get("tensor_parallel_size")
-    if tensor and tensor.value > 1 and any(9 <= gpu.compute_capability < 11 for gpu in plan.hardware.gpus):
+    if _reduces_by_flashinfer(plan, variables):
+        yield f"{ALL_REDUCE}={_value(plan, variables, ALL_REDUCE)} with several cards", True
+    if _shares_on_flashinfers_cards(plan):
         yield "fusing all-reduce with normalization", False
 
 
+def _value(plan: EnginePlan, variables: Mapping[str, str], name: str) -> str:
+    """What vLLM will find, whose default for these variables is 1."""
+    planned = plan.environment.get(name)
+    return (str(planned.value) if planned else variables.get(name, "1")).strip()
+
+
+def _shares_on_flashinfers_cards(plan: EnginePlan) -> bool:
+    tensor = plan.arguments.get("tensor_parallel_size")
+    cards = any(gpu.vendor == "nvidia" and 9 <= gpu.compute_capability < 11 for gpu in plan.hardware.gpus)
+    return cards and tensor is not None and tensor.value > 1
+
+
+def _reduces_by_flashinfer(plan: EnginePlan, variables: Mapping[str, str]) -> bool:
+    ordered = variables.get("VLLM_BATCH_INVARIANT", "0").strip() == "1"
+    return _shares_on_flashinfers_cards(plan) and not ordered and _value(plan, variables, ALL_REDUCE) != "0"
+
+
+def _missing_for_flashinfer(variables: Mapping[str, str], tools: Tools) -> list[str]:
+    found = (("nvcc", nvcc(variables, tools)), ("ninja", tools.which("ninja")))
+    return [f"no {name}" for name, path in found if not path]
+
+
 def _without_nvcc(needing: list[tuple[str, bool]], variables: Mapping[str, str], tools: Tools) -> Iterator[Lack]:
-    missing = [name for name, path in (("nvcc", nvcc(variables, tools)), ("ninja", tools.which("ninja"))) if not path]
-    if not missing:
+    if not (missing := _missing_for_flashinfer(variables, tools)):
         return
     ends = any(needed for _, needed in needing)
     wanted = ", ".join(what for what, needed in needing if needed or not ends)
     follows = "the start ends" if ends else "vLLM does it in two steps, which is slower"
-    yield Lack(f"no {' and no '.join(missing)}", f"FlashInfer needs it for {wanted}: {follows}", _remedy(tools), ends)
+    yield Lack(" and ".join(missing), f"FlashInfer needs it for {wanted}: {follows}", _remedy(tools), ends)
 
 
 def _remedy(tools: Tools) -> str:

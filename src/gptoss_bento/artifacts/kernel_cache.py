@@ -76,10 +76,11 @@ HERE = Surroundings()
 
 
 def settled(plan: EnginePlan, surroundings: Surroundings = HERE) -> EnginePlan:
-    """The plan with what its folder of kernels holds and which compilers are missing, if it is for this machine."""
+    """The plan with what its folder of kernels holds and what missing compilers change, if it is for this machine."""
     if plan.kernel_folder is None or plan.hardware.origin != "probed":
         return plan
     folder = plan.kernel_folder.value
+    plan = compilers.without_all_reduce(plan, surroundings.process, surroundings.tools)
     lacks = (f"{lack}. {lack.remedy}" for lack in compilers.lacks(plan, surroundings.process, surroundings.tools))
     plan = replace(plan, warnings=(*plan.warnings, *lacks))
     return with_kernels(plan, look(plan, folder, surroundings))

@@ -276,6 +276,7 @@ def _gpu_checks(machine: Machine, variables: Mapping[str, str], case: Case, foun
 
 def _kernel_checks(machine: Machine, variables: Mapping[str, str], plan: EnginePlan, folder: Path) -> dict[str, Check]:
     surroundings = kernel_cache.Surroundings(variables, machine.driver, tools=machine.tools)
+    plan = compilers.without_all_reduce(plan, variables, machine.tools)
 
     def check_caches() -> Iterable[Finding]:
         return check_kernel_caches(kernel_cache.look(plan, folder, surroundings))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.artifacts.compilers import Lack, Tools, c_compiler, lacks, nvcc
-from gptoss_bento.hardware.probe import Hardware
-from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.artifacts.compilers import ALL_REDUCE, Lack, Tools, c_compiler, lacks, nvcc, without_all_reduce
+from gptoss_bento.hardware.probe import Gpu, Hardware
+from gptoss_bento.planning.plan import EnginePlan, Planned
 from tests.fakes import A100, H200, MI300X, machine, nvidia
 from tests.unit.planning.test_kernel_key import plan_of
 
@@ -108,11 +108,52 @@ def test_a_plan_with_kernels_of_flashinfer_needs_ninja_too() -> None:
     assert lack.what == "no ninja"
 
 
+@pytest.mark.parametrize(("present", "origin"), [((), "no nvcc and no ninja"), (("nvcc",), "no ninja")])
+@pytest.mark.parametrize("gpu", [H200, B200], ids=["Hopper", "Blackwell"])
+def test_several_cards_do_without_flashinfers_all_reduce_where_it_cannot_be_built(
+    gpu: Gpu, present: tuple[str, ...], origin: str
+) -> None:
+    """vLLM would build it in the first run of the model, and end there."""
+    plan = without_all_reduce(plan_on(machine(gpu, gpu)), {}, tools("gcc", *present))
+
+    assert plan.environment[ALL_REDUCE] == Planned("0", origin)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "variables", "present"),
+    [
+        (machine(H200, H200), {}, ("nvcc", "ninja")),
+        (machine(H200), {}, ()),
+        (machine(A100, A100), {}, ()),
+        (machine(H200, H200), {"TENSOR_PARALLEL_SIZE": "1"}, ()),
+        (machine(H200, H200), {"VLLM_BATCH_INVARIANT": "1"}, ()),
+        (machine(H200, H200), {ALL_REDUCE: "1"}, ()),
+        (machine(), {}, ()),
+    ],
+    ids=["compilers", "one card", "Ampere", "not shared", "batch invariant", "the operator's own", "CPU"],
+)
+def test_all_reduce_is_left_as_it_is_elsewhere(
+    hardware: Hardware, variables: dict[str, str], present: tuple[str, ...]
+) -> None:
+    plan = plan_of("gpt-oss-20b" if hardware.gpus else "demo", hardware, **variables)
+
+    assert without_all_reduce(plan, variables, tools("gcc", *present)) is plan
+
+
 def test_several_cards_without_nvcc_are_only_slower() -> None:
-    (lack,) = found(plan_on(machine(H200, H200)), tools("gcc"))
+    here = tools("gcc")
+    (lack,) = found(without_all_reduce(plan_on(machine(H200, H200)), {}, here), here)
 
     assert not lack.ends_start
     assert "fusing all-reduce with normalization: vLLM does it in two steps" in lack.follows
+
+
+@pytest.mark.parametrize("value", ["1", " 1 "])
+def test_all_reduce_that_the_operator_asked_for_needs_nvcc(value: str) -> None:
+    (lack,) = found(plan_on(machine(H200, H200)), tools("gcc", "ninja"), **{ALL_REDUCE: value})
+
+    assert lack.ends_start
+    assert f"{ALL_REDUCE}=1 with several cards: the start ends" in lack.follows
 
 
 def test_several_cards_that_vllm_fuses_nothing_on_need_no_nvcc() -> None:

@@ -13,7 +13,7 @@ from gptoss_bento.artifacts.kernel_cache import NAME, Surroundings, unwritable_r
 from gptoss_bento.errors import ArtifactError, HardwareError
 from gptoss_bento.hardware.probe import Driver, Hardware, hardware_named
 from gptoss_bento.planning.kernel_key import KERNEL_CACHES, Kernels
-from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.plan import EnginePlan, Planned
 from tests.fakes import H200, Calls, machine
 from tests.unit.planning.test_kernel_key import ENTRY, KEY, VERSIONS, plan_of
 
@@ -118,6 +118,19 @@ def test_plan_warns_of_a_missing_compiler(tmp_path: Path) -> None:
     (warning,) = kernel_cache.settled(plan_in(tmp_path), around).warnings
 
     assert warning.startswith("no C compiler (gcc or clang): Triton cannot build")
+
+
+def test_plan_for_several_cards_without_nvcc_has_no_flashinfers_all_reduce(tmp_path: Path) -> None:
+    around = replace(surroundings(), tools=compilers.Tools(which=lambda name: name if name == "gcc" else None))
+    plan = plan_in(tmp_path, replace(machine(H200, H200), origin="probed"))
+
+    settled = kernel_cache.settled(plan, around)
+
+    assert settled.environment[compilers.ALL_REDUCE] == Planned("0", "no nvcc and no ninja")
+    assert settled.kernels
+    assert compilers.ALL_REDUCE in settled.kernels.said, "it is part of the key, as of vLLM's own"
+    (warning,) = [each for each in settled.warnings if "ninja" in each]
+    assert "fusing all-reduce" in warning
 
 
 # A folder that cannot be written

@@ -403,6 +403,17 @@ async def test_a_missing_compiler_ends_the_start(tmp_path: Path) -> None:
     assert finding.stops_with is EngineStartError
 
 
+async def test_several_cards_without_nvcc_start_all_the_same(tmp_path: Path) -> None:
+    gcc = Tools(which=lambda name: name if name == "gcc" else None)
+    without = replace(
+        a_machine(tmp_path, machine(H100, H100)), tools=replace(gcc, python_header=lambda: Path(__file__))
+    )
+
+    (finding,) = named(await examine(Request(), without), "compiler")
+
+    assert finding.stops_with is None, finding.found
+
+
 async def test_a_machine_without_gpu_compiles_nothing(tmp_path: Path) -> None:
     findings = await examine(Request(), a_machine(tmp_path, machine()))
 

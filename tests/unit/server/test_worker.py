@@ -383,9 +383,9 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prepare: Calls) -> St
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, StartOptions(warmup=True)),
-        ({"WARMUP": "0"}, StartOptions()),
-        ({"WARMUP": "0", "ENGINE_PRELOAD": "1"}, StartOptions(preload=True)),
+        ({}, StartOptions(warmup=True, preload=True)),
+        ({"WARMUP": "0"}, StartOptions(preload=True)),
+        ({"WARMUP": "0", "ENGINE_PRELOAD": "0"}, StartOptions()),
     ],
 )
 async def test_engine_starts_as_it_was_planned(start: Start, environ: dict[str, str], expected: StartOptions) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import importlib.metadata
 import inspect
+import json
 import logging
 import os
 import re
@@ -28,20 +29,19 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.http.openai_dispatch import OpenAIApi
-from gptoss_bento.http.streaming_bypass import StreamingBypass
 from tests.fakes import asgi_client
 from tests.server import REPOSITORY
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
     from bentoml._internal.configuration.containers import BentoMLContainer
-    from bentoml._internal.server.http import instruments
+    from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
     from bentoml._internal.server.http.traffic import TimeoutMiddleware
     from bentoml.serving import ensure_prometheus_dir
 
     from gptoss_bento.bento.service_config import keep_metrics_in
     from gptoss_bento.jobs.api.generate import GenerateApi
-    from gptoss_bento.server.request_metrics import RequestMetrics
+    from gptoss_bento.server.bentoml_layers import with_our_layers
 
 # Their own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -56,11 +56,65 @@ def test_service_decorator_and_mounting_are_public() -> None:
         assert hasattr(bentoml, symbol)
 
 
-def test_the_worker_makes_the_server_that_the_module_names_when_the_service_is_loaded() -> None:
-    worker = importlib.import_module("_bentoml_impl.worker.service")
-    source = inspect.getsource(worker.main.callback)
-    assert source.index("load(bento_identifier") < source.index("uvicorn.Server(config).run(sockets=[socket])")
-    assert "server_context.worker_index = worker_id" in source
+# BentoML's worker with this service, as far as the server that it makes.
+WORKER = """
+import json, socket, sys
+import uvicorn
+from _bentoml_impl.worker.service import main
+
+def shown(layer):
+    return getattr(layer.cls, "__name__", "?"), sorted(layer.kwargs)
+
+def run(server, sockets):
+    inner = server.config.app._app
+    print(json.dumps({
+        "server": type(server).__name__,
+        "connection": server.config.http.__name__,
+        "outermost": type(server.config.app).__name__,
+        "layers": [shown(layer) for layer in inner.user_middleware],
+        "timeouts": [layer.kwargs["timeout"] for layer in inner.user_middleware if "timeout" in layer.kwargs],
+        "sockets": len(sockets),
+    }))
+
+uvicorn.Server.run = run
+fd = socket.socket().detach()
+main(["service:GptOss", "--fd", str(fd), "--service-name", "gptoss-bento", "--worker-id", "1"], standalone_mode=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def worker() -> dict[str, Any]:
+    """What a worker of BentoML's is about to run."""
+    environment = {**os.environ, "PROFILE": "demo", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", WORKER]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_worker_serves_by_our_server(worker: dict[str, Any]) -> None:
+    assert worker["server"] == "ApiServer"
+    assert worker["connection"] == "BoundedConnection"
+    assert worker["outermost"] == "StreamingBypass"
+    assert worker["sockets"] == 1
+
+
+def test_our_layers_take_the_places_of_bentomls(worker: dict[str, Any]) -> None:
+    assert [name for name, _ in worker["layers"]] == [
+        "RequestMetrics",
+        "OpenTelemetryMiddleware",
+        "AccessLogMiddleware",
+        "ErrorBoundary",
+        "Authentication",
+        "Probes",
+        "Description",
+        "ShutdownGate",
+        "OpenAIApi",
+        "ContextMiddleware",
+    ]
+    assert worker["layers"][0][1] == ["namespace", "skip_paths"], "BentoML's options"
+    assert worker["timeouts"] == [3600]
 
 
 def test_the_number_of_workers_is_that_of_the_decorator() -> None:
@@ -120,13 +174,10 @@ def streaming(spans: InMemorySpanExporter) -> Iterator[TestClient]:  # noqa: ARG
     class Service:
         pass
 
-    Service.add_asgi_middleware(StreamingBypass)  # type: ignore[attr-defined]
     Service.add_asgi_middleware(OpenAIApi, engine_app=lambda: _stream)  # type: ignore[attr-defined]
     forget_services()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(instruments, "RunnerTrafficMetricsMiddleware", RequestMetrics)  # as service.py does
-        with TestClient(Service.to_asgi()) as client:  # type: ignore[attr-defined]
-            yield client
+    with TestClient(with_our_layers(Service.to_asgi())) as client:  # type: ignore[attr-defined]
+        yield client
     forget_services()
 
 
@@ -250,42 +301,10 @@ def test_each_service_can_have_a_folder_for_metrics_of_its_own(tmp_path: Path) -
         BentoMLContainer.prometheus_multiproc_dir.reset()
 
 
-def of_the_service(script: str) -> str:
-    """What a process prints that has imported service.py and has `found`, its middlewares from the outermost in."""
-    head = "import service; found = service.GptOss.to_asgi().user_middleware;"
-    done = subprocess.run(
-        [sys.executable, "-c", head + script],
-        cwd=REPOSITORY,
-        env={**os.environ, "PROFILE": "demo"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
-
-
-def test_our_edge_takes_the_place_of_bentomls_timeout() -> None:
-    script = (
-        "from gptoss_bento.http.error_boundary import ErrorBoundary;"
-        "names = [getattr(m.cls, '__name__', '') for m in found];"
-        "edges = [m.kwargs for m in found if m.cls is ErrorBoundary];"
-        "print(names.count('TimeoutMiddleware'), edges, names.index('ErrorBoundary') < names.index('ShutdownGate'))"
-    )
-    assert of_the_service(script) == "0 [{'timeout': 3600}] True"
-
-
-def test_our_metrics_take_the_place_of_bentomls() -> None:
-    script = (
-        "from gptoss_bento.server.request_metrics import RequestMetrics;"
-        "print(found[0].cls is RequestMetrics, sum(issubclass(m.cls, RequestMetrics.__base__) for m in found))"
-    )
-    assert of_the_service(script) == "True 1"
-
-
 def test_bentomls_metrics_still_have_every_path_as_a_label() -> None:
     """Why server/request_metrics.py is there. When this fails, BentoML has fixed it."""
     forget_services()
-    app = RequestMetrics.__base__(JSONResponse({}), namespace="bentoml_service")  # type: ignore[misc]
+    app = RunnerTrafficMetricsMiddleware(JSONResponse({}), namespace="bentoml_service")
     client = TestClient(app)
     for number in range(3):
         client.get(f"/status/{number}")

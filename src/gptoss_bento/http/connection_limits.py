@@ -18,7 +18,6 @@ from typing import Any
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gptoss_bento.http import patches
 from gptoss_bento.http.body import ARRIVAL, DISCARDED_BYTES, Arrival
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class _HeadTooLargeError(Exception):
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """One connection. The class attributes are set by `install_connection_limits`."""
+    """One connection. The class attributes are its limits; `bounded` makes a class with others."""
 
     max_head_bytes = 65_536
     patience_s = 120.0
@@ -187,8 +186,7 @@ class BoundedConnection(HttpToolsProtocol):
         return self.loop.call_later(self.patience_s, end)
 
 
-def install_connection_limits(max_head_bytes: int, patience_s: float) -> None:
-    """From now on, servers of this process that let uvicorn choose its protocol use this one."""
-    BoundedConnection.max_head_bytes = max_head_bytes
-    BoundedConnection.patience_s = patience_s
-    patches.PROTOCOL.replace(BoundedConnection)
+def bounded(max_head_bytes: int, patience_s: float) -> type[BoundedConnection]:
+    """The class of connections with these limits, which uvicorn makes one of for each."""
+    limits = {"max_head_bytes": max_head_bytes, "patience_s": patience_s}
+    return type(BoundedConnection.__name__, (BoundedConnection,), limits)

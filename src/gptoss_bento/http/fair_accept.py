@@ -10,15 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine
-from copy import copy
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import uvicorn
-from starlette.types import ASGIApp
-
-from gptoss_bento.http import patches
 from gptoss_bento.workers.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
@@ -29,58 +23,43 @@ _PAUSE_S = 1.0  # after an error such as too many open files
 _HANDSHAKES_S = 1.0  # for TLS handshakes that a stop meets
 
 
-def install(group: WorkerGroup, for_others: ASGIApp) -> None:
-    """Makes BentoML's worker, which is about to make its uvicorn.Server, accept fairly. BentoML has no hook for it.
-
-    Once only: vLLM takes uvicorn's own class later.
+class FairAccept:
+    """The accept loop of one worker.
 
     Args:
         group: this worker's.
-        for_others: what the other workers reach through this one's socket.
+        connect: makes an accepted socket a connection of the server's; over TLS this takes time, and may fail.
+        connections: how many the server has.
     """
-    own = patches.SERVER.original()
 
-    def make(config: uvicorn.Config) -> FairServer:
-        patches.SERVER.replace(own)
-        return FairServer(config, group, for_others)
-
-    patches.SERVER.replace(make)
-
-
-class FairServer(uvicorn.Server):
-    """uvicorn's server with an accept loop of its own."""
-
-    def __init__(self, config: uvicorn.Config, group: WorkerGroup, for_others: ASGIApp) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        group: WorkerGroup,
+        connect: Callable[[socket.socket], Awaitable[None]],
+        connections: Callable[[], int],
+    ) -> None:
         self._group = group
-        self._for_others = for_others
+        self._connect = connect
+        self._connections = connections
         self._accepting: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, which listens on nothing here."""
-        await super().startup([])
-        if path := self._group.own_socket("http"):  # for the other workers
-            loop = asyncio.get_running_loop()
-            make = partial(self._protocol, _with_application(self.config, self._for_others), loop)
-            server = await loop.create_unix_server(make, str(path))
-            self.servers.append(server)  # uvicorn closes it
-        for listening in sockets or ():
-            listening.listen(self.config.backlog)
-            listening.setblocking(False)
-            _spawn(self._accept(listening), self._accepting)
+    def begin(self, listening: socket.socket, backlog: int) -> None:
+        """Accepts from this socket from now on; the system queues `backlog` connections."""
+        listening.listen(backlog)
+        listening.setblocking(False)
+        _spawn(self._accept(listening), self._accepting)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stops to accept before uvicorn closes the sockets.
+    async def end(self) -> None:
+        """Accepts nothing more, and connects what is accepted.
 
         uvicorn tells the connections that it knows to end, and waits for all: one that came to be afterwards, or lost
-        its socket halfway, would hold up the end. So what is accepted is connected first.
+        its socket halfway, would hold up the end.
         """
         await _cancelled(self._accepting)
         if self._connecting:
             await asyncio.wait(self._connecting, timeout=_HANDSHAKES_S)
         await _cancelled(self._connecting)
-        await super().shutdown(sockets)
 
     async def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -106,9 +85,7 @@ class FairServer(uvicorn.Server):
 
     async def _serve_connection(self, connection: socket.socket) -> None:
         try:
-            loop = asyncio.get_running_loop()
-            make = partial(self._protocol, self.config, loop)
-            await loop.connect_accepted_socket(make, connection, ssl=self.config.ssl)
+            await self._connect(connection)
         except Exception as error:  # of a TLS handshake
             logger.debug("a connection came to nothing: %s", error)
             connection.close()
@@ -116,22 +93,8 @@ class FairServer(uvicorn.Server):
             connection.close()
             raise
 
-    def _protocol(self, config: uvicorn.Config, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
-        make: Any = config.http_protocol_class
-        protocol: asyncio.Protocol = make(
-            config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
-        )
-        return protocol
-
     def _tell(self) -> None:
-        self._group.tell_connections(len(self.server_state.connections) + len(self._connecting))
-
-
-def _with_application(config: uvicorn.Config, app: ASGIApp) -> uvicorn.Config:
-    """A configuration that is loaded, for another application."""
-    other = copy(config)
-    other.loaded_app = app
-    return other
+        self._group.tell_connections(self._connections() + len(self._connecting))
 
 
 def _spawn(work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> asyncio.Task[None]:

@@ -8,24 +8,12 @@ _CONNECTIONS = "tests/unit/http/test_connection_limits.py::"
 
 SERVER = Patch(
     "uvicorn:Server",
-    "All workers accept from one socket, and whoever wakes up first may take most of a burst.",
-    "None: BentoML's worker makes the server itself, `uvicorn.Server(config)`. Put back at once.",
-    "tests/contract/test_bentoml.py::test_the_worker_makes_the_server_that_the_module_names_when_the_service_is_loaded",
-)
-PROTOCOL = Patch(
-    "uvicorn.protocols.http.auto:AutoHTTPProtocol",
-    "uvicorn bounds neither the size of a request's head, nor the time for it, nor a client that does not read.",
-    "`http=` of uvicorn.Config takes a class; BentoML makes the configuration and has no setting for it.",
-    _CONNECTIONS + "test_uvicorn_takes_this_protocol_where_it_may_choose",
-)
-OUTERMOST = Patch(
-    "starlette.applications:Starlette.middleware_stack",
-    "A streamed message would pass six functions of BentoML and Starlette that only wait for start or end.",
-    "`add_asgi_middleware` is public, and puts a middleware inside of BentoML's own.",
-    "tests/contract/test_bentoml.py::test_a_stream_is_one_trace_without_a_span_for_every_message",
+    "The server must bound connections, accept in turn, and be told what lies outside of BentoML's application.",
+    "A subclass does (http/api_server.py), but BentoML's worker names the class itself. Put back after its server.",
+    "tests/contract/test_bentoml.py::test_worker_serves_by_our_server",
 )
 
-PATCHES: tuple[Patch, ...] = (SERVER, PROTOCOL, OUTERMOST)
+PATCHES: tuple[Patch, ...] = (SERVER,)
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
     PrivateUse(
@@ -38,6 +26,6 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "uvicorn:Config.loaded_app",
         "set",
         "One server has a second application, for the other workers: on a copy of its configuration.",
-        "tests/unit/http/test_fair_accept.py::test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own",
+        "tests/unit/http/test_api_server.py::test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own",
     ),
 )

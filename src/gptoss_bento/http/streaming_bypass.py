@@ -9,41 +9,20 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from http import HTTPStatus
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from gptoss_bento.http import patches
 
 _SERVERS_SEND = "gptoss_bento.send"
 
 
 class StreamingBypass:
-    """ASGI middleware that makes `direct` work. A middleware of a service lies inside of BentoML's own.
-
-    So this one asks, at the start of the application, to be told the HTTP server's `send` from outside of them.
-    """
+    """The outermost ASGI layer, around BentoML's whole application: keeps the HTTP server's `send` for `direct`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            _remember_send(scope["app"])
+        scope[_SERVERS_SEND] = send
         await self._app(scope, receive, send)
-
-
-def _remember_send(application: Starlette) -> None:
-    """Puts the `send` that the whole application gets into each request's scope."""
-    inner = application.middleware_stack
-    if inner is None:  # not called through Starlette, so there is nothing around us
-        return
-
-    async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope[_SERVERS_SEND] = send
-        await inner(scope, receive, send)
-
-    patches.OUTERMOST.replace_on(application, outermost)
 
 
 def direct(scope: Scope, send: Send) -> Send:

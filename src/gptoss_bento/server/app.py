@@ -20,17 +20,16 @@ from gptoss_bento.bento import service_config
 from gptoss_bento.config.environment import server_settings, tls_settings
 from gptoss_bento.config.process_environment import take_key_sources
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.http import fair_accept
-from gptoss_bento.http.connection_limits import install_connection_limits
+from gptoss_bento.http import api_server
+from gptoss_bento.http.connection_limits import bounded
 from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.http.shutdown_gate import ShutdownGate
-from gptoss_bento.http.streaming_bypass import StreamingBypass
 from gptoss_bento.jobs.api.routes import NativeRoutes
-from gptoss_bento.server import patches
 from gptoss_bento.server.api_workers import find_worker_group
+from gptoss_bento.server.bentoml_layers import with_our_layers
 from gptoss_bento.server.openapi import Description
 from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
 from gptoss_bento.server.worker import Worker
@@ -68,10 +67,9 @@ class Assembly:
     settings: ServerSettings
 
     def add_middlewares(self, service: Service) -> None:
-        """Puts our layers around the service, and two of them in the place of BentoML's."""
+        """Puts our layers around the service, inside of those of server/bentoml_layers.py."""
         for middleware in self.middlewares(service):
             service.add_asgi_middleware(middleware.layer, **middleware.options)
-        patches.apply()
 
     def middlewares(self, service: Service) -> Iterator[Middleware]:
         """Our layers from the outermost in."""
@@ -92,7 +90,6 @@ class Assembly:
             },
         )
         yield Middleware(ShutdownGate, {"drain": worker.drain})
-        yield Middleware(StreamingBypass, {})
         engine_app = guarded_engine(worker, settings)
         yield Middleware(OpenAIApi, {"engine_app": engine_app, "endpoint_ids": frozenset(settings.endpoint_ids)})
 
@@ -122,9 +119,8 @@ def assemble(profile: str | None, platform: str | None) -> Assembly:
     sources = take_key_sources()
     keys = KeyStore(sources.fixed, sources.file, closed=bool(sources.problems))
     worker = Worker(chosen.profile, group, keys)
-    # Both before BentoML makes the HTTP server of this process.
-    install_connection_limits(settings.max_header_bytes, settings.client_timeout)
-    serve_together(worker, keys, settings)
+    if bentoml.server_context.worker_index is not None:  # BentoML will make the HTTP server of this process
+        api_server.install(server_parts(worker, keys, settings))
     return Assembly(chosen.profile, chosen.options, build_app(worker, settings), worker, keys, settings)
 
 
@@ -144,11 +140,17 @@ def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIA
     return lambda: ResponseRouting(app, worker.holds_response, others, server) if (app := guarded()) else None
 
 
-def serve_together(worker: Worker, keys: KeyStore, server: ServerSettings) -> None:
-    """In one of several workers: its server takes its share of the connections, and what the others pass on."""
-    if not worker.group.own_socket("http"):
-        return
+def server_parts(worker: Worker, keys: KeyStore, server: ServerSettings) -> api_server.Parts:
+    """What the HTTP server of a worker is made with."""
+    connection = bounded(server.max_header_bytes, server.client_timeout)
+    return api_server.Parts(worker.group, connection, with_our_layers, _app_for_others(worker, keys, server))
+
+
+def _app_for_others(worker: Worker, keys: KeyStore, server: ServerSettings) -> ASGIApp | None:
+    """What the other workers reach of this one, if it has any: the engine, for what they pass on."""
+    if worker.group.is_alone:
+        return None
     guarded = AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server).app
     passed_on = ShutdownGate(OpenAIApi(Router(), guarded), worker.drain)
     app = ForwardedRequests(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
-    fair_accept.install(worker.group, ErrorBoundary(app, timeout=None))
+    return ErrorBoundary(app, timeout=None)

@@ -1,31 +1,36 @@
-"""Whatever of BentoML is replaced or used though it is private. `apply` is called when service.py is imported."""
+"""Whatever of BentoML is used though it is private. Nothing of it is replaced."""
 
 from __future__ import annotations
 
-from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.patching import Patch, PrivateUse
-from gptoss_bento.server.request_metrics import RequestMetrics
 
 _BENTOML = "tests/contract/test_bentoml.py::"
 
-TIMEOUT = Patch(
-    "bentoml._internal.server.http.traffic:TimeoutMiddleware",
-    "BentoML's keeps a timer of an hour for each request, and answers an error without the shape of the API.",
-    "None: `traffic.timeout` sets the seconds, and BentoML always adds its own class.",
-    _BENTOML + "test_bentomls_timeout_still_keeps_a_timer_for_each_request",
-)
-REQUEST_METRICS = Patch(
-    "bentoml._internal.server.http.instruments:RunnerTrafficMetricsMiddleware",
-    "BentoML's makes each path a label: every job would be twenty numbers more in /metrics, for ever.",
-    "`metrics: {enabled: false}` and a middleware of ours would lose the names that BentoCloud and dashboards know.",
-    _BENTOML + "test_bentomls_metrics_still_have_every_path_as_a_label",
-)
-
-PATCHES: tuple[Patch, ...] = (TIMEOUT, REQUEST_METRICS)
+PATCHES: tuple[Patch, ...] = ()
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
     PrivateUse(
-        "bentoml._internal.server.http.instruments:HTTPTrafficMetricsMiddleware._setup",
+        "starlette.applications:Starlette.user_middleware",
+        "set",
+        "Two layers of BentoML's application become ours before it is served (bentoml_layers.py).",
+        _BENTOML + "test_our_layers_take_the_places_of_bentomls",
+    ),
+    PrivateUse(
+        "bentoml._internal.server.http.traffic:TimeoutMiddleware",
+        "read",
+        "BentoML's keeps a timer of an hour for each request; ours takes its place and its option. BentoML always has "
+        "one: `traffic.timeout` must be a number.",
+        _BENTOML + "test_bentomls_timeout_still_keeps_a_timer_for_each_request",
+    ),
+    PrivateUse(
+        "bentoml._internal.server.http.instruments:RunnerTrafficMetricsMiddleware",
+        "read",
+        "BentoML's makes each path a label: each job would be twenty numbers in /metrics, for ever. Ours takes its "
+        "place and its options. `metrics.enabled: false` would take the route /metrics away too.",
+        _BENTOML + "test_bentomls_metrics_still_have_every_path_as_a_label",
+    ),
+    PrivateUse(
+        "bentoml._internal.server.http.instruments:RunnerTrafficMetricsMiddleware._setup",
         "called",
         "The metrics keep BentoML's names and labels. `_is_setup`, `skip_paths` and the metrics are read.",
         _BENTOML + "test_a_stream_is_counted_once_in_the_metrics",
@@ -49,9 +54,3 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         _BENTOML + "test_our_pieces_of_dockerfile_stand_where_they_are_meant_to",
     ),
 )
-
-
-def apply() -> None:
-    """Before BentoML builds the application, where it takes its middlewares from here."""
-    TIMEOUT.replace(ErrorBoundary)
-    REQUEST_METRICS.replace(RequestMetrics)

@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http import auto
 
 from gptoss_bento.http import connection_limits
 from gptoss_bento.http.body import ARRIVAL
-from gptoss_bento.http.connection_limits import BoundedConnection
+from gptoss_bento.http.connection_limits import BoundedConnection, bounded
 
 PATIENCE_S = 0.2
 
@@ -394,11 +393,8 @@ async def test_a_slow_reader_is_not_cut() -> None:
     assert b"end" in got
 
 
-def test_uvicorn_takes_this_protocol_where_it_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
-    connection_limits.install_connection_limits(100_000, 7.0)
-    config = uvicorn.Config(answer, log_config=None)
-    config.load()
+def test_class_of_connections_has_its_own_limits() -> None:
+    connection = bounded(100_000, 7.0)
 
-    assert config.http_protocol_class is BoundedConnection
-    assert (BoundedConnection.max_head_bytes, BoundedConnection.patience_s) == (100_000, 7.0)
+    assert (connection.max_head_bytes, connection.patience_s) == (100_000, 7.0)
+    assert BoundedConnection.max_head_bytes == 2048

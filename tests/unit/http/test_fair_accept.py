@@ -12,11 +12,15 @@ import uvicorn
 import uvloop
 from starlette.responses import PlainTextResponse
 
-from gptoss_bento.http import fair_accept
-from gptoss_bento.http.fair_accept import FairServer
+from gptoss_bento.http.api_server import ApiServer, Parts
+from gptoss_bento.http.connection_limits import bounded
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+def parts(group: WorkerGroup) -> Parts:
+    return Parts(group, bounded(65_536, 60), lambda application: application, PlainTextResponse("for others"))
 
 
 @pytest.fixture
@@ -28,9 +32,7 @@ def listening() -> socket.socket:
 
 
 @pytest.fixture
-async def servers(
-    tmp_path_factory: pytest.TempPathFactory, listening: socket.socket
-) -> AsyncIterator[list[FairServer]]:
+async def servers(tmp_path_factory: pytest.TempPathFactory, listening: socket.socket) -> AsyncIterator[list[ApiServer]]:
     """Two workers, each of which answers with its number."""
     folder = tmp_path_factory.mktemp("t") / "group"
     make_shared_folder(folder, 2)
@@ -39,8 +41,8 @@ async def servers(
         group = WorkerGroup(index, 2, folder)
         group.enter(os.getpid())
         group.reach(Stage.READY)
-        config = uvicorn.Config(PlainTextResponse(str(index)), log_config=None, lifespan="off", http="h11")
-        made.append(FairServer(config, group, PlainTextResponse(f"{index} for others")))
+        config = uvicorn.Config(PlainTextResponse(str(index)), log_config=None, lifespan="off")
+        made.append(ApiServer(config, parts(group)))
         tasks.append(asyncio.create_task(made[-1]._serve([listening.dup()])))
     while not all(server.started for server in made):  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.005)
@@ -57,15 +59,11 @@ async def connect(listening: socket.socket) -> tuple[asyncio.StreamReader, async
 
 async def ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int:
     """Which worker answers on that connection."""
-    return int(await said(streams))
-
-
-async def said(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> str:
     streams[1].write(REQUEST)
     status, *headers = (await streams[0].readuntil(b"\r\n\r\n")).decode().splitlines()
     assert status == "HTTP/1.1 200 OK"
     (length,) = (header for header in headers if header.startswith("content-length: "))
-    return (await streams[0].readexactly(int(length.partition(" ")[2]))).decode()
+    return int(await streams[0].readexactly(int(length.partition(" ")[2])))
 
 
 @pytest.mark.usefixtures("servers")
@@ -84,13 +82,6 @@ async def test_a_connection_stays_with_its_worker(listening: socket.socket) -> N
     streams[1].close()
 
 
-async def test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own(servers: list[FairServer]) -> None:
-    for index, server in enumerate(servers):
-        streams = await asyncio.open_unix_connection(str(server._group.own_socket("http")))
-        assert await said(streams) == f"{index} for others"
-        streams[1].close()
-
-
 @pytest.mark.parametrize("turns", range(3))
 def test_a_connection_that_comes_to_be_during_a_stop_does_not_hold_it_up(
     turns: int, listening: socket.socket, tmp_path_factory: pytest.TempPathFactory
@@ -101,27 +92,16 @@ def test_a_connection_that_comes_to_be_during_a_stop_does_not_hold_it_up(
 
     async def stop() -> None:
         config = uvicorn.Config(PlainTextResponse("0"), log_config=None, lifespan="off")
-        server = FairServer(config, WorkerGroup(0, 2, folder), PlainTextResponse("for others"))
+        server = ApiServer(config, parts(WorkerGroup(0, 2, folder)))
         config.load()
         server.lifespan = config.lifespan_class(config)
         await server.startup([listening])
         with socket.create_connection(listening.getsockname()) as client:
             client.sendall(REQUEST)
-            while not server._connecting:  # noqa: ASYNC110  # another task does it
+            while not server._accepting._connecting:  # noqa: ASYNC110  # another task does it
                 await asyncio.sleep(0)
             for _ in range(turns):
                 await asyncio.sleep(0)
             await asyncio.wait_for(server.shutdown([listening]), 5)
 
     uvloop.run(stop())
-
-
-def test_bentoml_makes_such_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = uvicorn.Server
-    monkeypatch.setattr(uvicorn, "Server", own)  # puts it back afterwards
-
-    fair_accept.install(WorkerGroup(), PlainTextResponse("for others"))
-    made = uvicorn.Server(uvicorn.Config(PlainTextResponse("x"), log_config=None))
-
-    assert isinstance(made, FairServer)
-    assert uvicorn.Server is own, "vLLM derives from it"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -42,27 +41,14 @@ class Streams(BaseRoute):
         await response(scope, receive, direct(scope, send))
 
 
-async def started(app: Starlette) -> None:
-    """Runs the lifespan to its end."""
-    messages: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-
-    async def receive() -> Message:
-        return messages.pop(0)
-
-    async def send(message: Message) -> None:
-        assert message["type"].endswith("complete"), message
-
-    await app({"type": "lifespan", "state": {}}, receive, send)
-
-
 async def text_of(app: ASGIApp, path: str = "/") -> str:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return (await client.get(path)).text
 
 
-def application(passed: list[Message], *inner: Middleware) -> Starlette:
-    return Starlette(routes=[Streams()], middleware=[Middleware(Watching, passed=passed), *inner])
+def application(passed: list[Message]) -> Starlette:
+    return Starlette(routes=[Streams()], middleware=[Middleware(Watching, passed=passed)])
 
 
 def bodies(passed: list[Message]) -> list[Any]:
@@ -71,8 +57,7 @@ def bodies(passed: list[Message]) -> list[Any]:
 
 async def test_what_lies_outside_sees_start_and_end_and_the_client_everything() -> None:
     passed: list[Message] = []
-    app = application(passed, Middleware(StreamingBypass))
-    await started(app)
+    app = StreamingBypass(application(passed))
 
     assert await text_of(app) == "onetwothree"
 
@@ -81,10 +66,9 @@ async def test_what_lies_outside_sees_start_and_end_and_the_client_everything() 
     assert bodies(passed) == [b""]
 
 
-async def test_without_the_middleware_everything_takes_the_long_way() -> None:
+async def test_without_the_bypass_everything_takes_the_long_way() -> None:
     passed: list[Message] = []
     app = application(passed)
-    await started(app)
 
     assert await text_of(app) == "onetwothree"
 
@@ -100,32 +84,16 @@ async def test_an_answer_in_one_piece_is_seen_whole() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"all"})
 
-    app = Starlette(
-        middleware=[Middleware(Watching, passed=passed), Middleware(StreamingBypass), Middleware(_only(whole))]
-    )
-    await started(app)
+    app = StreamingBypass(Watching(whole, passed=passed))
 
     assert await text_of(app) == "all"
     assert bodies(passed) == [b"all"]
 
 
-def _only(answer: ASGIApp) -> Callable[[ASGIApp], ASGIApp]:
-    """Answers HTTP with this, and leaves the lifespan to the application."""
-
-    def around(app: ASGIApp) -> ASGIApp:
-        async def choose(scope: Scope, receive: Receive, send: Send) -> None:
-            await (answer if scope["type"] == "http" else app)(scope, receive, send)
-
-        return choose
-
-    return around
-
-
 async def test_an_error_in_pieces_passes_what_lies_outside() -> None:
     """http/error_boundary.py holds back how it begins until it has all of it."""
     passed: list[Message] = []
-    app = application(passed, Middleware(StreamingBypass))
-    await started(app)
+    app = StreamingBypass(application(passed))
 
     assert await text_of(app, "/broken") == "onetwothree"
 

@@ -20,18 +20,16 @@ from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.access.runpod_limits import RunPodLimits
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.http import fair_accept
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.http.shutdown_gate import ShutdownGate
-from gptoss_bento.http.streaming_bypass import StreamingBypass
 from gptoss_bento.server import app
 from gptoss_bento.server.openapi import Description
 from gptoss_bento.server.worker import Worker
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from gptoss_bento.workers.worker_group import WorkerGroup, make_shared_folder
-from tests.fakes import Calls, asgi_client
+from tests.fakes import asgi_client
 
 
 @dataclass
@@ -64,26 +62,22 @@ class PassedOn:
 
 
 @pytest.fixture
-def passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PassedOn:
+def passed_on(tmp_path: Path) -> PassedOn:
     make_shared_folder(tmp_path / "group", 2)
     keys = KeyStore([Key("first", (digest("k3y"),), KeyLimits())])
     worker = Worker(group=WorkerGroup(1, 2, tmp_path / "group"), keys=keys)
-    installed = Calls()
-    monkeypatch.setattr(fair_accept, "install", installed)
-    app.serve_together(worker, keys, ServerSettings())
-    ((group, for_others),) = installed.made
-    assert group is worker.group
+    parts = app.server_parts(worker, keys, ServerSettings())
+    assert parts.group is worker.group
+    assert parts.for_others
     engine = EngineWithResponse(drain=worker.drain)
     worker.engine = engine  # type: ignore[assignment]
-    client = asgi_client(for_others)
+    client = asgi_client(parts.for_others)
     client.headers["authorization"] = "Bearer k3y"
     return PassedOn(worker, engine, client)
 
 
-def test_worker_that_is_alone_keeps_uvicorns_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair_accept, "install", lambda *_: pytest.fail("there is nobody to share with"))
-
-    app.serve_together(Worker(), KeyStore(), ServerSettings())
+def test_worker_that_is_alone_has_nothing_for_others() -> None:
+    assert app.server_parts(Worker(), KeyStore(), ServerSettings()).for_others is None
 
 
 async def test_what_is_passed_on_has_its_key_and_counts_for_a_stop(passed_on: PassedOn) -> None:
@@ -157,7 +151,7 @@ def assembly(**settings: Any) -> app.Assembly:
 def test_middlewares_ask_for_a_key_before_anything_of_the_service_answers() -> None:
     layers = [middleware.layer for middleware in assembly().middlewares(FakeService())]
 
-    assert layers == [Authentication, Probes, Description, ShutdownGate, StreamingBypass, OpenAIApi]
+    assert layers == [Authentication, Probes, Description, ShutdownGate, OpenAIApi]
 
 
 def test_middlewares_of_settings_stand_around_and_behind_the_key() -> None:

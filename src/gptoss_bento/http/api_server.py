@@ -1,0 +1,102 @@
+"""The HTTP server of each worker, and the one place where BentoML hands its application to uvicorn.
+
+BentoML's worker writes `uvicorn.Server(config).run(...)` and has no setting for the class, nor for most of uvicorn's
+own settings. So its next server becomes an `ApiServer`. Whatever this service needs of the server or around the whole
+application is done here: limits of connections, layers outside of BentoML's, accepting in turn, signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from gptoss_bento.http import patches
+from gptoss_bento.http.fair_accept import FairAccept
+from gptoss_bento.workers.worker_group import WorkerGroup
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker gives its server.
+
+    Attributes:
+        group: the workers that accept from the same socket.
+        connection: the class of connections, as `http=` of `uvicorn.Config`.
+        wrap: makes the application that is served of the one that BentoML has made.
+        for_others: what the other workers reach through a socket of their own; None: there are no others.
+    """
+
+    group: WorkerGroup
+    connection: type[asyncio.Protocol]
+    wrap: Callable[[Starlette], ASGIApp]
+    for_others: ASGIApp | None = None
+
+
+class ApiServer(uvicorn.Server):
+    """uvicorn's server with the parts of a worker."""
+
+    def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
+        config.http = parts.connection
+        application: Any = config.app
+        config.app = parts.wrap(application)
+        super().__init__(config)
+        self._group = parts.group
+        self._for_others = parts.for_others
+        self._accepting = FairAccept(parts.group, self._connect, lambda: len(self.server_state.connections))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's. One of several workers accepts in turn with the others, and listens for them."""
+        path = self._group.own_socket("http")
+        if path is None or self._for_others is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        make = self._protocol(_with_application(self.config, self._for_others))
+        server = await asyncio.get_running_loop().create_unix_server(make, str(path))
+        self.servers.append(server)  # uvicorn closes it
+        for listening in sockets or ():
+            self._accepting.begin(listening, self.config.backlog)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting before uvicorn closes the sockets."""
+        await self._accepting.end()
+        await super().shutdown(sockets)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        make = self._protocol(self.config)
+        await asyncio.get_running_loop().connect_accepted_socket(make, accepted, ssl=self.config.ssl)
+
+    def _protocol(self, config: uvicorn.Config) -> Callable[[], asyncio.Protocol]:
+        make: Any = config.http_protocol_class
+        loop = asyncio.get_running_loop()
+        return partial(make, config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop)
+
+
+def install(parts: Parts) -> None:
+    """Makes BentoML's worker, which is about to make its server, make an `ApiServer`.
+
+    Once only: whoever else makes or derives from a uvicorn.Server later finds uvicorn's own class.
+    """
+    own = patches.SERVER.original()
+
+    def make(config: uvicorn.Config) -> ApiServer:
+        patches.SERVER.replace(own)
+        return ApiServer(config, parts)
+
+    patches.SERVER.replace(make)
+
+
+def _with_application(config: uvicorn.Config, app: ASGIApp) -> uvicorn.Config:
+    """A configuration that is loaded, for another application."""
+    other = copy(config)
+    other.loaded_app = app
+    return other

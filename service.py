@@ -40,6 +40,7 @@ arguments = bentoml.use_arguments(Arguments)
 assembly = assemble(arguments.profile, arguments.platform)
 
 
+@assembly.with_middlewares
 @bentoml.service(name="gptoss-bento", **assembly.options)
 @bentoml.asgi_app(assembly.application, path="/")
 class GptOss(GenerateApi):
@@ -50,6 +51,3 @@ class GptOss(GenerateApi):
 
     def __init__(self) -> None:
         super().__init__(lambda: assembly.worker.jobs)
-
-
-assembly.add_middlewares(GptOss)  # type: ignore[arg-type]  # mypy takes a decorated class for the class itself

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import bentoml
 from starlette.applications import Starlette
@@ -45,6 +45,9 @@ class Service(Protocol):
         """Puts one inside those that are there."""
 
 
+_Service = TypeVar("_Service", bound=Service)
+
+
 @dataclass(frozen=True)
 class Middleware:
     """A layer of the service, and what it is made with."""
@@ -66,10 +69,11 @@ class Assembly:
     keys: KeyStore
     settings: ServerSettings
 
-    def add_middlewares(self, service: Service) -> None:
-        """Puts our layers around the service, inside of those of server/bentoml_layers.py."""
+    def with_middlewares(self, service: _Service) -> _Service:
+        """Decorates the service: puts our layers around it, inside of those of server/bentoml_layers.py."""
         for middleware in self.middlewares(service):
             service.add_asgi_middleware(middleware.layer, **middleware.options)
+        return service
 
     def middlewares(self, service: Service) -> Iterator[Middleware]:
         """Our layers from the outermost in."""

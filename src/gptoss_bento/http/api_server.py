@@ -2,7 +2,7 @@
 
 BentoML's worker writes `uvicorn.Server(config).run(...)` and has no setting for the class, nor for most of uvicorn's
 own settings. So its next server becomes an `ApiServer`. Whatever this service needs of the server or around the whole
-application is done here: limits of connections, layers outside of BentoML's, accepting in turn, signals.
+application is done here: limits of connections, layers outside of BentoML's, signals, accepting in turn.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -23,6 +24,9 @@ from gptoss_bento.http import patches
 from gptoss_bento.http.fair_accept import FairAccept
 from gptoss_bento.workers.worker_group import WorkerGroup
 
+OnStop = Callable[[int, Callable[[], None]], None]
+"""Is called in the handler of SIGTERM and SIGINT, with the signal and with what lets uvicorn end when it is time."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -32,12 +36,14 @@ class Parts:
         group: the workers that accept from the same socket.
         connection: the class of connections, as `http=` of `uvicorn.Config`.
         wrap: makes the application that is served of the one that BentoML has made.
+        on_stop: what a signal does; uvicorn would end as soon as open requests have.
         for_others: what the other workers reach through a socket of their own; None: there are no others.
     """
 
     group: WorkerGroup
     connection: type[asyncio.Protocol]
     wrap: Callable[[Starlette], ASGIApp]
+    on_stop: OnStop
     for_others: ASGIApp | None = None
 
 
@@ -50,6 +56,7 @@ class ApiServer(uvicorn.Server):
         config.app = parts.wrap(application)
         super().__init__(config)
         self._group = parts.group
+        self._on_stop = parts.on_stop
         self._for_others = parts.for_others
         self._accepting = FairAccept(parts.group, self._connect, lambda: len(self.server_state.connections))
 
@@ -70,6 +77,10 @@ class ApiServer(uvicorn.Server):
         """Stops accepting before uvicorn closes the sockets."""
         await self._accepting.end()
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """In place of uvicorn's, which is called later."""
+        self._on_stop(sig, partial(super().handle_exit, sig, frame))
 
     async def _connect(self, accepted: socket.socket) -> None:
         make = self._protocol(self.config)

@@ -147,7 +147,8 @@ def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIA
 def server_parts(worker: Worker, keys: KeyStore, server: ServerSettings) -> api_server.Parts:
     """What the HTTP server of a worker is made with."""
     connection = bounded(server.max_header_bytes, server.client_timeout)
-    return api_server.Parts(worker.group, connection, with_our_layers, _app_for_others(worker, keys, server))
+    for_others = _app_for_others(worker, keys, server)
+    return api_server.Parts(worker.group, connection, with_our_layers, worker.stop, for_others)
 
 
 def _app_for_others(worker: Worker, keys: KeyStore, server: ServerSettings) -> ASGIApp | None:

@@ -88,7 +88,6 @@ class Worker:
         self._log.tap()
         if not self.group.is_alone:
             self.admission.share(worker_process.limits_file())
-        sigterm.handle_stop_signals(self._stop, self.group)
         task = asyncio.create_task(self._serve())
         yield
         self._mark_stopping()
@@ -105,8 +104,17 @@ class Worker:
         self.group.reach(Stage.STOPPING)
         self.startup.stop()
 
+    def stop(self, number: int, end: Callable[[], None]) -> None:
+        """Called by the HTTP server's handler of SIGTERM and SIGINT. From now on the worker ends, in time.
+
+        Args:
+            number: which signal it is; a second SIGINT ends the wait for what runs.
+            end: lets the HTTP server end; called when what runs has ended.
+        """
+        sigterm.limit_shutdown(self._stop(number, end), self.group)
+
     def _stop(self, number: int, end: Callable[[], None]) -> float:
-        """Called by the signal handler."""
+        """Returns the seconds that running work has."""
         if self.drain.begun and number == signal.SIGINT:
             self.drain.force()
         self._mark_stopping()

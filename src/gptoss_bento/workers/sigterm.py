@@ -1,18 +1,15 @@
 """What happens on SIGTERM, and on SIGINT alike: in each worker, and in the supervisor.
 
-In a worker the handler here runs before uvicorn's. It tells server/worker.py, whose graceful shutdown lets running work
-end and then calls uvicorn's handler (workers/graceful_shutdown.py), and it counts down to a forced end. In the
-supervisor circus's handler ends the workers; it is replaced by one that loses no signal.
+In a worker the HTTP server's `handle_exit` (http/api_server.py) tells `Worker.stop` (server/worker.py), whose graceful
+shutdown lets running work end and then uvicorn (workers/graceful_shutdown.py); here is the countdown to a forced end.
+In the supervisor circus's handler ends the workers; it is replaced by one that loses no signal.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from gptoss_bento.workers import patches
@@ -28,27 +25,14 @@ _AFTER_DRAIN_S = 3.0
 
 _POLL_INTERVAL_S = 0.05
 
-OnStop = Callable[[int, Callable[[], None]], float]
-"""Gets the signal and what lets uvicorn end, which it calls when it is time; returns how many seconds that may take."""
 
+def limit_shutdown(drain_s: float, group: WorkerGroup) -> None:
+    """Starts the countdown to a forced end: uvicorn, which runs the worker, waits for open connections without limit.
 
-def handle_stop_signals(on_stop: OnStop, group: WorkerGroup) -> None:
-    """From now on SIGTERM and SIGINT go to `on_stop` and start the countdown to a forced end.
-
-    uvicorn, which runs the worker, waits for open connections without limit; its handlers stay in place behind ours.
+    Args:
+        drain_s: seconds that running work has; 0: nothing runs.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous = signal.getsignal(number)
-
-        def handle(number: int, frame: FrameType | None, previous: object = previous) -> None:
-            def end() -> None:
-                if callable(previous):
-                    previous(number, frame)
-
-            drain_s = on_stop(number, end)
-            _count_down(max(SHUTDOWN_LIMIT_S, drain_s + _AFTER_DRAIN_S) if drain_s else SHUTDOWN_LIMIT_S, group)
-
-        signal.signal(number, handle)
+    _count_down(max(SHUTDOWN_LIMIT_S, drain_s + _AFTER_DRAIN_S) if drain_s else SHUTDOWN_LIMIT_S, group)
 
 
 def _count_down(seconds: float, group: WorkerGroup) -> None:

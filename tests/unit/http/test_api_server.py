@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,23 +16,24 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
 from gptoss_bento.http import api_server
-from gptoss_bento.http.api_server import ApiServer, Parts
+from gptoss_bento.http.api_server import ApiServer, OnStop, Parts
 from gptoss_bento.http.connection_limits import bounded
 from gptoss_bento.workers.worker_group import WorkerGroup, make_shared_folder
+from tests.fakes import Calls
 
 CONNECTION = bounded(65_536, 60)
 
 
-def same(application: ASGIApp) -> ASGIApp:
-    return application
+def parts(group: WorkerGroup, for_others: ASGIApp | None = None, on_stop: OnStop = Calls()) -> Parts:  # noqa: B008
+    return Parts(group, CONNECTION, lambda application: application, on_stop, for_others)
 
 
 @asynccontextmanager
-async def serving(parts: Parts) -> AsyncIterator[tuple[ApiServer, str]]:
+async def serving(given: Parts) -> AsyncIterator[tuple[ApiServer, str]]:
     """A server that answers "ours", and its URL."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(PlainTextResponse("ours"), log_config=None, lifespan="off")
-    server = ApiServer(config, parts)
+    server = ApiServer(config, given)
     task = asyncio.create_task(server._serve([listening]))
     while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.005)
@@ -48,7 +50,7 @@ def test_server_has_the_parts_of_its_worker() -> None:
         given.append(application)
         return wrapped
 
-    ApiServer(config, Parts(WorkerGroup(), CONNECTION, wrap))
+    ApiServer(config, Parts(WorkerGroup(), CONNECTION, wrap, Calls()))
     config.load()
 
     assert given == [bentomls]
@@ -57,7 +59,7 @@ def test_server_has_the_parts_of_its_worker() -> None:
 
 
 async def test_server_of_a_single_worker_listens_on_its_port_alone() -> None:
-    async with serving(Parts(WorkerGroup(), CONNECTION, same)) as (server, url), httpx.AsyncClient() as client:
+    async with serving(parts(WorkerGroup())) as (server, url), httpx.AsyncClient() as client:
         assert (await client.get(url)).text == "ours"
         assert len(server.servers) == 1
 
@@ -71,7 +73,7 @@ async def test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own(
     for_others = httpx.AsyncHTTPTransport(uds=str(group.own_socket("http")))
 
     async with (
-        serving(Parts(group, CONNECTION, same, PlainTextResponse("for others"))) as (_, url),
+        serving(parts(group, PlainTextResponse("for others"))) as (_, url),
         httpx.AsyncClient() as client,
         httpx.AsyncClient(transport=for_others) as other,
     ):
@@ -79,11 +81,28 @@ async def test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own(
         assert (await other.get("http://worker")).text == "for others"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_reaches_the_worker_and_uvicorn_goes_on_until_it_is_told(number: signal.Signals) -> None:
+    on_stop = Calls()
+    server = ApiServer(uvicorn.Config(PlainTextResponse("x"), log_config=None), parts(WorkerGroup(), on_stop=on_stop))
+    previous = signal.getsignal(number)
+
+    with server.capture_signals():
+        signal.raise_signal(number)
+        before = server.should_exit
+        ((seen, end),) = on_stop.made
+        end()
+        assert (seen, before, server.should_exit) == (number, False, True)
+        server._captured_signals.clear()  # uvicorn would raise it again at the end of the block
+
+    assert signal.getsignal(number) == previous
+
+
 def test_next_server_of_the_process_is_ours_and_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
     own = uvicorn.Server
     monkeypatch.setattr(uvicorn, "Server", own)  # puts it back afterwards
 
-    api_server.install(Parts(WorkerGroup(), CONNECTION, same))
+    api_server.install(parts(WorkerGroup()))
     made = uvicorn.Server(uvicorn.Config(PlainTextResponse("x"), log_config=None))
 
     assert isinstance(made, ApiServer)

@@ -15,12 +15,13 @@ from starlette.responses import PlainTextResponse
 from gptoss_bento.http.api_server import ApiServer, Parts
 from gptoss_bento.http.connection_limits import bounded
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
+from tests.fakes import Calls
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 def parts(group: WorkerGroup) -> Parts:
-    return Parts(group, bounded(65_536, 60), lambda application: application, PlainTextResponse("for others"))
+    return Parts(group, bounded(65_536, 60), lambda application: application, Calls(), PlainTextResponse("for others"))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStart
 from gptoss_bento.hardware import probe
 from gptoss_bento.server import worker as app
 from gptoss_bento.server.worker import Worker
-from gptoss_bento.workers import exit_note, supervisor
+from gptoss_bento.workers import exit_note, sigterm, supervisor
 from gptoss_bento.workers.readiness import State
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
 from tests.configs import LARGE, OTHER, folder_with, gpt_oss
@@ -219,6 +219,17 @@ async def test_after_the_engines_death_there_is_a_moment_to_ask_why(
     assert end.made == []
     await asyncio.sleep(0.1)
     assert end.made == [()]
+
+
+async def test_signal_starts_the_countdown_with_the_time_that_running_work_has(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_shutdown = Calls()
+    monkeypatch.setattr(sigterm, "limit_shutdown", limit_shutdown)
+    async with worker.drain.draining(60, Busy()):
+        worker.stop(signal.SIGTERM, Calls())
+
+    assert limit_shutdown.made == [(60, worker.group)]
 
 
 @pytest.mark.parametrize(("second", "skips"), [(signal.SIGINT, True), (signal.SIGTERM, False)])

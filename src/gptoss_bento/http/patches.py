@@ -1,4 +1,4 @@
-"""Whatever of uvicorn and Starlette is replaced or used though it is private."""
+"""Whatever of uvicorn is replaced or used though it is private."""
 
 from __future__ import annotations
 

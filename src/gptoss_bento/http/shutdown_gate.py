@@ -19,20 +19,20 @@ _HEADERS = {"Connection": "close"}  # the next try opens a connection, to whoeve
 class ShutdownGate:
     """ASGI middleware. What only asks (states of jobs, items, models, metrics) passes also while the service stops."""
 
-    def __init__(self, app: ASGIApp, drain: GracefulShutdown) -> None:
+    def __init__(self, app: ASGIApp, shutdown: GracefulShutdown) -> None:
         self._app = app
-        self._drain = drain
+        self._shutdown = shutdown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         generates = is_openai_path(scope["path"])
-        if self._drain.begun and (generates or _NEW_JOB.fullmatch(scope["path"])):
+        if self._shutdown.begun and (generates or _NEW_JOB.fullmatch(scope["path"])):
             await error_for(scope["path"], HTTPStatus.SERVICE_UNAVAILABLE, _MESSAGE, _HEADERS)(scope, receive, send)
             return
-        self._drain.in_flight += generates  # jobs are counted by their runner
+        self._shutdown.in_flight += generates  # jobs are counted by their runner
         try:
             await self._app(scope, receive, send)
         finally:
-            self._drain.in_flight -= generates
+            self._shutdown.in_flight -= generates

@@ -93,7 +93,7 @@ class Assembly:
                 "locked": not self.keys.is_open,
             },
         )
-        yield Middleware(ShutdownGate, {"drain": worker.drain})
+        yield Middleware(ShutdownGate, {"shutdown": worker.graceful_shutdown})
         engine_app = guarded_engine(worker, settings)
         yield Middleware(OpenAIApi, {"engine_app": engine_app, "endpoint_ids": frozenset(settings.endpoint_ids)})
 
@@ -156,6 +156,6 @@ def _app_for_others(worker: Worker, keys: KeyStore, server: ServerSettings) -> A
     if worker.group.is_alone:
         return None
     guarded = AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server).app
-    passed_on = ShutdownGate(OpenAIApi(Router(), guarded), worker.drain)
+    passed_on = ShutdownGate(OpenAIApi(Router(), guarded), worker.graceful_shutdown)
     app = ForwardedRequests(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
     return ErrorBoundary(app, timeout=None)

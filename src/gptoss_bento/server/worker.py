@@ -65,7 +65,7 @@ class Worker:
         self._job_limits = JobLimits(keys or KeyStore(), self.admission)
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
-        self.drain = GracefulShutdown()
+        self.graceful_shutdown = GracefulShutdown()
         self._profile = profile
         self._is_loading = True
         self._stopping = asyncio.Event()
@@ -115,13 +115,13 @@ class Worker:
 
     def _stop(self, number: int, end: Callable[[], None]) -> float:
         """Returns the seconds that running work has."""
-        if self.drain.begun and number == signal.SIGINT:
-            self.drain.force()
+        if self.graceful_shutdown.begun and number == signal.SIGINT:
+            self.graceful_shutdown.force()
         self._mark_stopping()
         if not self._is_stopping:  # failed: there is nothing to wait for but those who ask why
             self._end_when_told(end)
             return 0
-        return self.drain.begin(end)
+        return self.graceful_shutdown.begin(end)
 
     def _end_when_told(self, end: Callable[[], None]) -> None:
         if self.startup.kind is None:  # the last line says it all
@@ -164,8 +164,9 @@ class Worker:
             self.group.reach(Stage.READY)
             self.startup.ready()
             compilations = self._started(plan)
+            work = _Work(running, jobs, self.graceful_shutdown)
             try:
-                async with self.drain.draining(settings.server.drain_timeout, _Work(running, jobs, self.drain)):
+                async with self.graceful_shutdown.draining(settings.server.drain_timeout, work):
                     await self._watch(running, settings.server.engine_stall_timeout, compilations)
             except EngineDiedError as error:
                 self._fail(error)  # immediately: the probes say so, and the other workers wait for it
@@ -192,7 +193,7 @@ class Worker:
         if self.group.is_first and self._is_stopping:  # what the others still answer needs the engine
             await self.group.others_left(lambda: self._hurry_if_lost(running))
         running.abort_all(ABORTED)
-        await self.drain.wait_delivered()  # vLLM takes away what its application needs for an answer
+        await self.graceful_shutdown.wait_delivered()  # vLLM takes away what its application needs for an answer
 
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
@@ -272,7 +273,7 @@ class Worker:
         if running.crashed:
             self.group.lose_engine()
         if self.group.has_lost_engine:
-            self.drain.force()
+            self.graceful_shutdown.force()
 
     @property
     def _is_stopping(self) -> bool:
@@ -302,15 +303,15 @@ class Worker:
 
 @dataclass(frozen=True)
 class _Work:
-    """What runs in this worker, as a drain sees it."""
+    """What runs in this worker, as a graceful shutdown sees it."""
 
     engine: Engine
     jobs: Runner
-    drain: GracefulShutdown
+    graceful_shutdown: GracefulShutdown
 
     @property
     def busy(self) -> bool:
-        if self.drain.in_flight or self.jobs.running:
+        if self.graceful_shutdown.in_flight or self.jobs.running:
             return True
         return not self.engine.dead and self.engine.unfinished_requests > 0  # of responses that nobody listens to
 

@@ -16,8 +16,8 @@ class Stopping(GracefulShutdown):
     begun = True
 
 
-async def ask(drain: GracefulShutdown, method: str, path: str) -> httpx.Response:
-    async with asgi_client(ShutdownGate(FakeEngineApp(), drain)) as client:
+async def ask(shutdown: GracefulShutdown, method: str, path: str) -> httpx.Response:
+    async with asgi_client(ShutdownGate(FakeEngineApp(), shutdown)) as client:
         return await client.request(method, path)
 
 
@@ -56,17 +56,17 @@ async def test_a_service_that_stops_still_answers_questions(method: str, path: s
 
 @pytest.mark.parametrize(("path", "counted"), [("/v1/responses", 1), ("/runsync", 0)])
 async def test_requests_count_while_the_engine_works_for_them(path: str, counted: int) -> None:
-    drain, working, go_on = GracefulShutdown(), asyncio.Event(), asyncio.Event()
+    shutdown, working, go_on = GracefulShutdown(), asyncio.Event(), asyncio.Event()
 
     async def work(scope: Scope, receive: Receive, send: Send) -> None:
         working.set()
         await go_on.wait()
         await JSONResponse({})(scope, receive, send)
 
-    async with asgi_client(ShutdownGate(work, drain)) as client:
+    async with asgi_client(ShutdownGate(work, shutdown)) as client:
         task = asyncio.create_task(client.post(path))
         await working.wait()
-        assert drain.in_flight == counted
+        assert shutdown.in_flight == counted
         go_on.set()
         await task
-    assert drain.in_flight == 0
+    assert shutdown.in_flight == 0

@@ -37,7 +37,7 @@ class EngineWithResponse:
     """As much of an engine as an answer that is passed on asks for."""
 
     scopes: list[Scope] = field(default_factory=list)
-    drain: GracefulShutdown | None = None
+    shutdown: GracefulShutdown | None = None
     in_flight: list[int] = field(default_factory=list)
 
     def holds_response(self, response_id: str) -> bool:
@@ -45,8 +45,8 @@ class EngineWithResponse:
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scopes.append(scope)
-        assert self.drain
-        self.in_flight.append(self.drain.in_flight)
+        assert self.shutdown
+        self.in_flight.append(self.shutdown.in_flight)
         if scope["query_string"] == b"breaks":
             raise BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, "It broke.")
         await JSONResponse({"by": "it"})(scope, receive, send)
@@ -69,7 +69,7 @@ def passed_on(tmp_path: Path) -> PassedOn:
     parts = app.server_parts(worker, keys, ServerSettings())
     assert parts.group is worker.group
     assert parts.for_others
-    engine = EngineWithResponse(drain=worker.drain)
+    engine = EngineWithResponse(shutdown=worker.graceful_shutdown)
     worker.engine = engine  # type: ignore[assignment]
     client = asgi_client(parts.for_others)
     client.headers["authorization"] = "Bearer k3y"
@@ -86,7 +86,7 @@ async def test_what_is_passed_on_has_its_key_and_counts_for_a_stop(passed_on: Pa
         assert (await passed_on.client.request(method, path)).json() == {"by": "it"}
 
     assert passed_on.engine.in_flight == [0, 1]
-    assert passed_on.worker.drain.in_flight == 0
+    assert passed_on.worker.graceful_shutdown.in_flight == 0
     key = key_of(passed_on.engine.scopes[0])
     assert key is not None
     assert key.name == "first"

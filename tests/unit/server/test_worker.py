@@ -226,7 +226,7 @@ async def test_signal_starts_the_countdown_with_the_time_that_running_work_has(
 ) -> None:
     limit_shutdown = Calls()
     monkeypatch.setattr(sigterm, "limit_shutdown", limit_shutdown)
-    async with worker.drain.draining(60, Busy()):
+    async with worker.graceful_shutdown.draining(60, Busy()):
         worker.stop(signal.SIGTERM, Calls())
 
     assert limit_shutdown.made == [(60, worker.group)]
@@ -236,7 +236,7 @@ async def test_signal_starts_the_countdown_with_the_time_that_running_work_has(
 async def test_a_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Signals, skips: bool) -> None:
     end = Calls()
     work = Busy()
-    async with worker.drain.draining(60, work):
+    async with worker.graceful_shutdown.draining(60, work):
         assert worker._stop(signal.SIGINT, end) == 60
         worker._stop(second, end)
         await asyncio.sleep(0.2)
@@ -255,7 +255,7 @@ async def test_an_engine_that_crashes_ends_the_drain_of_all_workers(
     async with AsyncExitStack() as stack:
         for worker, engine, end in zip(workers, engines, ends, strict=True):
             worker.startup.ready()
-            await stack.enter_async_context(worker.drain.draining(60, Busy()))
+            await stack.enter_async_context(worker.graceful_shutdown.draining(60, Busy()))
             stack.callback(watch(worker, engine).cancel)
             assert worker._stop(signal.SIGTERM, end) == 60
         engines[0].dead, engines[0].crashed = True, crashed

@@ -7,8 +7,7 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ import httpx
 import psutil
 
 from gptoss_bento.bench.servers import free_port
+from tests.waiting import HANG_S, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
 EXIT_LIMIT_S = 10.0
 """What clients are promised from SIGTERM to the end. tools/kills.py measures it; tests wait for the end itself."""
-HANG_S = 120.0
-"""A ceiling that only a hang reaches, so that no test depends on how fast the machine is."""
 READY_TIMEOUT_S = 600.0
-"""The same for a start, which takes 40 s on two cores when nothing else runs."""
+"""A ceiling that only a hang reaches. A start takes 40 s on two cores when nothing else runs."""
 MODEL = "gpt-oss-demo"
 # Made once: every httpx client would load the machine's certificates, which takes longer than the request.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -118,20 +116,6 @@ class ServedProcess:
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-
-
-def wait_for(happened: Callable[[], bool], otherwise: Callable[[], str], ceiling_s: float = HANG_S) -> None:
-    """Polls until it has happened.
-
-    Args:
-        happened: whether it has.
-        otherwise: what is said of a hang.
-        ceiling_s: what only a hang reaches.
-    """
-    deadline = time.monotonic() + ceiling_s
-    while not happened():
-        assert time.monotonic() < deadline, f"after {ceiling_s:g} s: {otherwise()}"
-        time.sleep(0.05)
 
 
 def _phases(body: Mapping[str, Any]) -> list[str]:

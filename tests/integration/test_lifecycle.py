@@ -29,7 +29,8 @@ from gptoss_bento.state.job import Job, Status
 from gptoss_bento.state.store import open_store
 from tests.holds import ANSWERS, CAUSE_SHOWN_S, LOADING, release, serve_without_vllm
 from tests.routes import every_route
-from tests.server import HANG_S, MODEL, NO_TLS, ServedProcess, all_processes_end, serve, wait_for
+from tests.server import MODEL, NO_TLS, ServedProcess, all_processes_end, serve
+from tests.waiting import HANG_S, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.configs import LARGE, OTHER, SMALL, folder_with, gpt_oss
 from tests.fakes import H100, H200, L4, T4, machine
 from tests.server import REPOSITORY
 from tests.unit.doctor.fake_hub import FakeHub
+from tests.waiting import HANG_S
 
 
 def a_machine(tmp_path: Path, found: Hardware, hub: FakeHub | None = None, **variables: str) -> Machine:
@@ -302,12 +302,10 @@ async def test_a_check_that_hangs_is_left_behind(tmp_path: Path) -> None:
         release.wait()
         return None
 
-    began = time.monotonic()
     findings = await examine(Request(timeout_s=0.1), replace(a_machine(tmp_path, machine()), driver=hang))
     release.set()
 
     assert "no answer within" in named(findings, "driver")[0].found
-    assert time.monotonic() - began < 10
 
 
 async def test_gpus_that_never_answer_leave_the_checks_that_need_none(tmp_path: Path) -> None:
@@ -357,13 +355,12 @@ def doctor(tmp_path: Path, *options: str, **variables: str) -> subprocess.Comple
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     environment |= {"HOME": str(tmp_path), "PROFILE": "demo", "BENTOML_PORT": str(free_port()), **variables}
     command = [sys.executable, "-c", SCRIPT, "doctor", *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S, cwd=REPOSITORY)
 
 
 def test_the_command_answers_fast_without_loading_a_model_library(tmp_path: Path) -> None:
-    began = time.monotonic()
+    """What makes it slow would be such a library; how many seconds it takes is the machine's."""
     ended = doctor(tmp_path, "--json", "--offline")
-    took_s = time.monotonic() - began
 
     report = json.loads(ended.stdout)
     loaded = set(json.loads(ended.stderr.splitlines()[-1]))
@@ -371,7 +368,6 @@ def test_the_command_answers_fast_without_loading_a_model_library(tmp_path: Path
     assert "gptoss_bento.doctor.examination" in loaded
     assert not loaded & {"vllm", "torch", "transformers"}
     assert ended.returncode == report["exit_code"]
-    assert took_s < 20  # promised are 2; the machines that run tests may be busy
 
 
 def test_the_command_prints_a_table_and_ends_with_the_code_of_the_service(tmp_path: Path) -> None:

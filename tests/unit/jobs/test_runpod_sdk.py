@@ -62,12 +62,12 @@ def endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_run_status_output(endpoint: Any) -> None:
     job = endpoint.run({"input": PROMPT})
 
-    assert job.output(timeout=10)[0]["choices"][0]["tokens"] == [" one two three one two"]
+    assert job.output(timeout=120)[0]["choices"][0]["tokens"] == [" one two three one two"]
     assert job.status() == "COMPLETED"
 
 
 def test_run_sync(endpoint: Any) -> None:
-    assert endpoint.run_sync(PROMPT, timeout=10)[0]["usage"]["output"] == 5
+    assert endpoint.run_sync(PROMPT, timeout=120)[0]["usage"]["output"] == 5
 
 
 def test_a_falsy_input_is_wrapped_once_more_and_fails(endpoint: Any) -> None:
@@ -103,7 +103,7 @@ async def test_asyncio(endpoint: Any) -> None:
     assert endpoint
     async with aiohttp.ClientSession() as session:
         job = await AsyncioEndpoint("local", session).run(PROMPT)
-        assert (await job.output(timeout=10))[0]["usage"]["output"] == 5
+        assert (await job.output(timeout=120))[0]["usage"]["output"] == 5
         assert await job.status() == "COMPLETED"
         streamed = await AsyncioEndpoint("local", session).run({**PROMPT, "stream": True})
         assert [item async for item in streamed.stream()]

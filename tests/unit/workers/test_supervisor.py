@@ -34,6 +34,7 @@ from gptoss_bento.workers import supervisor
 from gptoss_bento.workers.supervisor import ExitNote
 from gptoss_bento.workers.worker_group import WorkerGroup
 from tests.fakes import Calls
+from tests.waiting import HANG_S
 from tools.full_disk import small_file_system
 
 # Exit note
@@ -116,7 +117,11 @@ def run(script: str, folder: Path, before: str = "") -> subprocess.CompletedProc
     variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "PYTHONPATH": str(package)}
     preamble = f"{IMPORTS}\nsupervisor.supervise()\n"
     return subprocess.run(
-        [sys.executable, "-c", before + preamble + script], env=variables, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", before + preamble + script],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
     )
 
 
@@ -400,7 +405,7 @@ time.sleep(60)
 
 
 def test_a_worker_that_hangs_is_ended_with_its_children() -> None:
-    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=HANG_S)
 
     assert ended.returncode == 0, ended.stderr
     assert not psutil.pid_exists(int(ended.stdout)) or psutil.Process(int(ended.stdout)).status() == "zombie"

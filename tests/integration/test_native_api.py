@@ -14,8 +14,9 @@ import httpx
 import pytest
 import runpod
 
-from tests.integration.test_disconnect import wait_for_running
+from tests.integration.test_disconnect import LONGEST, generated_tokens, wait_for_running, wait_until_freed
 from tests.server import MODEL, NO_TLS, ServedProcess
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.engine
 
@@ -29,7 +30,7 @@ STORY: dict[str, Any] = {
     "stream": True,
     "sampling_params": {"max_tokens": 100, "temperature": 0, "ignore_eos": True},
 }
-ENDLESS: dict[str, Any] = {"prompt": "Once upon a time", "sampling_params": {"max_tokens": 4000, "ignore_eos": True}}
+ENDLESS: dict[str, Any] = {"prompt": "Once upon a time", "sampling_params": {"max_tokens": LONGEST, "ignore_eos": True}}
 GET_WEATHER = {
     "type": "function",
     "function": {
@@ -50,14 +51,14 @@ WEATHER = {
 
 @pytest.fixture(scope="module")
 def http(server: ServedProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60, verify=NO_TLS) as client:
+    with httpx.Client(base_url=server.url, timeout=HANG_S, verify=NO_TLS) as client:
         yield client
 
 
 @pytest.fixture
 async def waiting(server: ServedProcess) -> AsyncIterator[httpx.AsyncClient]:
     """A client for tests that watch the engine meanwhile."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=60, verify=NO_TLS) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=HANG_S, verify=NO_TLS) as client:
         yield client
 
 
@@ -114,12 +115,12 @@ def endpoint(server: ServedProcess, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_sdk_run_status_output(endpoint: Any) -> None:
     job = endpoint.run({"input": PROMPT})
 
-    assert job.output(timeout=30)[0]["choices"][0]["tokens"] == [" Paris."]
+    assert job.output(timeout=120)[0]["choices"][0]["tokens"] == [" Paris."]
     assert job.status() == "COMPLETED"
 
 
 def test_sdk_run_sync(endpoint: Any) -> None:
-    [item] = endpoint.run_sync(CHAT, timeout=30)
+    [item] = endpoint.run_sync(CHAT, timeout=120)
     assert item["choices"][0]["tokens"] == ["The capital of France is Paris."]
 
 
@@ -160,7 +161,7 @@ async def test_sdk_asyncio(endpoint: Any) -> None:
     async with aiohttp.ClientSession() as session:
         remote = runpod.AsyncioEndpoint("local", session)
         job = await remote.run(PROMPT)
-        usage = (await job.output(timeout=30))[0]["usage"]
+        usage = (await job.output(timeout=120))[0]["usage"]
         assert (usage["input"], usage["output"], usage["total_tokens"]) == (5, 3, 8)
         assert await job.status() == "COMPLETED"
         items = [item async for item in (await remote.run(STORY)).stream()]
@@ -575,35 +576,40 @@ def test_a_body_that_is_too_large_is_a_413(http: httpx.Client, path: str, limit:
     ids=["prompt", "streamed prompt", "chat", "streamed chat", "openai", "streamed route"],
 )
 async def test_a_cancelled_job_frees_the_engine(waiting: httpx.AsyncClient, job_input: dict[str, Any]) -> None:
-    await wait_for_running(waiting, 0, timeout_s=10)
+    await wait_for_running(waiting, 0)
+    before = await generated_tokens(waiting)
     job_id = (await waiting.post("/run", json={"input": job_input})).json()["id"]
-    await wait_for_running(waiting, 1, timeout_s=10)
+    await wait_for_running(waiting, 1)
 
     assert (await waiting.post(f"/cancel/{job_id}")).json() == {"id": job_id, "status": "CANCELLED"}
-    await wait_for_running(waiting, 0, timeout_s=1)
+    await wait_until_freed(waiting, before)
     assert (await waiting.get(f"/status/{job_id}")).json()["status"] == "CANCELLED"
 
 
 async def test_thirty_cancelled_jobs_free_the_engine(waiting: httpx.AsyncClient) -> None:
-    await wait_for_running(waiting, 0, timeout_s=10)
+    await wait_for_running(waiting, 0)
+    before = await generated_tokens(waiting)
     accepted = await asyncio.gather(*(waiting.post("/run", json={"input": streamed(ENDLESS)}) for _ in range(30)))
-    await wait_for_running(waiting, 30, timeout_s=20)
+    await wait_for_running(waiting, 30)
 
     answers = await asyncio.gather(*(waiting.post(f"/cancel/{job.json()['id']}") for job in accepted))
     assert {answer.json()["status"] for answer in answers} == {"CANCELLED"}
-    await wait_for_running(waiting, 0, timeout_s=2)
+    await wait_until_freed(waiting, before, requests=30)
 
 
 async def test_a_job_outlives_the_client_that_waits_for_it(waiting: httpx.AsyncClient) -> None:
     """And the OpenAI routes differ from it: there a client that leaves ends the generation."""
-    await wait_for_running(waiting, 0, timeout_s=10)
+    await wait_for_running(waiting, 0)
     parameters = {"max_tokens": 200, "ignore_eos": True}
+    before = await generated_tokens(waiting)
     completed = (await waiting.get("/health")).json()["jobs"]["completed"]
     request = asyncio.create_task(waiting.post("/runsync", json={"input": {**PROMPT, "sampling_params": parameters}}))
-    await wait_for_running(waiting, 1, timeout_s=10)
+    async with asyncio.timeout(HANG_S):
+        while await generated_tokens(waiting) == before:  # noqa: ASYNC110  # another process says so
+            await asyncio.sleep(0.05)
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)
-    async with asyncio.timeout(60):  # busy cores; a few seconds otherwise
+    async with asyncio.timeout(HANG_S):
         while (await waiting.get("/health")).json()["jobs"]["completed"] == completed:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-    await wait_for_running(waiting, 0, timeout_s=2)
+    await wait_for_running(waiting, 0)

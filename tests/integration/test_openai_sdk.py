@@ -160,7 +160,7 @@ def test_no_character_breaks_at_the_edge_of_an_event(server: ServedProcess) -> N
         "max_tokens": 40,
         "structured_outputs": {"choice": [text]},
     }
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60, verify=NO_TLS) as response:
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=120, verify=NO_TLS) as response:
         events = b"".join(response.iter_raw()).split(b"\n\n")
 
     pieces = [json.loads(event.decode().removeprefix("data: "))["choices"][0]["text"] for event in events[:-2]]

@@ -19,7 +19,7 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "What is the ca
 
 @pytest.fixture(scope="module")
 def http(server: ServedProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as client:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
         yield client
 
 

@@ -26,7 +26,7 @@ def name_of(example: Example) -> str:
 
 @pytest.fixture(scope="module")
 def http(server: ServedProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60, verify=NO_TLS) as client:
+    with httpx.Client(base_url=server.url, timeout=120, verify=NO_TLS) as client:
         yield client
 
 

@@ -17,6 +17,7 @@ import pytest
 from gptoss_bento.workers.worker_group import make_shared_folder
 from tests.job_server import job_server
 from tests.postgres import binaries, postgres_server
+from tests.waiting import HANG_S
 from tools.full_disk import Disk, file_limit, small_file_system
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("KILLS", "50"))
 AWAY_S = float(os.environ.get("AWAY_S", "20"))  # PostgreSQL
 TEAM_KILLS = 3
-TEAM_ENDS_S = 15  # a second where nothing else runs
 JOBS_AT_ONCE = 100
 CLIENTS = 10
 JOB = {"input": {"prompt": "a b c", "stream": True, "sampling_params": {"max_tokens": 30}}}
@@ -81,7 +81,8 @@ def test_no_accepted_job_is_lost(store_url: str) -> None:
 
 def test_another_worker_takes_over(store_url: str) -> None:
     accepted: set[str] = set()
-    with job_server(store_url) as (first, client), job_server(store_url) as (_, other):
+    slow_s = HANG_S  # a token of the first, so that whatever it runs is not done when it is killed
+    with job_server(store_url, token_s=slow_s) as (first, client), job_server(store_url) as (_, other):
         submit(client, accepted, 60)
         first.kill()
         first.join()
@@ -120,7 +121,7 @@ def kill_one_of_a_group(store_url: str, folder: Path, accepted: set[str]) -> Non
         killed, left = random.sample((one, other), 2)
         killed.kill()
         killed.join()
-        left.join(TEAM_ENDS_S)
+        left.join(HANG_S)
         assert left.exitcode == 0
     assert not folder.exists()
 

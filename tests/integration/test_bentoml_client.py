@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.server import NO_TLS, ServedProcess
+from tests.waiting import HANG_S
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BentoML's, when it is imported
     import bentoml
@@ -22,7 +23,7 @@ CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
 @pytest.fixture(scope="module")
 def sdk(server: ServedProcess) -> Iterator[Any]:
-    with SyncHTTPClient(server.url, timeout=120) as client:
+    with SyncHTTPClient(server.url, timeout=HANG_S) as client:
         yield client
     client._temp_dir.cleanup()  # else the garbage collector does, and warns
 
@@ -46,7 +47,7 @@ def test_what_the_engine_refuses_is_told(sdk: Any) -> None:
 
 
 def test_all_that_is_served_is_described(server: ServedProcess) -> None:
-    document = httpx.get(f"{server.url}/docs.json", timeout=120, verify=NO_TLS).json()
+    document = httpx.get(f"{server.url}/docs.json", timeout=HANG_S, verify=NO_TLS).json()
 
     for path in ("/generate", "/run", "/v1/chat/completions"):
         assert "requestBody" in document["paths"][path]["post"]

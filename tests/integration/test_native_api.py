@@ -115,12 +115,12 @@ def endpoint(server: ServedProcess, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_sdk_run_status_output(endpoint: Any) -> None:
     job = endpoint.run({"input": PROMPT})
 
-    assert job.output(timeout=120)[0]["choices"][0]["tokens"] == [" Paris."]
+    assert job.output(timeout=HANG_S)[0]["choices"][0]["tokens"] == [" Paris."]
     assert job.status() == "COMPLETED"
 
 
 def test_sdk_run_sync(endpoint: Any) -> None:
-    [item] = endpoint.run_sync(CHAT, timeout=120)
+    [item] = endpoint.run_sync(CHAT, timeout=HANG_S)
     assert item["choices"][0]["tokens"] == ["The capital of France is Paris."]
 
 
@@ -161,7 +161,7 @@ async def test_sdk_asyncio(endpoint: Any) -> None:
     async with aiohttp.ClientSession() as session:
         remote = runpod.AsyncioEndpoint("local", session)
         job = await remote.run(PROMPT)
-        usage = (await job.output(timeout=120))[0]["usage"]
+        usage = (await job.output(timeout=HANG_S))[0]["usage"]
         assert (usage["input"], usage["output"], usage["total_tokens"]) == (5, 3, 8)
         assert await job.status() == "COMPLETED"
         items = [item async for item in (await remote.run(STORY)).stream()]

@@ -11,6 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from tests.server import MODEL, NO_TLS, ServedProcess
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.engine
 
@@ -160,7 +161,7 @@ def test_no_character_breaks_at_the_edge_of_an_event(server: ServedProcess) -> N
         "max_tokens": 40,
         "structured_outputs": {"choice": [text]},
     }
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=120, verify=NO_TLS) as response:
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=HANG_S, verify=NO_TLS) as response:
         events = b"".join(response.iter_raw()).split(b"\n\n")
 
     pieces = [json.loads(event.decode().removeprefix("data: "))["choices"][0]["text"] for event in events[:-2]]

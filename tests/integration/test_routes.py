@@ -10,6 +10,7 @@ import pytest
 
 from tests.deployment.files import metric_names
 from tests.server import MODEL, ServedProcess
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.engine
 
@@ -19,7 +20,7 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "What is the ca
 
 @pytest.fixture(scope="module")
 def http(server: ServedProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=120) as client:
+    with httpx.Client(base_url=server.url, timeout=HANG_S) as client:
         yield client
 
 

@@ -162,7 +162,7 @@ class Served:
 
     def http(self) -> httpx.Client:
         headers = {"Authorization": f"Bearer {KEY}"}
-        return httpx.Client(base_url=self.url, headers=headers, verify=NO_TLS, timeout=30)
+        return httpx.Client(base_url=self.url, headers=headers, verify=NO_TLS, timeout=HANG_S)
 
     def counts(self) -> dict[str, int]:
         with self.http() as http:
@@ -205,7 +205,7 @@ def running(service: Any, port: int) -> Iterator[None]:
         yield
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(HANG_S)
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,8 @@ def test_sigterm_under_load_drains_and_then_cuts_off(tmp_path: Path) -> None:
             assert_refuses_new_work(client, served)
             wait_until_they_end(short)
             assert all(stream.thread.is_alive() for stream in streams)
-            served.worker().send_signal(signal.SIGINT)  # the second of two Ctrl-C
+            for worker in served.workers():
+                worker.send_signal(signal.SIGINT)  # the second of two Ctrl-C
             wait_until_they_end(streams)
         assert served.process.returncode == 0
     assert [stream.last for stream in short] == ["[DONE]"], "what ends in time is not cut off"

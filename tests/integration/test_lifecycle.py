@@ -493,7 +493,7 @@ def assert_limits_hold(client: httpx.Client) -> None:
     too_large = client.post("/openai/v1/completions", content=(b" " * 2**20 for _ in range(21)))
     assert (too_large.status_code, too_large.json()["error"]["code"]) == (413, 413)
     assert client.get("/v1/models", headers={"x": "y" * 70_000}).status_code == 431
-    long = {"model": MODEL, "prompt": "word " * 50_000, "max_tokens": 1}
+    long = {"model": MODEL, "prompt": "word " * 100_000, "max_tokens": 1}
     assert_fits_no_context(client, long)
 
 

@@ -36,7 +36,9 @@ pytestmark = pytest.mark.slow
 
 DEMO = {"PROFILE": "demo"}
 ENDS = ("200002", "200012")  # <|return|> and <|call|>, with which gpt-oss ends an answer
-ENDLESS_JOB = {"input": {"prompt": "Hello", "sampling_params": {"max_tokens": 4000, "ignore_eos": True}}}
+LONG = 4000
+"""Tokens of a generation that nearly fills the demo's context."""
+LONG_JOB = {"input": {"prompt": "Hello", "sampling_params": {"max_tokens": LONG, "ignore_eos": True}}}
 NO_LIMITS = {"MAX_MODEL_LEN": "65536", "DRAIN_TIMEOUT": "3600"}
 LONGEST = 60_000
 """Tokens of a generation that a test ends. By count it takes a thousand times as long as what the test waits for."""
@@ -146,7 +148,7 @@ def test_shutdown_cuts_off_after_drain_timeout(tmp_path: Path) -> None:
         httpx.Client(verify=NO_TLS, timeout=HANG_S) as client,
     ):
         served.wait_until_ready()
-        job_id = client.post(f"{served.url}/run", json=ENDLESS_JOB).json()["id"]
+        job_id = client.post(f"{served.url}/run", json=LONG_JOB).json()["id"]
         streams = start_streams(served, 3, max_tokens=40, model=FAKE_MODEL)
         wait_for_job(client, served, job_id, "IN_PROGRESS")
         with all_processes_end(served):
@@ -314,7 +316,7 @@ def submit_jobs(served: ServedProcess, count: int, key: str = "none") -> list[st
     job = {"input": {"prompt": "Hello", "stream": True, "sampling_params": {"max_tokens": 100, "ignore_eos": True}}}
     headers = {"Authorization": key}
     with httpx.Client(base_url=served.url, headers=headers, verify=NO_TLS, timeout=HANG_S) as client:
-        jobs = [client.post("/run", json=body).json()["id"] for body in [ENDLESS_JOB, *[job] * (count - 1)]]
+        jobs = [client.post("/run", json=body).json()["id"] for body in [LONG_JOB, *[job] * (count - 1)]]
         wait_for_job(client, served, jobs[0], "IN_PROGRESS")
         return jobs
 
@@ -338,7 +340,7 @@ def test_two_api_workers_share_one_engine_and_end_together(tmp_path: Path) -> No
     (tmp_path / "t").mkdir()
     with ExitStack() as stack:
         variables = {"API_WORKERS": "2", "TMPDIR": str(tmp_path / "t"), "WARMUP": "1"}
-        served = stack.enter_context(serve(tmp_path, {**DEMO, **NO_LIMITS, **variables}))
+        served = stack.enter_context(serve(tmp_path, {**DEMO, **variables}))
         served.wait_until_ready()
         warmed_up_once_with_all_that_the_engine_can(served)
         clients = clients_of_all_workers(stack, served)
@@ -348,7 +350,7 @@ def test_two_api_workers_share_one_engine_and_end_together(tmp_path: Path) -> No
 
         here, there = (client_of(served, clients, number) for number in (0, 1))
         follower = start_follower(here, there)
-        streams = start_streams(served, 6, max_tokens=LONGEST)
+        streams = start_streams(served, 6, max_tokens=LONG)
         with all_processes_end(served):
             served.workers()[1].kill()
         assert served.process.returncode == 75
@@ -438,7 +440,7 @@ def start_follower(here: httpx.Client, there: httpx.Client) -> Stream:
     """A stream asked for in one worker and answered by another, which has the response that it follows on."""
     asked = {"model": MODEL, "input": "Hello", "max_output_tokens": 4}
     first = there.post("/v1/responses", json=asked).json()["id"]
-    no_end = {"max_output_tokens": LONGEST, "ignore_eos": True, "logit_bias": dict.fromkeys(ENDS, -100)}
+    no_end = {"max_output_tokens": LONG, "ignore_eos": True, "logit_bias": dict.fromkeys(ENDS, -100)}
     stream, began = Stream(), threading.Event()
 
     def read() -> None:
@@ -458,7 +460,7 @@ def start_follower(here: httpx.Client, there: httpx.Client) -> Stream:
 def jobs_are_everywhere(clients: list[httpx.Client]) -> None:
     """Run by one worker, polled, streamed and cancelled through any."""
     prompt = {"prompt": "Hello", "sampling_params": {"max_tokens": 8}}
-    endless = {**LONGEST_JOB["input"], "stream": True}
+    endless = {**LONG_JOB["input"], "stream": True}
     for runs, asks in zip(clients, clients[1:] + clients[:1], strict=True):
         done = runs.post("/runsync", json={"input": prompt}).json()
         assert done["status"] == "COMPLETED"

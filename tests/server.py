@@ -67,9 +67,9 @@ class ServedProcess:
     def wait_until_ready(self) -> None:
         self.wait_until("ready")
 
-    def wait_until_ended(self) -> int:
+    def wait_until_ended(self, timeout_s: float = READY_TIMEOUT_S) -> int:
         """The exit code."""
-        return self.process.wait(READY_TIMEOUT_S)
+        return self.process.wait(timeout_s)
 
     def wait_for_output(self, words: str) -> None:
         """Waits until the log has these words."""

@@ -33,9 +33,7 @@ def variables(tmp_path: Path) -> dict[str, str]:
     return {**links, **kept, **own}
 
 
-def test_the_demo_bento_serves_from_a_clean_environment_without_network(
-    variables: dict[str, str], tmp_path: Path
-) -> None:
+def test_bento_serves_from_a_clean_environment_without_network(variables: dict[str, str], tmp_path: Path) -> None:
     build = [sys.executable, "-m", "gptoss_bento", "build", "demo"]
     tag = run(build, {**variables, "PYTHONPATH": str(REPOSITORY / "src")}, REPOSITORY).strip()
     python = installed(Path(variables["BENTOML_HOME"], "bentos", *tag.split(":")), tmp_path / "venv", variables)

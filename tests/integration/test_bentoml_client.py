@@ -28,7 +28,7 @@ def sdk(server: ServedProcess) -> Iterator[Any]:
     client._temp_dir.cleanup()  # else the garbage collector does, and warns
 
 
-def test_a_chat_is_answered(sdk: Any) -> None:
+def test_generate_answers_a_chat(sdk: Any) -> None:
     job = sdk.generate(messages=CHAT, sampling_params={"max_tokens": 60, "temperature": 0})
 
     choice = job["output"][0]["choices"][0]
@@ -37,7 +37,7 @@ def test_a_chat_is_answered(sdk: Any) -> None:
     assert job["output"][0]["usage"]["output"] > 0
 
 
-def test_what_the_engine_refuses_is_told(sdk: Any) -> None:
+def test_generate_tells_why_the_engine_refuses(sdk: Any) -> None:
     with pytest.raises(
         bentoml.exceptions.BentoMLException, match="max_tokens must leave room for the prompt"
     ) as refused:
@@ -46,7 +46,7 @@ def test_what_the_engine_refuses_is_told(sdk: Any) -> None:
     assert refused.value.error_code == 400
 
 
-def test_all_that_is_served_is_described(server: ServedProcess) -> None:
+def test_openapi_describes_all_that_is_served(server: ServedProcess) -> None:
     document = httpx.get(f"{server.url}/docs.json", timeout=HANG_S, verify=NO_TLS).json()
 
     for path in ("/generate", "/run", "/v1/chat/completions"):

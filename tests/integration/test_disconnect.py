@@ -62,7 +62,7 @@ async def http(server: ServedProcess) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_client_that_leaves_mid_stream_frees_its_slot(http: httpx.AsyncClient) -> None:
+async def test_disconnect_mid_stream_frees_the_slot(http: httpx.AsyncClient) -> None:
     before = await generated_tokens(http)
     async with http.stream("POST", "/v1/completions", json={**ENDLESS, "stream": True}) as response:
         lines = response.aiter_lines()
@@ -73,7 +73,7 @@ async def test_client_that_leaves_mid_stream_frees_its_slot(http: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/openai/v1/completions", "/v2/local/openai/v1/completions"])
-async def test_client_that_leaves_mid_wait_frees_its_slot(http: httpx.AsyncClient, path: str) -> None:
+async def test_disconnect_mid_wait_frees_the_slot(http: httpx.AsyncClient, path: str) -> None:
     before = await generated_tokens(http)
     request = asyncio.create_task(http.post(path, json=ENDLESS))
     await wait_for_running(http, 1)
@@ -82,7 +82,7 @@ async def test_client_that_leaves_mid_wait_frees_its_slot(http: httpx.AsyncClien
     await wait_until_freed(http, before)
 
 
-async def test_chat_client_that_leaves_mid_wait_frees_its_slot(http: httpx.AsyncClient) -> None:
+async def test_disconnect_of_a_chat_mid_wait_frees_the_slot(http: httpx.AsyncClient) -> None:
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "Hello"}],

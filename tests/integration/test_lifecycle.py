@@ -70,7 +70,7 @@ def test_livez_answers_while_the_engine_starts_and_readyz_says_how_far_it_is(tmp
 
 
 @pytest.mark.parametrize("variable", ["API_KEY", "VLLM_API_KEY"])
-def test_with_a_key_every_route_needs_it_from_the_first_moment(tmp_path: Path, variable: str) -> None:
+def test_api_key_is_needed_for_every_route_while_the_engine_starts(tmp_path: Path, variable: str) -> None:
     """Without vLLM, while its engine loads."""
     site = "http://app.example"
     environment = {variable: "first,second", "PUBLIC_ROUTES": "/livez,/readyz,/metrics", "CORS_ORIGINS": site}
@@ -159,7 +159,7 @@ def test_shutdown_cuts_off_after_drain_timeout(tmp_path: Path) -> None:
     assert asyncio.run(stored(tmp_path, job_id)) == Status.IN_QUEUE
 
 
-def test_an_engine_that_hangs_is_noticed_and_one_that_dies_ends_the_service_with_a_cause(tmp_path: Path) -> None:
+def test_engine_that_hangs_is_noticed_and_one_that_dies_ends_the_service_with_a_cause(tmp_path: Path) -> None:
     """One start for this and for the keys, because it takes the better part of a minute."""
     keys = tmp_path / "keys.yaml"
     keys.write_text("alice: {key: first-k3y, requests_per_minute: 100000}")
@@ -196,7 +196,7 @@ def test_health_tells_what_the_engine_died_of(tmp_path: Path) -> None:
     assert health["engine"]["cause_kind"] == "killed"
 
 
-def test_an_engine_that_stays_frozen_ends_the_service(tmp_path: Path) -> None:
+def test_engine_that_stays_frozen_ends_the_service(tmp_path: Path) -> None:
     """Without vLLM, for seconds: that a stopped one is noticed is tested above."""
     with serve_without_vllm(tmp_path, {"ENGINE_STALL_TIMEOUT": "3"}, holds=[ANSWERS]) as served:
         served.wait_until_ready()
@@ -210,7 +210,7 @@ def test_an_engine_that_stays_frozen_ends_the_service(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 4])
-def test_an_engine_that_crashes_during_a_stop_ends_the_streams_of_all_workers(tmp_path: Path, number: int) -> None:
+def test_engine_that_crashes_during_a_shutdown_ends_the_streams_of_all_workers(tmp_path: Path, number: int) -> None:
     """Without vLLM, whose client tells the engine's owner alone that it is gone. He may have nothing to do any more."""
     (tmp_path / "t").mkdir()
     environment = {"API_WORKERS": "2", "DRAIN_TIMEOUT": "3600", "TMPDIR": str(tmp_path / "t")}
@@ -238,7 +238,7 @@ def test_engine_that_dies_while_it_starts_ends_the_service(tmp_path: Path) -> No
         assert "engine did not start [killed: " in stopped_lines(served)[0]
 
 
-def test_killed_worker_is_not_started_again_for_ever(tmp_path: Path) -> None:
+def test_worker_that_is_killed_is_not_restarted(tmp_path: Path) -> None:
     """Without vLLM, while its engine loads."""
     with serve_without_vllm(tmp_path, holds=[LOADING]) as served:
         served.wait_until_engine_loads()
@@ -335,7 +335,7 @@ def assert_all_complete(jobs: Sequence[str], folder: Path) -> None:
     assert [job.retries for job in ended[:1] if job] == [1], "it was running"
 
 
-def test_two_api_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
+def test_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
     """One start for all, because it takes the better part of a minute."""
     (tmp_path / "t").mkdir()
     with ExitStack() as stack:

@@ -76,7 +76,7 @@ def test_health_and_purge_queue(given: dict[str, Any]) -> None:
     assert given["purgeQueue"] == {"removed": 0, "status": "completed"}
 
 
-def test_a_failed_job_is_no_exception(given: dict[str, Any]) -> None:
+def test_job_that_failed_is_no_exception(given: dict[str, Any]) -> None:
     job = given["failed"]
     assert (job["status"], job["completed"], job["succeeded"]) == ("FAILED", True, False)
     assert "temperature" in job["error"]
@@ -93,7 +93,7 @@ def test_run_sync_goes_on_when_the_first_request_ends_without_result(given: dict
     assert progress[-1] == f"{job['id']}: TIMED_OUT"
 
 
-def test_its_requests_are_answered_without_it(server: ServedProcess) -> None:
+def test_requests_of_the_sdk_are_answered_without_it(server: ServedProcess) -> None:
     """The requests it sends, for machines without Node.js: `{}` as the body of every POST, `wait` in the query."""
     body = {"input": {"prompt": "The capital of France is", "sampling_params": {"max_tokens": 10, "temperature": 0}}}
     headers = {"Authorization": "Bearer none", "content-type": "application/json", "User-Agent": "RunPod-JS-SDK"}

@@ -70,7 +70,7 @@ def test_port_in_use_is_said_and_nothing_starts(tmp_path: Path) -> None:
     assert "--port" in said
 
 
-def test_damaged_vocabulary_is_refused(tmp_path: Path) -> None:
+def test_vocabulary_that_is_damaged_is_refused(tmp_path: Path) -> None:
     (tmp_path / prepare.VOCABULARY_FILE).write_text("IQ== 0\n")
     code, said = ended(tmp_path, {"PROFILE": "demo", "TIKTOKEN_ENCODINGS_BASE": str(tmp_path)})
     assert code == 69

@@ -35,6 +35,7 @@ from tests.waiting import HANG_S, wait_for
 pytestmark = pytest.mark.slow
 
 DEMO = {"PROFILE": "demo"}
+SHORT_WARMUP = "tests.short_warmup_service:GptOss"
 ENDS = ("200002", "200012")  # <|return|> and <|call|>, with which gpt-oss ends an answer
 LONG = 4000
 """Tokens of a generation that nearly fills the demo's context."""
@@ -340,7 +341,7 @@ def test_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     with ExitStack() as stack:
         variables = {"API_WORKERS": "2", "TMPDIR": str(tmp_path / "t"), "WARMUP": "1"}
-        served = stack.enter_context(serve(tmp_path, {**DEMO, **variables}))
+        served = stack.enter_context(serve(tmp_path, {**DEMO, **variables}, service=SHORT_WARMUP))
         served.wait_until_ready()
         warmed_up_once_with_all_that_the_engine_can(served)
         clients = clients_of_all_workers(stack, served)

@@ -7,8 +7,14 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.server import ServedProcess, all_processes_end, serve
+from tests.waiting import HANG_S
+
+# Hypothesis gives an example 200 ms, and complains of slow ones: both are the machine's.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +25,7 @@ def own_log_level(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:
-    """The whole service as a user starts it, on the demo profile; ready to answer. SIGTERM must end it in time."""
+    """The whole service as a user starts it, on the demo profile; ready to answer. SIGTERM must end it."""
     with serve(tmp_path_factory.mktemp("server"), {"PROFILE": "demo"}) as process:
         process.wait_until_ready()
         yield process
@@ -31,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:
 @pytest.fixture(scope="session")
 def client(server: ServedProcess) -> Iterator[openai.OpenAI]:
     """OpenAI's own SDK, pointed at the server. No retries: a test sees the first answer."""
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120) as sdk:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=HANG_S) as sdk:
         yield sdk
 
 

@@ -2,16 +2,20 @@
 
 BentoML's supervisor, the workers, their supervision, the job API and every middleware are the real ones; the engine is
 the fake one of each worker, beside a process of the first that is as hard to end as vLLM's is while it loads.
+
+tests/holds.py starts it, and lets a test decide when the engine has loaded and when an answer goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 import psutil
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,12 +23,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gptoss_bento.engine import launcher
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.server import worker
 from gptoss_bento.workers.readiness import Readiness
 from gptoss_bento.workers.worker_group import WorkerGroup
+from tests import holds
 
 _TOKEN_S = 0.01
-_LOADING_S = 0.2
-_ENGINE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+_POLL_INTERVAL_S = 0.01
+_ENGINE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+
+
+class HeldEngine(FakeEngine):
+    """Its answers stay at their first token while a test holds them."""
+
+    async def _events(self, tokens: Sequence[Any]) -> AsyncIterator[tuple[int, int]]:
+        async with aclosing(super()._events(tokens)) as events:  # type: ignore[type-var]  # an iterator that can be closed
+            async for start, end in events:
+                yield start, end
+                await holds.released(holds.ANSWERS)
 
 
 class EnginelessEngine:
@@ -32,7 +48,7 @@ class EnginelessEngine:
 
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = process
-        self._fake = FakeEngine(delay_s=_TOKEN_S)
+        self._fake = HeldEngine(delay_s=_TOKEN_S)
         self._answers: set[asyncio.Task[None]] = set()
         self._last_word: str | None = None
         self._is_over = False
@@ -64,7 +80,7 @@ class EnginelessEngine:
     async def answer(self) -> None:
         """At once, unless the process beside it is stopped."""
         while self._process and psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:  # noqa: ASYNC110  # it tells nobody
-            await asyncio.sleep(_TOKEN_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes]:
         return self._fake.token_bytes(token_ids)
@@ -105,7 +121,7 @@ async def running(
     process = _start_process() if group.is_first else None
     try:
         with startup.timed("engine: weights and KV cache"):
-            await asyncio.sleep(_LOADING_S)
+            await holds.released(holds.LOADING)
         made = EnginelessEngine(process)
         try:
             yield made
@@ -117,6 +133,7 @@ async def running(
             process.wait()
 
 
+worker._TOLD_S = float(os.environ.get(holds.CAUSE_SHOWN_S, worker._TOLD_S))
 launcher.running = running  # type: ignore[assignment]  # before service.py imports server/worker.py's worker
 
 from service import GptOss  # noqa: E402

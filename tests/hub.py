@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.waiting import HANG_S
+
 MODEL = "acme/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _SIOCOUTQ = 0x5411  # what is not acknowledged yet: tcp(7)
@@ -148,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         """Ends the connection with RST instead of FIN, once what was sent has been read."""
         unread = bytearray(4)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HANG_S
         while struct.unpack("i", fcntl.ioctl(self.connection, _SIOCOUTQ, unread))[0] and time.monotonic() < deadline:
             time.sleep(0.01)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

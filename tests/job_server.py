@@ -23,6 +23,7 @@ from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup
 from tests.server import NO_TLS
+from tests.waiting import HANG_S
 
 # The imports take two seconds; a fork of a process that has done them starts in a moment.
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -58,7 +59,7 @@ def job_server(
     process = _PROCESSES.Process(target=_serve, args=(port, store_url, token_s, group or ()))
     process.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, verify=NO_TLS) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG_S, verify=NO_TLS) as client:
             _wait_until_ready(process, client)
             yield process, client
     finally:

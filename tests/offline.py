@@ -25,6 +25,7 @@ import httpx
 import psutil
 
 from tests.server import NO_TLS, READY_TIMEOUT_S
+from tests.waiting import HANG_S
 
 _SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x41  # netdevice(7)
 
@@ -46,7 +47,7 @@ def observe(port: int, model: str, command: Sequence[str], healthcheck: Sequence
     stopped = _exit_code(healthcheck)
     started = time.monotonic()
     service = subprocess.Popen(command, stdout=sys.stderr)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS, timeout=120) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS, timeout=HANG_S) as client:
         try:
             _wait(client, service)
             seen: dict[str, Any] = {"reaches_outside": reaches_outside(), "ready_s": time.monotonic() - started}

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gptoss_bento.bench.servers import free_port
+from tests.waiting import HANG_S, wait_for
 
 
 def binaries() -> Path:
@@ -58,7 +59,7 @@ class PostgresServer:
         """Ends it at once, with all its connections."""
         if self.process:
             self.process.send_signal(signal.SIGQUIT)
-            self.process.wait(20)
+            self.process.wait(HANG_S)
 
 
 @contextmanager
@@ -94,11 +95,9 @@ def _hand_over(folder: Path, user: str) -> None:
 
 
 def _wait_until_ready(programs: Path, port: int) -> None:
-    for _ in range(100):
-        ready = subprocess.run(
-            [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"], capture_output=True
-        )
-        if ready.returncode == 0:
-            return
-        subprocess.run(["sleep", "0.1"])
-    raise TimeoutError("PostgreSQL did not start")
+    ask: list[str | Path] = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
+
+    def is_ready() -> bool:
+        return subprocess.run(ask, capture_output=True).returncode == 0
+
+    wait_for(is_ready, lambda: "PostgreSQL did not start")

@@ -7,7 +7,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,10 +17,13 @@ import httpx
 import psutil
 
 from gptoss_bento.bench.servers import free_port
+from tests.waiting import HANG_S, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
 EXIT_LIMIT_S = 10.0
-READY_TIMEOUT_S = 240.0  # two noisy cores; 40 s when nothing else runs
+"""What clients are promised from SIGTERM to the end. tools/kills.py measures it; tests wait for the end itself."""
+READY_TIMEOUT_S = 600.0
+"""A ceiling that only a hang reaches. A start takes 40 s on two cores when nothing else runs."""
 MODEL = "gpt-oss-demo"
 # Made once: every httpx client would load the machine's certificates, which takes longer than the request.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -42,26 +44,36 @@ class ServedProcess:
     def readiness(self) -> httpx.Response | None:
         """What /readyz says, or None while nothing listens."""
         with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/readyz", timeout=10, verify=NO_TLS)
+            return httpx.get(f"{self.url}/readyz", timeout=HANG_S, verify=NO_TLS)
         return None
 
-    def wait_until(self, phase: str, timeout_s: float = READY_TIMEOUT_S) -> dict[str, Any]:
-        """Waits for a phase of the start, and returns the readiness body that showed it."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+    def wait_until(self, phase: str) -> dict[str, Any]:
+        """Waits until a phase of the start has begun, and returns the readiness body that showed it.
+
+        A short phase may have ended before anyone looked.
+        """
+        bodies: list[dict[str, Any]] = []
+
+        def begun() -> bool:
             assert self.process.poll() is None, f"exit code {self.process.returncode}:\n{self.output()[-3000:]}"
-            response = self.readiness()
-            if response is not None and (body := response.json())["phase"].startswith(phase):
-                return dict(body)
-            time.sleep(0.1)
-        raise AssertionError(f"not in phase {phase!r} after {timeout_s} s:\n{self.output()[-3000:]}")
+            if (response := self.readiness()) is None:
+                return False
+            bodies[:] = [response.json()]
+            return any(name.startswith(phase) for name in _phases(bodies[0]))
+
+        wait_for(begun, lambda: f"not in phase {phase!r}:\n{self.output()[-3000:]}", READY_TIMEOUT_S)
+        return bodies[0]
 
     def wait_until_ready(self) -> None:
         self.wait_until("ready")
 
-    def wait_until_ended(self, timeout_s: float) -> int:
+    def wait_until_ended(self, timeout_s: float = READY_TIMEOUT_S) -> int:
         """The exit code."""
         return self.process.wait(timeout_s)
+
+    def wait_for_output(self, words: str) -> None:
+        """Waits until the log has these words."""
+        wait_for(lambda: words in self.output(), lambda: f"{words!r} is not in the log:\n{self.output()[-3000:]}")
 
     def tree(self) -> list[psutil.Process]:
         """All processes of the service."""
@@ -86,21 +98,28 @@ class ServedProcess:
         names = ("EngineCore", "multiprocessing.spawn")
         return next(p for p in self.worker().children() if any(name in " ".join(command_line(p)) for name in names))
 
-    def wait_until_engine_loads(self, timeout_s: float = READY_TIMEOUT_S) -> psutil.Process:
+    def wait_until_engine_loads(self) -> psutil.Process:
         """Waits until vLLM's engine process is there, which then loads for many seconds more."""
         self.wait_until("engine: weights")
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        found: list[psutil.Process] = []
+
+        def is_there() -> bool:
             with suppress(StopIteration, psutil.Error):
-                return self.engine()
-            time.sleep(0.1)
-        raise AssertionError(f"no engine process after {timeout_s} s:\n{self.output()[-3000:]}")
+                found.append(self.engine())
+            return bool(found)
+
+        wait_for(is_there, lambda: f"no engine process:\n{self.output()[-3000:]}")
+        return found[0]
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
+
+
+def _phases(body: Mapping[str, Any]) -> list[str]:
+    return [body["phase"], *(ended["phase"] for ended in body["phases"])]
 
 
 def command_line(process: psutil.Process) -> list[str]:
@@ -152,19 +171,17 @@ def serve(
         left = served.tree() if process.poll() is None else []
         served.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(15)
+            process.wait(15)  # of a test that failed; the others have waited for the end
         _kill(left)
 
 
 @contextmanager
-def all_processes_end(served: ServedProcess, within_s: float = EXIT_LIMIT_S) -> Iterator[None]:
-    """What happens in the block must end the service and every process of it in time."""
+def all_processes_end(served: ServedProcess) -> Iterator[None]:
+    """What happens in the block must end the service and every process of it."""
     tree = served.tree()
-    started = time.monotonic()
     yield
-    served.wait_until_ended(within_s)
-    remaining = max(within_s - (time.monotonic() - started), 0.1)
-    _, alive = psutil.wait_procs(tree, timeout=remaining)
+    served.process.wait(HANG_S)
+    _, alive = psutil.wait_procs(tree, timeout=HANG_S)
     assert alive == []
 
 
@@ -172,4 +189,4 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(list(processes), timeout=5)
+    psutil.wait_procs(list(processes), timeout=HANG_S)

@@ -27,7 +27,8 @@ async def main():
         histogram.observe(0.2)
         gauge.set(7)
         print(read("tokens_total"), counter._value.get())
-        await asyncio.sleep(0.2)
+        while read("tokens_total") != 5:
+            await asyncio.sleep(0.01)
         print(read("tokens_total"), read("gaps_sum"), read("gaps_count"), read("running"))
         later = Counter("later", "", ["how"], registry=None).labels("well")
         later.inc()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.server import NO_TLS, ServedProcess
+from tests.waiting import HANG_S
 
 with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BentoML's, when it is imported
     import bentoml
@@ -22,12 +23,12 @@ CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
 @pytest.fixture(scope="module")
 def sdk(server: ServedProcess) -> Iterator[Any]:
-    with SyncHTTPClient(server.url, timeout=120) as client:
+    with SyncHTTPClient(server.url, timeout=HANG_S) as client:
         yield client
     client._temp_dir.cleanup()  # else the garbage collector does, and warns
 
 
-def test_a_chat_is_answered(sdk: Any) -> None:
+def test_generate_answers_a_chat(sdk: Any) -> None:
     job = sdk.generate(messages=CHAT, sampling_params={"max_tokens": 60, "temperature": 0})
 
     choice = job["output"][0]["choices"][0]
@@ -36,7 +37,7 @@ def test_a_chat_is_answered(sdk: Any) -> None:
     assert job["output"][0]["usage"]["output"] > 0
 
 
-def test_what_the_engine_refuses_is_told(sdk: Any) -> None:
+def test_generate_tells_why_the_engine_refuses(sdk: Any) -> None:
     with pytest.raises(
         bentoml.exceptions.BentoMLException, match="max_tokens must leave room for the prompt"
     ) as refused:
@@ -45,8 +46,8 @@ def test_what_the_engine_refuses_is_told(sdk: Any) -> None:
     assert refused.value.error_code == 400
 
 
-def test_all_that_is_served_is_described(server: ServedProcess) -> None:
-    document = httpx.get(f"{server.url}/docs.json", timeout=30, verify=NO_TLS).json()  # vLLM's part takes a second
+def test_openapi_describes_all_that_is_served(server: ServedProcess) -> None:
+    document = httpx.get(f"{server.url}/docs.json", timeout=HANG_S, verify=NO_TLS).json()
 
     for path in ("/generate", "/run", "/v1/chat/completions"):
         assert "requestBody" in document["paths"][path]["post"]

@@ -48,7 +48,7 @@ def is_right(answer: dict[str, Any], message: Any) -> bool:
     return re.search(answer["expect"], message.content or "", re.IGNORECASE | re.DOTALL) is not None
 
 
-def test_there_are_at_least_forty() -> None:
+def test_answers_are_at_least_forty() -> None:
     assert len(ANSWERS) >= 40
 
 

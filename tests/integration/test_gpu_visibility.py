@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import fake_nvml
-from tests.server import REPOSITORY, ServedProcess, serve
+from tests.holds import serve_without_vllm
+from tests.server import REPOSITORY, ServedProcess
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,7 @@ def test_gpus_of_a_named_profile_are_all_those_that_the_operator_leaves(
     tmp_path: Path, visible: str | None, size: str
 ) -> None:
     limits = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    with serve(tmp_path, variables(tmp_path, **limits), service="tests.engineless_service:GptOss") as served:
+    with serve_without_vllm(tmp_path, variables(tmp_path, **limits)) as served:
         served.wait_until_ready()
 
         assert [worker.environ().get("CUDA_VISIBLE_DEVICES") for worker in served.workers()] == [visible] * 2

@@ -17,6 +17,7 @@ import pytest
 from gptoss_bento.workers.worker_group import make_shared_folder
 from tests.job_server import job_server
 from tests.postgres import binaries, postgres_server
+from tests.waiting import HANG_S
 from tools.full_disk import Disk, file_limit, small_file_system
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("KILLS", "50"))
 AWAY_S = float(os.environ.get("AWAY_S", "20"))  # PostgreSQL
 TEAM_KILLS = 3
-TEAM_ENDS_S = 15  # a second where nothing else runs
 JOBS_AT_ONCE = 100
 CLIENTS = 10
 JOB = {"input": {"prompt": "a b c", "stream": True, "sampling_params": {"max_tokens": 30}}}
@@ -51,7 +51,7 @@ def submit(client: httpx.Client, accepted: set[str], jobs: int) -> None:
         accepted.add(response.json()["id"])
 
 
-def test_no_accepted_job_is_lost(store_url: str) -> None:
+def test_job_that_was_accepted_is_never_lost(store_url: str) -> None:
     accepted: set[str] = set()
     for _ in range(KILLS):
         with job_server(store_url, token_s=0.005) as (process, client), ThreadPoolExecutor(CLIENTS) as clients:
@@ -79,9 +79,10 @@ def test_no_accepted_job_is_lost(store_url: str) -> None:
     assert counts["inQueue"] == counts["inProgress"] == 0
 
 
-def test_another_worker_takes_over(store_url: str) -> None:
+def test_job_of_a_killed_worker_is_taken_over_by_another(store_url: str) -> None:
     accepted: set[str] = set()
-    with job_server(store_url) as (first, client), job_server(store_url) as (_, other):
+    slow_s = HANG_S  # a token of the first, so that whatever it runs is not done when it is killed
+    with job_server(store_url, token_s=slow_s) as (first, client), job_server(store_url) as (_, other):
         submit(client, accepted, 60)
         first.kill()
         first.join()
@@ -91,7 +92,7 @@ def test_another_worker_takes_over(store_url: str) -> None:
     assert any(state.get("retries") == 1 for state in states)
 
 
-def test_when_one_of_several_workers_is_killed_the_others_end_and_no_job_is_lost(
+def test_worker_that_is_killed_ends_the_others_and_no_job_is_lost(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     store_url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'jobs.sqlite3'}"
@@ -120,12 +121,12 @@ def kill_one_of_a_group(store_url: str, folder: Path, accepted: set[str]) -> Non
         killed, left = random.sample((one, other), 2)
         killed.kill()
         killed.join()
-        left.join(TEAM_ENDS_S)
+        left.join(HANG_S)
         assert left.exitcode == 0
     assert not folder.exists()
 
 
-def test_a_database_that_is_away_for_a_while_loses_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_database_outage_loses_no_job(tmp_path_factory: pytest.TempPathFactory) -> None:
     accepted: set[str] = set()
     with (
         postgres_server(tmp_path_factory.mktemp("away"), binaries()) as database,
@@ -154,7 +155,9 @@ def is_unavailable(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("disk_at", [small_file_system, file_limit])
-def test_a_full_disk_loses_nothing(disk_at: Callable[[Path], AbstractContextManager[Disk]], tmp_path: Path) -> None:
+def test_disk_that_is_full_loses_no_job(
+    disk_at: Callable[[Path], AbstractContextManager[Disk]], tmp_path: Path
+) -> None:
     accepted: set[str] = set()
     with disk_at(tmp_path) as disk, job_server(f"sqlite:///{tmp_path / 'jobs.sqlite3'}") as (process, client):
         submit(client, accepted, 20)
@@ -178,6 +181,6 @@ def submit_until_refused(client: httpx.Client, accepted: set[str]) -> httpx.Resp
     return response
 
 
-def test_the_folder_of_a_store_need_not_exist(tmp_path: Path) -> None:
+def test_store_makes_its_folder(tmp_path: Path) -> None:
     with job_server(f"sqlite:///{tmp_path / 'new' / 'jobs.sqlite3'}") as (_, client):
         assert client.get("/health").status_code == 200

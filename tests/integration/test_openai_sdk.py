@@ -11,6 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from tests.server import MODEL, NO_TLS, ServedProcess
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.engine
 
@@ -44,7 +45,7 @@ def test_chat_answers_at_every_reasoning_effort(client: openai.OpenAI, effort: A
     assert "Paris" in (answer.choices[0].message.content or "")
 
 
-def test_streamed_chat_joins_to_the_whole_answer_and_ends_with_usage(client: openai.OpenAI) -> None:
+def test_stream_of_a_chat_joins_to_the_whole_answer_and_ends_with_usage(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model=MODEL, messages=MESSAGES, temperature=0, stream=True, stream_options={"include_usage": True}
@@ -90,7 +91,7 @@ def test_function_call_and_the_answer_made_from_its_result(client: openai.OpenAI
     assert "21" in (answered.choices[0].message.content or "")
 
 
-def test_streamed_function_call_joins_to_the_same_call(client: openai.OpenAI) -> None:
+def test_stream_of_a_function_call_joins_to_the_same_call(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": "What is the weather in Paris?"}],
@@ -129,7 +130,7 @@ def test_completion_goes_on_with_the_raw_text(client: openai.OpenAI) -> None:
     assert "Paris" in answer.choices[0].text
 
 
-def test_streamed_completion_joins_to_the_whole_text(client: openai.OpenAI) -> None:
+def test_stream_of_a_completion_joins_to_the_whole_text(client: openai.OpenAI) -> None:
     prompt = "The capital of France is"
     whole = client.completions.create(model=MODEL, prompt=prompt, temperature=0, max_tokens=16)
     stream = client.completions.create(model=MODEL, prompt=prompt, temperature=0, max_tokens=16, stream=True)
@@ -151,7 +152,7 @@ def test_responses_stream_ends_with_the_completed_response(client: openai.OpenAI
     assert "Paris" in text
 
 
-def test_no_character_breaks_at_the_edge_of_an_event(server: ServedProcess) -> None:
+def test_stream_breaks_no_character_at_the_edge_of_an_event(server: ServedProcess) -> None:
     text = " Grüße 🧿 ꙮ"
     body = {
         "model": MODEL,
@@ -160,7 +161,7 @@ def test_no_character_breaks_at_the_edge_of_an_event(server: ServedProcess) -> N
         "max_tokens": 40,
         "structured_outputs": {"choice": [text]},
     }
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60, verify=NO_TLS) as response:
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=HANG_S, verify=NO_TLS) as response:
         events = b"".join(response.iter_raw()).split(b"\n\n")
 
     pieces = [json.loads(event.decode().removeprefix("data: "))["choices"][0]["text"] for event in events[:-2]]
@@ -177,7 +178,7 @@ def test_background_response_can_be_cancelled(client: openai.OpenAI) -> None:
     assert client.responses.retrieve(response.id).status == "cancelled"
 
 
-def test_unknown_model_is_a_not_found_error_that_names_it(client: openai.OpenAI) -> None:
+def test_model_that_is_unknown_is_a_not_found_error_that_names_it(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="nope"):
         client.chat.completions.create(model="nope", messages=MESSAGES)
 
@@ -186,7 +187,7 @@ def test_unknown_model_is_a_not_found_error_that_names_it(client: openai.OpenAI)
     ("parameter", "value"),
     [("temperature", -1), ("top_p", 3), ("max_tokens", -5), ("n", 0), ("presence_penalty", 9), ("temperature", "hot")],
 )
-def test_bad_value_is_a_bad_request_error_that_names_the_parameter(
+def test_parameter_that_is_wrong_is_a_bad_request_error_that_names_it(
     client: openai.OpenAI, parameter: str, value: Any
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
@@ -200,7 +201,7 @@ def test_prompt_longer_than_the_context_is_a_bad_request_error(client: openai.Op
         client.completions.create(model=MODEL, prompt="word " * 5000, max_tokens=1)
 
 
-def test_unknown_response_is_a_not_found_error(client: openai.OpenAI) -> None:
+def test_response_that_is_unknown_is_a_not_found_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve("resp_unknown")
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.deployment.files import metric_names
 from tests.server import MODEL, ServedProcess
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.engine
 
@@ -19,12 +20,12 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "What is the ca
 
 @pytest.fixture(scope="module")
 def http(server: ServedProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as client:
+    with httpx.Client(base_url=server.url, timeout=HANG_S) as client:
         yield client
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_every_prefix_gives_the_same_answer(http: httpx.Client, prefix: str) -> None:
+def test_prefixes_give_the_same_answer(http: httpx.Client, prefix: str) -> None:
     answer = http.post(f"{prefix}/v1/chat/completions", json=CHAT)
     reference = http.post("/v1/chat/completions", json=CHAT)
     assert answer.status_code == 200
@@ -32,13 +33,13 @@ def test_every_prefix_gives_the_same_answer(http: httpx.Client, prefix: str) -> 
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_every_prefix_tokenizes_and_back(http: httpx.Client, prefix: str) -> None:
+def test_prefixes_tokenize_and_back(http: httpx.Client, prefix: str) -> None:
     tokens = http.post(f"{prefix}/v1/tokenize", json={"model": MODEL, "prompt": "Hello world"}).json()["tokens"]
     text = http.post(f"{prefix}/v1/detokenize", json={"model": MODEL, "tokens": tokens}).json()["prompt"]
     assert text == "Hello world"
 
 
-def test_tokenize_stands_at_the_root_too(http: httpx.Client) -> None:
+def test_tokenize_is_served_at_the_root_too(http: httpx.Client) -> None:
     assert http.post("/tokenize", json={"model": MODEL, "prompt": "Hello"}).json()["count"] == 1
 
 
@@ -75,11 +76,11 @@ def test_messages_answers_as_anthropic_does(http: httpx.Client) -> None:
         ("GET", "/v1/nothing"),
     ],
 )
-def test_other_routes_of_vllm_are_not_reachable(http: httpx.Client, method: str, path: str) -> None:
+def test_routes_of_vllm_beside_these_are_not_reachable(http: httpx.Client, method: str, path: str) -> None:
     assert http.request(method, path, json={}).status_code == 404
 
 
-def test_wrong_method_says_which_is_right(http: httpx.Client) -> None:
+def test_method_that_is_wrong_names_the_right_one(http: httpx.Client) -> None:
     answer = http.get("/v1/chat/completions")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "POST"
@@ -102,7 +103,7 @@ def test_wrong_method_says_which_is_right(http: httpx.Client) -> None:
         ("POST", "/v1/messages", 400, dict),
     ],
 )
-def test_every_error_has_the_shape_of_its_api(
+def test_errors_have_the_shape_of_their_api(
     http: httpx.Client, method: str, path: str, status: int, shape: type
 ) -> None:
     answer = http.request(method, path, content=b"{}", headers={"content-type": "application/json"})
@@ -148,7 +149,7 @@ def test_metrics_hold_those_of_vllm_and_of_bentoml_and_all_that_deployments_ask_
     assert 'gptoss_bento_harmony_repairs_total{kind="missing_end"}' in text
 
 
-def test_the_plan_in_the_log_names_the_origin_of_every_value(server: ServedProcess) -> None:
+def test_plan_in_the_log_names_the_origin_of_every_value(server: ServedProcess) -> None:
     log = server.output()
     assert "--max-model-len" in log
     assert "[default for GPT-OSS]" in log

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.server import MODEL, NO_TLS, ServedProcess
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.engine
 
@@ -26,7 +27,7 @@ def name_of(example: Example) -> str:
 
 @pytest.fixture(scope="module")
 def http(server: ServedProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60, verify=NO_TLS) as client:
+    with httpx.Client(base_url=server.url, timeout=HANG_S, verify=NO_TLS) as client:
         yield client
 
 

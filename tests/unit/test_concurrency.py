@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
+from tests.waiting import HANG_S
 
 
 class Interruption(BaseException):
@@ -77,7 +78,7 @@ async def test_the_outcome_of_cancelled_work_is_dropped() -> None:
     def work() -> None:
         threads.append(threading.current_thread())
         started.set()
-        may_end.wait(10)
+        may_end.wait(HANG_S)
 
     async def cancel() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
@@ -99,7 +100,7 @@ def test_a_loop_closed_meanwhile_is_no_error() -> None:
     may_end = threading.Event()
 
     def outlives_its_loop() -> None:
-        may_end.wait(10)
+        may_end.wait(HANG_S)
 
     async def leave_early() -> threading.Thread:
         with pytest.raises(TimeoutError):
@@ -108,7 +109,7 @@ def test_a_loop_closed_meanwhile_is_no_error() -> None:
 
     thread = asyncio.run(leave_early())
     may_end.set()
-    thread.join(10)
+    thread.join(HANG_S)
 
     assert not thread.is_alive()  # had it raised, pytest would fail this test for the unhandled exception
 

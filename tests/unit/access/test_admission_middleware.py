@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,11 +26,12 @@ from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from tests.fakes import FakeEngineApp, asgi_client
 from tests.unit.http.test_openai_dispatch import is_openai_error
+from tests.waiting import HANG_S, until
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 5}
 MANY = ServerSettings(max_openai_requests=8)
-SMALL = ServerSettings(max_openai_requests=2, max_openai_body_bytes=200, client_timeout=0.05)
+SMALL = ServerSettings(max_openai_requests=2, max_openai_body_bytes=200, client_timeout=HANG_S)
 
 
 def guarded(app: ASGIApp, settings: ServerSettings = SMALL, **limits: Any) -> ASGIApp:
@@ -46,12 +47,6 @@ async def client_of(app: ASGIApp, settings: ServerSettings = SMALL, **limits: An
     async with asgi_client(guarded(app, settings, **limits)) as client:
         client.headers["Authorization"] = "Bearer s3cret"
         yield client
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # any condition
-            await asyncio.sleep(0.001)
 
 
 async def test_without_an_engine_there_is_nothing_to_guard() -> None:
@@ -103,7 +98,7 @@ async def test_a_sender_that_never_ends_gets_a_408_and_takes_no_place() -> None:
 
     app = FakeEngineApp()
     scope: Scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
-    await guarded(app)({**scope, "raw_path": CHAT.encode()}, receive, send)
+    await guarded(app, ServerSettings(client_timeout=0.05))({**scope, "raw_path": CHAT.encode()}, receive, send)
 
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]

@@ -13,6 +13,7 @@ from gptoss_bento.access.admission import PLATFORM_RULES, Admission
 from gptoss_bento.access.runpod_limits import RunPodLimits, operation
 from tests.fakes import asgi_client
 from tests.unit.http.test_openai_dispatch import is_openai_error
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -81,9 +82,7 @@ async def test_at_once_only_so_many_and_openais_shape_on_its_routes() -> None:
     async with asgi_client(app_of(waiting)) as client:
         running = [asyncio.create_task(client.post("/cancel/a")) for _ in range(20)]
         chats = [asyncio.create_task(client.get("/v1/models")) for _ in range(400)]
-        async with asyncio.timeout(5):
-            while inside < 420:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+        await until(lambda: inside == 420)
         job, chat = await client.post("/cancel/a"), await client.get("/v1/models")
         gate.set()
         answers: list[httpx.Response] = await asyncio.gather(*running, *chats)

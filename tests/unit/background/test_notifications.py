@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_bento.background.notifications import Notifier
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -34,9 +35,8 @@ async def notifiers(folder: Path, received: list[list[list[str]]]) -> AsyncItera
 async def test_notification_reaches_all_others(notifiers: list[Notifier], received: list[list[list[str]]]) -> None:
     notifiers[0].publish(["a", "b"])
     notifiers[2].publish(["c"])
-    await asyncio.sleep(0.02)
 
-    assert received == [[["c"]], [["a", "b"], ["c"]], [["a", "b"]]]
+    await until(lambda: received == [[["c"]], [["a", "b"], ["c"]], [["a", "b"]]])
 
 
 async def test_notification_of_nothing_is_not_sent(notifiers: list[Notifier], received: list[list[list[str]]]) -> None:

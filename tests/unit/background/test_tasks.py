@@ -8,6 +8,7 @@ import pytest
 
 from gptoss_bento.background.tasks import WorkerTasks, logged
 from gptoss_bento.state.database import StoreUnavailableError
+from tests.waiting import HANG_S
 
 
 async def test_task_that_repeats_survives_its_errors_until_the_stop(caplog: pytest.LogCaptureFixture) -> None:
@@ -18,10 +19,10 @@ async def test_task_that_repeats_survives_its_errors_until_the_stop(caplog: pyte
         raise StoreUnavailableError("gone")
 
     repeated = tasks.spawn(tasks.every(0, _poll))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await calls.get()
         await calls.get()
-        await tasks.stop(5)
+        await tasks.stop(HANG_S)
     assert repeated.done()
     assert not repeated.cancelled()
     assert "poll: gone" in caplog.text
@@ -30,7 +31,7 @@ async def test_task_that_repeats_survives_its_errors_until_the_stop(caplog: pyte
 async def test_task_that_does_not_end_is_cancelled_at_the_stop() -> None:
     tasks = WorkerTasks()
     endless = tasks.spawn(asyncio.Event().wait())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await tasks.stop(0.01)
     assert endless.cancelled()
 

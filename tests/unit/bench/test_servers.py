@@ -15,6 +15,7 @@ from gptoss_bento.bench import servers
 from gptoss_bento.bench.servers import Cpu, RunningServer
 from gptoss_bento.errors import BenchmarkError, EngineStartError
 from tests.server import REPOSITORY
+from tests.waiting import HANG_S
 
 # Answers GET /v1/models with the status of its second argument.
 SERVER = """
@@ -116,9 +117,9 @@ def test_cpu_time_between_two_looks() -> None:
 
 
 def test_a_server_is_there_once_it_answers_and_gone_afterwards(port: int, log: Path, tmp_path: Path) -> None:
-    with servers.running(command(port), port, dict(os.environ), tmp_path, log, timeout_s=20) as server:
+    with servers.running(command(port), port, dict(os.environ), tmp_path, log, timeout_s=HANG_S) as server:
         assert server.base_url == f"http://127.0.0.1:{port}/v1"
-        assert 0 < server.ready_s < 20
+        assert 0 < server.ready_s < HANG_S
         assert server.process.is_running()
         memory = server.memory()
         assert 1 < memory.proportional_mib <= memory.resident_mib < 1000
@@ -130,7 +131,7 @@ def test_a_server_is_there_once_it_answers_and_gone_afterwards(port: int, log: P
 def test_a_server_gets_its_folder_and_variables(port: int, log: Path, tmp_path: Path) -> None:
     script = f"import os; print(os.getcwd(), os.environ['NAME'], flush=True)\n{SERVER}"
 
-    with servers.running(command(port, script=script), port, {"NAME": "value"}, tmp_path, log, timeout_s=20):
+    with servers.running(command(port, script=script), port, {"NAME": "value"}, tmp_path, log, timeout_s=HANG_S):
         assert log.read_text().splitlines()[0] == f"{tmp_path.resolve()} value"
 
 
@@ -174,7 +175,9 @@ def test_a_server_is_there_when_all_its_workers_are(port: int, log: Path, tmp_pa
     late = f'503 if self.path == "/readyz" and not time.sleep(0.1) and next(asked) < 3 else {answer}'
     script = SERVER.replace(answer, late).replace("sys\n", "itertools, sys, time\nasked = itertools.count()\n", 1)
 
-    with servers.running(command(port, script=script), port, dict(os.environ), tmp_path, log, timeout_s=20) as server:
+    with servers.running(
+        command(port, script=script), port, dict(os.environ), tmp_path, log, timeout_s=HANG_S
+    ) as server:
         assert server.ready_s > 0.3
         assert server.command[0] == sys.executable
 
@@ -191,7 +194,7 @@ def test_the_last_lines_of_a_server_that_ends_are_told(port: int, log: Path, tmp
 
     with (
         pytest.raises(EngineStartError) as caught,
-        servers.running(failing, port, dict(os.environ), tmp_path, log, timeout_s=20),
+        servers.running(failing, port, dict(os.environ), tmp_path, log, timeout_s=HANG_S),
     ):
         pytest.fail("it never answered")
 
@@ -216,7 +219,7 @@ def test_a_server_that_ends_is_not_waited_for(port: int, log: Path, tmp_path: Pa
 
     with (
         pytest.raises(EngineStartError, match=f"exit code 3.*{log}"),
-        servers.running(failing, port, dict(os.environ), tmp_path, log, timeout_s=20),
+        servers.running(failing, port, dict(os.environ), tmp_path, log, timeout_s=HANG_S),
     ):
         pytest.fail("it never answered")
 
@@ -237,7 +240,7 @@ def test_a_server_is_ended_when_the_block_fails(port: int, log: Path, tmp_path: 
     processes: list[psutil.Process] = []
 
     def measure() -> None:
-        with servers.running(command(port), port, dict(os.environ), tmp_path, log, timeout_s=20) as server:
+        with servers.running(command(port), port, dict(os.environ), tmp_path, log, timeout_s=HANG_S) as server:
             processes.append(server.process)
             raise ZeroDivisionError
 

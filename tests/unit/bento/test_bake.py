@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from gptoss_bento.demo.checkpoint import CONFIG
 from gptoss_bento.errors import ArtifactError, ConfigurationError
 from tests.configs import OTHER
 from tests.hub import COMMIT, MODEL, Hub, serving
+from tests.waiting import HANG_S, wait_for
 
 TOKEN = "hf_averysecrettoken"
 FILES = {
@@ -241,7 +241,7 @@ def started(cache: Path, hub: Hub, **variables: str) -> subprocess.Popen[str]:
 
 def command(cache: Path, hub: Hub, **variables: str) -> subprocess.CompletedProcess[str]:
     process = started(cache, hub, **variables)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=HANG_S)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
@@ -253,9 +253,9 @@ def test_a_bake_that_was_killed_goes_on_where_it_ended(cache: Path, hub: Hub) ->
 
     with started(cache, hub, **own) as process:
         try:
-            assert hub.is_stuck.wait(30)
-            wait_until((blobs / hub.etag("config.json")).exists)
-            wait_until(lambda: any(path.stat().st_size for path in blobs.glob("*.incomplete")))
+            assert hub.is_stuck.wait(HANG_S)
+            wait_for((blobs / hub.etag("config.json")).exists)
+            wait_for(lambda: any(path.stat().st_size for path in blobs.glob("*.incomplete")))
         finally:
             process.kill()
     (left,) = blobs.glob("*.kept.incomplete")
@@ -270,13 +270,6 @@ def test_a_bake_that_was_killed_goes_on_where_it_ended(cache: Path, hub: Hub) ->
     assert baked is not None
     assert list(manifest.problems(baked, cache)) == []
     assert not left.exists()
-
-
-def wait_until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_the_token_comes_from_a_file_and_stays_nowhere(cache: Path, hub: Hub, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -74,14 +73,12 @@ async def test_a_model_of_unknown_size_is_a_note(tmp_path: Path) -> None:
 
 
 async def test_a_hub_that_hangs_does_not_hold_up_the_doctor(tmp_path: Path) -> None:
-    answers = threading.Event()
-    began = time.monotonic()
+    answers = threading.Event()  # set once the doctor has done without
 
     findings = await examined(FakeHub(tmp_path, answers=answers))
 
     answers.set()
     assert severities(findings) == ["model warning", "disk ok"]
-    assert time.monotonic() - began < 5
 
 
 async def test_without_network_the_hub_is_not_asked(tmp_path: Path) -> None:

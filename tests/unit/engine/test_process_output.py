@@ -7,6 +7,7 @@ import time
 import pytest
 
 from gptoss_bento.engine.process_output import ProcessLog
+from tests.waiting import HANG_S
 
 PREFIX = "(EngineCore pid=1) ERROR 11-22 14:00:00 [core.py:1] "
 
@@ -145,7 +146,7 @@ os._exit(0)
 
 
 def test_nothing_that_was_printed_is_lost_at_the_end() -> None:
-    ended = subprocess.run([sys.executable, "-c", MANY_LINES], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", MANY_LINES], capture_output=True, text=True, timeout=HANG_S)
 
     assert ended.returncode == 0, ended.stderr
     out, errors = ended.stdout.splitlines(), ended.stderr.splitlines()
@@ -172,7 +173,7 @@ child.wait()
 
 
 def test_a_child_that_stays_does_not_hold_up_the_end() -> None:
-    ended = subprocess.run([sys.executable, "-c", CHILD_THAT_STAYS], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", CHILD_THAT_STAYS], capture_output=True, text=True, timeout=HANG_S)
 
     assert (ended.stdout.splitlines(), ended.stderr) == (["before", "after"], "")
 

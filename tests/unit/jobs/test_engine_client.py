@@ -11,9 +11,11 @@ from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.http.paths import COMPLETIONS
+from gptoss_bento.jobs import engine_client
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.input import MODELS, EngineRequest
+from tests.waiting import HANG_S
 
 WHOLE = EngineRequest("POST", COMPLETIONS, body={"prompt": "a b", "max_tokens": 3})
 STREAM = EngineRequest("POST", COMPLETIONS, body={"prompt": "a b", "max_tokens": 3, "stream": True}, stream=True)
@@ -108,13 +110,15 @@ async def test_an_application_that_does_not_hear_is_cancelled(monkeypatch: pytes
     assert ended.is_set()
 
 
-async def test_a_writer_that_is_far_ahead_does_not_hold_up_the_end() -> None:
+async def test_a_writer_that_is_far_ahead_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_client, "_ABORT_GRACE_S", 2 * HANG_S)
+
     async def app(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _i in range(1000):
             await send({"type": "http.response.body", "body": b"x", "more_body": True})
 
-    async with asyncio.timeout(1), AsgiEngine(app).call(WHOLE) as reply:
+    async with asyncio.timeout(HANG_S), AsgiEngine(app).call(WHOLE) as reply:
         assert await anext(reply.pieces) == b"x"
 
 

@@ -15,6 +15,7 @@ from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.json_body import EnvelopeError
+from gptoss_bento.jobs import limits as limits_module
 from gptoss_bento.jobs.input import EngineRequest, InputError, Models
 from gptoss_bento.jobs.limits import JobLimits, limited_request, limits_text, rates_of
 from gptoss_bento.state.database import StoreUnavailableError
@@ -25,8 +26,16 @@ BOB = Key("bob", (digest("other"),))
 
 
 @pytest.fixture
-def limits() -> JobLimits:
+def limits(monkeypatch: pytest.MonkeyPatch) -> JobLimits:
+    """A job that waits looks again in each turn of the loop."""
+    monkeypatch.setattr(limits_module, "_LOOK_AGAIN_S", 0)
     return JobLimits(KeyStore([ALICE, BOB]), Admission(clock=lambda: 1.0))
+
+
+async def many_turns() -> None:
+    """More turns of the loop than it takes until whoever has room is in."""
+    for _ in range(200):
+        await asyncio.sleep(0)
 
 
 def submission(key: Key | None) -> Scope:
@@ -185,7 +194,7 @@ class Line:
     async def come(self, limits: JobLimits, *jobs: tuple[str, int]) -> None:
         for name, generations in jobs:
             self._tasks[name] = asyncio.create_task(self._run(limits, name, generations))
-        await asyncio.sleep(0.05)
+        await many_turns()
 
     async def _run(self, limits: JobLimits, name: str, generations: int) -> None:
         request = EngineRequest("POST", "/v1/chat/completions", body={"n": generations})
@@ -197,7 +206,7 @@ class Line:
         for name in names:
             self._tasks[name].cancel()
         await asyncio.wait([self._tasks[name] for name in names])
-        await asyncio.sleep(0.05)
+        await many_turns()
 
 
 async def test_nobody_comes_in_before_the_first_who_waits(limits: JobLimits) -> None:

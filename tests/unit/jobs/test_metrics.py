@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.input import Envelope, Policy
 from gptoss_bento.jobs.metrics import job_gauges
 from gptoss_bento.jobs.runner import Runner, running_jobs
+from tests.waiting import until
 
 POLICY = Policy(600_000, 86_400_000)
 
@@ -25,9 +25,7 @@ def counted() -> tuple[float | None, float | None]:
 
 
 async def until_counted(waiting: int, running: int) -> None:
-    async with asyncio.timeout(5):
-        while counted() != (waiting, running):  # noqa: ASYNC110  # Prometheus would look again, too
-            await asyncio.sleep(0.005)
+    await until(lambda: counted() == (waiting, running))  # Prometheus would look again, too
 
 
 async def submit(runner: Runner, count: int) -> None:

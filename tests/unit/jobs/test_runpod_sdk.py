@@ -18,6 +18,7 @@ from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.jobs.api.routes import NativeRoutes
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner, running_jobs
+from tests.waiting import HANG_S
 
 runpod = pytest.importorskip("runpod", reason="RunPod's SDK is not installed")
 
@@ -49,7 +50,7 @@ def url(fake: FakeEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         threading.Event().wait(0.01)
     yield f"http://127.0.0.1:{port}/v2"
     server.should_exit = True
-    thread.join(10)
+    thread.join(HANG_S)
 
 
 @pytest.fixture
@@ -62,12 +63,12 @@ def endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_run_status_output(endpoint: Any) -> None:
     job = endpoint.run({"input": PROMPT})
 
-    assert job.output(timeout=10)[0]["choices"][0]["tokens"] == [" one two three one two"]
+    assert job.output(timeout=HANG_S)[0]["choices"][0]["tokens"] == [" one two three one two"]
     assert job.status() == "COMPLETED"
 
 
 def test_run_sync(endpoint: Any) -> None:
-    assert endpoint.run_sync(PROMPT, timeout=10)[0]["usage"]["output"] == 5
+    assert endpoint.run_sync(PROMPT, timeout=HANG_S)[0]["usage"]["output"] == 5
 
 
 def test_a_falsy_input_is_wrapped_once_more_and_fails(endpoint: Any) -> None:
@@ -103,7 +104,7 @@ async def test_asyncio(endpoint: Any) -> None:
     assert endpoint
     async with aiohttp.ClientSession() as session:
         job = await AsyncioEndpoint("local", session).run(PROMPT)
-        assert (await job.output(timeout=10))[0]["usage"]["output"] == 5
+        assert (await job.output(timeout=HANG_S))[0]["usage"]["output"] == 5
         assert await job.status() == "COMPLETED"
         streamed = await AsyncioEndpoint("local", session).run({**PROMPT, "stream": True})
         assert [item async for item in streamed.stream()]

@@ -28,6 +28,7 @@ from gptoss_bento.server import response_routing
 from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
 from tests.fakes import asgi_client
 from tests.unit.http.test_openai_dispatch import is_openai_error
+from tests.waiting import HANG_S
 
 
 @dataclass
@@ -268,7 +269,7 @@ async def test_a_client_that_leaves_ends_its_request_in_the_other_worker(workers
     left = asyncio.Event()
     body = b'{"previous_response_id": "resp_1", "hang": 1}'
     task = asyncio.create_task(exchanged(workers.app, scope_of("POST", "/v1/responses"), [body], left))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await workers.there.hanging.wait()
         left.set()
         assert await task == []

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from gptoss_bento.workers import graceful_shutdown
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from tests.fakes import Calls
+from tests.waiting import HANG_S, until
 
 
 @dataclass
@@ -24,19 +26,16 @@ class Work:
         self.busy = False
 
 
-async def until_called(calls: Calls, limit_s: float = 5) -> None:
-    async with asyncio.timeout(limit_s):
-        while not calls.made:  # noqa: ASYNC110  # whoever calls
-            await asyncio.sleep(0.005)
+async def until_called(calls: Calls) -> None:
+    await until(lambda: calls.made)
 
 
 async def test_what_runs_may_end() -> None:
     drain, work, end = GracefulShutdown(), Work(), Calls()
-    async with drain.draining(60, work):
-        assert drain.begin(end) == 60
+    async with drain.draining(2 * HANG_S, work):
+        assert drain.begin(end) == 2 * HANG_S
         assert drain.begun
-        await asyncio.sleep(0.1)
-        assert work.is_paused
+        await until(lambda: work.is_paused)
         assert end.made == []
 
         work.busy = False
@@ -54,24 +53,26 @@ async def test_what_runs_too_long_is_handed_back() -> None:
     assert work.handed_back == 1
 
 
-async def test_what_was_cut_off_gets_a_moment_to_hear_it() -> None:
+async def test_what_was_cut_off_gets_a_moment_to_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graceful_shutdown, "_ABORT_GRACE_S", 2 * HANG_S)
     drain = GracefulShutdown()
     drain.in_flight = 1
     hearing = asyncio.create_task(drain.wait_delivered())
     await asyncio.sleep(0.1)
     assert not hearing.done()
     drain.in_flight = 0
-    await asyncio.wait_for(hearing, 0.5)
+    await asyncio.wait_for(hearing, HANG_S)
 
 
 async def test_an_idle_service_ends_at_once() -> None:
     drain, end = GracefulShutdown(), Calls()
-    async with drain.draining(60, Work(busy=False)):
+    async with drain.draining(2 * HANG_S, Work(busy=False)):
         drain.begin(end)
-        await until_called(end, 1)
+        await until_called(end)
 
 
-async def test_requests_that_were_cut_off_may_hear_it() -> None:
+async def test_requests_that_were_cut_off_may_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graceful_shutdown, "_ABORT_GRACE_S", 2 * HANG_S)
     drain, end = GracefulShutdown(), Calls()
     drain.in_flight = 1
     async with drain.draining(0, Work()):
@@ -79,15 +80,15 @@ async def test_requests_that_were_cut_off_may_hear_it() -> None:
         await asyncio.sleep(0.1)
         assert end.made == []
         drain.in_flight = 0
-        await until_called(end, 0.5)
+        await until_called(end)
 
 
 async def test_whoever_asks_again_does_not_wait() -> None:
     drain, end = GracefulShutdown(), Calls()
-    async with drain.draining(60, Work()):
+    async with drain.draining(2 * HANG_S, Work()):
         drain.begin(end)
         drain.force()
-        await until_called(end, 1)
+        await until_called(end)
 
 
 def test_before_the_engine_runs_there_is_nothing_to_drain() -> None:
@@ -100,7 +101,7 @@ def test_before_the_engine_runs_there_is_nothing_to_drain() -> None:
 @pytest.mark.parametrize("begun", [True, False])
 async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: bool) -> None:
     drain, end = GracefulShutdown(), Calls()
-    async with drain.draining(60, Work()):
+    async with drain.draining(2 * HANG_S, Work()):
         if begun:
             drain.begin(end)
             await asyncio.sleep(0.1)
@@ -110,7 +111,7 @@ async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: boo
 
 async def test_it_ends_once_however_often_it_is_asked() -> None:
     drain, end = GracefulShutdown(), Calls()
-    async with drain.draining(60, Work(busy=False)):
+    async with drain.draining(2 * HANG_S, Work(busy=False)):
         for _ in range(3):
             drain.begin(end)
         await until_called(end)

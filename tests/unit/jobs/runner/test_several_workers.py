@@ -18,7 +18,8 @@ from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.state.job import Status
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
-from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, take, until
+from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, take
+from tests.waiting import HANG_S, until
 
 
 async def test_workers_of_two_services_share_a_store(store_url: str) -> None:
@@ -41,7 +42,7 @@ async def test_cancel_in_one_process_aborts_in_the_other(fake: FakeEngine, store
         job_id = await submit(idle, STREAM)
         await until(lambda: fake.running)
         await idle.cancel(job_id)
-        await until(lambda: fake.aborted == 1 and not busy._runs, 2)
+        await until(lambda: fake.aborted == 1 and not busy._runs)
         assert (await ended(busy, job_id))[0].status is Status.CANCELLED
 
 
@@ -93,18 +94,18 @@ async def test_workers_share_the_concurrency_limit(group: list[WorkerGroup], sto
 async def test_notification_from_another_worker_is_received_immediately(
     group: list[WorkerGroup], store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "POLL_INTERVAL_S", 60)
+    monkeypatch.setattr(runner_module, "POLL_INTERVAL_S", 2 * HANG_S)
     fakes = [FakeEngine(), FakeEngine()]
     fakes[0].gate.clear()
     async with runners_on(fakes, group, store_url, max_concurrency=1) as runners:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             job_id = await submit(runners[1], STREAM)  # which has no share of its own
             await until(lambda: fakes[0].running)
-            taken = asyncio.create_task(take(runners[1], job_id, 60))
+            taken = asyncio.create_task(take(runners[1], job_id, 2 * HANG_S))
             await asyncio.sleep(0.02)
             fakes[0].gate.set()
             assert (await taken)[1]
-            await ended(runners[1], job_id, 60)
+            await ended(runners[1], job_id, 2 * HANG_S)
 
             fakes[0].gate.clear()
             cancelled = await submit(runners[1], STREAM)

@@ -21,7 +21,8 @@ from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Status
 from gptoss_bento.state.store import open_store
 from gptoss_bento.state.worker_identity import WorkerIdentity
-from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, take, until
+from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, take
+from tests.waiting import until
 
 
 async def test_shutdown_requeues_running_jobs(fake: FakeEngine, store_url: str) -> None:

@@ -7,7 +7,8 @@ import pytest
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.state.job import Status
-from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, take, until
+from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, take
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("per_event", [1, 7, 60])

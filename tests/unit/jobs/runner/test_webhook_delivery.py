@@ -12,7 +12,8 @@ from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.state.job import Status
 from tests.unit.jobs.receiver import Receiver
-from tests.unit.jobs.runner.support import PROMPT, ended, jobs_on, submit, until
+from tests.unit.jobs.runner.support import PROMPT, ended, jobs_on, submit
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])

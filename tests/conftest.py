@@ -42,5 +42,5 @@ def client(server: ServedProcess) -> Iterator[openai.OpenAI]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One engine at a time: tests that start a service of their own run before the shared server is started."""
+    """One engine at a time: tests that start a separate service run before the shared server is started."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

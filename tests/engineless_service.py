@@ -78,7 +78,7 @@ class EnginelessEngine:
         return False
 
     async def answer(self) -> None:
-        """At once, unless the process beside it is stopped."""
+        """Immediately, unless the process beside it is stopped."""
         while self._process and psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(_POLL_INTERVAL_S)
 
@@ -133,7 +133,7 @@ async def running(
             process.wait()
 
 
-worker._TOLD_S = float(os.environ.get(holds.CAUSE_SHOWN_S, worker._TOLD_S))
+worker._FAILURE_REPORT_S = float(os.environ.get(holds.CAUSE_SHOWN_S, worker._FAILURE_REPORT_S))
 launcher.running = running  # type: ignore[assignment]  # before service.py imports server/worker.py's worker
 
 from service import GptOss  # noqa: E402

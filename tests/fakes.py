@@ -1,4 +1,4 @@
-"""What stands in for the outside world in unit tests: machines with GPUs, and vLLM's application."""
+"""Fakes of the outside world in unit tests: machines with GPUs, and vLLM's application."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def machine(*gpus: Gpu) -> Hardware:
 
 @dataclass
 class FakeEngineApp:
-    """Stands for vLLM's application: answers every path and method with what it was asked, and keeps the scopes."""
+    """A fake of vLLM's application: echoes every request, and keeps the scopes."""
 
     scopes: list[Scope] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ def asgi_client(app: ASGIApp, root_path: str = "") -> httpx.AsyncClient:
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """Seconds that pass when the test says so."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -76,7 +76,7 @@ class Clock:
 
 @dataclass
 class Calls:
-    """Stands for a function: keeps the arguments of every call and returns `result`, or what it computes from them."""
+    """A fake function: keeps the arguments of every call and returns `result`, or what it computes from them."""
 
     result: Any = None
     made: list[tuple[Any, ...]] = field(default_factory=list)

@@ -1,6 +1,6 @@
-"""A stand-in for the model hub: the part of its HTTP API that huggingface_hub uses to fetch a model, on a free port.
+"""A fake of the model hub: the part of its HTTP API that huggingface_hub uses to fetch a model, on a free port.
 
-python -m tests.hub FOLDER TOKEN      serves the demo model as acme/tiny to whoever has the token; prints its URL
+python -m tests.hub FOLDER TOKEN      serves the demo model as acme/tiny to clients with the token; prints its URL
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def repository(folder: Path) -> dict[str, bytes]:
-    """A model's folder as it would be on the hub, where GPT-OSS's weights lie in two more formats."""
+    """A model's folder as it would be on the hub, where GPT-OSS's weights are in two more formats."""
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return {**files, "README.md": b"# tiny\n", "original/model.safetensors": b"again", "metal/model.bin": b"and again"}
 

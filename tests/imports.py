@@ -36,7 +36,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Imported:
-    """One name of an import statement: the module, the name it gets here, and what that name stands for."""
+    """One name of an import statement: the module, the name it gets here, and what that name means."""
 
     module: str
     name: str
@@ -47,7 +47,7 @@ class Sources:
     """Packages as files.
 
     Args:
-        folders: where packages lie, as on `sys.path`.
+        folders: of packages, as on `sys.path`.
         facts: what conditions are known to be by the last part of a name, of a call too: `{"is_cuda": True}`.
     """
 
@@ -91,7 +91,7 @@ class Sources:
         return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)]
 
     def _names(self, scope: Scope) -> dict[str, str]:
-        """What the names that are imported here stand for, by dotted name."""
+        """What the names that are imported here mean, by dotted name."""
         return {each.name: each.target for node in self.running(scope) for each in self.imported(node, scope.module)}
 
     def imported(self, node: ast.AST, module: str) -> Iterator[Imported]:
@@ -180,7 +180,7 @@ class Walk:
     """Follows imports and calls within some packages; what they import of others is what a start needs.
 
     Args:
-        sources: where the packages lie.
+        sources: the folders of the packages.
         packages: the top-level packages that are followed.
     """
 
@@ -245,7 +245,7 @@ class Walk:
             self.needed.setdefault(each.module, origin)
 
     def _dotted(self, called: ast.expr, scope: Scope) -> str | None:
-        """What `name.attribute` stands for in a scope, as dotted name from its package on; None if that is unknown."""
+        """What `name.attribute` means in a scope, as dotted name from its package on; None if that is unknown."""
         parts = []
         while isinstance(called, ast.Attribute):
             parts.append(called.attr)

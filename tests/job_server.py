@@ -1,4 +1,4 @@
-"""The job API on the fake engine, in this process or as one of its own, to be killed."""
+"""The job API on the fake engine, in this process or in a separate one, to be killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All records of what is replaced in other libraries, and where their targets stand in sources that need not run.
+"""All records of what is replaced in other libraries, and where their targets are in sources that need not run.
 
 Before an upgrade: `PYTHONPATH=src python -m tests.patch_targets FOLDER` lists which targets are still in an unpacked
 wheel. Without a folder it prints the table of docs/upgrading.md.

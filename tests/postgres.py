@@ -56,7 +56,7 @@ class PostgresServer:
         _wait_until_ready(self.programs, self.port)
 
     def stop(self) -> None:
-        """Ends it at once, with all its connections."""
+        """Ends it immediately, with all its connections."""
         if self.process:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait(HANG_S)

@@ -54,7 +54,7 @@ print(json.dumps(list(routes_of(service.GptOss.to_asgi().routes))))
 
 
 def _bentomls() -> Iterator[tuple[str, str]]:
-    """In a process of its own: importing service.py makes the process a supervisor."""
+    """In a separate process: importing service.py makes the process a supervisor."""
     command = [sys.executable, "-c", _LIST]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60)
     yield from ((method, path) for method, path in json.loads(ended.stdout.splitlines()[-1]))

@@ -48,7 +48,7 @@ class ServedProcess:
         return None
 
     def wait_until(self, phase: str) -> dict[str, Any]:
-        """Waits until a phase of the start has begun, and returns the readiness body that showed it.
+        """Waits until a phase of the start has started, and returns the readiness body that showed it.
 
         A short phase may have ended before anyone looked.
         """

@@ -15,7 +15,7 @@ from tests.postgres import binaries, postgres_server
 
 @dataclass
 class Clock:
-    """A time that stands still unless the test moves it; milliseconds since 1970."""
+    """A time that stops unless the test moves it; milliseconds since 1970."""
 
     now: int = 1_000_000_000_000
 

@@ -52,7 +52,7 @@ class _FileLimit:
 
 @contextmanager
 def small_file_system(folder: Path) -> Iterator[Disk]:
-    """A file system of its own at this folder, which must be empty."""
+    """A separate file system at this folder, which must be empty."""
     size = f"size={_SIZE_MIB}m"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True)
     if mounted.returncode:

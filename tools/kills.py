@@ -73,7 +73,7 @@ class Kills:
     tally: Tally = field(default_factory=Tally)
 
     def round(self, number: int) -> None:
-        """One service, one death."""
+        """One service, one kill."""
         before = len(self.tally.faults)
         with self._served(number) as (served, check):
             if random.random() < self.early:  # noqa: S311
@@ -87,7 +87,7 @@ class Kills:
         self.tally.faults[before:] = [f"round {number}: {fault}" for fault in self.tally.faults[before:]]
 
     def finish(self) -> None:
-        """A service that nobody kills comes to the end of every job, and ends as it should."""
+        """A service that is not killed ends every job, and itself as it should."""
         with self._served(-1) as (served, check):
             served.wait_until_ready()
             self._settle(served)
@@ -110,7 +110,7 @@ class Kills:
                 served.log.rename(self.folder / f"round-{number}.log")
 
     def _kill_at_start(self, served: ServedProcess) -> None:
-        """One that has not begun yet may be started again, and the service must become ready as if nothing was."""
+        """One that has not started yet may be started again, and the service must become ready as if nothing was."""
         while not (workers := served.workers()):
             time.sleep(0.02)
         time.sleep(random.uniform(0, 6))  # noqa: S311
@@ -121,7 +121,7 @@ class Kills:
             if readiness is not None and readiness.json()["phase"] == "ready":
                 time.sleep(1)  # or had it only not noticed?
                 if served.process.poll() is None and served.readiness():
-                    self.tally.counts["killed before it had begun"] += 1
+                    self.tally.counts["killed before it had started"] += 1
                     served.terminate()
                     self._expect_exit(served, 0)
                     return
@@ -216,12 +216,12 @@ class Kills:
     def _note_last_word(self, last: str) -> None:
         with suppress(ValueError, KeyError, TypeError):
             if json.loads(last)["error"]["code"] == 503:
-                self.tally.counts["stream told of its end"] += 1
+                self.tally.counts["stream ended with an error event"] += 1
                 return
         self.tally.faults.append(f"a stream ended with {last[:100]!r}")
 
     def _settle(self, served: ServedProcess) -> None:
-        """Every job accepted so far comes to an end now: done, or given up because it was twice in a worker's death."""
+        """Every job accepted so far comes to an end now: done, or given up because its worker was killed twice."""
         with _client(served.url, 100) as client:
             for job_id in sorted(self.tally.pending):
                 job = client.get(f"/status-sync/{job_id}?wait=90000").json()

@@ -1,7 +1,7 @@
 """Rough company for the real service, for minutes: `python -m tools.load --seconds 300`. Too long for the suite.
 
-Streams and jobs at once, of which clients leave, cancel, read slowly or send nonsense. What must hold is printed and
-decides the exit code: no 5xx but a 503 with Retry-After, no lost job, memory and descriptors as before.
+Simultaneous streams and jobs, of which clients leave, cancel, read slowly or send nonsense. What must hold is printed
+and decides the exit code: no 5xx but a 503 with Retry-After, no lost job, memory and descriptors as before.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class EngineDiedError(GptOssBentoError):
 
 
 class WorkerDiedError(GptOssBentoError):
-    """A worker process died without a word; a new start may help."""
+    """A worker process died without a cause; a new start may help."""
 
     exit_code = 75
 

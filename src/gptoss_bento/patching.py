@@ -1,6 +1,6 @@
 """What this service replaces in other libraries at run time, as records: each package lists its own in `patches.py`.
 
-A library has no setting for what stands there. Each record says what is replaced, why, what would do instead, and which
+The libraries have no setting for it. Each record says what is replaced, why, what would do instead, and which
 contract test fails when the library changes; docs/upgrading.md is the same table for people.
 """
 
@@ -37,7 +37,7 @@ class Patch:
         return self.target.rpartition(":")[2].rpartition(".")[2]
 
     def original(self) -> Any:
-        """What stands at the target now.
+        """The target's present value.
 
         Raises:
             ImportError: there is no such module.
@@ -46,7 +46,7 @@ class Patch:
         return pkgutil.resolve_name(self.target)
 
     def replace(self, replacement: object) -> None:
-        """Sets the target, for all that look it up from now on."""
+        """Sets the target, for all callers from now on."""
         module, _, path = self.target.partition(":")
         owner, _, name = path.rpartition(".")
         setattr(pkgutil.resolve_name(f"{module}:{owner}"), name, replacement)

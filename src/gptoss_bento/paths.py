@@ -1,4 +1,4 @@
-"""Where our own files lie: in a checkout, in a Bento and in an installed wheel."""
+"""Where our own files are: in a checkout, in a Bento and in an installed wheel."""
 
 from __future__ import annotations
 

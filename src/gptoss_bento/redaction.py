@@ -9,7 +9,7 @@ from typing import Any
 
 HIDDEN = "***"
 
-# Whole words of a name, so that `hf_token` is one and `max_num_batched_tokens` is not. The last word may also end in
+# Whole words of a name, so that `hf_token` is one and `max_num_batched_tokens` is not. The final one may also end in
 # one of them, as in PGPASSWORD.
 _SECRET_WORDS = frozenset(
     [
@@ -29,7 +29,7 @@ _SECRET_WORDS = frozenset(
 )
 _SECRET_ENDS = ("key", "keys", "token", "secret", "password", "credential", "credentials")
 _HOLD_SECRETS = frozenset({"job_store_url", "vllm_extra_args"})  # a password in an address, options with keys
-# What a name with such a word speaks of instead: where a secret lies, how many tokens, whether something is allowed.
+# What a name with such a word means instead: where a secret is kept, how many tokens, whether something is allowed.
 _PLACES_AND_COUNTS = frozenset({"dir", "file", "folder", "ids", "path", "sock", "threshold"})
 _SWITCHES = frozenset({"allow", "enable", "return"})
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -59,8 +59,8 @@ def is_secret(name: str) -> bool:
     return bool(_SECRET_WORDS & set(words)) or words[-1].endswith(_SECRET_ENDS)
 
 
-def redacted_words(words: tuple[str, ...] | list[str]) -> list[str]:
-    """Command-line words without the values of options that may be secrets, `--name value` and `--name=value`."""
+def redacted_arguments(words: tuple[str, ...] | list[str]) -> list[str]:
+    """Command-line arguments without the values of options that may be secrets, `--name value` and `--name=value`."""
     shown: list[str] = []
     hides_next = False
     for word in words:

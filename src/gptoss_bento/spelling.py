@@ -1,4 +1,4 @@
-"""The nearest known name, for whoever mistyped one."""
+"""The nearest known name to a mistyped one."""
 
 from __future__ import annotations
 

@@ -48,6 +48,6 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-# Made once: the module's own functions make them anew at each call, for a third of the time of a small document.
+# Made once: the module's own functions make them again at each call, for a third of the time of a small document.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(parse_constant=_refuse)

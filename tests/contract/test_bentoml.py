@@ -47,7 +47,7 @@ with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 
 
-def test_the_installed_bentoml_is_the_one_this_was_written_against() -> None:
+def test_installed_bentoml_is_the_one_this_was_written_against() -> None:
     assert importlib.metadata.version("bentoml") == "1.4.39"
 
 
@@ -100,7 +100,7 @@ def test_worker_serves_by_our_server(worker: dict[str, Any]) -> None:
     assert worker["sockets"] == 1
 
 
-def test_our_layers_take_the_places_of_bentomls(worker: dict[str, Any]) -> None:
+def test_layers_of_ours_replace_bentomls(worker: dict[str, Any]) -> None:
     assert [name for name, _ in worker["layers"]] == [
         "RequestMetrics",
         "OpenTelemetryMiddleware",
@@ -117,7 +117,7 @@ def test_our_layers_take_the_places_of_bentomls(worker: dict[str, Any]) -> None:
     assert worker["timeouts"] == [3600]
 
 
-def test_the_number_of_workers_is_that_of_the_decorator() -> None:
+def test_number_of_workers_is_that_of_the_decorator() -> None:
     allocator = importlib.import_module("_bentoml_impl.server.allocator").ResourceAllocator()
 
     @bentoml.service(name="several", workers=3)
@@ -128,17 +128,17 @@ def test_the_number_of_workers_is_that_of_the_decorator() -> None:
     assert workers == 3
 
 
-def test_the_supervisor_is_a_command_called_serve() -> None:
+def test_supervisor_is_a_command_called_serve() -> None:
     script = "from bentoml_cli.serve import build_serve_command as build; print('serve' in build().commands)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
 
 
-def test_the_input_of_an_api_reads_its_own_request() -> None:
+def test_input_of_an_api_reads_its_own_request() -> None:
     assert list(inspect.signature(bentoml.IODescriptor.from_http_request).parameters) == ["request", "serde"]
 
 
-def test_an_api_comes_before_an_application_mounted_at_the_root() -> None:
+def test_api_comes_before_an_application_mounted_at_the_root() -> None:
     @bentoml.service(name="order")
     @bentoml.asgi_app(Starlette(), path="/")
     class Service(GenerateApi):
@@ -154,7 +154,7 @@ PIECES = 20
 
 
 async def _stream(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stands for vLLM's application."""
+    """A fake of vLLM's application."""
     response = StreamingResponse((f"piece {number};" for number in range(PIECES)), headers={"X-Request-Id": "r-1"})
     await response(scope, receive, send)
 
@@ -182,20 +182,20 @@ def streaming(spans: InMemorySpanExporter) -> Iterator[TestClient]:  # noqa: ARG
 
 
 def forget_services() -> None:
-    """Takes back the metrics of a service made before in this process; BentoML registers them for each anew."""
+    """Takes back the metrics of a service made before in this process; BentoML registers them for each again."""
     metrics = prometheus_client.REGISTRY._names_to_collectors
     for collector in {it for name, it in metrics.items() if name.startswith("bentoml_service_")}:
         prometheus_client.REGISTRY.unregister(collector)
 
 
-def test_a_stream_arrives_whole_with_its_request_id(streaming: TestClient) -> None:
+def test_stream_arrives_whole_with_its_request_id(streaming: TestClient) -> None:
     response = streaming.post("/v1/completions")
 
     assert response.text == "".join(f"piece {number};" for number in range(PIECES))
     assert response.headers["x-request-id"] == "r-1"
 
 
-def test_a_stream_is_counted_once_in_the_metrics(streaming: TestClient) -> None:
+def test_stream_is_counted_once_in_the_metrics(streaming: TestClient) -> None:
     def count(metric: str) -> float:
         samples = [sample for each in prometheus_client.REGISTRY.collect() for sample in each.samples]
         labels = {"endpoint": "/v1/chat/completions", "http_response_code": "200"}
@@ -210,7 +210,7 @@ def test_a_stream_is_counted_once_in_the_metrics(streaming: TestClient) -> None:
     assert count("bentoml_service_request_duration_seconds_count") == before + 1
 
 
-def test_a_thousand_paths_are_few_numbers(streaming: TestClient) -> None:
+def test_thousand_paths_are_few_numbers(streaming: TestClient) -> None:
     def series() -> int:
         return sum(len(each.samples) for each in prometheus_client.REGISTRY.collect())
 
@@ -225,7 +225,7 @@ def test_a_thousand_paths_are_few_numbers(streaming: TestClient) -> None:
     assert {"/status/{id}", "other"} <= labels
 
 
-def test_a_stream_has_its_line_in_the_access_log(streaming: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_stream_has_its_line_in_the_access_log(streaming: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     access = logging.getLogger("bentoml.access")
     access.addHandler(caplog.handler)
     try:
@@ -239,7 +239,7 @@ def test_a_stream_has_its_line_in_the_access_log(streaming: TestClient, caplog: 
     assert "status=200" in line
 
 
-def test_a_stream_is_one_trace_without_a_span_for_every_message(
+def test_stream_is_one_trace_without_a_span_for_every_message(
     streaming: TestClient, spans: InMemorySpanExporter
 ) -> None:
     spans.clear()
@@ -293,7 +293,7 @@ def test_bento_is_built_without_vllm_and_holds_only_what_serves(tmp_path: Path) 
     assert set(pinned(its)) == set(pinned(ours))
 
 
-def test_each_service_can_have_a_folder_for_metrics_of_its_own(tmp_path: Path) -> None:
+def test_metrics_folder_can_be_separate_for_each_service(tmp_path: Path) -> None:
     try:
         keep_metrics_in(tmp_path / "metrics")
         assert ensure_prometheus_dir() == str(tmp_path / "metrics")  # what `bentoml serve` calls
@@ -315,8 +315,8 @@ def test_bentomls_metrics_still_have_every_path_as_a_label() -> None:
     assert {f"/status/{number}" for number in range(3)} <= labels
 
 
-def test_a_single_worker_counts_in_the_process(tmp_path: Path) -> None:
-    """In a process of its own: prometheus_client looks for the folder once."""
+def test_single_worker_counts_in_the_process(tmp_path: Path) -> None:
+    """In a separate process: prometheus_client reads the folder's variable once."""
     script = (
         "from gptoss_bento.bento.service_config import keep_metrics_in_process as keep; keep();"
         "from bentoml._internal.configuration.containers import BentoMLContainer as c;"
@@ -329,7 +329,7 @@ def test_a_single_worker_counts_in_the_process(tmp_path: Path) -> None:
 
 
 async def test_bentomls_timeout_still_keeps_a_timer_for_each_request() -> None:
-    """Why http/error_boundary.py is there. When this fails, BentoML has mended it."""
+    """Why http/error_boundary.py is there. When this fails, BentoML has fixed it."""
     app = TimeoutMiddleware(JSONResponse({}), timeout=3600)
     loop: Any = asyncio.get_running_loop()
     before = len(loop._scheduled)
@@ -354,16 +354,16 @@ REGISTERS = {f"{REGISTRATION}/gptoss_bento_vllm_plugin-1.dist-info/{name}" for n
 SERVES = {"service.py", "configs", "src", "requirements", "LICENSE", "README.md"}
 
 
-def test_our_pieces_of_dockerfile_stand_where_they_are_meant_to() -> None:
+def test_dockerfile_fragments_are_at_their_positions() -> None:
     """BentoML puts a command behind RUN as it is, whatever lines it has, and installs before the post commands."""
     text = dockerfile(bentoml.images.Image(base_image="base:1", distro="", lock_python_packages=False))
 
     lines = [line.rstrip() for line in text.splitlines()]
     order = ["FROM base:1 AS base-container", "ARG BEFORE", "ARG AFTER", "USER bentoml"]
-    places = [lines.index(line) for line in order]
-    assert places == sorted(places)
+    positions = [lines.index(line) for line in order]
+    assert positions == sorted(positions)
     assert re.search(r"^RUN +--mount=type=secret,id=X true$", text, re.MULTILINE)
-    assert next(i for i, line in enumerate(lines) if "pip install -r" in line) in range(places[1], places[2])
+    assert next(i for i, line in enumerate(lines) if "pip install -r" in line) in range(positions[1], positions[2])
     assert "build-essential" not in text
 
 

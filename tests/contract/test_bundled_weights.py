@@ -68,7 +68,7 @@ def context(bento: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
             yield Context(Path(dockerfile).read_text(), Path(folder))
 
 
-def test_the_bento_names_the_commit_and_what_stays_out_but_holds_no_weights(bento: Path, hub: Hub) -> None:
+def test_bento_names_the_commit_and_what_stays_out_but_holds_no_weights(bento: Path, hub: Hub) -> None:
     description: dict[str, Any] = yaml.safe_load((bento / "bento.yaml").read_text())
     (service,) = description["services"]
     (model,) = service["models"]
@@ -85,7 +85,7 @@ def test_the_bento_names_the_commit_and_what_stays_out_but_holds_no_weights(bent
     assert not list(bento.rglob("*.safetensors"))
 
 
-def test_an_image_gets_the_files_that_serve_where_the_service_looks_for_them(context: Context, hub: Hub) -> None:
+def test_image_has_the_serving_files_where_the_service_finds_them(context: Context, hub: Hub) -> None:
     weights = in_bento(MODEL, context.folder / "hf-models")
 
     assert weights is not None

@@ -46,7 +46,7 @@ class BusyArbiter:
 
 
 @pytest.fixture
-def mended(monkeypatch: pytest.MonkeyPatch) -> None:
+def patched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SysHandler, "quit", SysHandler.quit)  # puts it back afterwards
     sigterm.patch_circus_sigterm()
 
@@ -55,17 +55,17 @@ def mended(monkeypatch: pytest.MonkeyPatch) -> None:
 def controlled(arbiter: BusyArbiter) -> Iterator[None]:
     """circus's own controller, with its handlers of signals."""
     controller = Controller("", None, None, IOLoop.current(), arbiter)
-    controller.send_response = lambda *_, **__: None  # to nobody: a signal waits for no answer
+    controller.send_response = lambda *_, **__: None  # without a recipient: a signal waits for no answer
     try:
         yield
     finally:
         controller.sys_hdl.stop()
 
 
-async def stops_of(busy_s: float, *, told: int = 1, wanted: bool = False) -> int:
+async def stops_of(busy_s: float, *, signals: int = 1, wanted: bool = False) -> int:
     arbiter = BusyArbiter()
     with controlled(arbiter):
-        for _ in range(told):
+        for _ in range(signals):
             os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(busy_s)
         arbiter.idle()
@@ -75,19 +75,19 @@ async def stops_of(busy_s: float, *, told: int = 1, wanted: bool = False) -> int
     return arbiter.stops
 
 
-async def test_circus_still_loses_a_sigterm_while_it_looks_after_its_workers() -> None:
-    """Why `patch_circus_sigterm` is there. When this fails, circus has mended it."""
+async def test_sigterm_is_still_lost_while_circus_manages_its_workers() -> None:
+    """Why `patch_circus_sigterm` is there. When this fails, circus has fixed it."""
     assert await stops_of(0.1) == 0
 
 
-@pytest.mark.usefixtures("mended")
-@pytest.mark.parametrize(("busy_s", "told"), [(0.1, 1), (0, 1), (0.1, 3)])
-async def test_ours_waits_and_stops_once(busy_s: float, told: int) -> None:
-    assert await stops_of(busy_s, told=told, wanted=True) >= 1
+@pytest.mark.usefixtures("patched")
+@pytest.mark.parametrize(("busy_s", "signals"), [(0.1, 1), (0, 1), (0.1, 3)])
+async def test_patched_arbiter_waits_and_stops_once(busy_s: float, signals: int) -> None:
+    assert await stops_of(busy_s, signals=signals, wanted=True) >= 1
 
 
 @pytest.mark.parametrize("name", ["manage_watchers", "stop"])
-def test_the_arbiter_does_one_at_a_time(name: str) -> None:
+def test_arbiter_does_one_at_a_time(name: str) -> None:
     method: Callable[..., Any] = getattr(Arbiter, name)
     assert inspect.unwrap(method) is not method
     assert {"_exclusive_running_command", "_stopping"} <= vars(Arbiter([], "", "")).keys()

@@ -110,7 +110,7 @@ def test_gpus_are_not_allocated_to_a_service_that_declares_no_number(machine: Ma
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "BENTOML_DISABLE_GPU_ALLOCATION"])
 @pytest.mark.parametrize("value", ["", "3"])
-def test_gpus_are_not_allocated_where_a_variable_says_so(
+def test_gpus_are_not_allocated_if_a_variable_forbids_it(
     machine: Machine, variables: dict[str, str], name: str, value: str
 ) -> None:
     machine("h100x4")
@@ -245,7 +245,7 @@ def test_requirements_are_checked_on_all_gpus(machine: Machine, variables: dict[
 
 
 @pytest.mark.usefixtures("in_supervisor")
-def test_more_gpus_than_there_are_is_still_refused(machine: Machine, variables: dict[str, str]) -> None:
+def test_gpus_beyond_those_of_the_machine_are_still_refused(machine: Machine, variables: dict[str, str]) -> None:
     machine("h100x4")
     variables["TENSOR_PARALLEL_SIZE"] = "8"
 

@@ -43,19 +43,19 @@ REQUEST = SimpleNamespace(include_reasoning=True, tool_choice="auto", tools=None
 
 
 def whole(parser_class: Any, text: str) -> tuple[str | None, str | None, list[str]]:
-    """Reasoning, content and calls of an answer that comes at once."""
+    """Reasoning, content and calls of an answer in one piece."""
     tokens = harmony_text.encode(text)
     reasoning, content, calls = parser_class(Tokenizer()).parse("", REQUEST, True, tokens)
     return reasoning, content, [f"{call.name}{call.arguments}" for call in calls or []]
 
 
-def streamed(parser_class: Any, text: str, at_once: int) -> tuple[str | None, str | None, list[str]]:
+def streamed(parser_class: Any, text: str, size: int) -> tuple[str | None, str | None, list[str]]:
     """The same, of one that comes in pieces."""
     parser, tokens = parser_class(Tokenizer()), list(harmony_text.encode(text))
     reasoning, content, calls = "", "", []
-    for start in range(0, len(tokens), at_once):
-        piece = tokens[start : start + at_once]
-        delta = parser.parse_delta("", piece, REQUEST, finished=start + at_once >= len(tokens))
+    for start in range(0, len(tokens), size):
+        piece = tokens[start : start + size]
+        delta = parser.parse_delta("", piece, REQUEST, finished=start + size >= len(tokens))
         if delta is None:
             continue
         reasoning, content = reasoning + (delta.reasoning or ""), content + (delta.content or "")
@@ -96,7 +96,7 @@ CALLED = ("Hm.", None, ['f{"a": 1}'])
         ),
     ],
 )
-def test_the_client_gets_the_answer(
+def test_client_gets_the_answer(
     parser_class: Any, text: str, expected: tuple[str | None, str | None, list[str]]
 ) -> None:
     reasoning, content, calls = whole(parser_class, text)
@@ -104,11 +104,11 @@ def test_the_client_gets_the_answer(
         *expected[:2],
         [call.replace(" ", "") for call in expected[2]],
     )
-    for at_once in (1, 3, 1000):
-        assert streamed(parser_class, text, at_once) == expected, f"{at_once} tokens at once"
+    for size in (1, 3, 1000):
+        assert streamed(parser_class, text, size) == expected, f"{size} tokens a piece"
 
 
-def test_each_repair_counts(parser_class: Any) -> None:
+def test_repairs_are_counted(parser_class: Any) -> None:
     def count() -> float:
         return REGISTRY.get_sample_value("gptoss_bento_harmony_repairs_total", {"kind": "missing_end"}) or 0
 

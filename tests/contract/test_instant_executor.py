@@ -1,4 +1,4 @@
-"""That vLLM takes the executor without a model for one of its own."""
+"""That vLLM accepts the executor without a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_vllm_finds_it_by_its_name_and_misses_nothing(executor: Any, executors: 
 
 
 @pytest.mark.parametrize("name", ["execute_model", "sample_tokens", "collective_rpc", "initialize_from_config"])
-def test_it_takes_what_vllms_own_take(executor: Any, executors: Any, name: str) -> None:
+def test_executor_takes_what_vllms_own_take(executor: Any, executors: Any, name: str) -> None:
     taken = inspect.signature(getattr(type(executor), name)).parameters
 
     assert list(taken) == list(inspect.signature(getattr(executors.Executor, name)).parameters)
@@ -49,7 +49,7 @@ def new_request(outputs: Any, request_id: str, tokens: int) -> Any:
     return outputs.NewRequestData(request_id, [1] * tokens, [], None, None, (), 0, None)
 
 
-def test_a_step_gives_each_request_a_token_once_its_prompt_is_through(executor: Any) -> None:
+def test_step_returns_a_token_for_each_request_whose_prompt_is_through(executor: Any) -> None:
     outputs = importlib.import_module("vllm.v1.core.sched.output")
     step = outputs.SchedulerOutput.make_empty()
     step.scheduled_new_reqs = [new_request(outputs, "whole", 4), new_request(outputs, "half", 8)]
@@ -69,13 +69,13 @@ def test_a_step_gives_each_request_a_token_once_its_prompt_is_through(executor: 
     assert executor.sample_tokens(None) is second
 
 
-def test_an_empty_step_gives_nothing(executor: Any) -> None:
+def test_step_without_requests_returns_nothing(executor: Any) -> None:
     outputs = importlib.import_module("vllm.v1.core.sched.output")
 
     assert executor.execute_model(outputs.SchedulerOutput.make_empty()).req_ids == []
 
 
-def test_its_pace_comes_with_what_vllm_hands_on(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_executor_gets_its_pace_from_vllms_configuration(executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry of `additional_config`, which vLLM's own platforms use for what its options do not know."""
     module = importlib.import_module(type(executor).__module__)
     monkeypatch.setattr(module, "cached_tokenizer_from_config", lambda _: None)
@@ -95,7 +95,7 @@ def test_its_pace_comes_with_what_vllm_hands_on(executor: Any, monkeypatch: pyte
     assert time.monotonic() - started >= 0.04
 
 
-def test_what_else_workers_are_told_is_answered_at_once(executor: Any) -> None:
+def test_executor_answers_other_calls_immediately(executor: Any) -> None:
     assert executor.collective_rpc("reset_mm_cache") == [None]
     assert executor.collective_rpc("reset_mm_cache", non_block=True).result() == [None]
     assert executor.supported_tasks == ("generate",)

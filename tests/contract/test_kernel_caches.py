@@ -40,7 +40,7 @@ def test_recorded_variables_without_effect_are_those_of_the_installed_vllm() -> 
     assert recorded == vllm_parser.describe_unhashed_variables(), "run `gptoss-bento record-options`"
 
 
-def test_the_number_of_api_servers_is_not_in_vllms_key() -> None:
+def test_number_of_api_servers_is_not_in_vllms_key() -> None:
     from vllm.config import ParallelConfig
 
     alone, several = ParallelConfig(), ParallelConfig(_api_process_count=4, _api_process_rank=1)
@@ -57,7 +57,7 @@ def test_vllms_own_limit_of_a_start_is_in_its_key() -> None:
 
 
 @pytest.mark.parametrize(("logger", "line"), [(name, line) for name, lines in LINES.items() for line in lines])
-def test_vllm_still_words_its_times_like_this(logger: str, line: Line) -> None:
+def test_start_times_are_still_logged_in_these_texts(logger: str, line: Line) -> None:
     source = source_of(logger)
 
     assert line.text in source
@@ -76,18 +76,18 @@ def triton_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return manager
 
 
-def test_triton_finds_a_moved_kernel_only_after_it_was_told_where_it_is(triton_caches: Any, tmp_path: Path) -> None:
+def test_triton_finds_a_moved_kernel_only_after_its_paths_were_corrected(triton_caches: Any, tmp_path: Path) -> None:
     kept = triton_caches("old")
     kept.put_group("k.json", {"k.cubin": kept.put(b"code", "k.cubin")})
     (tmp_path / "old").rename(tmp_path / "new")
 
-    assert not triton_caches("new").get_group("k.json"), "then nothing needs to be told any more"
+    assert not triton_caches("new").get_group("k.json"), "then no path needs to be corrected"
     assert kernel_cache.relocate(tmp_path / "new") == 1
     found = triton_caches("new").get_group("k.json")
     assert {name: Path(path).read_bytes() for name, path in found.items()} == {"k.cubin": b"code"}
 
 
-def test_triton_makes_a_folder_for_a_kernel_before_it_looks_for_one(triton_caches: Any, tmp_path: Path) -> None:
+def test_triton_makes_a_kernels_folder_before_it_reads_it(triton_caches: Any, tmp_path: Path) -> None:
     triton_caches("caches")
 
     assert (tmp_path / "caches" / "triton" / "hash").is_dir(), "a folder that cannot be written may be used as it is"
@@ -122,7 +122,7 @@ def test_vllm_needs_nvcc_and_ninja_for_flashinfer() -> None:
     assert '_DEFAULT_CUDA_HOME = "/usr/local/cuda"' in source
 
 
-def test_a_time_of_torch_compile_is_heard(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_start_time_of_torch_compile_is_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from vllm.compilation import monitor
     from vllm.config import CompilationMode
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
         ("chat", "vllm.entrypoints.openai.chat_completion.protocol", "ChatCompletionRequest", set()),
     ],
 )
-def test_every_forwarded_parameter_is_one_of_vllms(kind: str, module: str, name: str, refused: set[str]) -> None:
+def test_sampling_parameters_that_are_forwarded_are_vllms(kind: str, module: str, name: str, refused: set[str]) -> None:
     fields = set(getattr(importlib.import_module(module), name).model_fields)
 
     assert FORWARDED[kind] - fields == refused

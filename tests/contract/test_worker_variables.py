@@ -29,7 +29,7 @@ def parse() -> Callable[[list[str]], Any]:
 
 
 @pytest.mark.parametrize("row", rows("option"))
-def test_it_arrives_on_vllms_arguments(row: dict[str, str], parse: Callable[[list[str]], Any]) -> None:
+def test_variable_reaches_vllms_arguments(row: dict[str, str], parse: Callable[[list[str]], Any]) -> None:
     settings = load_settings({row["name"]: row["good"]})
     plan = make_plan(settings, load_profile("demo"), CPU)
 

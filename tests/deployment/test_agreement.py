@@ -57,12 +57,12 @@ def variables(place: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_every_variable_means_something_to_the_service(place: str) -> None:
+def test_variables_are_all_known_to_the_service(place: str) -> None:
     assert not set(variables(place)) - known_names()
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_each_file_names_a_profile_its_own_if_it_is_named_after_one(place: str) -> None:
+def test_profile_of_a_file_is_the_one_it_is_named_after(place: str) -> None:
     profile = variables(place)["PROFILE"]
     named = place.rpartition("/")[2]
 
@@ -90,14 +90,14 @@ def card_of(profile: str) -> str:
     return card
 
 
-def test_the_demo_gets_what_its_profile_wants_and_no_gpu() -> None:
+def test_demo_gets_what_its_profile_wants_and_no_gpu() -> None:
     wanted, given = load_profile("demo").service.resources, container("demo")["resources"]
 
     assert given["requests"] == {"cpu": wanted["cpu"], "memory": wanted["memory"]}
     assert given["limits"] == {"memory": wanted["memory"]}
 
 
-def test_compose_gives_as_many_gpus_as_the_profiles_want() -> None:
+def test_compose_reserves_as_many_gpus_as_the_profiles_want() -> None:
     (device,) = server()["deploy"]["resources"]["reservations"]["devices"]
 
     assert {load_profile(profile).service.resources["gpu"] for profile in GPU_PROFILES} == {device["count"]}
@@ -150,7 +150,7 @@ def test_runpod_asks_the_ping_at_the_port_that_is_served(profile: str) -> None:
     assert endpoint["env"]["HEALTH_CHECK_PATH"] in PROBES
 
 
-def test_prometheus_asks_where_the_service_is_and_brings_its_key() -> None:
+def test_prometheus_scrapes_the_service_with_its_key() -> None:
     (job,) = document("compose/prometheus.yaml")["scrape_configs"]
     (found_by,) = job["dns_sd_configs"]
     (mounted,) = compose("compose.yaml")["services"]["prometheus"]["secrets"]
@@ -161,7 +161,7 @@ def test_prometheus_asks_where_the_service_is_and_brings_its_key() -> None:
 
 
 @pytest.mark.parametrize("profile", GPU_PROFILES)
-def test_the_monitor_and_the_autoscaler_find_the_pods(profile: str) -> None:
+def test_monitor_and_autoscaler_find_the_pods(profile: str) -> None:
     deployment, monitor = manifest(profile, "Deployment"), manifest(profile, "PodMonitor")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     scaled = manifest(profile, "ScaledObject")
@@ -220,7 +220,7 @@ def needed_to_stop_s(place: str) -> float:
     return float(variables(place)["DRAIN_TIMEOUT"]) + SHUTDOWN_LIMIT_S + MARGIN_S
 
 
-def test_nobody_gives_up_a_start_before_the_service_does() -> None:
+def test_start_time_outs_are_longer_than_the_services_own() -> None:
     limit_s = DEFAULTS.vllm_startup_timeout
     for overlay in OVERLAYS:
         assert manifest(overlay, "Deployment")["spec"]["progressDeadlineSeconds"] > limit_s
@@ -236,7 +236,7 @@ def seconds(duration: str) -> int:
 
 
 @pytest.mark.parametrize("profile", GPU_PROFILES)
-def test_another_replica_is_wanted_before_one_is_full(profile: str) -> None:
+def test_autoscaler_adds_a_replica_before_one_is_full(profile: str) -> None:
     plan = make_plan(Settings(), load_profile(profile), hardware_named(card_of(profile)))
     target = int(plan.arguments["max_num_seqs"].value * BUSY)
     jobs, requests = (each["metadata"] for each in manifest(profile, "ScaledObject")["spec"]["triggers"])
@@ -259,7 +259,7 @@ def test_scaling_has_bounds(profile: str) -> None:
     assert 1 <= workers["min"] <= workers["max"]
 
 
-def test_only_overlays_with_gpus_need_the_autoscalers_extensions() -> None:
+def test_overlays_without_gpus_need_no_autoscaler_extension() -> None:
     assert {each["kind"] for each in manifests("demo")} == {"Deployment", "Service", "PodDisruptionBudget"}
 
 
@@ -275,7 +275,7 @@ def test_bentocloud_knows_the_service_by_its_name(profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", GPU_PROFILES)
-def test_the_guide_creates_every_secret_that_kubernetes_needs(profile: str) -> None:
+def test_guide_creates_every_secret_that_kubernetes_needs(profile: str) -> None:
     guide = FOLDER.joinpath("kubernetes.md").read_text()
     keys = {each["valueFrom"]["secretKeyRef"]["key"] for each in container(profile)["env"] if "valueFrom" in each}
     (endpoint,) = manifest(profile, "PodMonitor")["spec"]["podMetricsEndpoints"]
@@ -283,7 +283,7 @@ def test_the_guide_creates_every_secret_that_kubernetes_needs(profile: str) -> N
     assert {endpoint["authorization"]["credentials"]["key"], *keys} <= set(re.findall(r"from-literal=(\w+)=", guide))
 
 
-def test_every_setting_of_the_example_is_used() -> None:
+def test_settings_of_the_example_are_all_used() -> None:
     example = (FOLDER / "compose" / ".env.example").read_text()
     used = set(re.findall(r"\$\{(\w+)", (FOLDER / "compose" / "compose.yaml").read_text()))
 

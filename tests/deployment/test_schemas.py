@@ -46,7 +46,7 @@ def test_kubernetes_takes_every_manifest(overlay: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget", "ScaledObject", "PodMonitor"])
-def test_an_unknown_field_of_a_manifest_would_be_noticed(kind: str) -> None:
+def test_unknown_field_of_a_manifest_is_found(kind: str) -> None:
     (manifest,) = (copy.deepcopy(each) for each in manifests("gpt-oss-20b") if each["kind"] == kind)
     manifest["spec"]["replcias"] = 1
 
@@ -71,7 +71,7 @@ def test_bentocloud_takes_its_files(profile: str) -> None:
         assert DeploymentStrategy(service["deployment_strategy"])
 
 
-def test_a_field_that_bentoml_would_drop_would_be_noticed() -> None:
+def test_field_that_bentoml_would_drop_is_found() -> None:
     given = document("bentocloud/gpt-oss-20b.yaml")
     given["services"]["gptoss-bento"]["scaling"]["maximum"] = 3
 
@@ -102,7 +102,7 @@ def test_prometheus_could_parse_every_query(place: str) -> None:
     promql_parser.parse(queries()[place])
 
 
-def test_every_panel_has_a_place_of_its_own() -> None:
+def test_panels_do_not_overlap() -> None:
     panels = document("monitoring/grafana-dashboard.json")["panels"]
 
     assert len({panel["id"] for panel in panels}) == len(panels)

@@ -51,7 +51,7 @@ def test_bento_serves_from_a_clean_environment_without_network(variables: dict[s
 
 
 def installed(bento: Path, folder: Path, variables: Mapping[str, str]) -> str:
-    """The Python of an environment that holds exactly what the Bento's lock says, made as docs/images.md tells."""
+    """The Python of an environment that holds exactly what the Bento's lock says, made as docs/images.md says."""
     uv = find_uv_bin()
     run([uv, "venv", "--python", sys.executable, str(folder)], variables, bento)
     index = [] if wheels_at_hand(variables) else ["--torch-backend", "cpu"]
@@ -64,7 +64,7 @@ def installed(bento: Path, folder: Path, variables: Mapping[str, str]) -> str:
 def lend_bytecode(folder: Path) -> None:
     """Links to what this environment has compiled of the same files, for compiling 20,000 takes a minute.
 
-    Python compiles anew what does not fit: each names the size and time of its source, which uv keeps.
+    Python compiles again what does not fit: each names the size and time of its source, which uv keeps.
     """
     ours = Path(sysconfig.get_path("purelib"))
     theirs = folder / "lib" / ours.parent.name / ours.name

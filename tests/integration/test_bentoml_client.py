@@ -37,7 +37,7 @@ def test_generate_answers_a_chat(sdk: Any) -> None:
     assert job["output"][0]["usage"]["output"] > 0
 
 
-def test_generate_tells_why_the_engine_refuses(sdk: Any) -> None:
+def test_generate_reports_why_the_engine_refuses(sdk: Any) -> None:
     with pytest.raises(
         bentoml.exceptions.BentoMLException, match="max_tokens must leave room for the prompt"
     ) as refused:

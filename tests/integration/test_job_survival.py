@@ -74,7 +74,7 @@ def test_job_that_was_accepted_is_never_lost(store_url: str) -> None:
             assert sum(len(item["choices"][0]["tokens"]) for item in state["output"]) == 30
         else:
             assert "stopped twice" in state["error"]
-    # The store may hold jobs whose answer was cut off by the kill; each of all has one end.
+    # The store may hold jobs whose answer was interrupted by the kill; each of all has one end.
     assert counts["completed"] + counts["failed"] >= len(accepted)
     assert counts["inQueue"] == counts["inProgress"] == 0
 

@@ -45,7 +45,7 @@ LONGEST = 60_000
 LONGEST_JOB = {"input": {"prompt": "Hello", "sampling_params": {"max_tokens": LONGEST, "ignore_eos": True}}}
 
 
-def test_livez_answers_while_the_engine_starts_and_readyz_says_how_far_it_is(tmp_path: Path) -> None:
+def test_probes_answer_while_the_engine_starts(tmp_path: Path) -> None:
     """And SIGTERM ends the start, whose engine process ignores it while it loads."""
     with serve(tmp_path, DEMO) as served:
         body = served.wait_until("engine: import")
@@ -90,7 +90,7 @@ def test_api_key_is_needed_for_every_route_while_the_engine_starts(tmp_path: Pat
         assert "second" not in served.output().replace("seconds", "")
 
 
-def test_ctrl_c_while_idle_ends_everything(tmp_path: Path) -> None:
+def test_shutdown_by_ctrl_c_while_idle_ends_everything(tmp_path: Path) -> None:
     """Without vLLM. With it, SIGTERM while idle is how the shared server of tests/conftest.py ends."""
     with serve_without_vllm(tmp_path) as served:
         served.wait_until_ready()
@@ -100,8 +100,8 @@ def test_ctrl_c_while_idle_ends_everything(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.alive"))
 
 
-def test_sigterm_under_load_drains_and_then_cuts_off(tmp_path: Path) -> None:
-    """What ends by itself is not cut off, and the rest is once the operator does not want to wait any more."""
+def test_shutdown_by_sigterm_under_load_drains_and_then_aborts(tmp_path: Path) -> None:
+    """What ends by itself is not aborted, and the rest is when the operator forces the end."""
     environment = {**DEMO, **NO_LIMITS, "NATIVE_OUTPUT_FORMAT": "openai", "RAW_OPENAI_OUTPUT": "0"}
     with serve(tmp_path, environment) as served, httpx.Client(verify=NO_TLS, timeout=HANG_S) as client:
         served.wait_until_ready()
@@ -121,7 +121,7 @@ def test_sigterm_under_load_drains_and_then_cuts_off(tmp_path: Path) -> None:
                 worker.send_signal(signal.SIGINT)  # the second of two Ctrl-C
             wait_until_they_end(streams)
         assert served.process.returncode == 0
-    assert [stream.last for stream in short] == ["[DONE]"], "what ends in time is not cut off"
+    assert [stream.last for stream in short] == ["[DONE]"], "what ends in time is not aborted"
     assert_told_of_the_end(streams)
     assert asyncio.run(stored(tmp_path, job_id)) == Status.IN_QUEUE
 
@@ -141,7 +141,7 @@ def test_shutdown_waits_for_what_runs(tmp_path: Path) -> None:
     assert [stream.last for stream in streams] == ["[DONE]"] * 3
 
 
-def test_shutdown_cuts_off_after_drain_timeout(tmp_path: Path) -> None:
+def test_shutdown_aborts_after_drain_timeout(tmp_path: Path) -> None:
     """Without vLLM, for answers that never end. How long it waits is a unit test's."""
     with (
         serve_without_vllm(tmp_path, {"DRAIN_TIMEOUT": "1"}, holds=[ANSWERS]) as served,
@@ -184,7 +184,7 @@ def test_engine_that_hangs_is_noticed_and_one_that_dies_ends_the_service_with_a_
     assert_all_complete(jobs, tmp_path)
 
 
-def test_health_tells_what_the_engine_died_of(tmp_path: Path) -> None:
+def test_health_reports_the_failure_cause_of_the_engine(tmp_path: Path) -> None:
     """Without vLLM, and for longer than the second that a service stays for those who ask."""
     with serve_without_vllm(tmp_path, {CAUSE_SHOWN_S: "10"}) as served:
         served.wait_until_ready()
@@ -211,7 +211,7 @@ def test_engine_that_stays_frozen_ends_the_service(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 4])
 def test_engine_that_crashes_during_a_shutdown_ends_the_streams_of_all_workers(tmp_path: Path, number: int) -> None:
-    """Without vLLM, whose client tells the engine's owner alone that it is gone. He may have nothing to do any more."""
+    """Without vLLM, whose client notifies the engine's owner alone of its end. The owner may be idle then."""
     (tmp_path / "t").mkdir()
     environment = {"API_WORKERS": "2", "DRAIN_TIMEOUT": "3600", "TMPDIR": str(tmp_path / "t")}
     with serve_without_vllm(tmp_path, environment, holds=[ANSWERS]) as served:
@@ -245,7 +245,7 @@ def test_worker_that_is_killed_is_not_restarted(tmp_path: Path) -> None:
         with all_processes_end(served):
             served.worker().kill()
         assert served.process.returncode == 75
-        assert "died without a word" in served.output()
+        assert "died without a message" in served.output()
 
 
 def test_supervisor_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
@@ -355,11 +355,11 @@ def test_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
         with all_processes_end(served):
             served.workers()[1].kill()
         assert served.process.returncode == 75
-        assert stopped_lines(served)[0].endswith("API worker 2 died without a word (killed, or out of memory).")
+        assert stopped_lines(served)[0].endswith("API worker 2 died without a message (killed, or out of memory).")
         wait_until_they_end([follower, *streams])
     assert json.loads(follower.last)["code"] == "503", "it was answered by the worker that was killed"
     told = [json.loads(stream.last)["error"]["code"] for stream in streams if '"error"' in stream.last]
-    assert told, "those of the worker that was not killed hear why"
+    assert told, "those of the worker that was not killed get the cause"
     assert set(told) == {503}
     assert [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith("gptoss-bento")] == []
 
@@ -400,7 +400,7 @@ def metrics_add_up(clients: list[httpx.Client]) -> None:
 
 
 def assert_counted(clients: list[httpx.Client], metric: str, number: int) -> None:
-    """Each client is told the same sum, once each worker has written down what it counted."""
+    """Each client gets the same sum, once each worker has written its counts."""
 
     def sums() -> list[float]:
         return [sum_of(client, metric) for client in clients]
@@ -415,7 +415,7 @@ def sum_of(client: httpx.Client, metric: str) -> float:
 
 
 def stored_responses_are_found(clients: list[httpx.Client]) -> None:
-    """Also what follows on one, and its stream; counted once, whoever answers."""
+    """Also what follows on one, and its stream; counted once, whichever worker answers."""
     asked = {"model": MODEL, "input": "Hello", "max_output_tokens": 40, "temperature": 0}
     first = clients[0].post("/v1/responses", json=asked).json()
     for client in clients:
@@ -474,7 +474,7 @@ def jobs_are_everywhere(clients: list[httpx.Client]) -> None:
 
 
 def assert_needs_a_key(client: httpx.Client, method: str, path: str, key: str) -> None:
-    """Whatever answers, a route's owner or nobody, no other word reaches a client without a key."""
+    """Whatever answers, a route's owner or no route, a client without a key gets no other text."""
     without = client.request(method, path)
     wrong = client.request(method, path, headers={"Authorization": f"Bearer {key}x"})
     right = client.request(method, path, headers={"Authorization": f"Bearer {key}"})
@@ -529,7 +529,7 @@ def assert_fits_no_context(client: httpx.Client, body: dict[str, object]) -> Non
 
 
 def stopped_lines(served: ServedProcess) -> Sequence[str]:
-    """The lines that tell the operator why the service stopped."""
+    """The lines that say why the service stopped."""
     return [line for line in served.output().splitlines() if line.startswith("gptoss-bento: stopped")]
 
 

@@ -488,7 +488,7 @@ def test_input_that_is_wrong_fails_the_job(
     assert "Traceback" not in job["error"]
 
 
-def test_engine_goes_on_after_wrong_inputs(http: httpx.Client) -> None:
+def test_engine_continues_after_wrong_inputs(http: httpx.Client) -> None:
     assert joined(output_of(http, PROMPT)) == " Paris."
 
 

@@ -125,7 +125,7 @@ def test_response_format_makes_json_of_the_schema(client: openai.OpenAI) -> None
     assert isinstance(person["age"], int)
 
 
-def test_completion_goes_on_with_the_raw_text(client: openai.OpenAI) -> None:
+def test_completion_continues_the_raw_text(client: openai.OpenAI) -> None:
     answer = client.completions.create(model=MODEL, prompt="The capital of France is", temperature=0, max_tokens=16)
     assert "Paris" in answer.choices[0].text
 
@@ -206,7 +206,7 @@ def test_response_that_is_unknown_is_a_not_found_error(client: openai.OpenAI) ->
         client.responses.retrieve("resp_unknown")
 
 
-def test_models_lists_the_served_name_and_hides_where_the_weights_lie(client: openai.OpenAI) -> None:
+def test_models_lists_the_served_name_and_hides_the_folder_of_the_weights(client: openai.OpenAI) -> None:
     models = client.models.list().data
     assert [model.id for model in models] == [MODEL]
     assert "/" not in (models[0].model_extra or {})["root"]

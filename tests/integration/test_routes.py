@@ -122,7 +122,7 @@ def test_body_that_is_not_json_is_a_clear_400(http: httpx.Client) -> None:
     assert answer.json()["error"]["message"]
 
 
-def test_probes_tell_alive_and_ready_with_the_phases(http: httpx.Client) -> None:
+def test_probes_report_alive_and_ready_with_the_phases(http: httpx.Client) -> None:
     assert http.get("/livez").json() == {"status": "alive"}
     assert http.get("/ping").status_code == 200
     ready = http.get("/readyz")

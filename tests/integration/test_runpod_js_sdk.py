@@ -82,7 +82,7 @@ def test_job_that_failed_is_no_exception(given: dict[str, Any]) -> None:
     assert "temperature" in job["error"]
 
 
-def test_run_sync_goes_on_when_the_first_request_ends_without_result(given: dict[str, Any]) -> None:
+def test_run_sync_continues_when_the_first_request_ends_without_result(given: dict[str, Any]) -> None:
     """It asks /status-sync, which RunPod's pages do not name, until executionTimeout (5 s at least) ends the job."""
     job, progress = given["unfinished"], given["progress"]
 

@@ -23,7 +23,7 @@ STOPPED = "gptoss-bento: stopped"
 
 
 def ended(folder: Path, variables: Mapping[str, str], port: int | None = None) -> tuple[int, str]:
-    """The exit code, and the last words, of a start that must fail by itself."""
+    """The exit code, and the last lines, of a start that must fail by itself."""
     with (
         tempfile.TemporaryDirectory() as temporary,  # pytest's folders have names too long for the workers' sockets
         serve(folder, {**variables, "TMPDIR": temporary}, port=port) as served,
@@ -61,7 +61,7 @@ def test_start_that_cannot_succeed_names_the_cause(
         assert word in said
 
 
-def test_port_in_use_is_said_and_nothing_starts(tmp_path: Path) -> None:
+def test_port_in_use_is_reported_and_nothing_starts(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

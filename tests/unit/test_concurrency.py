@@ -16,14 +16,14 @@ class Interruption(BaseException):
     """Like KeyboardInterrupt, which asyncio would take for its own."""
 
 
-async def test_the_result_is_returned() -> None:
+async def test_result_is_returned() -> None:
     def add(left: int, *, right: int) -> int:
         return left + right
 
     assert await in_daemon_thread(add, 1, right=2) == 3
 
 
-async def test_an_error_is_raised_where_it_is_awaited() -> None:
+async def test_error_is_raised_where_it_is_awaited() -> None:
     def fail() -> None:
         raise ValueError("from the thread")
 
@@ -32,12 +32,12 @@ async def test_an_error_is_raised_where_it_is_awaited() -> None:
 
 
 @pytest.mark.parametrize(("code", "words"), [(3, "exited with 3"), ("no GPU", "exited with no GPU")])
-async def test_an_exit_in_the_work_is_an_error_where_it_is_awaited(code: int | str, words: str) -> None:
+async def test_exit_in_the_work_is_an_error_where_it_is_awaited(code: int | str, words: str) -> None:
     with pytest.raises(RuntimeError, match=f"^{words}$"):
         await in_daemon_thread(sys.exit, code)
 
 
-async def test_an_interruption_of_the_work_is_an_error_where_it_is_awaited() -> None:
+async def test_interruption_of_the_work_is_an_error_where_it_is_awaited() -> None:
     def fail() -> None:
         raise Interruption
 
@@ -49,7 +49,7 @@ async def test_work_without_a_name_is_done_too() -> None:
     assert await in_daemon_thread(functools.partial(divmod, 7), 2) == (3, 1)
 
 
-async def test_the_work_runs_in_a_daemon_thread_named_for_it() -> None:
+async def test_work_runs_in_a_daemon_thread_named_for_it() -> None:
     def load_model() -> threading.Thread:
         return threading.current_thread()
 
@@ -60,7 +60,7 @@ async def test_the_work_runs_in_a_daemon_thread_named_for_it() -> None:
     assert thread is not threading.current_thread()
 
 
-async def test_the_event_loop_goes_on_meanwhile() -> None:
+async def test_event_loop_continues_meanwhile() -> None:
     may_end = threading.Event()
     work = asyncio.create_task(in_daemon_thread(may_end.wait, 10))
     await asyncio.sleep(0)
@@ -70,7 +70,7 @@ async def test_the_event_loop_goes_on_meanwhile() -> None:
     assert await work
 
 
-async def test_the_outcome_of_cancelled_work_is_dropped() -> None:
+async def test_outcome_of_cancelled_work_is_dropped() -> None:
     started, may_end = threading.Event(), threading.Event()
     threads: list[threading.Thread] = []
     errors: list[dict[str, Any]] = []
@@ -91,12 +91,12 @@ async def test_the_outcome_of_cancelled_work_is_dropped() -> None:
         await asyncio.to_thread(threads[0].join, 10)
         await asyncio.sleep(0)  # the loop meets the outcome
 
-    await asyncio.to_thread(asyncio.run, cancel())  # a loop of its own, for its exception handler
+    await asyncio.to_thread(asyncio.run, cancel())  # a separate loop, for its exception handler
 
     assert errors == []
 
 
-def test_a_loop_closed_meanwhile_is_no_error() -> None:
+def test_loop_closed_meanwhile_is_no_error() -> None:
     may_end = threading.Event()
 
     def outlives_its_loop() -> None:

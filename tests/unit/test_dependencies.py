@@ -29,7 +29,7 @@ BROUGHT_BY_VLLM = {
 """Modules that come with the extra which has vLLM."""
 USED_WITHOUT_AN_IMPORT = {
     "asyncpg": "SQLAlchemy's driver for PostgreSQL",
-    "quicktok-v1": "a file with the ranks of o200k lies in it",
+    "quicktok-v1": "it has a file with the ranks of o200k",
     "uv": "`bentoml build` runs it",
 }
 

@@ -1,4 +1,4 @@
-"""The lock for CUDA holds what a start on an NVIDIA GPU imports: sources and metadata tell, without one."""
+"""The lock for CUDA holds what a start on an NVIDIA GPU imports: by sources and metadata, without one."""
 
 from __future__ import annotations
 

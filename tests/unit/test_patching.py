@@ -51,7 +51,7 @@ def test_record_has_a_reason_in_whole_sentences(record: Patch | PrivateUse) -> N
     assert all(text.endswith(".") for text in texts)
 
 
-def test_use_says_how() -> None:
+def test_use_has_a_description() -> None:
     assert {use.how for use in private_uses()} <= {"read", "called", "set", "overridden"}
 
 
@@ -67,7 +67,7 @@ def test_vllm_is_replaced_only_by_the_package_that_imports_it() -> None:
     assert [it for it in others if it.startswith(("vllm.", "triton"))] == []
 
 
-def test_every_record_stands_in_the_documents() -> None:
+def test_records_are_all_in_the_documents() -> None:
     page = (REPOSITORY / "docs" / "upgrading.md").read_text()
 
     assert [record.target for record in RECORDS if f"`{record.target}`" not in page] == []
@@ -80,7 +80,7 @@ MODULES = [*PACKAGE.rglob("*.py"), REPOSITORY / "service.py"]
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: file.relative_to(REPOSITORY).as_posix())
-def test_no_module_sets_an_attribute_of_another_library(file: Path) -> None:
+def test_modules_set_no_attribute_of_another_library(file: Path) -> None:
     tree = ast.parse(file.read_text())
     foreign = set(foreign_names(tree))
 
@@ -194,7 +194,7 @@ def test_target_that_is_gone_is_an_error(patch: Patch) -> None:
         Patch("a_library:Class.gone", "Because.", "None.", patch.test).original()
 
 
-# where a target stands in sources
+# where a target is in sources
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def _same(option: Option, found: Any, said: Any) -> bool:
 
 @given(values=_explicit_values(), names=_NAMES, profile=_PROFILES, hardware=_MACHINES)
 @hypothesis_settings(deadline=None, max_examples=150)
-def test_what_was_said_is_planned_unchanged_or_the_plan_is_refused(
+def test_settings_are_planned_unchanged_or_the_plan_is_refused(
     values: dict[str, Any], names: dict[str, str], profile: Profile, hardware: Hardware
 ) -> None:
     options = known_options()
@@ -164,7 +164,7 @@ _PARSER = _parser()
 
 @given(values=_explicit_values(), profile=_PROFILES)
 @hypothesis_settings(deadline=None, max_examples=75)
-def test_the_words_read_back_give_what_was_planned(values: dict[str, Any], profile: Profile) -> None:
+def test_arguments_read_back_are_the_planned_values(values: dict[str, Any], profile: Profile) -> None:
     options = known_options()
     environ = {name.upper(): _text(options[name], value) for name, value in values.items()}
     assume(_needed_gpus(values) <= 16)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.redaction import is_secret, redacted, redacted_words
+from gptoss_bento.redaction import is_secret, redacted, redacted_arguments
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_names_that_speak_of_secrets(name: str) -> None:
         *("long_prefill_token_threshold", "return_tokens_as_token_ids", "allow_credentials"),
     ],
 )
-def test_names_that_only_look_so(name: str) -> None:
+def test_names_that_only_resemble_secrets(name: str) -> None:
     assert not is_secret(name)
 
 
@@ -54,7 +54,7 @@ def test_names_that_only_look_so(name: str) -> None:
         ("speculative_config", {"model": "a/b"}, {"model": "a/b"}),
     ],
 )
-def test_a_value_is_shown_without_secrets(name: str, value: Any, shown: Any) -> None:
+def test_value_is_shown_without_secrets(name: str, value: Any, shown: Any) -> None:
     assert redacted(name, value) == shown
 
 
@@ -75,11 +75,11 @@ def test_a_value_is_shown_without_secrets(name: str, value: Any, shown: Any) -> 
         (["--otlp-traces-endpoint=http://u:s3cret@h"], ["--otlp-traces-endpoint=http://***@h"]),
     ],
 )
-def test_words_are_shown_without_secrets(words: list[str], shown: list[str]) -> None:
-    assert redacted_words(words) == shown
+def test_arguments_are_shown_without_secrets(words: list[str], shown: list[str]) -> None:
+    assert redacted_arguments(words) == shown
 
 
-def test_settings_that_hold_secrets_are_those_whose_names_say_so() -> None:
+def test_settings_that_hold_secrets_have_secret_names() -> None:
     typed = {name for name, field in ServerSettings.model_fields.items() if "SecretStr" in str(field.annotation)}
 
     assert typed | {"vllm_extra_args"} == {name for name in ServerSettings.model_fields if is_secret(name)}

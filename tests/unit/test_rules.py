@@ -73,12 +73,12 @@ BY_PATCH = {"engine/vllm_plugin/router_kernels.py"}  # only through a record of 
         ("pynvml", {"hardware/probe.py"}),
     ],
 )
-def test_one_module_alone_imports(library: str, owners: set[str]) -> None:
+def test_library_is_imported_by_its_owner_alone(library: str, owners: set[str]) -> None:
     assert importers(library) == owners
 
 
 @pytest.mark.parametrize("module", IMPORTED_BY_VLLM)
-def test_no_module_imports_the_one_that_vllm_imports(module: str) -> None:
+def test_module_that_vllm_imports_is_imported_by_no_other(module: str) -> None:
     name = Path(module).stem
 
     assert {importer for importer in MODULES if name in names_imported(importer)} == IMPORTED_BY_VLLM[module]
@@ -93,7 +93,7 @@ def names_imported(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("library", ["sqlalchemy", "sqlite3"])
-def test_only_state_speaks_sql(library: str) -> None:
+def test_sql_is_used_by_state_alone(library: str) -> None:
     assert {Path(module).parts[0] for module in importers(library)} <= {"state"}
 
 
@@ -132,7 +132,7 @@ PURE_JOBS = [
 
 
 @pytest.mark.parametrize("module", [*PURE, *PURE_JOBS])
-def test_a_pure_module_imports_nothing_that_reaches_outside(module: str) -> None:
+def test_pure_module_imports_nothing_that_reaches_outside(module: str) -> None:
     outside = {"os", "sys", "time", "socket", "subprocess", "threading", "asyncio", "httpx", "psutil", "yaml"}
 
     assert not outside & set(imported(module))
@@ -195,14 +195,14 @@ def boxes_imported(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("package", ALLOWED)
-def test_package_imports_only_what_lies_below_it(package: str) -> None:
+def test_package_imports_only_lower_packages(package: str) -> None:
     imported_here = {name for module in MODULES if box(module) == package for name in boxes_imported(module)}
 
     assert imported_here - {package} <= ALLOWED[package] | LEAVES
 
 
 def test_packages_have_no_circle() -> None:
-    """The table is in order: each package allows only those that come after it."""
+    """The table is sorted: each package allows only those that come after it."""
     order = list(ALLOWED)
 
     assert [
@@ -210,7 +210,7 @@ def test_packages_have_no_circle() -> None:
     ] == []
 
 
-def test_every_module_belongs_to_a_package_or_is_a_leaf() -> None:
+def test_modules_all_belong_to_a_package_or_are_leaves() -> None:
     found = {box(module) for module in MODULES} - {"__init__", "__main__"}
 
     assert found == ALLOWED.keys() | LEAVES
@@ -223,14 +223,14 @@ def test_leaf_imports_no_package(leaf: str) -> None:
 
 
 @pytest.mark.parametrize("package", ALLOWED)
-def test_package_says_its_purpose_in_one_line(package: str) -> None:
+def test_package_has_its_purpose_in_one_line(package: str) -> None:
     purpose = ast.get_docstring(tree(f"{package}/__init__.py"))
 
     assert purpose
     assert "\n" not in purpose
 
 
-def test_no_module_is_named_utils() -> None:
+def test_modules_are_never_named_utils() -> None:
     assert not {part for module in MODULES for part in Path(module).with_suffix("").parts} & {"util", "utils"}
 
 
@@ -238,7 +238,7 @@ def test_service_is_a_declaration() -> None:
     assert len((REPOSITORY / "service.py").read_text().splitlines()) <= 60
 
 
-def test_the_service_and_the_command_load_no_model_library() -> None:
+def test_service_and_the_command_load_no_model_library() -> None:
     script = "import json, sys, service, gptoss_bento.cli.main; print(json.dumps(sorted(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
 

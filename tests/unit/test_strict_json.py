@@ -19,7 +19,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_any_value_survives_in_one_line_of_utf8(value: object) -> None:
+def test_values_of_any_kind_survive_in_one_line_of_utf8(value: object) -> None:
     text = dumps(value)
 
     assert "\n" not in text
@@ -27,12 +27,12 @@ def test_any_value_survives_in_one_line_of_utf8(value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["NaN", '{"a": Infinity}', "-Infinity", "{", "", "[" * 100_000, "9" * 5000, b"\xff"])
-def test_what_is_no_json_is_refused(text: str | bytes) -> None:
+def test_text_that_is_no_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         loads(text)
 
 
-def test_a_value_in_an_error_is_short() -> None:
+def test_value_in_an_error_is_short() -> None:
     assert shown("é") == '"é"'
     assert shown("x" * 500) == '"' + "x" * 99 + "…"
     assert shown("\ud800") == json.dumps("\ud800")

@@ -27,20 +27,20 @@ def rows(becomes: str, column: str = "name") -> list[Any]:
     return [pytest.param(row, id=row["name"]) for row in ROWS if row["becomes"] == becomes and row[column]]
 
 
-def test_every_variable_of_the_table_is_known() -> None:
+def test_variables_of_the_table_are_all_known() -> None:
     assert len(ROWS) == 292
     assert {row["name"] for row in ROWS} <= known_names()
 
 
 @pytest.mark.parametrize("row", rows("option"))
-def test_an_option_is_set_by_its_variable_alone(row: dict[str, str]) -> None:
+def test_option_is_set_by_its_variable_alone(row: dict[str, str]) -> None:
     settings = load_settings({row["name"]: row["good"]})
 
     assert settings.origins == {row["target"]: row["name"]}
 
 
 @pytest.mark.parametrize("row", rows("setting"))
-def test_a_setting_arrives(row: dict[str, str]) -> None:
+def test_setting_arrives(row: dict[str, str]) -> None:
     value = getattr(load_settings({row["name"]: row["good"]}).server, row["target"])
 
     assert plain(value) == json.loads(row["arrives"])
@@ -55,13 +55,13 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("row", [*rows("option", "bad"), *rows("setting", "bad"), *rows("library", "bad")])
-def test_a_wrong_value_is_refused_by_name(row: dict[str, str]) -> None:
+def test_wrong_value_is_refused_by_name(row: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match=f"^{row['name']}: .* is not allowed; allowed: \\S+"):
         load_settings({row["name"]: row["bad"]})
 
 
 @pytest.mark.parametrize("row", rows("removed"))
-def test_a_removed_variable_is_warned_about_and_the_start_goes_on(row: dict[str, str]) -> None:
+def test_removed_variable_is_a_warning_and_the_start_continues(row: dict[str, str]) -> None:
     settings = load_settings({row["name"]: row["good"]})
 
     (warning,) = settings.warnings
@@ -71,7 +71,7 @@ def test_a_removed_variable_is_warned_about_and_the_start_goes_on(row: dict[str,
 
 
 @pytest.mark.parametrize("row", rows("library"))
-def test_a_librarys_variable_stays_for_the_library(row: dict[str, str]) -> None:
+def test_librarys_variable_stays_for_the_library(row: dict[str, str]) -> None:
     settings = load_settings({row["name"]: row["good"]})
 
     assert settings.process[row["name"]] == row["good"]
@@ -80,7 +80,7 @@ def test_a_librarys_variable_stays_for_the_library(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("row", rows("ignored"))
-def test_a_variable_without_meaning_here_changes_nothing(row: dict[str, str]) -> None:
+def test_variable_without_meaning_here_changes_nothing(row: dict[str, str]) -> None:
     assert load_settings({row["name"]: row["good"]}) == load_settings({})
 
 
@@ -88,7 +88,7 @@ def test_a_variable_without_meaning_here_changes_nothing(row: dict[str, str]) ->
 @pytest.mark.parametrize("text", ["", "None", "null"])
 def test_empty_none_and_null_mean_unset(row: dict[str, str], text: str) -> None:
     option = known_options().get(row["target"])
-    if option and text.lower() in option.choices:  # a value of its own, such as CONVERT=none
+    if option and text.lower() in option.choices:  # a value with that name, such as CONVERT=none
         assert load_settings({row["name"]: text}).engine == {option.name: text.lower()}
     else:
         assert load_settings({row["name"]: text}) == load_settings({})

@@ -1,6 +1,6 @@
-"""Who may come in now: rates and simultaneous requests, for keys, operations and the engine as a whole.
+"""Which requests are admitted now: rates and simultaneous requests, for keys, operations and the engine as a whole.
 
-A request names the rules that it must pass. All are looked at first; only if none says no is anything taken.
+A request names the rules that it must pass. All are checked first; something is taken only if none refuses.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from gptoss_bento.http.errors import HttpRefusalError
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 3600
-_FULL_WAIT_S = 60.0  # rows of keys that are not used for so long are given to others
+_FULL_WAIT_S = 60.0  # rows of keys that are idle for so long may be evicted
 _FIRST_GUESS_S = 4.0  # how long a request takes, until one has ended
 _WEIGHT = 0.1  # of the newest request in the mean
 
 
 @dataclass(frozen=True)
 class Rate:
-    """So many within so many seconds; a bucket of that size which flows back evenly."""
+    """So many within so many seconds: a token bucket of that size, which refills evenly."""
 
     limit: int
     period_s: float = 60.0
@@ -52,12 +52,12 @@ class Rule:
     what: str
     requests: Rate | None = None
     tokens: Rate | None = None
-    at_once: int | None = None
-    stays: bool = True  # it is one of few, whose rows are never given away; keys come and go
+    concurrent: int | None = None
+    pinned: bool = True  # its row is never evicted; rules of keys are not pinned
 
 
 class RefusedError(HttpRefusalError):
-    """Not now. `headers` say when, and where the rates stand."""
+    """The request is refused for now. `headers` say when to try again, and what is left of the rates."""
 
     headers: Mapping[str, str]
 
@@ -77,23 +77,23 @@ _REQUESTS, _TOKENS = 0, 1
 
 @dataclass(eq=False)
 class Grant:
-    """A request that came in. Whoever has it must `leave`."""
+    """An admitted request. Its holder must call `leave`."""
 
     _admission: Admission
     _rules: Sequence[tuple[Rule, Row]]
     _began: float
-    _places: int = 1
+    _slots: int = 1
     headers: dict[str, str] = field(default_factory=dict)
     """`x-ratelimit-*`, empty without a rate."""
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether `leave` wants to know them."""
+        """Whether `leave` needs the number of tokens."""
         return any(rule.tokens for rule, _ in self._rules)
 
     def leave(self, tokens: int = 0) -> None:
         """The request has ended and cost so many tokens."""
-        self._admission.leave(self._rules, self._began, tokens, self._places)
+        self._admission.leave(self._rules, self._began, tokens, self._slots)
 
     def refund(self) -> dict[str, str]:
         """There was no room for the request after all, so it does not count. Returns the headers as they are then."""
@@ -101,7 +101,7 @@ class Grant:
 
 
 class Admission:
-    """Lets requests in as long as their rules allow it.
+    """Admits requests as long as their rules allow it.
 
     Args:
         table: the numbers, shared by all worker processes of the service.
@@ -115,15 +115,15 @@ class Admission:
         self._means: dict[str, float] = {}  # seconds that requests take, by rule
 
     def share(self, path: Path | None) -> None:
-        """From now on the numbers are in this file, where other processes see them. Before anybody comes in."""
+        """From now on the numbers are in this file, where other processes see them. Call it first."""
         self._table = SharedCounters(path, self._clock)
 
-    def enter(self, rules: Sequence[Rule], places: int = 1) -> Grant:
+    def enter(self, rules: Sequence[Rule], slots: int = 1) -> Grant:
         """Takes from all rules, or from none.
 
         Args:
             rules: those that the request must pass.
-            places: how many it needs of what a rule allows at the same time; more than there are never come in.
+            slots: how many concurrency slots it needs; a request that needs more than a rule has is never admitted.
 
         Raises:
             RefusedError: one of them has nothing left.
@@ -131,17 +131,17 @@ class Admission:
         now = self._clock()
         with self._table.locked():
             rows = [(rule, self._row(rule)) for rule in rules]
-            found = [_Standing(rule, row, now) for rule, row in rows]
+            found = [_BucketState(rule, row, now) for rule, row in rows]
             for each in found:
-                if why := self._why_not(each, places):
+                if why := self._why_not(each, slots):
                     raise RefusedError(*why, _headers(found))
             for each in found:
-                each.take(now, places)
-        return Grant(self, rows, now, places, _headers(found))
+                each.take(now, slots)
+        return Grant(self, rows, now, slots, _headers(found))
 
     def _row(self, rule: Rule) -> Row:
         try:
-            return self._table.row(rule.name, stays=rule.stays)
+            return self._table.row(rule.name, pinned=rule.pinned)
         except CountersFullError as error:
             if not self._was_full:
                 logger.error("Limits cannot be counted for all keys: %s. Requests of others are refused.", error)
@@ -149,17 +149,18 @@ class Admission:
             text = "This server counts the limits of as many keys as it can. Try again later."
             raise RefusedError(text, _FULL_WAIT_S, status=HTTPStatus.SERVICE_UNAVAILABLE) from None
 
-    def _why_not(self, found: _Standing, places: int) -> tuple[str, float] | None:
-        """What keeps a request out, and for how many seconds."""
+    def _why_not(self, found: _BucketState, slots: int) -> tuple[str, float] | None:
+        """Why a request is refused, and for how many seconds."""
         rule = found.rule
         if rule.requests and (wait_s := rule.requests.wait_s(found.requests, 1)):
             rate = rule.requests
             text = f"{rule.what} may make {rate.limit} requests in {rate.period_s:g} s."
         elif rule.tokens and (wait_s := rule.tokens.wait_s(found.tokens, 1)):
             text = f"{rule.what} may use {rule.tokens.limit} tokens in {rule.tokens.period_s:g} s."
-        elif rule.at_once and found.row.in_use + places > rule.at_once:
-            weight = f", and this one counts as {places}" if places > 1 else ""
-            text, wait_s = f"{rule.what} may have {rule.at_once} requests at once{weight}.", self._half_done_s(rule)
+        elif rule.concurrent and found.row.in_use + slots > rule.concurrent:
+            weight = f", and this one counts as {slots}" if slots > 1 else ""
+            text = f"{rule.what} may have {rule.concurrent} concurrent requests{weight}."
+            wait_s = self._half_done_s(rule)
         else:
             return None
         return f"{text} Try again later.", wait_s
@@ -168,11 +169,11 @@ class Admission:
         """By then about half of what runs now has ended."""
         return self._means.get(rule.name, _FIRST_GUESS_S) / 2
 
-    def leave(self, rows: Sequence[tuple[Rule, Row]], began: float, tokens: int, places: int) -> None:
+    def leave(self, rows: Sequence[tuple[Rule, Row]], began: float, tokens: int, slots: int) -> None:
         """See `Grant.leave`."""
         for rule, row in rows:
-            if rule.at_once:
-                row.use(-places)
+            if rule.concurrent:
+                row.use(-slots)
                 took = self._clock() - began
                 mean = self._means.get(rule.name, took)
                 self._means[rule.name] = mean + _WEIGHT * (took - mean)
@@ -183,23 +184,23 @@ class Admission:
         """See `Grant.refund`."""
         now = self._clock()
         with self._table.locked():
-            found = [_Standing(rule, row, now) for rule, row in rows if row.is_its_own]
+            found = [_BucketState(rule, row, now) for rule, row in rows if row.is_its_own]
             for each in found:
-                each.give_back(now)
+                each.refund(now)
         return _headers(found)
 
     def charge(self, rules: Sequence[Rule], tokens: int) -> None:
-        """Takes tokens that were used without coming in; they may be more than there are."""
+        """Takes tokens that were used without admission; they may be more than there are."""
         now = self._clock()
-        with self._table.locked(), suppress(RefusedError):  # nobody can be told now that there is no row
+        with self._table.locked(), suppress(RefusedError):  # the table is full; the request has its answer already
             for rule in rules:
                 if rule.tokens:
                     row = self._row(rule)
                     row.set_bucket(_TOKENS, rule.tokens.level(row.bucket(_TOKENS), now) - tokens, now)
 
 
-class _Standing:
-    """What a rule's buckets hold at one moment: computed once a request, for all that asks."""
+class _BucketState:
+    """What a rule's buckets hold at one moment: computed once a request."""
 
     __slots__ = ("requests", "row", "rule", "tokens")
 
@@ -208,22 +209,22 @@ class _Standing:
         self.requests = rule.requests.level(row.bucket(_REQUESTS), now) if rule.requests else 0.0
         self.tokens = rule.tokens.level(row.bucket(_TOKENS), now) if rule.tokens else 0.0
 
-    def take(self, now: float, places: int) -> None:
+    def take(self, now: float, slots: int) -> None:
         """For one request."""
         if self.rule.requests:
             self.requests -= 1
             self.row.set_bucket(_REQUESTS, self.requests, now)
-        if self.rule.at_once:
-            self.row.use(places)
+        if self.rule.concurrent:
+            self.row.use(slots)
 
-    def give_back(self, now: float) -> None:
+    def refund(self, now: float) -> None:
         """One request, of the rate."""
         if self.rule.requests:
             self.requests = min(self.requests + 1, self.rule.requests.limit)
             self.row.set_bucket(_REQUESTS, self.requests, now)
 
 
-def _headers(found: Sequence[_Standing]) -> dict[str, str]:
+def _headers(found: Sequence[_BucketState]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for each in found:
         if each.rule.requests:
@@ -270,19 +271,19 @@ def key_rules(key: Key | None, *, streams: bool) -> tuple[Rule, ...]:
         Rate(limits.requests_per_minute) if limits.requests_per_minute else None,
         Rate(limits.tokens_per_minute) if limits.tokens_per_minute else None,
         limits.streams if streams else None,
-        stays=False,
+        pinned=False,
     )
-    return (rule,) if rule.requests or rule.tokens or rule.at_once else ()
+    return (rule,) if rule.requests or rule.tokens or rule.concurrent else ()
 
 
 def engine_rule(most: int) -> Rule:
     """The bound on requests of the OpenAI API that run or wait in the engine."""
-    return Rule("engine", "This server", at_once=most)
+    return Rule("engine", "This server", concurrent=most)
 
 
 PLATFORM_RULES = {
-    operation: Rule(operation, f"Calls of {operation}", Rate(requests, 10.0), at_once=at_once)
-    for operation, requests, at_once in (
+    operation: Rule(operation, f"Calls of {operation}", Rate(requests, 10.0), concurrent=concurrent)
+    for operation, requests, concurrent in (
         ("runsync", 2000, 400),
         ("run", 1000, 200),
         ("status", 2000, 400),

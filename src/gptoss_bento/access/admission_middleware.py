@@ -1,4 +1,4 @@
-"""What stands between a client and the engine's application: body, caps of its key, admission. Once a request."""
+"""The middleware in front of the engine's application: it reads the body, checks the key's caps, and admits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gptoss_bento import strict_json
 from gptoss_bento.access.admission import Admission, Grant, engine_rule, key_rules
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.generation_count import generations_in, refuse_more_than
-from gptoss_bento.access.request_caps import GENERATING, capped, looks_into_bodies
+from gptoss_bento.access.request_caps import GENERATING, capped, caps_need_body
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine.background_tasks import LeftBehind, after
@@ -25,11 +25,11 @@ from gptoss_bento.http.json_body import json_object
 class AdmissionMiddleware:
     """ASGI middleware around the engine's application, whose own paths it sees.
 
-    The body is read first, so that a slow sender takes no place among those who are served.
+    The body is read first, so that a slow sender occupies no slot.
 
     Args:
-        engine_app: gives the application, or None while there is no engine.
-        admission: counts who is in.
+        engine_app: returns the application, or None while there is no engine.
+        admission: counts the admitted requests.
         settings: the bounds.
     """
 
@@ -66,22 +66,22 @@ class AdmissionMiddleware:
         Raises:
             CapError: it asks for more than its key may have, or than there is.
             EnvelopeError: it had to be parsed, and is no JSON object.
-            RefusedError: there is no place for it now.
+            RefusedError: no slot is free.
         """
         if scope["path"] not in GENERATING:
             return _Call(app, body)
         key = key_of(scope)
-        if key and looks_into_bodies(key.limits):
+        if key and caps_need_body(key.limits):
             body = _capped(scope["path"], body, key)
         rules = (self._engine_rule, *key_rules(key, streams=True))
-        places = generations_in(scope["path"], body)
+        slots = generations_in(scope["path"], body)
         for rule in reversed(rules):  # the key's first
-            refuse_more_than(rule.at_once or places, rule.what, places)
-        return _Call(app, body, self._admission.enter(rules, places))
+            refuse_more_than(rule.concurrent or slots, rule.what, slots)
+        return _Call(app, body, self._admission.enter(rules, slots))
 
 
 def _capped(path: str, body: bytes, key: Key) -> bytes:
-    """The body within the key's caps. What the engine's parser reads is what was looked at here: it is the same one."""
+    """The body within the key's caps. The engine reads what was checked here, because it uses the same parser."""
     asked = json_object(body)
     within = capped(path, asked, key.limits)
     return body if within == asked else strict_json.dumps(within).encode()

@@ -1,4 +1,4 @@
-"""Keys: every route needs one except the probes, whoever serves the route (ours, BentoML's, vLLM's)."""
+"""Keys: every route needs one, ours, BentoML's and vLLM's alike; only the probes do not."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _MESSAGE = "A valid key is needed: Authorization: Bearer KEY."
 
 
 class Authentication:
-    """ASGI middleware. With an open ring it lets everybody pass.
+    """ASGI middleware. With an open key store it lets every request pass.
 
     `Authorization: Bearer KEY` and `Authorization: KEY` are accepted, the scheme in any case (RunPod's examples use
-    both), and `x-api-key: KEY` on Anthropic's routes. Missing, malformed and wrong keys get the same answer. What
-    follows finds the key in the scope: `key_of`.
+    both), and `x-api-key: KEY` on Anthropic's routes. Missing, malformed and wrong keys get the same answer. The
+    application finds the key in the scope: `key_of`.
 
     Args:
         keys: the valid ones.

@@ -17,9 +17,9 @@ from gptoss_bento.http.paths import CHAT, COMPLETIONS
 BATCH = f"{CHAT}/batch"
 """A route of vLLM that jobs reach: its `messages` are a list of conversations."""
 
-_COUNTABLE = 10**9  # from here on a number is not told: Python writes none of any length
+_COUNTABLE = 10**9  # larger numbers are not printed: Python limits the digits that it converts
 _WHOLE = TypeAdapter(int)
-_N = (b'"n"', b'"\\u006e"', b'"\\u006E"')  # every way in which JSON can write that name
+_N = (b'"n"', b'"\\u006e"', b'"\\u006E"')  # every way in which JSON can spell that name
 
 
 def generations_in(path: str, body: bytes) -> int:
@@ -42,19 +42,19 @@ def generations_of(path: str, body: Mapping[str, Any]) -> int:
 
 
 def refuse_more_than(most: int, who: str, generations: int) -> None:
-    """Refuses what never comes in, however long it waits.
+    """Refuses a request that could never be admitted, however long it waits.
 
     Args:
         most: generations at the same time.
-        who: has that bound, as a subject.
+        who: the owner of that bound, as the subject of the message.
         generations: of one request.
 
     Raises:
         CapError: they are more.
     """
     if generations > most:
-        told = generations if generations < _COUNTABLE else f"over {_COUNTABLE}"
-        raise CapError("n", f"{who} takes {most} generations at once; n times the number of prompts is {told}.")
+        shown = generations if generations < _COUNTABLE else f"over {_COUNTABLE}"
+        raise CapError("n", f"{who} takes {most} concurrent generations; n times the number of prompts is {shown}.")
 
 
 def _may_be_several(path: str, body: bytes) -> bool:

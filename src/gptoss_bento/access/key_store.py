@@ -12,20 +12,20 @@ from gptoss_bento.config.api_keys import Key, KeysError, digest, read_keys, reas
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 1.0  # how soon a change of the file counts
+_POLL_INTERVAL_S = 1.0  # between two checks of the file's time
 _Stamp = tuple[int, ...]
 
 
 class KeyStore:
-    """Finds whom a key belongs to. Every process has its own and looks at the file itself.
+    """Finds the owner of a key. Every process has its own store and polls the file itself.
 
     A file that cannot be read, or is wrong, changes nothing: the keys before it stay valid, and the log says why. One
-    that cannot be read is tried again at each look, for that may pass without a change of the file.
+    that cannot be read is tried again at each poll, for that may pass without a change of the file.
 
     Args:
         fixed: the keys that do not change.
         file: more of them, in the format of docs/keys.md.
-        closed: keys were asked for but cannot be read; nobody passes.
+        closed: keys were configured but cannot be read; every request is refused.
         clock: seconds, for tests.
     """
 
@@ -41,18 +41,18 @@ class KeyStore:
         self._file = file
         self._clock = clock
         self._stamp: _Stamp | None = None  # of what was read last
-        self._trouble: str | None = None  # with the file, as the log has it already
-        self._look_at = 0.0
+        self._trouble: str | None = None  # with the file, as already logged
+        self._next_poll_at = 0.0
         self._take(self._fixed)
         self.is_open = not (fixed or file or closed)
         """Whether no key is needed."""
         if file:
-            self._look()
+            self._poll()
 
     def find(self, given: str) -> Key | None:
-        """Whose key this is; None if it is nobody's."""
+        """The key that a client presented; None if it is not valid."""
         hashed = digest(given)
-        # All are compared, each in constant time, so that the time tells nothing about any.
+        # All are compared, each in constant time, so that the time reveals nothing about any of them.
         found = None
         for each, key in self._current():
             if hmac.compare_digest(hashed, each) and found is None:
@@ -64,13 +64,13 @@ class KeyStore:
         return next((key for _, key in self._current() if key.name == name), None)
 
     def _current(self) -> Sequence[tuple[bytes, Key]]:
-        if self._file and self._clock() >= self._look_at:
-            self._look()
+        if self._file and self._clock() >= self._next_poll_at:
+            self._poll()
         return self._digests
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         assert self._file is not None  # noqa: S101
-        self._look_at = self._clock() + _LOOK_S
+        self._next_poll_at = self._clock() + _POLL_INTERVAL_S
         stamp = _stamp(self._file)
         if stamp is not None and stamp == self._stamp:
             return

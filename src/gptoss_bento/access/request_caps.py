@@ -1,4 +1,4 @@
-"""What a key's limits make of one request: refused if it asks for more, completed if it asks for nothing. Pure.
+"""Applies a key's limits to one request: refused if it asks for more, completed if it asks for nothing. Pure.
 
 Field names and defaults are those of vLLM 0.32's routes; Harmony knows three efforts and takes medium by default.
 """
@@ -41,7 +41,7 @@ class CapError(HttpRefusalError):
         super().__init__(HTTPStatus.BAD_REQUEST, message, param=param)
 
 
-def looks_into_bodies(limits: KeyLimits) -> bool:
+def caps_need_body(limits: KeyLimits) -> bool:
     """Whether requests of such a key must be parsed."""
     return bool(limits.max_tokens or limits.reasoning_effort)
 
@@ -72,8 +72,8 @@ def _cap_tokens(path: str, body: dict[str, Any], most: int) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value > most:
             raise CapError(name, f"{name} must be a whole number of at most {most} with this key, got {shown(value)}.")
     if not given:
-        said_nothing = path == COMPLETIONS and names[0] not in body
-        body[names[0]] = min(most, _DEFAULT_COMPLETION) if said_nothing else most
+        is_unset = path == COMPLETIONS and names[0] not in body
+        body[names[0]] = min(most, _DEFAULT_COMPLETION) if is_unset else most
 
 
 def _cap_effort(body: dict[str, Any], fields: tuple[str, ...], most: str) -> None:

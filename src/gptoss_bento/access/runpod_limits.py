@@ -1,4 +1,4 @@
-"""RunPod's published limits, for those who want to meet them before they move there: RATE_LIMIT=1."""
+"""RunPod's published limits, for clients that will move there: RATE_LIMIT=1."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gptoss_bento.http.errors import error_for
 from gptoss_bento.http.paths import is_openai_path
 
 _OPERATION = re.compile(r"(?:/v2/[^/]*)?/(?P<operation>[a-z-]+)(?:/[^/]+)?")
-_LIKE = {"generate": "runsync"}  # BentoML's face of it
+_LIKE = {"generate": "runsync"}  # BentoML's API of the same jobs
 
 
 class RunPodLimits:
-    """ASGI middleware: calls of each operation in 10 s and at the same time, whoever makes them."""
+    """ASGI middleware: calls of each operation in 10 s and at the same time, over all clients."""
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self._app = app

@@ -1,8 +1,8 @@
 """Numbers that all worker processes of one service see: a file in memory, one row a name.
 
 Rates are kept once a row; what is in use is kept once a row and process, so that only its own process writes it and
-the rest of a process that died does not count. Names come and go with the keys, so when all rows are taken, one that
-tells nothing any more is given to the next.
+the counts of a dead process are ignored. Names come and go with the keys, so when all rows are taken, an
+idle one is evicted for the next name.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import psutil
 
 PROCESSES = 64
 ROWS = 4096
-STAYING = 16
-"""Rows beside those, for names that stay."""
+PINNED = 16
+"""Further rows, for pinned names."""
 
 BUCKETS = 2
 """Token buckets a row: requests and tokens."""
 
 _HEADER = 8 * PROCESSES  # their process ids
 _ROW = 8 * (2 + 2 * BUCKETS + PROCESSES)
-"""The name's hash, when it was asked for, level and time of each bucket, what each process uses."""
+"""The name's hash, time of the last use, level and time of each bucket, count in use of each process."""
 
 _FULL_AGAIN_S = 60.0  # by then every bucket is, unless it is in debt
-_DEBT_S = 3600.0  # no client is told to wait longer
+_DEBT_S = 3600.0  # the longest Retry-After
 _TRIES = 100  # for the lock, some microseconds in all
 _ALONE = nullcontext()
 
@@ -41,7 +41,7 @@ class CountersFullError(Exception):
 
 
 class SharedCounters:
-    """Rows by name. Whoever opens the same file sees the same rows.
+    """Rows by name. All processes that open the same file see the same rows.
 
     Args:
         path: the file; None keeps the numbers in this process alone.
@@ -49,7 +49,7 @@ class SharedCounters:
     """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        size = _HEADER + (ROWS + STAYING) * _ROW
+        size = _HEADER + (ROWS + PINNED) * _ROW
         self._file: int | None = None
         if path is not None:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -66,7 +66,7 @@ class SharedCounters:
     def locked(self) -> AbstractContextManager[None]:
         """No other process changes a rate meanwhile; within a process nothing may be awaited.
 
-        Nobody waits for a process that was stopped while it held the lock: rather a count is off by one.
+        After some tries the caller goes on without the lock, since a stopped process may hold it: a count may be off.
         """
         return _ALONE if self._file is None else self._flocked(self._file)
 
@@ -90,39 +90,39 @@ class SharedCounters:
         return False
 
     def _enter(self) -> int:
-        """Takes a place among the processes: a free one, or that of a process which is gone."""
-        for place in range(PROCESSES):
-            pid = self._processes[place]
+        """Takes a slot among the processes: a free one, or that of a process which is gone."""
+        for slot in range(PROCESSES):
+            pid = self._processes[slot]
             if pid in (0, os.getpid()) or not psutil.pid_exists(pid):
-                self._processes[place] = os.getpid()
-                for row in range(ROWS + STAYING):
-                    self._numbers[_in_use(row) + place] = 0
-                return place
+                self._processes[slot] = os.getpid()
+                for row in range(ROWS + PINNED):
+                    self._numbers[_in_use(row) + slot] = 0
+                return slot
         raise RuntimeError(f"more than {PROCESSES} worker processes")
 
-    def row(self, name: str, *, stays: bool = False) -> Row:
-        """The row of this name, made when it is first asked for. It is another's once it has told nothing for a while,
-        so it is asked for each time, within `locked`; only what it has in use can be given back later.
+    def row(self, name: str, *, pinned: bool = False) -> Row:
+        """The row of this name, made at first use. Idle rows are evicted: look it up per request, under the lock.
+        Later only the count of what is in use may be lowered.
 
         Args:
             name: whose row it is.
-            stays: it is one of few, whose rows are never given away.
+            pinned: the row is never evicted.
 
         Raises:
             CountersFullError: there is none.
         """
         if (row := self._rows.get(name)) is None or not row.is_its_own:
-            row = self._rows[name] = self._find(name, stays)
-        row.asked_at = self._clock()
+            row = self._rows[name] = self._find(name, pinned)
+        row.used_at = self._clock()
         return row
 
-    def _find(self, name: str, stays: bool) -> Row:
-        if len(self._rows) >= ROWS + STAYING:
+    def _find(self, name: str, pinned: bool) -> Row:
+        if len(self._rows) >= ROWS + PINNED:
             self._rows.clear()
         hashed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True) or 1
-        rows = range(ROWS, ROWS + STAYING) if stays else range(ROWS)
-        row = self._place_of(hashed, rows)
-        if row is None and not stays:
+        rows = range(ROWS, ROWS + PINNED) if pinned else range(ROWS)
+        row = self._index_of(hashed, rows)
+        if row is None and not pinned:
             row = self._useless_row(self._clock())
         if row is None:
             raise CountersFullError(f"more than {len(rows)} names are in use")
@@ -130,8 +130,8 @@ class SharedCounters:
         found.take()
         return found
 
-    def _place_of(self, hashed: int, rows: range) -> int | None:
-        """Where this name stands, or may: rows that were taken once are never empty again."""
+    def _index_of(self, hashed: int, rows: range) -> int | None:
+        """The index of this name's row, or of one that it may take: a row that was taken once is never empty again."""
         for probe in range(len(rows)):
             row = rows[(hashed + probe) % len(rows)]
             if self._numbers[row * _ROW // 8] in (0, hashed):
@@ -167,24 +167,24 @@ class Row:
         return self._numbers[self._first] == self._hashed
 
     def is_useless(self, now: float) -> bool:
-        """Whether it tells what an empty one does: nothing is in use, and its buckets are full again."""
+        """Whether it is like an empty one: nothing is in use, and its buckets are full again."""
         in_debt = any(self.bucket(which)[0] < 0 for which in range(BUCKETS))
-        return now - self.asked_at > (_DEBT_S if in_debt else _FULL_AGAIN_S) and not self.in_use
+        return now - self.used_at > (_DEBT_S if in_debt else _FULL_AGAIN_S) and not self.in_use
 
     def take(self) -> None:
-        """From now on it belongs to its name; if it did not before, it is as good as new."""
+        """Assigns the row to its name, and resets it if it belonged to another."""
         if not self.is_its_own:
             for which in range(BUCKETS):
                 self.set_bucket(which, 0, 0)
             self._numbers[self._first] = self._hashed
 
     @property
-    def asked_at(self) -> float:
-        """When it was last asked for."""
+    def used_at(self) -> float:
+        """Time of its last use."""
         return self._levels[self._first + 1]
 
-    @asked_at.setter
-    def asked_at(self, now: float) -> None:
+    @used_at.setter
+    def used_at(self, now: float) -> None:
         self._levels[self._first + 1] = now
 
     def bucket(self, which: int) -> tuple[float, float]:
@@ -193,13 +193,13 @@ class Row:
         return self._levels[at], self._levels[at + 1]
 
     def set_bucket(self, which: int, level: float, at: float) -> None:
-        """Writes both."""
+        """Writes level and time."""
         place = self._buckets + 2 * which
         self._levels[place], self._levels[place + 1] = level, at
 
     @property
     def in_use(self) -> int:
-        """By all processes."""
+        """What all processes use."""
         return sum(self._numbers[self._all])
 
     def use(self, change: int) -> None:

@@ -1,1 +1,1 @@
-"""What must lie on disk before a start: weights, vocabulary, compiled kernels; fetched, checked, cleaned up."""
+"""What must be on disk before a start: weights, vocabulary, compiled kernels; fetched, checked, cleaned up."""

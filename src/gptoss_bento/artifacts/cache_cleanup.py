@@ -1,8 +1,8 @@
-"""What a killed download leaves in the hub's cache.
+"""Removes what a killed download leaves in the hub's cache.
 
-The hub's library writes each attempt into a file of its own name and takes up no other's, so that two processes never
-write into one. What a process could not remove before it was killed is of no use to anyone, and may be tens of GB.
-artifacts/resumable_downloads.py keeps what is: that goes once the model is there without it.
+The hub's library writes each attempt into a separate file and resumes none, so that two processes never write into
+one file. An incomplete file of a killed process is useless, and may have tens of GB.
+Files that artifacts/resumable_downloads.py can resume are kept until the model is there without them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gptoss_bento.artifacts.resumable_downloads import KEPT
 logger = logging.getLogger(__name__)
 
 _UNTOUCHED_S = 60.0
-"""A transfer that stands still is given up before that. Some file systems on a network grant every lock immediately."""
+"""A stalled transfer is given up before that. Some file systems on a network grant every lock immediately."""
 
 _LOCK_S = 0.01
 
@@ -39,7 +39,7 @@ def remove_incomplete_downloads(model: str, hub_cache: Path, *, kept: bool = Fal
     left = (hub_cache / name / "blobs").glob("*.incomplete")
     removed = [_removed(path, locks) for path in left if kept or not path.name.endswith(KEPT)]
     if freed := sum(removed):
-        logger.info("removed %.2f GB of downloads of %s that were cut off and are of no use", freed / 1e9, model)
+        logger.info("removed %.2f GB of incomplete downloads of %s", freed / 1e9, model)
 
 
 def _removed(path: Path, locks: Path) -> int:

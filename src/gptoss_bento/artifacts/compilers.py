@@ -30,7 +30,7 @@ ALL_REDUCE = "VLLM_ALLREDUCE_USE_FLASHINFER"
 
 
 @dataclass(frozen=True)
-class Lack:
+class MissingTool:
     """Something that is not here: what follows from it for this plan, and what to install."""
 
     what: str
@@ -52,15 +52,15 @@ def _locked_nvcc() -> Path | None:
 
 
 def _python_header() -> Path:
-    """The header that Triton's module includes; Debian has it in a package of its own."""
+    """The header that Triton's module includes; Debian has it in a separate package."""
     scheme = sysconfig.get_default_scheme()
-    paths = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)  # as Triton looks for it
+    paths = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)  # as Triton finds it
     return Path(paths["include"]) / "Python.h"
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Where tools are looked for; tests put others in their place."""
+    """How tools are found; tests replace this."""
 
     which: Callable[[str], str | None] = shutil.which
     python_header: Callable[[], Path] = _python_header
@@ -82,7 +82,7 @@ def without_all_reduce(plan: EnginePlan, variables: Mapping[str, str], tools: To
     return replace(plan, environment={**plan.environment, ALL_REDUCE: Planned("0", " and ".join(missing))})
 
 
-def lacks(plan: EnginePlan, variables: Mapping[str, str], tools: Tools = HERE) -> Iterator[Lack]:
+def lacks(plan: EnginePlan, variables: Mapping[str, str], tools: Tools = HERE) -> Iterator[MissingTool]:
     """What this plan needs and this machine does not have.
 
     Args:
@@ -97,7 +97,7 @@ def lacks(plan: EnginePlan, variables: Mapping[str, str], tools: Tools = HERE) -
 
 def has_triton_module(plan: EnginePlan) -> bool:
     """Whether Triton's cache has the module through which it launches kernels, all that it needs a compiler for."""
-    with suppress(OSError):  # of a folder that this user may not look into
+    with suppress(OSError):  # of a folder that this user may not read
         return next(Path(str(plan.environment[TRITON].value)).glob(_TRITON_MODULE), None) is not None
     return False
 
@@ -108,14 +108,14 @@ def c_compiler(variables: Mapping[str, str], tools: Tools = HERE) -> str | None:
     return tools.which(named) if named is not None else tools.which("gcc") or tools.which("clang")
 
 
-def _without_c(variables: Mapping[str, str], tools: Tools) -> Iterator[Lack]:
+def _without_c(variables: Mapping[str, str], tools: Tools) -> Iterator[MissingTool]:
     follows = "Triton cannot build the module through which it launches kernels, and its cache does not have it"
     filled = "or fill KERNEL_CACHE_DIR where there is one (gptoss-bento warm-caches)"
     if c_compiler(variables, tools) is None:
         what = f"no C compiler (CC={variables['CC']})" if "CC" in variables else "no C compiler (gcc or clang)"
-        yield Lack(what, follows, f"Debian, Ubuntu: apt-get install gcc libc6-dev; {filled}.")
+        yield MissingTool(what, follows, f"Debian, Ubuntu: apt-get install gcc libc6-dev; {filled}.")
     elif not os.path.isfile(header := tools.python_header()):  # noqa: PTH113  # which raises nothing
-        yield Lack(f"no {header}", follows, f"Debian, Ubuntu: apt-get install python3-dev; {filled}.")
+        yield MissingTool(f"no {header}", follows, f"Debian, Ubuntu: apt-get install python3-dev; {filled}.")
 
 
 def nvcc(variables: Mapping[str, str], tools: Tools = HERE) -> str | None:
@@ -161,13 +161,13 @@ def _missing_for_flashinfer(variables: Mapping[str, str], tools: Tools) -> list[
     return [f"no {name}" for name, path in found if not path]
 
 
-def _without_nvcc(needing: list[tuple[str, bool]], variables: Mapping[str, str], tools: Tools) -> Iterator[Lack]:
+def _without_nvcc(needing: list[tuple[str, bool]], variables: Mapping[str, str], tools: Tools) -> Iterator[MissingTool]:
     if not (missing := _missing_for_flashinfer(variables, tools)):
         return
     ends = any(needed for _, needed in needing)
     wanted = ", ".join(what for what, needed in needing if needed or not ends)
     follows = "the start ends" if ends else "vLLM does it in two steps, which is slower"
-    yield Lack(" and ".join(missing), f"FlashInfer needs it for {wanted}: {follows}", _remedy(tools), ends)
+    yield MissingTool(" and ".join(missing), f"FlashInfer needs it for {wanted}: {follows}", _remedy(tools), ends)
 
 
 def _remedy(tools: Tools) -> str:

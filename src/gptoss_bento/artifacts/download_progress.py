@@ -11,14 +11,14 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
-"""Is told in a few words how far it is."""
+"""Is called with a short description of the progress."""
 
 _INTERVAL_S = 10.0
 _BYTES_BAR = "huggingface_hub.snapshot_download"  # of all files together; the other bars count files and network bytes
 
 
 def download_progress(model: str, report: Report | None) -> type[Any] | None:
-    """The class of bars that `snapshot_download` is to make; None, its own, on a terminal that nobody else watches."""
+    """The class of bars for `snapshot_download`; None, which means its own bars, on a terminal without a `report`."""
     if report is None and sys.stderr.isatty():
         return None
     from huggingface_hub.utils.tqdm import tqdm
@@ -30,20 +30,20 @@ def download_progress(model: str, report: Report | None) -> type[Any] | None:
             self._counts_bytes = kwargs.get("name") == _BYTES_BAR
             super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
             self.n, self.total = kwargs.get("initial") or 0, kwargs.get("total")
-            self._said = time.monotonic()
+            self._reported = time.monotonic()
 
         def update(self, n: float | None = 1) -> bool | None:
             self.n += n or 0
             if self._counts_bytes and self.total and n:
-                self._say()
+                self._report_bytes()
             return None
 
-        def _say(self) -> None:
+        def _report_bytes(self) -> None:
             text = f"{model}: {_gigabytes(self.n)} of {_gigabytes(self.total)}"
             if report:
                 report(text)
-            if time.monotonic() - self._said >= _INTERVAL_S:
-                self._said = time.monotonic()
+            if time.monotonic() - self._reported >= _INTERVAL_S:
+                self._reported = time.monotonic()
                 logger.info("downloading %s", text)
 
     return Bar

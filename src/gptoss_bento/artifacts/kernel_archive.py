@@ -17,11 +17,11 @@ def check_name(file: Path, folder: Path) -> None:
     """Refuses a file that cannot become the archive of this folder.
 
     Raises:
-        ConfigurationError: its ending says nothing of the format, or it would lie in the folder itself.
+        ConfigurationError: its ending names no known format, or the file would be inside the folder itself.
     """
     _mode(file)
     if file.resolve().is_relative_to(folder.resolve()):
-        raise ConfigurationError(f"{file}: the archive cannot lie in {folder}, which it shall hold.")
+        raise ConfigurationError(f"{file}: the archive cannot be inside {folder}, which it will hold.")
 
 
 def _mode(file: Path) -> Literal["w:gz", "w"]:
@@ -32,10 +32,10 @@ def _mode(file: Path) -> Literal["w:gz", "w"]:
 
 
 def pack(folder: Path, file: Path) -> int:
-    """Writes the folder's content into a file, in one step. Gives the file's size in bytes.
+    """Writes the folder's content into a file, in one step. Returns the file's size in bytes.
 
     Raises:
-        ConfigurationError: the name of the file says nothing of the format, or it would lie in the folder itself.
+        ConfigurationError: the file's name has no known ending, or the file would be inside the folder itself.
         ArtifactError: it cannot be written.
     """
     check_name(file, folder)
@@ -53,14 +53,14 @@ def pack(folder: Path, file: Path) -> int:
 
 
 def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Whoever unpacks it owns it."""
+    """The user who unpacks it owns the files."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
 
 
 def unpack(file: Path, folder: Path) -> tuple[Entry, ...]:
-    """Adds an archive's content to a folder, at whose path the kernels are found from then on. Gives its fillings.
+    """Adds an archive's content to a folder, at whose path the kernels are found from then on. Returns its fillings.
 
     Raises:
         ArtifactError: it cannot be read, is no archive of kernels, or holds paths that lead out of the folder.

@@ -44,7 +44,7 @@ NAME = "kernels.json"
 """The manifest."""
 
 _LIBRARIES = {"vllm": "vllm", "torch": "torch", "triton": "triton", "flashinfer": "flashinfer-python"}
-_GROUPS = "*/__grp__*.json"  # of Triton: where the files of one kernel lie
+_GROUPS = "*/__grp__*.json"  # of Triton: the paths of the files of one kernel
 _KEPT = 50  # fillings; older ones are dropped from the manifest, their kernels stay
 
 
@@ -59,7 +59,7 @@ def installed_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where the facts come from; tests put others in their place. `variables` of None: those of this process."""
+    """Where the facts come from; tests replace them. `variables` of None: those of this process."""
 
     variables: Mapping[str, str] | None = None
     driver: Callable[[], Driver | None] = probe.nvidia_driver
@@ -83,12 +83,12 @@ def settled(plan: EnginePlan, surroundings: Surroundings = HERE) -> EnginePlan:
     plan = compilers.without_all_reduce(plan, surroundings.process, surroundings.tools)
     lacks = (f"{lack}. {lack.remedy}" for lack in compilers.lacks(plan, surroundings.process, surroundings.tools))
     plan = replace(plan, warnings=(*plan.warnings, *lacks))
-    return with_kernels(plan, look(plan, folder, surroundings))
+    return with_kernels(plan, inspect(plan, folder, surroundings))
 
 
-def look(plan: EnginePlan, folder: Path, surroundings: Surroundings = HERE) -> Kernels:
+def inspect(plan: EnginePlan, folder: Path, surroundings: Surroundings = HERE) -> Kernels:
     """What a folder holds for a plan. Writes nothing."""
-    said = deciding(plan, surroundings.process)
+    facts = deciding(plan, surroundings.process)
     key = key_of(plan, surroundings.process, surroundings.versions())
     entry, reason = judged(read(folder), key, bool(plan.warmup.value))
     unwritable = unwritable_reason(folder, surroundings.can_write)
@@ -101,7 +101,7 @@ def look(plan: EnginePlan, folder: Path, surroundings: Surroundings = HERE) -> K
         unwritable=unwritable,
         replacement=process_environment.temporary_kernel_folder() if unwritable else None,
         problems=tuple(_problems(plan, folder, surroundings.can_write)),
-        said=said,
+        said=facts,
     )
 
 
@@ -123,12 +123,12 @@ def _problems(plan: EnginePlan, folder: Path, can_write: Callable[[Path], bool])
 
 def unwritable_reason(folder: Path, can_write: Callable[[Path], bool] = HERE.can_write) -> str:
     """Why nothing can be written below a folder, which need not exist yet; empty if it can."""
-    places = (folder, *(folder / name for name in KERNEL_CACHES.values()))
-    for place in (nearest(folder), *filter(_exists, places)):
-        if not place.is_dir():
-            return f"{place} is no folder"
-        if not can_write(place):
-            return f"{place} cannot be written by uid {os.geteuid()}"
+    folders = (folder, *(folder / name for name in KERNEL_CACHES.values()))
+    for path in (nearest(folder), *filter(_exists, folders)):
+        if not path.is_dir():
+            return f"{path} is not a folder"
+        if not can_write(path):
+            return f"{path} cannot be written by uid {os.geteuid()}"
     return ""
 
 
@@ -138,7 +138,7 @@ def nearest(folder: Path) -> Path:
 
 
 def _exists(place: Path) -> bool:
-    """False, too, where this user may not look, which Path.exists() raises for."""
+    """False, too, where this user may not read, which Path.exists() raises for."""
     return os.path.exists(place)  # noqa: PTH110
 
 
@@ -208,11 +208,11 @@ def size(folder: Path) -> int:
     return total
 
 
-# Another place
+# Another folder
 
 
 def replace_unwritable(kernels: Kernels) -> None:
-    """Makes the folder that stands for one that cannot be written, with what can be read of that."""
+    """Makes the folder that replaces one that cannot be written, with a copy of what can be read of it."""
     if kernels.replacement is None or kernels.replacement.exists():
         return
     kernels.replacement.mkdir(mode=0o700)
@@ -229,12 +229,12 @@ def replace_unwritable(kernels: Kernels) -> None:
 
 def _make_writable(folder: Path) -> None:
     """A copy has the modes of the original, which may be read-only."""
-    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        place.chmod(place.stat().st_mode | 0o700)
+    for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        each.chmod(each.stat().st_mode | 0o700)
 
 
 def relocate(folder: Path) -> int:
-    """Tells Triton where its kernels lie now: it wrote down their paths. Gives the number of kernels.
+    """Corrects the paths of the kernels that Triton wrote down. Returns the number of kernels.
 
     Raises:
         OSError: the folder cannot be written.
@@ -242,7 +242,7 @@ def relocate(folder: Path) -> int:
     groups = [path for path in (folder / KERNEL_CACHES["TRITON_CACHE_DIR"]).glob(_GROUPS) if _is_moved(path)]
     for path in groups:
         content = json.loads(path.read_text())
-        children = {name: str(path.parent / Path(place).name) for name, place in content["child_paths"].items()}
+        children = {name: str(path.parent / Path(child).name) for name, child in content["child_paths"].items()}
         _rewrite(path, json.dumps({**content, "child_paths": children}))
     return len(groups)
 
@@ -256,14 +256,14 @@ def _rewrite(path: Path, text: str) -> None:
 
 def _is_moved(group: Path) -> bool:
     try:
-        places = json.loads(group.read_text())["child_paths"].values()
-        return any(Path(place).parent != group.parent for place in places)
+        children = json.loads(group.read_text())["child_paths"].values()
+        return any(Path(child).parent != group.parent for child in children)
     except (ValueError, KeyError, AttributeError, TypeError):  # Triton compiles such a kernel again
         return False
 
 
 def moved(folder: Path) -> tuple[Entry, ...]:
-    """The fillings of a folder that has come from another place: their kernels are found in this one from now on.
+    """The fillings of a folder that was moved or copied; their kernels are found in this folder from now on.
 
     Raises:
         ArtifactError: the folder says nothing about its fillings, or cannot be written.

@@ -36,8 +36,8 @@ def finder(settings: Settings, limit_s: float) -> Find:
     Args:
         limit_s: seconds to wait for the hub; 0: only its cache is asked; NO_HUB: nothing of it.
     """
-    said = settings.engine.get("hf_overrides")
-    overrides = said if isinstance(said, Mapping) else {}
+    found = settings.engine.get("hf_overrides")
+    overrides = found if isinstance(found, Mapping) else {}
 
     def find(model: str, revision: str | None) -> ModelConfig:
         if is_folder(model):
@@ -115,7 +115,7 @@ def _in_reach(model: str, revision: str | None, bento_models: Path | None, limit
     if carried and (carried / CONFIG_FILE).is_file():
         return str(carried / CONFIG_FILE), _read(carried / CONFIG_FILE)
     if limit_s == NO_HUB:
-        raise _UnknownError("the hub's cache was not looked at")
+        raise _UnknownError("the hub's cache was not read")
     if cached := _in_cache(model, revision):
         return str(cached), _read(cached)
     return f"{CONFIG_FILE} of {model} on the hub", _from_hub(model, revision, limit_s)
@@ -149,7 +149,7 @@ def _from_hub(model: str, revision: str | None, limit_s: float) -> str:
             f"The model {model!r} on the hub holds no {CONFIG_FILE}: it is not a model in Hugging Face format."
         ) from None
     except Exception as error:  # the hub's own errors, those of its HTTP library, and the socket's
-        raise _UnknownError(f"asking the hub gave: {_sentence(error)}") from None
+        raise _UnknownError(f"the request to the hub failed: {_sentence(error)}") from None
 
 
 async def _within(limit_s: float, work: Callable[..., str], *arguments: object) -> str:

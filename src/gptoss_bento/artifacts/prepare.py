@@ -1,4 +1,4 @@
-"""What must lie on disk before the engine starts: weights, tokenizer, Harmony vocabulary. Fetched, then verified."""
+"""What must be on disk before the engine starts: weights, tokenizer, Harmony vocabulary. Fetched, then verified."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def prepare(
         cache: where vocabulary and demo model are kept.
         vocabulary_dir: the folder that TIKTOKEN_ENCODINGS_BASE names, if any.
         draft: the model that speculates, a hub id or a folder; vLLM would fetch it itself, silently and late.
-        tokenizer: one of its own, and its revision; the same holds for it.
+        tokenizer: a separate one, and its revision; the same holds for it.
         bento_models: where BentoML keeps the models that a Bento names (BENTOML_HF_CACHE_DIR).
         check: gets the folder with the model's config.json before anything else of it is fetched, and may raise.
-        report: is told how far a download is.
+        report: is called with the progress of a download.
 
     Raises:
         ArtifactError: something cannot be had; the message says what would help.
@@ -101,7 +101,7 @@ def prepare(
 def in_bento(model: str, bento_models: Path) -> Path | None:
     """The folder of a model that the Bento names, in the hub's layout; it holds one commit of it, which was pinned.
 
-    BentoML writes the model's id in small letters (HuggingFaceModel.to_info), and the hub does not tell them apart.
+    BentoML writes the model's id in small letters (HuggingFaceModel.to_info), and the hub ignores case.
     """
     name = cache_folder(model).lower()
     folders = (folder for folder in bento_models.glob("models--*") if folder.name.lower() == name)
@@ -109,16 +109,16 @@ def in_bento(model: str, bento_models: Path) -> Path | None:
 
 
 def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
-    """The verified o200k_base.tiktoken, from the first place that has it.
+    """The verified o200k_base.tiktoken, from the first source that has it.
 
-    Places: the folder the operator named, our cache, OpenAI's download, the PyPI package quicktok-v1.
+    Sources: the folder the operator named, our cache, OpenAI's download, the PyPI package quicktok-v1.
 
     Raises:
-        ArtifactError: the operator's file is damaged, or no place has it.
+        ArtifactError: the operator's file is damaged, or no source has it.
     """
     found = present_vocabulary(cache, explicit_dir)
     if explicit_dir is not None and (found is None or found.parent != explicit_dir):
-        logger.warning("TIKTOKEN_ENCODINGS_BASE=%s has no %s; looking elsewhere", explicit_dir, VOCABULARY_FILE)
+        logger.warning("TIKTOKEN_ENCODINGS_BASE=%s has no %s; trying other sources", explicit_dir, VOCABULARY_FILE)
     if found is not None:
         return found
     cached = _cached_vocabulary(cache)
@@ -135,7 +135,7 @@ def find_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path:
 
 
 def present_vocabulary(cache: Path, explicit_dir: Path | None = None) -> Path | None:
-    """The verified file where it lies already: in the folder the operator named, else in our cache. Fetches nothing.
+    """The path of the verified file, if it is on disk: in the operator's folder, else in our cache. Fetches nothing.
 
     Raises:
         ArtifactError: the operator's file is damaged.
@@ -269,14 +269,14 @@ def fetch(
     only_tokenizer: bool = False,
     only: Sequence[str] | None = None,
 ) -> Path:
-    """Downloads (or finds in the hub's cache) everything vLLM needs, and gives the folder of that snapshot.
+    """Downloads (or finds in the hub's cache) everything vLLM needs, and returns the folder of that snapshot.
 
     A download that the network or a kill interrupted is resumed (artifacts/resumable_downloads.py); in Xet storage only
     whole files survive a kill.
 
     Args:
         variable: what the operator set to name the model, for the error.
-        report: is told how far it is.
+        report: is called with the progress.
         only_tokenizer: leave the weights out.
         only: fetch these files alone.
 

@@ -1,9 +1,9 @@
-"""Transfers from the hub that go on where they ended, whatever ended them.
+"""Transfers from the hub that resume where they ended, after a reset, a time-out or a kill.
 
 The hub's library asks for the rest of a file whose connection was closed. If it was reset, or the network is away for
 more than some seconds, the call ends, and with it goes the unfinished file. After a kill the file is there, but the
-next attempt begins one of its own. So what arrives goes into a file with a name that the next attempt knows, and its
-hash tells whether the pieces fit. Files in Xet storage arrive through `xet_get`, which is left as it is.
+next attempt starts a new one. So what arrives goes into a file whose name the next attempt knows, and the hash of the
+whole file shows whether the pieces fit. Files in Xet storage arrive through `xet_get`, which is left as it is.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gptoss_bento.errors import ArtifactError
 logger = logging.getLogger(__name__)
 
 KEPT = ".kept.incomplete"
-"""HASH.kept.incomplete beside HASH. Whoever writes it holds the lock of that hash, which is the library's."""
+"""HASH.kept.incomplete beside HASH. Its writer holds the library's lock of that hash."""
 
-_PATIENCE_S = 300.0
+_GIVE_UP_S = 300.0
 _PAUSE_S = 5.0
 _SHA256_LENGTH = 64  # hexadecimal digits
 
@@ -72,11 +72,11 @@ def _transfer(
         bar = tqdm_class(total=expected_size, initial=found) if tqdm_class else None
         whole = partial(_fill, get, file, expected_size=expected_size, _tqdm_bar=bar, **options)
         if found:
-            logger.info("going on with %s after %.2f GB", name, found / 1e9)
+            logger.info("resuming the download of %s after %.2f GB", name, found / 1e9)
         whole()
         intact = _is_intact(kept, expected)
         if found and not intact:
-            logger.warning("what there was of %s does not fit the rest; it begins anew", name)
+            logger.warning("the first part of %s does not fit the rest; the download starts again", name)
             if bar is not None:
                 bar.update(-file.tell())
             _empty(file)
@@ -102,9 +102,9 @@ def _fill(get: Get, file: BinaryIO, **options: Any) -> None:
         except Exception as error:
             if file.tell() != size:
                 size, since = file.tell(), time.monotonic()
-            if since is None or time.monotonic() - since > _PATIENCE_S or not _may_pass(error):
+            if since is None or time.monotonic() - since > _GIVE_UP_S or not _may_pass(error):
                 raise
-            logger.warning("the download was cut off (%s); it goes on in %g s", type(error).__name__, _PAUSE_S)
+            logger.warning("the download was interrupted (%s); it resumes in %g s", type(error).__name__, _PAUSE_S)
             time.sleep(_PAUSE_S)
 
 
@@ -124,7 +124,7 @@ def _empty(file: BinaryIO) -> None:
 
 
 def _is_intact(path: Path, expected: str) -> bool:
-    """As far as can be told: small files, and those of some mirrors, are named by something else."""
+    """Small files, and those of some mirrors, are named by something else."""
     return not _is_sha256(expected) or manifest.sha256(path) == expected
 
 

@@ -51,7 +51,7 @@ class Heartbeat:
         return await self._store.recover(LEASE_MS, self._is_gone) if now >= self._others_count_from else []
 
     async def stop(self) -> None:
-        """Gives the lease up."""
+        """Releases the lease."""
         await self._store.release_lease(self._worker.worker_id)
 
     def _is_gone(self, worker: WorkerIdentity) -> bool:

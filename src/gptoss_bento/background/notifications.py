@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 QUEUE = "queue"
-"""Published in place of an id: work waits that the publishing worker has no slot for."""
+"""Published instead of an id: work waits that the publishing worker has no slot for."""
 
 _MAX_MESSAGE_BYTES = 8192
 

@@ -31,7 +31,7 @@ class Candidate:
     """A server to be started and measured.
 
     Args:
-        command: gives the command for a port.
+        command: returns the command for a port.
         variables: what it gets in its environment beside this process's own variables.
         folder: where it runs.
     """
@@ -59,7 +59,7 @@ def candidates(
     of them has our plugin of vLLM, which this service alone advertises.
 
     Args:
-        model: the place where the weights, or the config.json, were prepared.
+        model: the folder of the prepared weights, or of the config.json.
         variables: what this service gets in its environment.
         memory_share: of the GPU (on a machine without: of the main memory), for each server.
     """

@@ -1,6 +1,6 @@
 """The same server with and without its guards: requests that say so pass beside keys and admission.
 
-Two servers are never quite the same: where their memory lies and what else they do is worth a percent or two, which
+Two servers are never quite the same: their memory's addresses and their other work are worth a percent or two, which
 is what the guards may cost. So `bench guards` asks one server both ways. For the benchmark's own service only.
 """
 
@@ -16,7 +16,7 @@ QUERY = "unguarded"
 _QUERY = QUERY.encode()
 
 
-def goes_beside(scope: Scope) -> bool:
+def bypasses_guards(scope: Scope) -> bool:
     """Whether a request says so: in its query, since to find a header takes longer than what is measured."""
     return scope["type"] == "http" and bool(scope["query_string"] == _QUERY)
 
@@ -25,20 +25,20 @@ class BypassedAuthentication(Authentication):
     """Asks for a key only those that do not go beside it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if goes_beside(scope):
+        if bypasses_guards(scope):
             await self._app(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
 
 def bypassed(guarded: Callable[[], ASGIApp | None], bare: Callable[[], ASGIApp | None]) -> Callable[[], ASGIApp | None]:
-    """Gives the application that answers by the way which a request chose, or None while there is no engine."""
+    """Returns the application for a request, past the guards if it says so; None while there is no engine."""
 
     def app() -> ASGIApp | None:
         return answer if bare() else None
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = bare() if goes_beside(scope) else guarded()
+        chosen = bare() if bypasses_guards(scope) else guarded()
         if chosen is None:
             raise RuntimeError("the engine ended")
         await chosen(scope, receive, send)

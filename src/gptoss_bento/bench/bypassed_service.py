@@ -1,4 +1,4 @@
-"""service.py with a way beside its guards, for `gptoss-bento bench guards`. Whoever serves this serves without keys."""
+"""service.py with a way past its guards, for `gptoss-bento bench guards`. A server of it asks for no keys."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A comparison as a picture (SVG): output tokens/s and the time to the first token over the number of streams. Pure.
 
 One row of panels for each length of prompt and answer. The colours are Okabe and Ito's, which people with any colour
-vision tell apart; the picture follows the reader's light or dark scheme.
+vision distinguish; the picture follows the reader's light or dark scheme.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def svg(found: Comparison) -> str:
     parts = [_legend(found.servers)]
     for row, panels in enumerate(rows):
         for column, panel in enumerate(panels):
-            place = f"translate({column * cell[0] + _LEFT},{legend + row * cell[1] + _TOP})"
-            parts.append(f'<g transform="{place}">{"".join(_drawn(panel, found.servers))}</g>')
+            position = f"translate({column * cell[0] + _LEFT},{legend + row * cell[1] + _TOP})"
+            parts.append(f'<g transform="{position}">{"".join(_drawn(panel, found.servers))}</g>')
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     paper = '<rect class="paper" width="100%" height="100%"/>'
     return (
@@ -111,9 +111,9 @@ def _legend(servers: Sequence[str]) -> str:
     return "".join(lines)
 
 
-def _mark(index: int, x: float, y: float, told: str = "") -> str:
+def _mark(index: int, x: float, y: float, hint: str = "") -> str:
     shape = _MARKS[index % len(_MARKS)]
-    title = f"<title>{escape(told)}</title>" if told else ""
+    title = f"<title>{escape(hint)}</title>" if hint else ""
     return f'<path class="m{index}" transform="translate({x:.1f},{y:.1f})" d="{shape}">{title}</path>'
 
 
@@ -152,7 +152,7 @@ def _series(panel: Panel, index: int, server: str, ticks: Sequence[float]) -> It
 def _columns(panel: Panel) -> dict[int, float]:
     """Where each number of streams is: one as far from the next as any other, since they grow by multiples."""
     width = _WIDTH / len(panel.streams)
-    return {streams: width * (place + 0.5) for place, streams in enumerate(panel.streams)}
+    return {streams: width * (index + 0.5) for index, streams in enumerate(panel.streams)}
 
 
 def _up(value: float, ticks: Sequence[float], *, logarithmic: bool) -> float:

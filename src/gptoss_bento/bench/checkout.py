@@ -14,7 +14,7 @@ from gptoss_bento.config import process_environment
 from gptoss_bento.errors import BenchmarkError
 
 _SOURCE = "src"
-# The service, the command that tells its plan, and the module of `frontend.EXECUTOR`.
+# The service, the command that prints its plan, and the module of `frontend.EXECUTOR`.
 _FILES = ("service.py", "src/gptoss_bento/__main__.py", "src/gptoss_bento/bench/instant_executor.py")
 _SINGLE_VALUES = ("model", "served_names", "warmup")  # of a plan, beside its arguments and variables
 

@@ -54,19 +54,19 @@ class Shape:
 
 
 _Item = TypeVar("_Item")
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 Keep = Callable[[Comparison], None]
 
 
-def measure_running(urls: Mapping[str, str], model: str | None, shape: Shape, tell: Tell, keep: Keep) -> Comparison:
+def measure_running(urls: Mapping[str, str], model: str | None, shape: Shape, report: Report, keep: Keep) -> Comparison:
     """Measures servers that are there already, by name; each URL ends in /v1.
 
     Args:
         model: what it is called at all of them; None: the first that each lists.
-        tell: is told what happens.
+        report: is called with each step.
         keep: is given what there is after each load, so that a run that is broken off leaves its figures.
     """
-    with _bench(tuple(urls), shape, tell, keep) as bench:
+    with _bench(tuple(urls), shape, report, keep) as bench:
         targets = {name: bench.target(url, model or _first_model(url)) for name, url in urls.items()}
         for name, target in targets.items():
             bench.greet(name, target)
@@ -76,24 +76,24 @@ def measure_running(urls: Mapping[str, str], model: str | None, shape: Shape, te
 
 
 def compare_together(
-    candidates: Sequence[Candidate], model: str, shape: Shape, tell: Tell, keep: Keep, logs: Path | None = None
+    candidates: Sequence[Candidate], model: str, shape: Shape, report: Report, keep: Keep, logs: Path | None = None
 ) -> Comparison:
     """Starts all servers, one after the other, and loads them in turn, each of them first in its share of the rounds.
 
-    The speed of a machine that others use too changes within minutes, by more than what is looked for; here all of them
-    meet the same minute. The machine must have room for all. A baseline that does not start is left out and told.
+    The speed of a machine that others use too changes within minutes, by more than the differences sought; here all
+    of them meet the same minute. The machine must have room for all. A baseline that does not start is skipped.
 
     Args:
         candidates: this service first.
         model: what it is called at all of them.
-        tell: is told what happens.
+        report: is called with each step.
         keep: is given what there is after each load, so that a run that is broken off leaves its figures.
         logs: a folder for the output of the servers; otherwise only that of one which failed stays.
 
     Raises:
         EngineStartError: this service did not start.
     """
-    with _bench([each.name for each in candidates], shape, tell, keep) as bench, ExitStack() as stack:
+    with _bench([each.name for each in candidates], shape, report, keep) as bench, ExitStack() as stack:
         running: dict[str, RunningServer] = {}
         for candidate in candidates:
             server = stack.enter_context(bench.started(candidate, logs))
@@ -109,16 +109,16 @@ def compare_together(
 
 
 def compare_apart(
-    candidates: Sequence[Candidate], model: str, shape: Shape, tell: Tell, keep: Keep, logs: Path | None = None
+    candidates: Sequence[Candidate], model: str, shape: Shape, report: Report, keep: Keep, logs: Path | None = None
 ) -> Comparison:
     """Starts and measures one server at a time, each as often as there are rounds, in an order that goes round.
 
     Arguments, and what is returned and raised, are those of `compare_together`.
     """
-    with _bench([each.name for each in candidates], shape, tell, keep) as bench:
+    with _bench([each.name for each in candidates], shape, report, keep) as bench:
         for number in range(shape.rounds):
             for candidate in _rotated(candidates, number):
-                tell(f"round {number + 1} of {shape.rounds}: {candidate.name}")
+                report(f"round {number + 1} of {shape.rounds}: {candidate.name}")
                 with bench.started(candidate, logs) as server:
                     if server:
                         target = bench.target(server.base_url, model)
@@ -131,9 +131,9 @@ def compare_apart(
 class _Bench:
     """What is measured so far, and the clients that measure."""
 
-    def __init__(self, names: Sequence[str], shape: Shape, clients: Swarm, tell: Tell, keep: Keep) -> None:
+    def __init__(self, names: Sequence[str], shape: Shape, clients: Swarm, report: Report, keep: Keep) -> None:
         self.found = Comparison(tuple(names), shape.percentiles)
-        self._shape, self._clients, self._tell, self._keep = shape, clients, tell, keep
+        self._shape, self._clients, self._report, self._keep = shape, clients, report, keep
 
     def target(self, url: str, model: str) -> Target:
         return Target(url, model, new_connections=self._shape.new_connections)
@@ -141,7 +141,7 @@ class _Bench:
     @contextmanager
     def started(self, candidate: Candidate, logs: Path | None) -> Iterator[RunningServer | None]:
         """The server, or None for a baseline that does not start."""
-        self._tell(f"starting {candidate.name}")
+        self._report(f"starting {candidate.name}")
         log = logs and logs / f"{_file_name(candidate.name)}.log"
         with ExitStack() as stack:
             try:
@@ -150,10 +150,10 @@ class _Bench:
                 if candidate.name == self.found.servers[0]:
                     raise
                 self._note(failures=(*self.found.failures, f"{candidate.name}: {error}"))
-                self._tell(f"{candidate.name} did not start; going on without it. {error}")
+                self._report(f"{candidate.name} did not start; going on without it. {error}")
                 server = None
             if server:
-                self._tell(f"{candidate.name} is ready after {server.ready_s:.1f} s")
+                self._report(f"{candidate.name} is ready after {server.ready_s:.1f} s")
                 start = Start(candidate.name, server.ready_s, server.command)
                 self._note(starts=(*self.found.starts, start))
             yield server
@@ -177,7 +177,7 @@ class _Bench:
                 self._note(loads=(*self.found.loads, figures))
 
     def weigh(self, name: str, server: RunningServer) -> None:
-        """Notes the memory of a server at its end. Some systems do not tell."""
+        """Notes the memory of a server at its end. Some systems do not report it."""
         try:
             memory: Memory | None = server.memory()
         except psutil.Error:
@@ -191,7 +191,7 @@ class _Bench:
         measure = partial(token_load.measure, self._clients, target, load, f"{self._shape.seed}/{seed}")
         answers, compiled = compilations.during(target.url, measure, target.key)
         figures = summarize(name, number, load, answers, self._shape.percentiles, self._clients.processes, compiled)
-        self._tell(f"  {load}, {name}: {_in_short(figures)}")
+        self._report(f"  {load}, {name}: {_in_short(figures)}")
         return figures
 
     def _note(self, **changes: object) -> None:
@@ -200,10 +200,10 @@ class _Bench:
 
 
 @contextmanager
-def _bench(names: Sequence[str], shape: Shape, tell: Tell, keep: Keep) -> Iterator[_Bench]:
+def _bench(names: Sequence[str], shape: Shape, report: Report, keep: Keep) -> Iterator[_Bench]:
     with swarm(shape.clients) as clients:
         token_load.wake(clients)
-        yield _Bench(names, shape, clients, tell, keep)
+        yield _Bench(names, shape, clients, report, keep)
 
 
 def _first_model(url: str) -> str:

@@ -1,4 +1,4 @@
-"""How many kernels a server has compiled while it served, where its /metrics tell: each made all streams wait."""
+"""How many kernels a server has compiled while it served, as its /metrics count them: each made all streams wait."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 _NUMBER = re.compile(r"(gptoss_bento_jit_compilations|vllm[:_]jit\w*?)_total")
 _SECONDS = re.compile(r"(gptoss_bento_jit_compilation_seconds|vllm[:_]jit\w*?_seconds)_total")
 _TIMEOUT_S = 10.0
-_SETTLE_S = 1.2  # this service looks twice a second, and its workers' counts are written as often
+_SETTLE_S = 1.2  # this service polls twice a second, and its workers' counts are written as often
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Compilations:
     seconds: float
 
     def since(self, before: Compilations) -> Compilations:
-        """What was compiled between two looks."""
+        """What was compiled between two samples."""
         return Compilations(self.number - before.number, round(self.seconds - before.seconds, 3))
 
 
 def during(base_url: str, run: Callable[[], _Result], key: str | None = None) -> tuple[_Result, Compilations | None]:
-    """Runs something, and tells what the server compiled meanwhile; None: it does not count, or does not answer."""
+    """Runs something, and returns what the server compiled meanwhile; None: it does not count, or does not answer."""
     before = count(base_url, key)
     result = run()
     if before is None:

@@ -1,6 +1,6 @@
 """HTTP/1.1 to a server under measurement, with as little Python for a message as can be.
 
-A message costs one call of `data_received`; what it says is looked at when the answer is complete.
+A message costs one call of `data_received`; its content is parsed when the answer is complete.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Answer:
 
     @cached_property
     def _length(self) -> int | None:
-        """Of head and body together, where the head tells; asked for once the head is there."""
+        """Of head and body together, where the head has a length; called once the head is there."""
         head, _, _ = bytes(self.body).partition(_END_OF_HEADERS)
         found = _LENGTH.search(head)
         return len(head) + len(_END_OF_HEADERS) + int(found[1]) if found else None

@@ -16,7 +16,7 @@ from gptoss_bento.bench.compilations import Compilations
 from gptoss_bento.bench.token_load import Answers, Sample, TokenLoad
 
 LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2EL"}
-"""The keys of vLLM's results, and the words of its report."""
+"""The keys of vLLM's results, and the labels of its report."""
 
 _THROUGHPUTS = {
     "request_throughput": "Request throughput (req/s)",
@@ -27,7 +27,7 @@ _THROUGHPUTS = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What one load on one server gave.
+    """The result of one load on one server.
 
     Args:
         number: which round, from 0; of the first loads after ready, which of them.
@@ -137,7 +137,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def label(key: str) -> str:
-    """The words of vLLM's report for a key of its results."""
+    """The label in vLLM's report of a key of its results."""
     if key in _THROUGHPUTS:
         return _THROUGHPUTS[key]
     statistic, name, _ = key.split("_")

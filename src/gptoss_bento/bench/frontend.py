@@ -22,7 +22,7 @@ from gptoss_bento.bench.checkout import Checkout, differences
 from gptoss_bento.bench.load import p99
 from gptoss_bento.bench.report import Row, compared
 from gptoss_bento.bench.servers import Cpu, RunningServer
-from gptoss_bento.bench.swarm import Ask, Heard, Route, Swarm, swarm
+from gptoss_bento.bench.swarm import Route, StreamLoad, Swarm, Timings, swarm
 from gptoss_bento.paths import ROOT
 
 EXECUTOR = "gptoss_bento.bench.instant_executor.InstantExecutor"
@@ -112,7 +112,7 @@ def compare(
     variables: dict[str, str],
     model: str,
     shape: Shape,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     keep: Callable[[Measured], None],
 ) -> Measured:
     """Starts both servers and loads them in turn.
@@ -121,14 +121,14 @@ def compare(
         argv: vLLM's arguments as this service plans them, with `EXECUTOR`; bare vLLM gets the same. Another checkout
             plans by itself, from the same variables.
         variables: what both need in their environment, beside the number of workers.
-        tell: is told what happens.
+        report: is called with each step.
         keep: is given what there is after each round, so that a run that is broken off leaves its rounds.
 
     Raises:
         EngineStartError: one of them did not start.
         BenchmarkError: a request failed, or the other checkout refuses the variables.
     """
-    differ = _told_differences(variables, shape, tell)
+    differ = _reported_differences(variables, shape, report)
     baseline = shape.against.server
     found: dict[str, list[tuple[Load, ...]]] = {OURS: [], baseline: []}
     with ExitStack() as stack:
@@ -136,12 +136,12 @@ def compare(
         running = {}
         store = Path(stack.enter_context(TemporaryDirectory()), "jobs.sqlite3")
         for candidate in _candidates(argv, variables, shape, store):
-            tell(f"starting {candidate.name}")
+            report(f"starting {candidate.name}")
             running[candidate.name] = stack.enter_context(candidate.started())
         for server in running.values():
             _warm_up(server, model, clients, shape)
         for number in range(shape.rounds):
-            tell(f"round {number + 1} of {shape.rounds}")
+            report(f"round {number + 1} of {shape.rounds}")
             for name, loads in _round(number, running, model, clients, shape).items():
                 found[name].append(loads)
             measured = Measured(shape, tuple(found[OURS]), tuple(found[baseline]), differ)
@@ -149,18 +149,18 @@ def compare(
     return measured
 
 
-def _told_differences(variables: dict[str, str], shape: Shape, tell: Callable[[str], None]) -> tuple[str, ...]:
+def _reported_differences(variables: dict[str, str], shape: Shape, report: Callable[[str], None]) -> tuple[str, ...]:
     """What another checkout plans otherwise, before minutes are spent on it. Bare vLLM gets what is planned here."""
     if not isinstance(shape.against, Checkout):
         return ()
     found = differences(Checkout(ROOT).plan(variables), shape.against.plan(variables))
     for difference in found:
-        tell(f"The plans differ: {difference}.")
+        report(f"The plans differ: {difference}.")
     return tuple(found)
 
 
 def _candidates(argv: Sequence[str], variables: dict[str, str], shape: Shape, store: Path) -> list[Candidate]:
-    """Both servers. Our service is told the number of workers by a variable, vLLM's by an argument.
+    """Both servers. Our service gets the number of workers by a variable, vLLM's by an argument.
 
     Args:
         store: for the jobs of another checkout, whose schema may differ.
@@ -178,7 +178,7 @@ def _candidates(argv: Sequence[str], variables: dict[str, str], shape: Shape, st
 
 def _warm_up(server: RunningServer, model: str, clients: Swarm, shape: Shape) -> None:
     for route, streaming, _ in shape.loads():
-        clients.ask(Ask(server.base_url, model, route, streaming, 8, 1), _WARM_UP_STREAMS)
+        clients.run(StreamLoad(server.base_url, model, route, streaming, 8, 1), _WARM_UP_STREAMS)
 
 
 def _round(
@@ -188,43 +188,45 @@ def _round(
     names = list(running)
     found: dict[str, list[Load]] = {name: [] for name in names}
     for route, streaming, streams in shape.loads():
-        heard = {name: Heard() for name in names}
+        timings = {name: Timings() for name in names}
         cpu = {name: Cpu(0, 0) for name in names}
         for turn in range(shape.turns):
             for name in names if (number + turn) % 2 == 0 else reversed(names):
                 server = running[name]
                 before = server.cpu()
-                ask = Ask(server.base_url, model, route, streaming, shape.max_tokens, shape.requests_per_stream)
-                heard[name].then(clients.ask(ask, streams))
+                ask = StreamLoad(server.base_url, model, route, streaming, shape.max_tokens, shape.requests_per_stream)
+                timings[name].then(clients.run(ask, streams))
                 cpu[name] += server.cpu().since(before)
         for name in names:
-            load = summarize(name, route, streaming, streams, heard[name], cpu[name], clients.processes)
+            load = summarize(name, route, streaming, streams, timings[name], cpu[name], clients.processes)
             found[name].append(load)
     return {name: tuple(loads) for name, loads in found.items()}
 
 
-def summarize(server: str, route: Route, streaming: bool, streams: int, heard: Heard, cpu: Cpu, processes: int) -> Load:
+def summarize(
+    server: str, route: Route, streaming: bool, streams: int, timings: Timings, cpu: Cpu, processes: int
+) -> Load:
     """Rates over the whole time, and the middle and the end of what was timed."""
-    millions = heard.tokens / 1e6
-    gaps = heard.gaps_s or [0.0]
+    millions = timings.tokens / 1e6
+    gaps = timings.gaps_s or [0.0]
     return Load(
         server=server,
         route=route,
         streaming=streaming,
         streams=streams,
-        tokens=heard.tokens,
-        tokens_per_s=heard.tokens / heard.seconds,
-        tokens_per_message=heard.tokens / heard.messages,
+        tokens=timings.tokens,
+        tokens_per_s=timings.tokens / timings.seconds,
+        tokens_per_message=timings.tokens / timings.messages,
         api_cpu_s=cpu.api_s / millions,
         engine_cpu_s=cpu.engine_s / millions,
-        client_cpu_s=heard.cpu_s / millions,
-        client_busy=heard.cpu_s / heard.seconds / processes,
-        first_median_ms=1000 * median(heard.first_s),
-        first_p99_ms=1000 * p99(heard.first_s),
+        client_cpu_s=timings.cpu_s / millions,
+        client_busy=timings.cpu_s / timings.seconds / processes,
+        first_median_ms=1000 * median(timings.first_s),
+        first_p99_ms=1000 * p99(timings.first_s),
         gap_median_ms=1000 * median(gaps),
         gap_p99_ms=1000 * p99(gaps),
-        whole_median_ms=1000 * median(heard.whole_s),
-        whole_p99_ms=1000 * p99(heard.whole_s),
+        whole_median_ms=1000 * median(timings.whole_s),
+        whole_p99_ms=1000 * p99(timings.whole_s),
     )
 
 
@@ -271,7 +273,7 @@ def _figures(loads: Sequence[Load]) -> Iterator[tuple[str, float]]:
 def notes(found: Measured) -> list[str]:
     """What must be known to read the table."""
     busiest = max(load.client_busy for rounds in (found.ours, found.baseline) for loads in rounds for load in loads)
-    told = [f"Medians of {len(found.ours)} rounds. A client process was busy for {busiest:.0%} of the time at most."]
+    lines = [f"Medians of {len(found.ours)} rounds. A client process was busy for {busiest:.0%} of the time at most."]
     if busiest > BUSY:
-        told.append("warning: the clients may be what was measured. Ask with more of them: --clients.")
-    return [*told, *(f"The plans differ: {difference}." for difference in found.differences)]
+        lines.append("warning: the clients may be what was measured. Ask with more of them: --clients.")
+    return [*lines, *(f"The plans differ: {difference}." for difference in found.differences)]

@@ -20,7 +20,7 @@ from typing import Any
 from gptoss_bento.bench import bypass, servers
 from gptoss_bento.bench.frontend import BUSY, Load, summarize
 from gptoss_bento.bench.servers import RunningServer
-from gptoss_bento.bench.swarm import Ask, Route, Swarm, swarm
+from gptoss_bento.bench.swarm import Route, StreamLoad, Swarm, swarm
 
 SERVICE = "gptoss_bento.bench.bypassed_service:GptOss"
 GUARDED, UNGUARDED = "with guards", "without"
@@ -53,7 +53,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Side:
-    """What one way through the server gave, in the order of the pairs."""
+    """The results of one way through the server, in the order of the pairs."""
 
     first_ms: tuple[float, ...]
     loads: tuple[Load, ...] = ()
@@ -80,14 +80,14 @@ def measure(
     variables: Mapping[str, str],
     model: str,
     shape: Shape,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     keep: Callable[[Measured], None],
 ) -> Measured:
     """Starts the service with keys that have every limit and asks it both ways.
 
     Args:
         variables: what the service needs in its environment, beside the keys.
-        tell: is told what happens.
+        report: is called with each step.
         keep: is given what there is after each round, so that a run that is broken off leaves its rounds.
 
     Raises:
@@ -96,13 +96,13 @@ def measure(
     """
     command = partial(servers.ours, service=SERVICE)
     with _keys() as file, swarm(shape.clients) as clients:
-        tell("starting the service")
+        report("starting the service")
         with servers.started(command, {**variables, "API_KEYS_FILE": str(file)}, _KEY) as server:
-            tell(f"{shape.pairs} pairs of requests, one at a time")
+            report(f"{shape.pairs} pairs of requests, one at a time")
             found = _first_tokens(server, model, clients, shape)
             keep(found)
             for number in range(shape.rounds):
-                tell(f"{shape.streams} streams, round {number + 1} of {shape.rounds}")
+                report(f"{shape.streams} streams, round {number + 1} of {shape.rounds}")
                 found = _with_loads(found, _round(number, server, model, clients, shape))
                 keep(found)
     return found
@@ -118,30 +118,30 @@ def _keys() -> Iterator[Path]:
         yield file
 
 
-def _asks(server: RunningServer, model: str, max_tokens: int, requests: int) -> tuple[Ask, Ask]:
+def _loads(server: RunningServer, model: str, max_tokens: int, requests: int) -> tuple[StreamLoad, StreamLoad]:
     """The same with guards and without."""
-    ask = partial(Ask, server.base_url, model, Route.COMPLETIONS, True, max_tokens, requests)
+    ask = partial(StreamLoad, server.base_url, model, Route.COMPLETIONS, True, max_tokens, requests)
     return ask(key=_KEY), ask(query=bypass.QUERY)
 
 
 def _first_tokens(server: RunningServer, model: str, clients: Swarm, shape: Shape) -> Measured:
-    clients.ask_in_turn(*_asks(server, model, _FIRST_TOKENS, _WARM_UP_REQUESTS))
-    heard = clients.ask_in_turn(*_asks(server, model, _FIRST_TOKENS, shape.pairs))
-    for ask in _asks(server, model, shape.max_tokens, 1):
-        clients.ask(ask, shape.streams)  # warms up what follows
-    return Measured(shape, *(Side(tuple(1000 * seconds for seconds in each.first_s)) for each in heard))
+    clients.run_in_turn(*_loads(server, model, _FIRST_TOKENS, _WARM_UP_REQUESTS))
+    timings = clients.run_in_turn(*_loads(server, model, _FIRST_TOKENS, shape.pairs))
+    for ask in _loads(server, model, shape.max_tokens, 1):
+        clients.run(ask, shape.streams)  # warms up what follows
+    return Measured(shape, *(Side(tuple(1000 * seconds for seconds in each.first_s)) for each in timings))
 
 
 def _round(number: int, server: RunningServer, model: str, clients: Swarm, shape: Shape) -> dict[str, Load]:
     """One load each way, one right after the other; each way goes first in half of the rounds."""
-    asks = _asks(server, model, shape.max_tokens, shape.requests_per_stream)
-    sides = list(zip((GUARDED, UNGUARDED), asks, strict=True))
+    loads = _loads(server, model, shape.max_tokens, shape.requests_per_stream)
+    sides = list(zip((GUARDED, UNGUARDED), loads, strict=True))
     found = {}
     for name, ask in sides if number % 2 == 0 else reversed(sides):
         before = server.cpu()
-        heard = clients.ask(ask, shape.streams)
+        timings = clients.run(ask, shape.streams)
         used = server.cpu().since(before)
-        found[name] = summarize(name, ask.route, True, shape.streams, heard, used, clients.processes)
+        found[name] = summarize(name, ask.route, True, shape.streams, timings, used, clients.processes)
     return found
 
 
@@ -157,7 +157,7 @@ def _with_loads(found: Measured, loads: Mapping[str, Load]) -> Measured:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median, and between which values that of all such pairs lies with 95 % confidence."""
+    """A median, and its confidence interval of 95 %."""
 
     value: float
     low: float
@@ -219,11 +219,11 @@ def as_json(found: Measured) -> dict[str, Any]:
 def notes(found: Measured) -> list[str]:
     """What must be known to read the table."""
     shape = found.shape
-    told = [
+    lines = [
         f"Medians over {shape.pairs} pairs of requests and {len(found.guarded.loads)} pairs of loads. Wanted: at most "
         f"{MOST_MS} ms to the first token, a ratio of tokens/s of at least {LEAST_RATIO}."
     ]
     busiest = max((load.client_busy for side in (found.guarded, found.unguarded) for load in side.loads), default=0.0)
     if busiest > BUSY:
-        told.append(f"warning: a client process was busy for {busiest:.0%} of the time. Ask with more: --clients.")
-    return told
+        lines.append(f"warning: a client process was busy for {busiest:.0%} of the time. Ask with more: --clients.")
+    return lines

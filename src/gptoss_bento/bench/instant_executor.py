@@ -71,7 +71,7 @@ class InstantExecutor(Executor):  # type: ignore[misc]  # vLLM's classes are unt
         """There is no model."""
 
     def execute_model(self, scheduler_output: SchedulerOutput, non_block: bool = False) -> Any:
-        """Gives the tokens already here, so that vLLM need not ask for a sampling step."""
+        """Returns the tokens already here, so that vLLM need not ask for a sampling step."""
         self._answers.forget(scheduler_output.finished_req_ids)
         for request in scheduler_output.scheduled_new_reqs:
             length = request.sampling_params.max_tokens if request.sampling_params else None
@@ -98,7 +98,7 @@ class InstantExecutor(Executor):  # type: ignore[misc]  # vLLM's classes are unt
         kwargs: dict[str, Any] | None = None,  # noqa: ARG002
         non_block: bool = False,
     ) -> Any:
-        """What else the engine tells its workers needs no doing without a model."""
+        """Without a model the engine's other calls of its workers have nothing to do."""
         return _answer([None], non_block)
 
     def check_health(self) -> None:

@@ -95,23 +95,25 @@ class Row:
     p99_ms: float | None = None
 
 
-def measure(url: str, model: str | None, shape: Shape, key: str | None, tell: Callable[[str], None]) -> Measured:
+def measure(url: str, model: str | None, shape: Shape, key: str | None, report: Callable[[str], None]) -> Measured:
     """Measures a running server. Its queue must be empty, for it is purged at the end.
 
     Args:
-        url: ends in /v1, as for OpenAI's clients; the job API lies beside it.
+        url: ends in /v1, as for OpenAI's clients; the job API is beside it.
         model: the model of the chat requests; None for the first that the server lists.
         key: what the server wants as `Authorization: Bearer`, if it wants one.
-        tell: is told what happens.
+        report: is called with each step.
 
     Raises:
         ConfigurationError: jobs are in the queue already.
         httpx.HTTPError: a request was refused or failed; a benchmark with errors in it says nothing.
     """
-    return asyncio.run(_measure(url.rstrip("/"), model, shape, key, tell))
+    return asyncio.run(_measure(url.rstrip("/"), model, shape, key, report))
 
 
-async def _measure(url: str, model: str | None, shape: Shape, key: str | None, tell: Callable[[str], None]) -> Measured:
+async def _measure(
+    url: str, model: str | None, shape: Shape, key: str | None, report: Callable[[str], None]
+) -> Measured:
     limits = httpx.Limits(max_connections=shape.clients + 1, max_keepalive_connections=shape.clients + 1)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with httpx.AsyncClient(
@@ -119,9 +121,9 @@ async def _measure(url: str, model: str | None, shape: Shape, key: str | None, t
     ) as client:
         server = _Server(client)
         await _require_idle(server)
-        tell(f"{shape.pairs} pairs of a chat request and the same job")
+        report(f"{shape.pairs} pairs of a chat request and the same job")
         found = await _overhead(server, url, model or await _first_model(server, url), shape.pairs)
-        tell(f"{shape.jobs:,} jobs from {shape.clients} clients")
+        report(f"{shape.jobs:,} jobs from {shape.clients} clients")
         latencies, queue = await _fill(server, shape)
     return Measured(url, found, latencies, queue)
 
@@ -147,11 +149,11 @@ class _Server:
         return _object(response), 1000 * (time.perf_counter() - started)
 
     async def counts(self) -> dict[str, int]:
-        """The numbers of jobs that /health tells."""
+        """The numbers of jobs in /health."""
         body, _ = await self.ask("GET", "/health")
         counts = body.get("jobs")
         if not isinstance(counts, dict) or not {"completed", "inProgress", "inQueue"} <= counts.keys():
-            raise httpx.RemoteProtocolError("GET /health tells no numbers of jobs; the server has no job API.")
+            raise httpx.RemoteProtocolError("GET /health has no numbers of jobs; the server has no job API.")
         return counts
 
 
@@ -281,16 +283,16 @@ async def _queueing(server: _Server, shape: Shape) -> tuple[list[str], _Times]:
         while numbers:
             ids.append(await _run(server, numbers.popleft(), times))
 
-    async def look(putting: asyncio.Future[Any]) -> None:
-        await _look(server, ids[0], times)
+    async def poll(putting: asyncio.Future[Any]) -> None:
+        await _poll(server, ids[0], times)
         while not putting.done():
-            await _look(server, ids[len(ids) // 2], times)
+            await _poll(server, ids[len(ids) // 2], times)
 
     clients = [asyncio.create_task(put()) for _ in range(shape.clients)]
     putting = asyncio.gather(*clients)
     try:
-        await asyncio.gather(putting, look(putting))
-    finally:  # after a failure, nobody asks for more, and what was asked for is in the queue before it is purged
+        await asyncio.gather(putting, poll(putting))
+    finally:  # after a failure no more jobs are submitted, and those on their way are in the queue before it is purged
         numbers.clear()
         await asyncio.gather(*clients, return_exceptions=True)
     return ids, times
@@ -302,7 +304,7 @@ async def _queued(server: _Server, ids: list[str], rounds: int) -> _Times:
     jobs = len(ids)
     for number in range(rounds):
         ids.append(await _run(server, jobs + number, times))
-        await _look(server, ids[number * jobs // rounds], times)
+        await _poll(server, ids[number * jobs // rounds], times)
     return times
 
 
@@ -312,7 +314,7 @@ async def _run(server: _Server, number: int, times: _Times) -> str:
     return str(answer["id"])
 
 
-async def _look(server: _Server, job_id: str, times: _Times) -> None:
+async def _poll(server: _Server, job_id: str, times: _Times) -> None:
     for route, path in (("/status", f"/status/{job_id}"), ("/health", "/health")):
         _, milliseconds = await server.ask("GET", path)
         times[route].append(milliseconds)
@@ -347,7 +349,7 @@ def notes(found: Measured) -> list[str]:
     """What must be known to read the table."""
     queue = found.queue
     ended = f"{queue.completed:,} had ended, {queue.running:,} ran and {queue.waiting:,} waited at the end"
-    told = [f"Of {queue.jobs:,} jobs, {ended}; {queue.purged:,} were purged."]
+    lines = [f"Of {queue.jobs:,} jobs, {ended}; {queue.purged:,} were purged."]
     if not queue.waiting:
-        told.append("warning: no job waited any more; part of this is of an empty queue. Ask for more jobs.")
-    return told
+        lines.append("warning: no job waited any more; part of this is of an empty queue. Ask for more jobs.")
+    return lines

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from statistics import quantiles
 
 PROMPT_WORDS = 48
-_GOLDEN_RATIO = 0.618034  # its multiples without their whole part lie evenly between 0 and 1, and neighbours far apart
+_GOLDEN_RATIO = 0.618034  # its multiples modulo 1 spread evenly, and neighbours are far apart
 
 
 def lengths(requests: int, average: int, spread: float = 0.5) -> list[int]:
     """How many tokens each answer has: from 1 - spread to 1 + spread of the average, the same in every measurement.
 
     If all were of one length, streams that begin together would end together, wave after wave, and the time to the
-    first token would tell in which engine step the middle of a wave is taken in, which a millisecond decides.
+    first token would depend on the engine step in which the middle of a wave is taken in, which a millisecond decides.
     """
     least, kinds = int(average * (1 - spread)), 2 * average * spread + 1
     return [max(1, least + int(number * _GOLDEN_RATIO % 1 * kinds)) for number in range(requests)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 STEP_MS = "gptoss_bento_step_ms"
-"""The entry of vLLM's `additional_config`, which reaches an executor as it stands."""
+"""The entry of vLLM's `additional_config`, which reaches an executor unchanged."""
 
 
 class Pace:

@@ -27,7 +27,7 @@ class Vocabulary:
     """Token ids that may be drawn, and those that Harmony needs.
 
     Attributes:
-        text: each is whole printable characters, so that every token is a piece of text to whoever detokenizes.
+        text: each is whole printable characters, so that every token detokenizes to a piece of text.
         turn: with these a chat prompt ends, where GPT-OSS begins to write.
         header: with these GPT-OSS begins an answer; without them Harmony's parser would wait for the text for ever.
         end: with this one it ends an answer; without it vLLM warns of each.
@@ -81,7 +81,7 @@ class RandomAnswers:
             self._answers.pop(request_id, None)
 
     def tokens(self, request_id: str, computed: int) -> list[int]:
-        """What a step gives that brings a request to `computed` tokens in the KV cache: none inside of its prompt."""
+        """The tokens of a step that brings one to `computed` tokens in the KV cache: none inside of its prompt."""
         answer = self._answers[request_id]
         if computed < answer.prompt_tokens + answer.given:
             return []

@@ -95,7 +95,7 @@ def make(size: Size, cache: Path, vocabulary: Path) -> Path:
 
 
 def variables(size: Size, folder: Path) -> dict[str, str]:
-    """What the service is told to serve it."""
+    """The variables that make the service serve it."""
     return {"MODEL_NAME": str(folder), "SERVED_MODEL_NAME": size.served_name, "LOAD_FORMAT": LOAD_FORMAT}
 
 

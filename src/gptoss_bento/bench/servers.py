@@ -1,4 +1,4 @@
-"""Starts this service or bare vLLM, tells when it answers and what memory it holds, and ends it."""
+"""Starts this service or bare vLLM, waits until it answers, measures its memory, and ends it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Cpu:
     engine_s: float
 
     def since(self, before: Cpu) -> Cpu:
-        """What was used between two looks."""
+        """What was used between two samples."""
         return Cpu(self.api_s - before.api_s, self.engine_s - before.engine_s)
 
     def __add__(self, other: Cpu) -> Cpu:
@@ -72,7 +72,9 @@ class RunningServer:
         tree = (self.process, *self.process.children(recursive=True))
         engines = [process for process in tree if _ENGINE_TITLE in " ".join(process.cmdline())]
         if not engines:
-            raise BenchmarkError(f"No process of the server is titled {_ENGINE_TITLE}, so its CPU time cannot be told.")
+            raise BenchmarkError(
+                f"No process of the server is titled {_ENGINE_TITLE}, so its CPU time cannot be split."
+            )
         of_engine = {each for engine in engines for each in (engine, *engine.children(recursive=True))}
         used = {process: sum(process.cpu_times()[:2]) for process in tree}  # user and system
         engine_s = sum(seconds for process, seconds in used.items() if process in of_engine)
@@ -117,7 +119,7 @@ def started(
     """Runs a server until the end of the block, on a free port; its output stays in a file if something fails.
 
     Args:
-        command: gives the command for a port.
+        command: returns the command for a port.
         variables: what it gets beside this process's own variables.
         key: what it wants to see before it answers.
         log: where its output goes, and stays in any case.
@@ -146,7 +148,7 @@ def running(
 ) -> Iterator[RunningServer]:
     """Runs a server until the end of the block; its output goes to `log`.
 
-    Every server gets a session of its own, as BentoML's workers have anyway: Linux shares the cores out by session
+    Every server gets a separate session, as BentoML's workers have anyway: Linux shares the cores out by session
     (autogroup), and on few cores a client can wait a second for its turn beside a session that keeps them busy.
 
     Raises:

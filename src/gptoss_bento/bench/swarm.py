@@ -1,7 +1,7 @@
 """Many streams from several client processes, with as little Python for a message as can be.
 
 A server writes a thousand messages while httpx reads a hundred and fifty or so: with `load.py` as the client, two cores
-would measure the client. Here a message costs one call of `data_received`; what it says is looked at when all is there.
+would measure the client. Here a message costs one call of `data_received`; it is parsed when all is there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Route(StrEnum):
 
 
 @dataclass(frozen=True)
-class Ask:
+class StreamLoad:
     """What is asked: `requests` times as many requests as there are streams; `query` is that of the URL.
 
     `max_tokens` is what answers have on average, see `load.lengths`; in turn, each has as many.
@@ -73,7 +73,7 @@ def _message(text: str) -> dict[str, str]:
 
 
 @dataclass
-class Heard:
+class Timings:
     """What came back to one process, in seconds.
 
     `gaps_s` are the times between two messages of an answer. A server that falls behind puts several tokens into one.
@@ -93,18 +93,18 @@ class Heard:
         """From the first request to the last answer."""
         return self.ended - self.started
 
-    def add(self, other: Heard) -> None:
-        """Takes in what another process heard at the same time."""
+    def add(self, other: Timings) -> None:
+        """Adds what another process received at the same time."""
         self.started = min(self.started or other.started, other.started)
         self.ended = max(self.ended, other.ended)
-        self._take_in(other)
+        self._merge(other)
 
-    def then(self, later: Heard) -> None:
-        """Takes in what was heard later, without the time between."""
+    def then(self, later: Timings) -> None:
+        """Adds what was received later, without the time between."""
         self.ended += later.seconds
-        self._take_in(later)
+        self._merge(later)
 
-    def _take_in(self, other: Heard) -> None:
+    def _merge(self, other: Timings) -> None:
         for name in ("cpu_s", "tokens", "messages", "first_s", "whole_s", "gaps_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
@@ -116,37 +116,37 @@ class Swarm:
         self._pool = pool
         self.processes = processes
 
-    def ask(self, ask: Ask, streams: int) -> Heard:
+    def run(self, load: StreamLoad, streams: int) -> Timings:
         """Runs all streams to their end.
 
         Raises:
             BenchmarkError: a request failed; a benchmark with errors in it says nothing.
         """
         start = time.perf_counter() + _START_DELAY_S
-        heard = Heard()
+        timings = Timings()
         for each in self.spread(
-            _hear, [(ask, share, start, next(_numbers)) for share in self.shares(streams) if share]
+            _time_streams, [(load, share, start, next(_numbers)) for share in self.shares(streams) if share]
         ):
-            heard.add(each)
-        return heard
+            timings.add(each)
+        return timings
 
     def shares(self, number: int) -> list[int]:
         """How many of so many each process gets."""
         return [number // self.processes + (index < number % self.processes) for index in range(self.processes)]
 
     def spread(self, function: Callable[..., _Result], arguments: list[tuple[Any, ...]]) -> list[_Result]:
-        """Calls a function of a module with each of the arguments, each call in a process of its own."""
+        """Calls a function of a module with each of the arguments, each call in a separate process."""
         return [each.result() for each in [self._pool.submit(function, *each) for each in arguments]]
 
-    def ask_in_turn(self, one: Ask, other: Ask) -> tuple[Heard, Heard]:
+    def run_in_turn(self, one: StreamLoad, other: StreamLoad) -> tuple[Timings, Timings]:
         """One stream that asks the two in turn, on one connection; each goes first in half of the pairs.
 
-        What was heard is in the order of the pairs, for a look at their differences.
+        The results are in the order of the pairs, so that their differences can be computed.
 
         Raises:
             BenchmarkError: a request failed.
         """
-        return self._pool.submit(_hear_in_turn, one, other, next(_numbers)).result()
+        return self._pool.submit(_time_in_turn, one, other, next(_numbers)).result()
 
 
 @contextmanager
@@ -159,11 +159,11 @@ def swarm(processes: int) -> Iterator[Swarm]:
 # --- in a client process ---------------------------------------------------------------------------------------------
 
 
-def _hear(ask: Ask, streams: int, start: float, number: int) -> Heard:
+def _time_streams(ask: StreamLoad, streams: int, start: float, number: int) -> Timings:
     return asyncio.run(_run(ask, streams, start, number))
 
 
-async def _run(ask: Ask, streams: int, start: float, number: int) -> Heard:
+async def _run(ask: StreamLoad, streams: int, start: float, number: int) -> Timings:
     numbers = itertools.count(number * _MOST_REQUESTS)
     asked = lengths(streams * ask.requests, ask.max_tokens)
     requests = [ask.request(prompt(next(numbers)), tokens) for tokens in asked]
@@ -172,40 +172,40 @@ async def _run(ask: Ask, streams: int, start: float, number: int) -> Heard:
         return await _all_streams(opened, requests, ask.streaming)
 
 
-def _hear_in_turn(one: Ask, other: Ask, number: int) -> tuple[Heard, Heard]:
+def _time_in_turn(one: StreamLoad, other: StreamLoad, number: int) -> tuple[Timings, Timings]:
     return asyncio.run(_run_in_turn(one, other, number))
 
 
-async def _run_in_turn(one: Ask, other: Ask, number: int) -> tuple[Heard, Heard]:
+async def _run_in_turn(one: StreamLoad, other: StreamLoad, number: int) -> tuple[Timings, Timings]:
     numbers = itertools.count(number * _MOST_REQUESTS)
-    order = [(one, Heard()), (other, Heard())]
+    order = [(one, Timings()), (other, Timings())]
     async with connections(one.url, 1) as (connection,):
-        for place in range(one.requests):
-            for ask, heard in order if place % 2 == 0 else reversed(order):
+        for pair in range(one.requests):
+            for ask, timings in order if pair % 2 == 0 else reversed(order):
                 request = ask.request(prompt(next(numbers)), ask.max_tokens)
-                await _stream(connection, iter([request]), ask.streaming, heard)
+                await _stream(connection, iter([request]), ask.streaming, timings)
     return order[0][1], order[1][1]
 
 
-async def _all_streams(opened: list[Connection], requests: list[bytes], streaming: bool) -> Heard:
+async def _all_streams(opened: list[Connection], requests: list[bytes], streaming: bool) -> Timings:
     """Each stream takes the next request there is, so that all are busy until the last ones."""
-    heard = Heard(started=time.perf_counter())
+    timings = Timings(started=time.perf_counter())
     before = time.process_time()
     left = iter(requests)
-    await asyncio.gather(*(_stream(connection, left, streaming, heard) for connection in opened))
-    heard.cpu_s = time.process_time() - before
-    heard.ended = time.perf_counter()
-    return heard
+    await asyncio.gather(*(_stream(connection, left, streaming, timings) for connection in opened))
+    timings.cpu_s = time.process_time() - before
+    timings.ended = time.perf_counter()
+    return timings
 
 
-async def _stream(connection: Connection, requests: Iterator[bytes], streaming: bool, heard: Heard) -> None:
+async def _stream(connection: Connection, requests: Iterator[bytes], streaming: bool, timings: Timings) -> None:
     for request in requests:
         started = time.perf_counter()
         answer = await connection.ask(request)
         answer.check()
         times = answer.event_times() if streaming else [answer.arrivals[-1][0]]
-        heard.tokens += answer.tokens
-        heard.messages += len(times)
-        heard.first_s.append(times[0] - started)
-        heard.whole_s.append(times[-1] - started)
-        heard.gaps_s += [later - earlier for earlier, later in itertools.pairwise(times)]
+        timings.tokens += answer.tokens
+        timings.messages += len(times)
+        timings.first_s.append(times[0] - started)
+        timings.whole_s.append(times[-1] - started)
+        timings.gaps_s += [later - earlier for earlier, later in itertools.pairwise(times)]

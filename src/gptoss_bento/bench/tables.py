@@ -1,4 +1,4 @@
-"""What a comparison looks like on a terminal, and what must be known to read it."""
+"""The tables of a comparison on a terminal, and the notes that a reader needs."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def notes(found: Comparison) -> list[str]:
         return list(found.failures)
     busiest = max(figures.client_busy for figures in loads)
     late = max(figures.late_s for figures in loads)
-    told = [f"Medians over the rounds. A client process was busy for {busiest:.0%} of the time at most."]
+    lines = [f"Medians over the rounds. A client process was busy for {busiest:.0%} of the time at most."]
     if busiest > BUSY:
-        told.append("warning: the clients may be what was measured. Ask with more of them: --clients.")
+        lines.append("warning: the clients may be what was measured. Ask with more of them: --clients.")
     if late > _LATE_S:
-        told.append(f"warning: in one load a client process began {late:.2f} s after the others.")
-    told += [f"warning: {each}" for each in found.failures]
+        lines.append(f"warning: in one load a client process began {late:.2f} s after the others.")
+    lines += [f"warning: {each}" for each in found.failures]
     if found.failed:
         texts = list(dict.fromkeys(text for figures in loads for text in figures.errors))
-        told.append(f"warning: {found.failed} requests failed: {' | '.join(texts[:3])}")
-    return told
+        lines.append(f"warning: {found.failed} requests failed: {' | '.join(texts[:3])}")
+    return lines

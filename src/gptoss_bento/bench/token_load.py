@@ -1,6 +1,6 @@
 """Streams of requests of fixed lengths from several client processes: prompts of random token ids, answers to the end.
 
-No two prompts begin alike, so none finds its beginning in the prefix cache. A request that fails is counted and told,
+No two prompts begin alike, so none finds its beginning in the prefix cache. A failed request is counted and reported,
 and its stream goes on. What a request is timed by is what `vllm bench serve` times it by: every message with tokens.
 """
 

@@ -44,10 +44,10 @@ def bake(settings: Settings, profile: Profile | None, hub_home: Path) -> Manifes
     return baked
 
 
-def _vocabulary(cache: Path, said: Path | None) -> Path:
-    """The vocabulary inside the folder. What the operator said may be that very place, which is empty yet."""
+def _vocabulary(cache: Path, explicit: Path | None) -> Path:
+    """The vocabulary inside the folder. The operator may have named that very folder, which is still empty."""
     here = cache / "vocabulary"
-    found = prepare.find_vocabulary(cache, None if said == here else said)
+    found = prepare.find_vocabulary(cache, None if explicit == here else explicit)
     if found.parent == here:
         return found
     here.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def _is_demo(settings: Settings, profile: Profile | None) -> bool:
 
 
 def _from_hub(settings: Settings, cache: Path) -> list[Source]:
-    """The model, a tokenizer of its own, and the model that speculates, as far as they are named and on the hub."""
+    """The model, a separate tokenizer, and the draft model, as far as they are named and on the hub."""
     speculation = settings.engine.get("speculative_config") or {}
     wanted = [
         (settings.model_name, settings.model_revision, "MODEL_NAME", False),
@@ -87,14 +87,14 @@ def _check_config(name: str, revision: str | None, settings: Settings) -> None:
 
 
 def _verified(snapshot: Path, name: str, revision: str | None, cache: Path) -> Source:
-    """The snapshot as a source, if each file has the hash that the hub gave for it: the name of what it links to."""
+    """The snapshot as a source, if each file has the hub's hash, which is the name of the file that it links to."""
     source = manifest.describe(name, snapshot, cache, revision, snapshot.name)
     _refuse_damaged(snapshot, name, source.files)
     return source
 
 
 def _refuse_damaged(snapshot: Path, name: str, files: Iterable[File]) -> None:
-    damaged = [file.path for file in files if not _is_what_the_hub_says(snapshot / file.path, file.sha256)]
+    damaged = [file.path for file in files if not _has_hash(snapshot / file.path, file.sha256)]
     for path in damaged:
         (snapshot / path).resolve().unlink(missing_ok=True)
         (snapshot / path).unlink(missing_ok=True)
@@ -111,6 +111,6 @@ def _open_to_all(folder: Path) -> None:
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
-def _is_what_the_hub_says(path: Path, sha256: str) -> bool:
+def _has_hash(path: Path, sha256: str) -> bool:
     expected = path.resolve().name
     return expected == (manifest.git_blob(path) if len(expected) == _GIT_BLOB_LENGTH else sha256)

@@ -13,11 +13,11 @@ from gptoss_bento.config.profile import load_profile, profile_names
 from gptoss_bento.errors import ConfigurationError, GptOssBentoError
 from gptoss_bento.paths import ROOT
 
-_SOURCE = ROOT  # where bentofile.yaml lies
+_SOURCE = ROOT  # the folder of bentofile.yaml
 
 
 def build(profiles: Sequence[str] = (), platform: str | None = None, source: Path = _SOURCE) -> Iterator[str]:
-    """Builds one Bento after the other and gives their tags: `gptoss-bento:PROFILE-TIME`.
+    """Builds one Bento after the other and returns their tags: `gptoss-bento:PROFILE-TIME`.
 
     Args:
         profiles: names of configs/; none means all that can run on the platform.

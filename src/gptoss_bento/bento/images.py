@@ -54,7 +54,7 @@ def choose_platform(profile: Profile | None, name: str | None) -> Platform:
 
     Args:
         profile: None if the serving machine decides.
-        name: what the operator said.
+        name: the platform that the operator named.
 
     Raises:
         ConfigurationError: there is no such platform, or the profile cannot run on it.

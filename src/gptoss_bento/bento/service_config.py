@@ -20,7 +20,7 @@ from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.errors import ConfigurationError
 
 # OpenTelemetry's middleware makes a span of every streamed message, recorded or not: 40 of the 43 µs that BentoML adds
-# to each. Whoever turns tracing on gets it back with `tracing.excluded_urls: []` in BENTOML_CONFIG.
+# to each. An operator who turns tracing on gets it back with `tracing.excluded_urls: []` in BENTOML_CONFIG.
 _TRACING = {"excluded_urls": "/v1/,/tokenize,/detokenize"}
 
 
@@ -45,7 +45,7 @@ def describe(
 
     Args:
         profile: its name, or a path.
-        server: what the operator said of the address and the time a request may take; the profile's otherwise.
+        server: the operator's settings of the address and the time of a request; the profile's otherwise.
         tls: certificate and the rest, as BentoML names them.
         workers: how many processes are to serve it here; a Bento leaves that to the machine that serves it.
         platform: what the image is for, cpu, cuda or rocm; None: what the profile needs.
@@ -85,8 +85,8 @@ def weights(profile: str) -> bentoml.models.HuggingFaceModel:
 def _with_settings(options: dict[str, Any], server: ServerSettings, tls: Mapping[str, str | int]) -> dict[str, Any]:
     """The options as the operator's variables change them. Flags of `bentoml serve` win over host and port."""
     address = {"host": server.host and str(server.host), "port": server.port}
-    if said := {name: value for name, value in address.items() if value is not None}:
-        options = {**options, "http": said}
+    if explicit := {name: value for name, value in address.items() if value is not None}:
+        options = {**options, "http": explicit}
     if "request_timeout" in server.model_fields_set:
         options = {**options, "traffic": {**options["traffic"], "timeout": server.request_timeout}}
     return {**options, "ssl": {"enabled": True, **tls}} if tls else options
@@ -125,7 +125,7 @@ def _options(name: str, profile: Profile, platform: str | None) -> dict[str, Any
 
 
 def keep_metrics_in(folder: Path) -> None:
-    """Tells BentoML where the processes of this service keep their metrics; it makes and empties the folder.
+    """Sets the folder in which the processes of this service keep their metrics; BentoML makes and empties it.
 
     Its own choice is one folder for all services of a user, where each start takes the others' metrics away.
     """
@@ -133,10 +133,10 @@ def keep_metrics_in(folder: Path) -> None:
 
 
 def keep_metrics_in_process() -> None:
-    """Tells BentoML that this process is the only one with metrics of this service.
+    """Sets up BentoML's metrics for a service whose only process with metrics is this one.
 
     prometheus_client's files, which BentoML asks for, make each count several times as costly, vLLM's for each token
-    included. Before prometheus_client is imported: it looks for the folder once.
+    included. Call it before prometheus_client is imported, which reads the folder's variable once.
     """
     forget_metrics_folder()
     BentoMLContainer.metrics_client.set(PrometheusClient(multiproc=False))

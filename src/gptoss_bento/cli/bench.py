@@ -33,7 +33,7 @@ app.command("jobs")(bench_parts.jobs)
 app.command("frontend")(bench_parts.frontend)
 app.command("guards")(bench_parts.guards)
 
-_WORDS_IN, _SPREAD = 48, 0.5  # of the requests, where --lengths does not say
+_PROMPT_TOKENS, _SPREAD = 48, 0.5  # of the requests, where --lengths does not say
 _MOST_OF_MEMORY = 0.97  # for all servers together; what CUDA needs for each process is beside their shares
 _MOST_CLIENTS = 8
 _FILE_WIDTH = 160  # characters of a line, where the output is not a terminal
@@ -70,7 +70,7 @@ def bench(
 
     Ends with 1 if a request failed or a server did not start.
     """
-    context.with_resource(_ended_in_order())
+    context.with_resource(_ending_servers())
     if context.invoked_subcommand:
         _refuse_options_before(context)
         return
@@ -89,7 +89,7 @@ def bench(
     latencies = _latencies(percentile_metrics)
     keep = _keeper(output, chart, shape)
     if url:
-        found = measure_running(_urls(url), model, shape, _tell, keep)
+        found = measure_running(_urls(url), model, shape, _report, keep)
     else:
         profile = _choose_random_weights(random_weights, profile)
         found = _compare(profile, _baselines(against), memory_share, together, shape, keep, logs)
@@ -104,7 +104,7 @@ def random_model(
     print(_random_model(size))
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     """Immediately, also where the output goes to a file, since a benchmark takes minutes."""
     print(text, flush=True)
 
@@ -121,7 +121,7 @@ def _refuse_options_before(context: typer.Context) -> None:
 
 
 @contextmanager
-def _ended_in_order() -> Iterator[None]:
+def _ending_servers() -> Iterator[None]:
     """SIGTERM would end this process alone, and leave behind the servers that it started."""
 
     def end(number: int, _: object) -> None:
@@ -146,7 +146,7 @@ def _pairs(text: str | None, max_tokens: int) -> list[_Pair]:
     from gptoss_bento.bench.token_load import Lengths
 
     if text is None:
-        return [(Lengths(_WORDS_IN, max_tokens, _SPREAD), None)]
+        return [(Lengths(_PROMPT_TOKENS, max_tokens, _SPREAD), None)]
     return [_pair(part) for part in text.split(",")]
 
 
@@ -228,7 +228,7 @@ def _random_model(size: options.SizeName) -> Path:
 
 
 def _choose_random_weights(size: options.SizeName | None, profile: str | None) -> str | None:
-    """Puts what the servers need into this process's variables, which they inherit. Gives the profile."""
+    """Puts what the servers need into this process's variables, which they inherit. Returns the profile."""
     if size is None:
         return profile
     from gptoss_bento.bench import random_weights
@@ -271,11 +271,11 @@ def _compare(
     if logs:
         logs.mkdir(parents=True, exist_ok=True)
     measured = compare_together if together or memory_share else compare_apart
-    return measured(servers, planned.served_names.value[0], shape, _tell, keep, logs)
+    return measured(servers, planned.served_names.value[0], shape, _report, keep, logs)
 
 
 def _share_memory(share: float | None, servers: int) -> None:
-    """Tells our service its share by the variable that an operator would set.
+    """Sets our service's share of memory by the variable that an operator would set.
 
     Raises:
         ConfigurationError: the shares are more than there is, or the variable says something else.
@@ -286,9 +286,11 @@ def _share_memory(share: float | None, servers: int) -> None:
         raise ConfigurationError(
             f"--memory-share is {share:g}, but {servers} servers can have {_MOST_OF_MEMORY / servers:.2f} each at most."
         )
-    said = environment.load_settings().engine.get("gpu_memory_utilization", share)
-    if said != share:
-        raise ConfigurationError(f"GPU_MEMORY_UTILIZATION is {said:g}, --memory-share {share:g}. Set only one of them.")
+    explicit = environment.load_settings().engine.get("gpu_memory_utilization", share)
+    if explicit != share:
+        raise ConfigurationError(
+            f"GPU_MEMORY_UTILIZATION is {explicit:g}, --memory-share {share:g}. Set only one of them."
+        )
     process_environment.apply({"GPU_MEMORY_UTILIZATION": f"{share:g}"})
 
 

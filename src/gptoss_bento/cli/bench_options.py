@@ -33,7 +33,7 @@ LengthPairs = Annotated[
     str | None,
     typer.Option(
         help="Tokens in and out, all of them exactly: 128:256,1024:1024@512. @512+1024 are the numbers of streams for "
-        "that pair, in place of --streams."
+        "that pair, instead of --streams."
     ),
 ]
 MaxTokens = Annotated[
@@ -59,7 +59,7 @@ MemoryShare = Annotated[
 ]
 FirstLoad = Annotated[
     int | None,
-    typer.Option(help="In place of a warm-up: so many streams of one request each, several times.", min=1),
+    typer.Option(help="Instead of a warm-up: so many streams of one request each, several times.", min=1),
 ]
 FirstLoadTimes = Annotated[int, typer.Option(help="How many times.", min=1)]
 Clients = Annotated[int | None, typer.Option(help="Processes that ask. Default: half of the cores, 8 at most.", min=1)]

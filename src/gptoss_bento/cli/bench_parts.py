@@ -43,7 +43,7 @@ def jobs(
     model: ModelOption = None,
     pairs: Annotated[int, typer.Option(help="Chat requests, and as many jobs of the same content.", min=1)] = 50,
     jobs: Annotated[int, typer.Option(help="Jobs in the queue.", min=1)] = 1000,
-    clients: Annotated[int, typer.Option(help="How many put them there at once.", min=1)] = 8,
+    clients: Annotated[int, typer.Option(help="How many submit them simultaneously.", min=1)] = 8,
     output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench-jobs.json"),
 ) -> None:
     """Measures what a job costs beside the same chat request, and how fast the job API answers with a full queue.
@@ -199,7 +199,7 @@ def _measure_jobs(profile: str | None, url: str | None, model: str | None, shape
 
 @contextmanager
 def _started(profile: str | None) -> Iterator[str]:
-    """This service, with jobs of its own unless the operator named their store. Gives its base URL."""
+    """This service, with separate jobs unless the operator named their store. Yields its base URL."""
     from gptoss_bento.bench import servers
 
     settings, planned = plan_here(profile)

@@ -213,6 +213,6 @@ def run() -> None:
 
 
 def _is_from_httpx(error: Exception) -> bool:
-    """Importing httpx takes a fifth of what `plan` takes in all, and whoever raises its errors has done so."""
+    """Importing httpx takes a fifth of what `plan` takes in all, and code that raises its errors has imported it."""
     httpx = sys.modules.get("httpx")
     return httpx is not None and isinstance(error, httpx.HTTPError)

@@ -1,1 +1,1 @@
-"""What the operator said: variables, profiles, options of vLLM, keys."""
+"""What the operator sets: variables, profiles, options of vLLM, keys."""

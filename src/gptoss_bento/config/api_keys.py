@@ -28,8 +28,8 @@ class KeyLimits(BaseModel):
 
     requests_per_minute: _Number = Field(None, description="Requests that generate, and jobs, a minute.")
     tokens_per_minute: _Number = Field(None, description="Tokens of prompts and answers a minute.")
-    streams: _Number = Field(None, description="Requests to the OpenAI API at once, streamed or not.")
-    jobs: _Number = Field(None, description="Jobs that have not ended, at once.")
+    streams: _Number = Field(None, description="Simultaneous requests to the OpenAI API, streamed or not.")
+    jobs: _Number = Field(None, description="Jobs that have not ended, at the same time.")
     max_tokens: _Number = Field(None, description="Tokens of one answer.")
     reasoning_effort: Effort | None = Field(None, description="The highest effort: low, medium or high.")
 
@@ -73,7 +73,7 @@ def digest(key: str) -> bytes:
 
 
 def listed_keys(texts: Iterable[str]) -> tuple[Key, ...]:
-    """The keys of a comma list, in plain or as `sha256:…`, with no names of their own and no limits.
+    """The keys of a comma list, in plain or as `sha256:…`, without names or limits.
 
     Raises:
         KeysError: one of them can be no key.
@@ -149,7 +149,7 @@ class _NoDuplicates(yaml.SafeLoader):
             if names.count(name) > 1:
                 line = node.start_mark.line + 1
                 shown = name if _NAME.fullmatch(name) else "a name"
-                raise _DuplicateError(problem=f"{shown} stands twice in the mapping that begins at line {line}")
+                raise _DuplicateError(problem=f"{shown} occurs twice in the mapping that begins at line {line}")
         return super().construct_mapping(node, deep)
 
 
@@ -187,7 +187,7 @@ def _wrong_fields(error: ValidationError) -> Iterator[str]:
 
 def _unknown(name: str) -> str:
     close = nearest(name, _Entry.model_fields)
-    shown = name if _NAME.fullmatch(name) and close else "a field"  # it may be a key in the wrong place
+    shown = name if _NAME.fullmatch(name) and close else "a field"  # it may be a misplaced key
     return f"{shown} is unknown; " + (f"did you mean {close}?" if close else f"known: {', '.join(_Entry.model_fields)}")
 
 

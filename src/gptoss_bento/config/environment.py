@@ -1,7 +1,7 @@
 """Reads what the operator says in environment variables. Text goes in, checked `Settings` come out.
 
 The names are those worker-vllm users have: any vLLM option in upper case (`MAX_MODEL_LEN`), the worker's other names
-for them, and its own settings; `config/variables.py` lists them all. Where a value comes from several places, the first
+for them, and its own settings; `config/variables.py` lists them all. If a value has several sources, the first
 wins: VLLM_EXTRA_ARGS, other names, plain names, VLLM_CONFIG_FILE. All problems are reported together.
 """
 
@@ -31,14 +31,14 @@ from gptoss_bento.hardware.probe import VisibleDevices
 from gptoss_bento.redaction import is_secret
 from gptoss_bento.spelling import nearest
 
-# Options that have a place of their own in Settings and in the plan.
+# Options that have fields in Settings and in the plan.
 _APART = ("model", "revision", "tokenizer", "served_model_name")
 
 _OLD_COUNTS = re.compile(r"\w+=\d+(,\w+=\d+)*")  # image=1,video=2
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Sourced:
     """A value and the variable it came from."""
 
     value: Any
@@ -66,31 +66,31 @@ class _Reader:
     def settings(self) -> Settings:
         server = self._server()
         self._problems.extend(key_sources(self._environ).problems)
-        said = {**self._config_file(), **self._plain(), **self._aliases(), **self._extra_arguments()}
-        said = {name: each for name, each in said.items() if self._is_sensible(name, each)}
+        explicit = {**self._config_file(), **self._plain(), **self._aliases(), **self._extra_arguments()}
+        explicit = {name: each for name, each in explicit.items() if self._is_sensible(name, each)}
         self._check_library_variables()
         self._warn_of_names()
         if self._problems:
             raise ConfigurationError("\n".join(self._problems))
         return Settings(
             server=server,
-            model_name=_text(said.get("model")),
-            model_revision=_text(said.get("revision")),
-            tokenizer=_text(said.get("tokenizer")),
-            served_model_names=tuple(said["served_model_name"].value) if "served_model_name" in said else (),
+            model_name=_text(explicit.get("model")),
+            model_revision=_text(explicit.get("revision")),
+            tokenizer=_text(explicit.get("tokenizer")),
+            served_model_names=tuple(explicit["served_model_name"].value) if "served_model_name" in explicit else (),
             cache_dir=cache_dir(self._environ),
             vocabulary_dir=self._folder("TIKTOKEN_ENCODINGS_BASE"),
             bento_models=self._folder("BENTOML_HF_CACHE_DIR"),
             visible_devices=visible_devices(self._environ),
-            engine={name: each.value for name, each in said.items() if name not in _APART},
-            origins=self._origins(said, server),
+            engine={name: each.value for name, each in explicit.items() if name not in _APART},
+            origins=self._origins(explicit, server),
             derived=self._derived(server),
             warnings=tuple(self._warnings),
             process=self._environ,
         )
 
-    def _origins(self, said: Mapping[str, _Said], server: ServerSettings) -> dict[str, str]:
-        return {name: each.origin for name, each in said.items()} | ({"goal": "GOAL"} if server.goal else {})
+    def _origins(self, explicit: Mapping[str, _Sourced], server: ServerSettings) -> dict[str, str]:
+        return {name: each.origin for name, each in explicit.items()} | ({"goal": "GOAL"} if server.goal else {})
 
     # This server's own settings
 
@@ -108,7 +108,7 @@ class _Reader:
 
     # vLLM's options, from the lowest source to the highest
 
-    def _config_file(self) -> dict[str, _Said]:
+    def _config_file(self) -> dict[str, _Sourced]:
         text = self._environ.get("VLLM_CONFIG_FILE", "")
         if is_unset(text):
             return {}
@@ -123,7 +123,7 @@ class _Reader:
             return {}
         return dict(self._config_entries(content))
 
-    def _config_entries(self, content: Mapping[Any, Any]) -> Iterator[tuple[str, _Said]]:
+    def _config_entries(self, content: Mapping[Any, Any]) -> Iterator[tuple[str, _Sourced]]:
         for key, value in content.items():
             name = str(key).replace("-", "_")
             option = self._allowed_option(name, f"VLLM_CONFIG_FILE: {key}")
@@ -132,7 +132,7 @@ class _Reader:
             text = value if isinstance(value, str) else json.dumps(value)
             parsed = self._parse(option.parse, f"VLLM_CONFIG_FILE: {key}", text)
             if parsed is not None:
-                yield name, _Said(parsed, "VLLM_CONFIG_FILE")
+                yield name, _Sourced(parsed, "VLLM_CONFIG_FILE")
 
     def _allowed_option(self, name: str, where: str) -> Option | None:
         if name in RESERVED:
@@ -145,7 +145,7 @@ class _Reader:
             self._problems.append(f"{where}: vLLM has no such option{hint}")
         return option
 
-    def _plain(self) -> dict[str, _Said]:
+    def _plain(self) -> dict[str, _Sourced]:
         found = {}
         for option in known_options().values():
             text = self._environ.get(option.variable, "")
@@ -153,7 +153,7 @@ class _Reader:
                 continue
             value = self._parse(option.parse, option.variable, self._renamed(option, text))
             if value not in (None, "", [], ()):
-                found[option.name] = _Said(value, option.variable)
+                found[option.name] = _Sourced(value, option.variable)
         return found
 
     def _is_unset(self, option: Option, text: str) -> bool:
@@ -170,24 +170,24 @@ class _Reader:
             self._warnings.append(f"{option.variable}: {text} is called {new} now; {new} is used.")
         return new or text
 
-    def _aliases(self) -> dict[str, _Said]:
-        found: dict[str, _Said] = {}
+    def _aliases(self) -> dict[str, _Sourced]:
+        found: dict[str, _Sourced] = {}
         for name, alias in self._catalogue.aliases.items():
             text = self._environ.get(name, "")
             option = known_options()[alias.option]
-            if is_unset(text) or alias.key or alias.option in found or (alias.weak and self._is_said(option)):
+            if is_unset(text) or alias.key or alias.option in found or (alias.weak and self._is_set(option)):
                 continue
             value = self._parse(option.parse, name, text)
             if value not in (None, "", [], ()):
-                found[alias.option] = _Said(not value if alias.inverted else value, name)
+                found[alias.option] = _Sourced(not value if alias.inverted else value, name)
                 if alias.warning:
                     self._warnings.append(f"{name}: {alias.warning}.")
         return found | self._speculation()
 
-    def _is_said(self, option: Option) -> bool:
+    def _is_set(self, option: Option) -> bool:
         return not self._is_unset(option, self._environ.get(option.variable, ""))
 
-    def _speculation(self) -> dict[str, _Said]:
+    def _speculation(self) -> dict[str, _Sourced]:
         """One structured option out of several variables; the whole option, if set, wins over them."""
         parts: dict[str, Any] = {}
         names = []
@@ -201,15 +201,15 @@ class _Reader:
                 names.append(name)
         if not names:
             return {}
-        if self._is_said(known_options()["speculative_config"]):
+        if self._is_set(known_options()["speculative_config"]):
             self._warnings.append(f"SPECULATIVE_CONFIG is set, so {', '.join(names)} is not used.")
             return {}
         if parts.get("model") == "[ngram]":  # as older vLLM spelled it
             parts = {**parts, "method": "ngram"}
             del parts["model"]
-        return {"speculative_config": _Said(parts, " and ".join(names))}
+        return {"speculative_config": _Sourced(parts, " and ".join(names))}
 
-    def _extra_arguments(self) -> dict[str, _Said]:
+    def _extra_arguments(self) -> dict[str, _Sourced]:
         text = self._environ.get("VLLM_EXTRA_ARGS", "")
         if is_unset(text):
             return {}
@@ -218,7 +218,7 @@ class _Reader:
         except ValueError as error:
             self._complain("VLLM_EXTRA_ARGS", text, str(error))
             return {}
-        return {name: _Said(value, "VLLM_EXTRA_ARGS") for name, value in values.items()}
+        return {name: _Sourced(value, "VLLM_EXTRA_ARGS") for name, value in values.items()}
 
     # Checks
 
@@ -233,21 +233,21 @@ class _Reader:
         shown = "its value" if is_secret(variable) else f"the value {text!r}"
         self._problems.append(f"{variable}: {shown} is not allowed; allowed: {allowed}")
 
-    def _is_sensible(self, name: str, said: _Said) -> bool:
+    def _is_sensible(self, name: str, explicit: _Sourced) -> bool:
         """Whether the value can be used; says why not, and warns of values that people regret."""
-        key = said.value.lower() if isinstance(said.value, str) else said.value
+        key = explicit.value.lower() if isinstance(explicit.value, str) else explicit.value
         if not isinstance(key, str | bool):
             key = None
         limits = self._catalogue.limits.get(name)
-        if limits and isinstance(said.value, int | float) and not limits.holds(said.value):
-            self._complain(said.origin, str(said.value), str(limits))
+        if limits and isinstance(explicit.value, int | float) and not limits.holds(explicit.value):
+            self._complain(explicit.origin, str(explicit.value), str(limits))
             return False
         if reason := self._catalogue.refused.get(name, {}).get(key):
-            self._complain(said.origin, _shown(said.value), reason)
+            self._complain(explicit.origin, _shown(explicit.value), reason)
             return False
         cautions = self._catalogue.cautions.get(name, {})
         if caution := cautions.get(key) or cautions.get("*"):
-            self._warnings.append(f"{said.origin}: {caution}.")
+            self._warnings.append(f"{explicit.origin}: {caution}.")
         return True
 
     def _check_library_variables(self) -> None:
@@ -281,7 +281,7 @@ class _Reader:
 
 
 def _allowed(error: Mapping[str, Any]) -> str:
-    """What pydantic would have accepted, said with all of the setting's bounds."""
+    """What pydantic would have accepted, with all of the setting's bounds."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     field = next(field for field, names in own_variables().items() if error["loc"][0] in names)
@@ -325,8 +325,8 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _text(said: _Said | None) -> str | None:
-    return None if said is None else str(said.value).strip()
+def _text(explicit: _Sourced | None) -> str | None:
+    return None if explicit is None else str(explicit.value).strip()
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`VLLM_EXTRA_ARGS`: words of a command line → option values, as vLLM's own parser would read them.
+"""`VLLM_EXTRA_ARGS`: arguments of a command line → option values, as vLLM's own parser would read them.
 
 The one place where such words are taken apart: the plan shows, checks and estimates the values as it does all others.
 
@@ -40,7 +40,7 @@ def parse(words: Sequence[str], reserved: Collection[str] = ()) -> dict[str, Any
     """Option values by name. Entries of one structured option (`--compilation-config.mode 3`) become its one value.
 
     Raises:
-        ValueError: a word is no option of vLLM, or one that this server decides; or a value is wrong. The text says
+        ValueError: one is no option of vLLM, or one that this server decides; or a value is wrong. The text says
             what is allowed; values are not shown, because they may be keys.
     """
     values: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def parse(words: Sequence[str], reserved: Collection[str] = ()) -> dict[str, Any
 
 
 def _split(words: Sequence[str]) -> Iterator[_Said]:
-    """Each flag with the words behind it."""
+    """Each flag with the arguments behind it."""
     said: _Said | None = None
     for word in words:
         if _FLAG.match(word):
@@ -75,7 +75,7 @@ def _split(words: Sequence[str]) -> Iterator[_Said]:
                 yield said
             said = _begun(word)
         elif said is None:
-            raise ValueError("words that begin with an option, such as --max-model-len 8192")
+            raise ValueError("arguments that start with an option, such as --max-model-len 8192")
         else:
             said.words.append(word)
     if said:
@@ -125,7 +125,7 @@ def _value(option: Option, negated: bool, given: list[str]) -> Any:
     if not given or (len(given) > 1 and not option.many):
         raise ValueError(f"{option.flag} with one value" if not option.many else f"{option.flag} with values")
     try:
-        return option.parse_words(given) if option.many else option.parse(given[0])
+        return option.parse_arguments(given) if option.many else option.parse(given[0])
     except ValueError as error:
         raise ValueError(f"{option.flag} with {error}") from None
 

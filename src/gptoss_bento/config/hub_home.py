@@ -17,7 +17,7 @@ OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 def derived_variables(
     environ: Mapping[str, str], base_path: Path | None, folder: Path, baked: Manifest | None = None
 ) -> dict[str, tuple[str, str]]:
-    """HF_HOME where a model was baked, or on the model volume, as worker-vllm sets it, unless the operator said where.
+    """HF_HOME where a model was baked, or on the model volume, as worker-vllm sets it, unless the operator set it.
 
     Where the models were baked, the hub is switched off: what is missing there should not come from elsewhere.
 
@@ -52,6 +52,8 @@ def _hub_home(base_path: Path | None, baked: Path | None, folder: Path) -> tuple
 
 def baking_home(settings: Settings) -> Path:
     """HF_HOME for `bake`: the operator's, else on BASE_PATH, else in our cache folder."""
-    said = settings.process.get("HF_HOME", "")
+    explicit = settings.process.get("HF_HOME", "")
     base_path = settings.server.base_path
-    return Path(said) if said else base_path / _BELOW_VOLUME if base_path else settings.cache_dir / "huggingface"
+    return (
+        Path(explicit) if explicit else base_path / _BELOW_VOLUME if base_path else settings.cache_dir / "huggingface"
+    )

@@ -1,4 +1,4 @@
-"""What lies in a folder that was filled ahead of time: every file with its size and SHA-256.
+"""The content of a folder that was filled ahead of time: every file with its size and SHA-256.
 
 `gptoss-bento bake` writes it beside the models, into an image or onto a volume. A start that finds one with models from
 the hub runs with the hub switched off.
@@ -31,7 +31,7 @@ class File:
 class Source:
     """Where files came from: a model on the hub at a commit, or a part of this package (then without commit).
 
-    `folder` is relative to the manifest if it lies below it. `asked` is the revision that was asked for.
+    `folder` is relative to the manifest if it is below it. `asked` is the requested revision.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All sources, and the hub's cache (HF_HOME) they were fetched into, relative if it lies below the manifest."""
+    """All sources, and the hub's cache (HF_HOME) they were fetched into, relative if it is below the manifest."""
 
     sources: tuple[Source, ...]
     hub: str | None = None
@@ -54,7 +54,7 @@ class Manifest:
         return tuple(source.name for source in self.sources if source.commit)
 
     def hub_home(self, folder: Path) -> Path | None:
-        """HF_HOME as it is now; None if nothing came from the hub. `folder` is the one the manifest lies in."""
+        """HF_HOME as it is now; None if nothing came from the hub. `folder` is the manifest's."""
         return folder / self.hub if self.hub and self.models else None
 
     def write(self, folder: Path) -> None:
@@ -85,14 +85,14 @@ def _source(content: dict[str, Any]) -> Source:
 
 
 def describe(name: str, folder: Path, root: Path, asked: str | None = None, commit: str | None = None) -> Source:
-    """Reads all files below `folder` and gives them as one source; `root` is where the manifest will lie."""
+    """Reads all files below `folder` and returns them as one source; `root` is the manifest's folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = tuple(File(path.relative_to(folder).as_posix(), path.stat().st_size, sha256(path)) for path in paths)
     return Source(name, relative(folder, root), files, asked, commit)
 
 
 def relative(path: Path, root: Path) -> str:
-    """The path below root, so that the whole folder can be moved; absolute if it lies elsewhere."""
+    """The path below root, so that the whole folder can be moved; absolute if it is elsewhere."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
@@ -120,6 +120,6 @@ def sha256(path: Path) -> str:
 
 
 def git_blob(path: Path) -> str:
-    """The name that git, and the hub, gives a small file: SHA-1 of a header and the content (gitformat-objects)."""
+    """The name that git, and the hub, have for a small file: SHA-1 of a header and the content (gitformat-objects)."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -1,7 +1,7 @@
-"""This process's variables beside the settings: what it takes out, puts in, and hands on to the processes it starts.
+"""This process's variables beside the settings: what it takes out, puts in, and passes on to the processes it starts.
 
-What an operator says is read by `config/environment.py`. Here are the variables that the service's own processes tell
-each other, and every change of the environment.
+What an operator says is read by `config/environment.py`. Here are the variables that the service's processes set for
+one another, and every change of the environment.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ def temporary_kernel_folder() -> Path:
     return path.with_suffix(".kernels")
 
 
-_TEAM = "GPTOSS_BENTO_TEAM"
+_WORKER_GROUP = "GPTOSS_BENTO_WORKER_GROUP"
 
 
 def worker_count() -> int:
     """How many worker processes the supervisor of this one starts."""
-    return int(os.environ.get(_TEAM, "1"))
+    return int(os.environ.get(_WORKER_GROUP, "1"))
 
 
 def set_worker_count(count: int) -> None:
-    """Tells it to the workers that this process will start."""
-    os.environ[_TEAM] = str(count)
+    """Passes it on to the workers that this process will start."""
+    os.environ[_WORKER_GROUP] = str(count)
 
 
 def extended(variables: Mapping[str, str]) -> dict[str, str]:
@@ -76,7 +76,7 @@ def snapshot() -> dict[str, str]:
 
 
 def restore(variables: Mapping[str, str]) -> None:
-    """Gives this process exactly these variables.
+    """Sets exactly these variables in this process.
 
     Those that it has stay untouched: a process that has moved all of them can no longer show a title in `ps`.
     """
@@ -93,7 +93,7 @@ def import_path_from(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def with_import_path(entries: Sequence[str]) -> Iterator[None]:
-    """Meanwhile a Python that this process starts looks for modules there first; `restore` takes that from it again."""
+    """A Python that this process starts meanwhile imports from there first; `restore` removes that again."""
     before = snapshot()
     os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in entries if entry)
     try:
@@ -142,7 +142,7 @@ def take_api_keys() -> tuple[str, ...]:
 
 
 def metrics_folder(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Where the operator wants the metrics of the service's processes, `PROMETHEUS_MULTIPROC_DIR`. None: not said.
+    """Where the operator wants the metrics of the service's processes, `PROMETHEUS_MULTIPROC_DIR`. None: not set.
 
     Raises:
         ConfigurationError: the folder holds something else, which BentoML would delete.

@@ -1,4 +1,4 @@
-"""`configs/*.yaml` → `Profile`: what a bundle serves, what BentoML should give it, and vLLM's arguments by hardware.
+"""`configs/*.yaml` → `Profile`: what a bundle serves, what BentoML should provide, and vLLM's arguments by hardware.
 
 A profile may `include` files that begin with an underscore: tiers, goals and limits that several models share.
 """
@@ -22,11 +22,11 @@ from gptoss_bento.hardware.probe import GIB, Gpu, Hardware
 from gptoss_bento.paths import PACKAGE, ROOT
 from gptoss_bento.spelling import nearest
 
-# In the repository and in a Bento `configs/` lies beside `src/`; an installed wheel carries a copy inside the package.
+# In the repository and in a Bento `configs/` is beside `src/`; an installed wheel carries a copy inside the package.
 _CONFIG_DIRS = (ROOT / "configs", PACKAGE / "configs")
 
 AUTOMATIC = "auto"
-"""Stands for the profile that suits the hardware found at start-up."""
+"""Means the profile that suits the hardware found at start-up."""
 
 PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 """The arguments that multiply the number of GPUs. They decide which tiers hold, so no tier may set them."""
@@ -60,7 +60,7 @@ class Shape(_Strict):
 
     @property
     def dimensions(self) -> Shape:
-        """What tells one size from another: neither how the experts are stored nor how long a request may be."""
+        """What distinguishes the sizes: neither how the experts are stored nor how long a request may be."""
         return self.model_copy(update={"expert_bits": None, "max_length": 0, "draft_parameters": 0})
 
     def is_size_of(self, other: Shape) -> bool:
@@ -243,7 +243,7 @@ class Tier(Conditional):
 
 
 class Limit(_Strict):
-    """A known limit: where `when` holds, `argument` must be below `below`, whoever set it."""
+    """A known limit: where `when` holds, `argument` must be below `below`, also if the operator set it."""
 
     when: Condition
     argument: str

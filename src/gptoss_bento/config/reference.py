@@ -154,7 +154,7 @@ _GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DO
 
 
 def fill(document: str) -> str:
-    """The document with its generated tables made anew, between `<!-- generated: NAME -->` and `<!-- end -->`."""
+    """The document with its generated tables renewed, between `<!-- generated: NAME -->` and `<!-- end -->`."""
     tables = {
         "server": _server_table,
         "names": _names_table,

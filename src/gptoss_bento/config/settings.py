@@ -61,18 +61,18 @@ class ServerSettings(BaseModel):
     )
     vllm_config_file: Path | None = Field(None, description="YAML file of vLLM options; variables win over it.")
     vllm_extra_args: str | None = Field(
-        None, repr=False, description="vLLM options as words of a shell; they win over everything."
+        None, repr=False, description="vLLM options as on its command line; they win over everything."
     )
 
     # The process
     host: Address | Literal["localhost"] | None = Field(None, description="Address to listen on. Default: BentoML's.")
     port: int | None = Field(None, ge=1, le=65535, description="Port to listen on. Default: 3000.")
-    vllm_startup_timeout: int = Field(1200, ge=1, description="Seconds until a start that hangs is given up.")
+    vllm_startup_timeout: int = Field(1200, ge=1, description="Seconds after which a start that hangs is given up.")
     drain_timeout: float = Field(
         5,
         ge=0,
         le=86_400,
-        description="Seconds that requests and jobs get to end after SIGTERM; then they are cut off.",
+        description="Seconds that requests and jobs get to end after SIGTERM; then they are aborted.",
     )
     engine_stall_timeout: float = Field(
         60, ge=0, description="Seconds without a sign of life after which the engine counts as frozen; 0: never."
@@ -97,7 +97,7 @@ class ServerSettings(BaseModel):
     )
     base_path: Path | None = Field(
         None,
-        description="Volume of the model cache; HF_HOME's default lies there. Default: /runpod-volume, if there.",
+        description="Volume of the model cache; HF_HOME's default is there. Default: /runpod-volume, if there.",
     )
 
     # Who may call
@@ -107,7 +107,7 @@ class ServerSettings(BaseModel):
     vllm_api_key: Secret = Field(None, description="Second name of API_KEY.")
     api_keys: Secret = Field(None, description="More keys, with names and limits, as YAML or JSON: docs/keys.md.")
     api_keys_file: Path | None = Field(
-        None, description="File of the same, read again when it changes, without a restart."
+        None, description="File with such keys, read again when it changes, without a restart."
     )
     public_routes: Names = Field(("/livez", "/readyz", "/ping"), description="Paths that need no key, comma list.")
     cors_origins: Names = Field((), description="Browser origins that may call, comma list. Default: none.")
@@ -121,8 +121,8 @@ class ServerSettings(BaseModel):
     max_openai_requests: int = Field(
         2048,
         ge=1,
-        description="Requests of the OpenAI API that run or wait in the engine at once; beyond it 429. One counts for "
-        "each of its generations (n, prompts). Jobs have places of their own: MAX_CONCURRENCY.",
+        description="Requests of the OpenAI API that run or wait in the engine at the same time; beyond it 429. Each "
+        "generation of a request counts (n, prompts). Jobs have separate slots: MAX_CONCURRENCY.",
     )
     max_openai_body_bytes: int = Field(20_971_520, ge=1, description="Largest body of the OpenAI API.")
     rate_limit: Switch = Field(
@@ -137,7 +137,7 @@ class ServerSettings(BaseModel):
     native_output_format: Literal["tokens", "openai"] = Field(
         "tokens", description="Shape of the output of prompt and messages jobs."
     )
-    native_default_max_tokens: int = Field(100, ge=1, description="max_tokens of jobs that give none.")
+    native_default_max_tokens: int = Field(100, ge=1, description="max_tokens of jobs that set none.")
     raw_openai_output: Switch = Field(True, description="Streamed OpenAI jobs yield SSE text; off: parsed chunks.")
     default_batch_size: int = Field(50, ge=1, description="Largest number of tokens of a streamed item.")
     default_min_batch_size: int = Field(
@@ -152,7 +152,7 @@ class ServerSettings(BaseModel):
         validation_alias=AliasChoices("DEFAULT_BATCH_SIZE_GROWTH_FACTOR", "BATCH_SIZE_GROWTH_FACTOR"),
         description="How much larger each streamed item is than the one before.",
     )
-    max_concurrency: int = Field(30, ge=1, description="Jobs that run at once.")
+    max_concurrency: int = Field(30, ge=1, description="Jobs that run at the same time.")
     max_queue_size: int = Field(10_000, ge=1, description="Jobs that may wait; beyond it 429.")
     execution_timeout_ms: int = Field(
         600_000, ge=5000, le=WEEK_MS, description="Milliseconds that a job may run, unless its policy says otherwise."
@@ -181,10 +181,10 @@ class ServerSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operator said, checked but not yet completed. `None` means: not said.
+    """What the operator set, checked but not yet completed. `None` means: not set.
 
     `engine` maps vLLM option names to values; `origins` names where each value came from. `process` is the whole
-    environment, in which the plan looks for the operator's own values of what it would set itself; `derived` are
+    environment, in which the plan finds the operator's own values of what it would set itself; `derived` are
     variables to add to it, with their origins. `warnings` are sentences for the operator. `bento_models` is where
     BentoML keeps the hub's models that a Bento names.
     """

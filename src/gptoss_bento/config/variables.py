@@ -59,7 +59,7 @@ class Limits(_Strict):
         return " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
 
     def holds(self, value: float) -> bool:
-        """Whether the value lies within."""
+        """Whether the value is within the limits."""
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)

@@ -26,7 +26,7 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 class Option:
     """One option of vLLM's server. `name` is the argparse destination, such as `max_model_len`.
 
-    `many` tells how several values are written: as "words" behind one flag, by "repeat"ing it, or not at all. `flags`
+    `many` says how several values are written: as "words" behind one flag, by "repeat"ing it, or not at all. `flags`
     are all its spellings, short ones included; `default` is vLLM's, as text.
     """
 
@@ -50,8 +50,8 @@ class Option:
             return _parse_list(text, self)
         return self._parse_one(text)
 
-    def parse_words(self, words: Sequence[str]) -> list[Any]:
-        """Turns the words behind its flag into values. Raises ValueError saying what is allowed."""
+    def parse_arguments(self, words: Sequence[str]) -> list[Any]:
+        """Turns the arguments behind its flag into values. Raises ValueError saying what is allowed."""
         return [self._parse_one(word) for word in words]
 
     def _parse_one(self, text: str) -> Any:
@@ -73,7 +73,7 @@ class Option:
         raise ValueError(f"one of {', '.join(self.choices)}")
 
     def argv(self, value: Any) -> list[str]:
-        """The command-line words that give vLLM this value."""
+        """The command-line arguments that set this value."""
         if self.kind in ("switch", "flag"):
             if value:
                 return [self.flag]

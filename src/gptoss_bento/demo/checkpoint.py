@@ -1,7 +1,7 @@
 """The demo model's weights: a compact file in the package, and the full Hugging Face folder that vLLM loads.
 
 Of the 201088 rows of the vocabulary the model has learned some two thousand; all other rows are zero. The compact file
-holds the learned rows and their token ids next to the layers, compressed; `expand` puts them back in their places. Both
+holds the learned rows and their token ids next to the layers, compressed; `expand` puts them back. Both
 are safetensors files (https://huggingface.co/docs/safetensors). Standard library only, and the same bytes everywhere.
 """
 
@@ -151,7 +151,7 @@ def load_compact(path: Path) -> dict[str, Tensor]:
 
 
 def full(compact: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the full model: rows put in their places, and zero for all tokens not learned."""
+    """The tensors of the full model: rows at their token ids, and zero for all tokens not learned."""
     tokens = struct.unpack(f"<{compact[TOKENS].shape[0]}i", compact[TOKENS].data)
     tensors = {name: tensor for name, tensor in compact.items() if name != TOKENS}
     return tensors | {name: _spread(tensors[name], tokens) for name in ROWS_PER_TOKEN}

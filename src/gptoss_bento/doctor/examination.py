@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the facts come from; tests put others in their place. `variables` of None: those of this process."""
+    """Where the facts come from; tests replace them. `variables` of None: those of this process."""
 
     variables: Mapping[str, str] | None = None
     probe: Callable[[VisibleDevices], Hardware] = hardware.probe
@@ -184,8 +184,8 @@ def open_case(request: Request, machine: Machine, variables: Mapping[str, str]) 
     choice = _chosen(name, settings, found, _finder(request, machine, settings, steps), steps)
     plan = _plan(settings, choice, found, steps)
     if settings:
-        told = [warning("settings", each, "Correct or unset the variable.") for each in settings.warnings]
-        steps.findings[:0] = [ok("settings", _said(settings)), *told]
+        warnings = [warning("settings", each, "Correct or unset the variable.") for each in settings.warnings]
+        steps.findings[:0] = [ok("settings", _sources(settings)), *warnings]
     if plan:
         remedy = "Correct PROFILE or MODEL_NAME."
         steps.findings += [_planned(name, plan), *(warning("plan", each, remedy) for each in plan.config.warnings)]
@@ -196,11 +196,11 @@ def _finder(request: Request, machine: Machine, settings: Settings | None, steps
     """Finds models; what is wrong with a config.json becomes a finding."""
     find = machine.finder(settings or Settings(), request.timeout_s if request.network else 0)
 
-    def find_or_tell(model: str, revision: str | None) -> ModelConfig:
+    def find_or_report(model: str, revision: str | None) -> ModelConfig:
         config = steps.take("model", lambda: find(model, revision))
         return config or unknown_config(model, "its config.json is wrong")
 
-    return find_or_tell
+    return find_or_report
 
 
 def _chosen(
@@ -221,7 +221,7 @@ def _plan(
     return steps.take("plan", lambda: make_plan(settings, choice.profile, found, choice.model, choice.origin))
 
 
-def _said(settings: Settings) -> str:
+def _sources(settings: Settings) -> str:
     return f"from {', '.join(sorted(set(settings.origins.values())))}" if settings.origins else "no variable is set"
 
 
@@ -279,7 +279,7 @@ def _kernel_checks(machine: Machine, variables: Mapping[str, str], plan: EngineP
     plan = compilers.without_all_reduce(plan, variables, machine.tools)
 
     def check_caches() -> Iterable[Finding]:
-        return check_kernel_caches(kernel_cache.look(plan, folder, surroundings))
+        return check_kernel_caches(kernel_cache.inspect(plan, folder, surroundings))
 
     return {
         "kernel caches": _threaded(check_caches),
@@ -298,11 +298,11 @@ def _requirements(case: Case) -> Requirements | None:
 def _model_checks(request: Request, machine: Machine, case: Case) -> dict[str, Check]:
     settings, model = case.settings, _model(case)
     if settings is None or model is None:
-        return {"model": _threaded(lambda: [note("model", "not looked for, because it is not known yet which one")])}
+        return {"model": _threaded(lambda: [note("model", "not checked, because it is not known yet which one")])}
     vocabulary = _threaded(check_vocabulary, settings.cache_dir, settings.vocabulary_dir)
     if model == DEMO:
         return {"model": _threaded(check_demo, settings.cache_dir), "vocabulary": vocabulary}
-    if any(finding.name == "model" for finding in case.findings):  # its config.json is wrong, which has been said
+    if any(finding.name == "model" for finding in case.findings):  # its config.json is wrong, which was reported
         return {"vocabulary": vocabulary}
 
     async def ask_hub() -> Iterable[Finding]:

@@ -70,7 +70,7 @@ def check_gpu_memory(gpus: Sequence[Gpu], uses: Sequence[GpuUse], utilization: f
         utilization: the planned share of a GPU's whole memory; vLLM refuses to start with less free.
     """
     if len(uses) < len(gpus):
-        yield note("GPU memory", "the driver does not tell how much is free")
+        yield note("GPU memory", "the driver does not report how much is free")
         return
     tight = [
         (index, gpu, use)
@@ -94,7 +94,7 @@ def _more_memory(gpu: Gpu, use: GpuUse) -> str:
 
 
 def check_gpu_processes(uses: Sequence[GpuUse]) -> Iterator[Finding]:
-    """Who else computes on these GPUs."""
+    """Other processes that compute on these GPUs."""
     busy = [(index, use.processes) for index, use in enumerate(uses) if use.processes]
     for index, processes in busy:
         found = f"GPU {index} is also used by {', '.join(map(_described, processes))}"

@@ -76,7 +76,7 @@ class HuggingFaceHub:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of asking. `download_bytes` is None where the hub did not tell."""
+    """What came of asking. `download_bytes` is None where the hub did not say."""
 
     finding: Finding
     download_bytes: int | None = None
@@ -101,12 +101,12 @@ def ask(hub: Hub, model: str, revision: str | None) -> Answer:
 
 def silent(model: str, limit_s: float) -> Answer:
     """The hub took longer than we wait, which may be too little for a slow line."""
-    remedy = "Ask longer with --timeout 10. If it stays silent, look at proxy and firewall."
+    remedy = "Ask longer with --timeout 10. If it does not answer either, check proxy and firewall."
     return Answer(warning("model", f"the hub did not answer for {model} within {limit_s:g} s", remedy))
 
 
 def _failure(reason: Exception, model: str, revision: str | None, has_token: bool) -> Finding:
-    """Says which of the things that look alike on the hub it is; a subclass comes before its base."""
+    """Distinguishes the hub's errors that resemble each other; a subclass comes before its base."""
     from huggingface_hub import errors
 
     match reason:

@@ -65,7 +65,7 @@ def find_lock(build: Build, folder: Path | None = None) -> Lock | None:
     """The bundle's own lock, else what the wheel says of its dependencies, which pins vLLM, torch and BentoML only.
 
     Args:
-        folder: where the locks lie; they are part of a checkout and of a Bento, not of a wheel.
+        folder: where the locks are; a checkout and a Bento have them, a wheel does not.
     """
     path = (folder or config_dir().parent / "requirements") / f"{build}.txt"
     if path.is_file():

@@ -91,24 +91,24 @@ def check_disk(folder: Path, missing_bytes: int | None, free_bytes: int | None =
     """Whether what is still to come fits on the disk of this folder, which need not exist yet.
 
     Args:
-        missing_bytes: what is still to be written; None if nobody knows.
+        missing_bytes: what is still to be written; None if unknown.
         free_bytes: asked for, if not given.
     """
-    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(place).free if free_bytes is None else free_bytes
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free if free_bytes is None else free_bytes
     elsewhere = "Free some, or name another disk in HF_HOME (models) or GPTOSS_BENTO_CACHE (demo, vocabulary)."
-    if not os.access(place, os.W_OK):
-        yield error("disk", f"{place} cannot be written to", elsewhere, ArtifactError)
+    if not os.access(existing, os.W_OK):
+        yield error("disk", f"{existing} cannot be written to", elsewhere, ArtifactError)
     elif missing_bytes is None:
-        yield note("disk", f"{free / 1e9:.1f} GB free at {place}; how much the model takes is not known")
+        yield note("disk", f"{free / 1e9:.1f} GB free at {existing}; how much the model takes is not known")
     elif free < missing_bytes:
-        found = f"{free / 1e9:.1f} GB free at {place}, {missing_bytes / 1e9:.1f} GB needed"
+        found = f"{free / 1e9:.1f} GB free at {existing}, {missing_bytes / 1e9:.1f} GB needed"
         yield error("disk", found, elsewhere, ArtifactError)
     elif free < _SPARE * missing_bytes:
-        found = f"{free / 1e9:.1f} GB free at {place}, hardly more than the {missing_bytes / 1e9:.1f} GB needed"
+        found = f"{free / 1e9:.1f} GB free at {existing}, hardly more than the {missing_bytes / 1e9:.1f} GB needed"
         yield warning("disk", found, elsewhere)
     else:
-        yield ok("disk", f"{free / 1e9:.1f} GB free at {place}, {missing_bytes / 1e9:.1f} GB needed")
+        yield ok("disk", f"{free / 1e9:.1f} GB free at {existing}, {missing_bytes / 1e9:.1f} GB needed")
 
 
 def check_vocabulary(

@@ -1,4 +1,4 @@
-"""What the operating system and the neighbours give: port, file and shared-memory limits, tool servers."""
+"""What the operating system and other servers provide: port, file and shared-memory limits, tool servers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gptoss_bento.errors import AddressInUseError, EngineStartError
 from gptoss_bento.hardware.probe import MIB
 
 DEFAULT_PORT = 3000
-"""What `bentoml serve` binds unless told otherwise."""
+"""The port that `bentoml serve` binds by default."""
 
 ENOUGH_FILES = 65535
-"""What vLLM's own server raises the limit to; under BentoML nobody does."""
+"""What vLLM's own server raises the limit to; BentoML does not raise it."""
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file
 _BROADCAST_MIB = 160  # vLLM 0.32's queue to its workers: 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 …
@@ -50,7 +50,7 @@ def check_open_files(has_gpus: bool, limits: tuple[int, int] | None = None) -> I
 
     Args:
         has_gpus: whether many connections are to be expected.
-        limits: (soft, hard) numbers of open files, as `getrlimit` gives them; of this process, if not given.
+        limits: (soft, hard) numbers of open files, as `getrlimit` returns them; of this process, if not given.
     """
     soft, hard = limits or resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= ENOUGH_FILES:
@@ -105,10 +105,10 @@ def check_tool_server(
 
 def _demo_tools(variables: Mapping[str, str]) -> Finding:
     backend = variables.get("PYTHON_EXECUTION_BACKEND") or "docker"
-    place = "in a Docker container" if backend == "docker" else f"on this machine ({backend})"
+    where = "in a Docker container" if backend == "docker" else f"on this machine ({backend})"
     return warning(
         "tool server",
-        f"TOOL_SERVER=demo runs Python code that the model writes {place}",
+        f"TOOL_SERVER=demo runs Python code that the model writes {where}",
         "Only where every client is trusted. Else name your own tool servers as host:port.",
     )
 

@@ -1,4 +1,4 @@
-"""What goes on after its request was answered, `background: true` of /v1/responses: known to whom the request asked."""
+"""Tasks that continue after their request was answered: `background: true` of /v1/responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _current: ContextVar[LeftBehind | None] = ContextVar("background", default=None)
 
 
 class BackgroundTasks(dict[str, Task]):
-    """Stands in for vLLM's `background_tasks`, where a request puts the task that it leaves behind."""
+    """Replaces vLLM's `background_tasks`, to which a request adds the task that it leaves behind."""
 
     def __setitem__(self, name: str, task: Task) -> None:
         super().__setitem__(name, task)

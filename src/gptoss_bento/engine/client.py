@@ -64,12 +64,12 @@ class Engine:
         self.client.output_processor.propagate_error(error)
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes] | None:
-        """What each token stands for, or None where the tokenizer does not work on bytes. Special tokens are empty."""
+        """The bytes of each token, or None where the tokenizer does not work on bytes. Special tokens are empty."""
         return token_bytes(self.client.get_tokenizer(), token_ids)
 
 
 def token_bytes(tokenizer: Any, token_ids: Sequence[int]) -> list[bytes] | None:
-    """What each token stands for, by a Hugging Face tokenizer; see `Engine.token_bytes`."""
+    """The bytes of each token, by a Hugging Face tokenizer; see `Engine.token_bytes`."""
     alphabet = _byte_alphabet()
     special = set(tokenizer.all_special_ids)
     pieces = []

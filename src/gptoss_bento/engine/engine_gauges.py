@@ -31,7 +31,7 @@ class EngineClock:
         self.seconds = _BEFORE_ALL_S
 
     def following(self, receive: Callable[[], Awaitable[_Message]]) -> Callable[[], Awaitable[_Message]]:
-        """`receive`, which sets this clock to each message that it gives."""
+        """`receive`, which sets this clock to each message that it returns."""
 
         async def receive_dated() -> _Message:
             message = await receive()
@@ -41,7 +41,7 @@ class EngineClock:
         return receive_dated
 
     def gauge(self) -> type[Gauge]:
-        """prometheus_client's gauge, which takes for the most recent what the engine said last.
+        """prometheus_client's gauge, whose most recent value is that of the engine's latest message.
 
         Not before a worker runs; see jobs/metrics.py.
         """

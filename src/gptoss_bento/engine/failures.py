@@ -1,9 +1,9 @@
-"""What vLLM's application says when a generation fails: the truth, in the shape of the API, and never as a success.
+"""How vLLM's application reports a failed generation: with the cause, in the shape of the API, never as a success.
 
 vLLM 0.32 ends a stream that failed with an error event *and* `[DONE]`, cuts a broken stream of /v1/responses off
-without a word, reports a dead engine as a fault of this request ("see stack trace (above)"), and passes an aborted
+silently, reports a dead engine as a fault of this request ("see stack trace (above)"), and passes an aborted
 generation off as an answer with `finish_reason: "abort"`. This module knows vLLM's objects by their methods alone;
-engine/patches.py, which imports vLLM, puts them in their places.
+engine/patches.py, which imports vLLM, installs them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def refusing_aborted(original: Callable[[str | None, str], None]) -> Callable[[s
 
 
 def explaining(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The events of a streamed response; vLLM lets every other error than its GenerationError escape unsaid."""
+    """The events of a streamed response; vLLM lets every error but its GenerationError escape without an event."""
 
     async def events(*args: Any, **kwargs: Any) -> Any:
         try:

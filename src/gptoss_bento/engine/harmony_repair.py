@@ -1,4 +1,4 @@
-"""Reads what gpt-oss writes even where it breaks the Harmony format, as it does now and then.
+"""Reads the output of gpt-oss even where it breaks the Harmony format, as it sometimes does.
 
 vLLM 0.32 skips every token that the Harmony parser refuses. Nothing crashes, but an answer whose header is off by one
 token is swallowed, ends up within the reasoning, or comes as raw markup. Kinds, as reported of vLLM and harmony:
@@ -66,7 +66,7 @@ class Encoding(Protocol):
 
 
 class RepairingParser:
-    """Takes the place of a StreamableParser that reads an assistant's turn.
+    """Replaces a StreamableParser that reads an assistant's turn.
 
     Args:
         new_parser: makes the real one, which expects the header of an assistant's message.
@@ -83,7 +83,7 @@ class RepairingParser:
         self._refusal = refusal
         self._count = count
         self._parser = new_parser()
-        self._earlier: list[Any] = []  # messages of parsers that were given up
+        self._earlier: list[Any] = []  # messages of parsers that were replaced
         self._messages: list[Any] = []
         self._in_content = False
         self._after_end = False
@@ -92,7 +92,7 @@ class RepairingParser:
         self._held_end: int | None = None  # an end that comes with the next token, for vLLM expects one thing at a time
         self._delta = ""
 
-    # what vLLM reads
+    # read by vLLM
 
     @property
     def current_channel(self) -> str | None:
@@ -128,7 +128,7 @@ class RepairingParser:
         return self
 
     def process_eos(self) -> RepairingParser:
-        """The output is over. A header that was cut off is no text."""
+        """The output is over. A truncated header is no text."""
         self._delta = ""
         self._release_end()
         if not self._in_content:
@@ -183,7 +183,7 @@ class RepairingParser:
         self._after_end, self._header, self._stray = False, list(header), []
 
     def _open_message(self) -> None:
-        """Gives the header to the parser; if that refuses it, a new parser gets what the header seems to mean."""
+        """Feeds the header to the parser; if that refuses it, a new parser gets what the header seems to mean."""
         try:
             for token in (*self._header, MESSAGE):
                 self._parser.process(token)
@@ -214,10 +214,10 @@ class RepairingParser:
             self._parser.process(token)
 
     def _recover_text(self, end: int | None) -> None:
-        """A message ended before its text began: what stood in its header, or alone, is the text.
+        """A message ended before its text began: the content of its header, or the stray text, is the text.
 
         Args:
-            end: the token that ended it; None at the end of the output, where a header may be cut off as it should be.
+            end: the token that ended it; None at the end of the output, where a truncated header is no error.
         """
         channel, tokens = self._hidden_text()
         self._header, self._stray, self._after_end = [], [], True
@@ -266,5 +266,5 @@ class RepairingParser:
 def repairing(
     new_parser: Callable[[], Parser], encoding: Callable[[], Encoding], refusal: type[Exception], count: Count
 ) -> Callable[[], RepairingParser]:
-    """What takes the place of a function that makes parsers."""
+    """The replacement of a function that makes parsers."""
     return lambda: RepairingParser(new_parser, encoding(), refusal, count)

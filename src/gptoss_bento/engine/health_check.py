@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from gptoss_bento.errors import EngineDiedError
 
-_ASK_S = 2.0
+_PROBE_TIMEOUT_S = 2.0
 _UNREADY_S = 10.0
 """A step of a large model takes seconds, not ten; beyond that others should get the requests."""
 
@@ -22,12 +22,12 @@ class EngineHealthCheck:
     """Polls an engine.
 
     Args:
-        ask: returns when the engine has answered.
+        probe: returns when the engine has answered.
         limit_s: without an answer for so long the engine counts as frozen; 0 means never.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[None]], limit_s: float) -> None:
-        self._ask = ask
+    def __init__(self, probe: Callable[[], Awaitable[None]], limit_s: float) -> None:
+        self._probe = probe
         self._limit_s = limit_s
         self._answered = time.monotonic()
 
@@ -39,7 +39,7 @@ class EngineHealthCheck:
     @property
     def is_late(self) -> bool:
         """Whether an answer is overdue, though not for so long that the engine is given up."""
-        return bool(self._limit_s) and self.silent_s > min(_UNREADY_S, self._limit_s / 2) + _ASK_S
+        return bool(self._limit_s) and self.silent_s > min(_UNREADY_S, self._limit_s / 2) + _PROBE_TIMEOUT_S
 
     async def run(self) -> None:
         """Runs until it is cancelled.
@@ -50,10 +50,10 @@ class EngineHealthCheck:
         while self._limit_s:
             with suppress(Exception):  # a dead engine refuses immediately, and server/worker.py watches for that
                 async with asyncio.timeout(self._limit_s):
-                    await self._ask()
+                    await self._probe()
                     self._answered = time.monotonic()
             if self.silent_s >= self._limit_s:
                 raise EngineDiedError(
                     f"vLLM's engine has not answered for {self._limit_s:g} s (ENGINE_STALL_TIMEOUT); it hangs"
                 )
-            await asyncio.sleep(_ASK_S)
+            await asyncio.sleep(_PROBE_TIMEOUT_S)

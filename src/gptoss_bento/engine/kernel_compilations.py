@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _START, _SERVING = "start", "serving"
-_SLOW_S = 0.1  # what takes less was loaded from Triton's cache, and nobody notices
+_SLOW_S = 0.1  # what takes less was loaded from Triton's cache, which no client notices
 _NAMED = 5
 
 
@@ -47,7 +47,7 @@ class KernelCompilations:
         self._number, self._seconds = _metrics()
 
     def ready(self) -> None:
-        """What is recorded until now belongs to the start; the log says what took how long."""
+        """Ends the start: the compilations so far belong to it, and are logged with their times."""
         if self._path:
             with suppress(OSError):  # without it vLLM's monitor stays silent, and nothing else
                 self._path.with_suffix(SERVING).touch()
@@ -57,7 +57,7 @@ class KernelCompilations:
             logger.info("kernels compiled or loaded at the start: %s", summary(found))
 
     def check(self) -> None:
-        """Counts what came since, and says so: a kernel that is compiled now lets every stream wait."""
+        """Counts and logs the compilations since then: each of them made every stream wait."""
         found = list(self._new())
         self._count(found, _SERVING)
         if slow := [each for each in found if each.seconds >= _SLOW_S]:

@@ -34,7 +34,7 @@ def warmable(plan: EnginePlan) -> tuple[EnginePlan, Kernels]:
         raise HardwareError("There is no GPU here, and without one nothing is compiled that is worth keeping.")
     folder = plan.kernel_folder.value
     plan = replace(plan, api_workers=Planned(1, _WHY), warmup=Planned(True, _WHY))
-    kernels = kernel_cache.look(plan, folder)
+    kernels = kernel_cache.inspect(plan, folder)
     if kernels.unwritable:
         raise ArtifactError(f"{kernels.unwritable}; name another folder in KERNEL_CACHE_DIR.")
     return plan, kernels

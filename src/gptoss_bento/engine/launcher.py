@@ -52,7 +52,7 @@ LOADING = "engine: weights and KV cache"
 
 @dataclass(frozen=True)
 class StartOptions:
-    """What a start may do beside what vLLM's own server does.
+    """Options of a start that vLLM's own server does not have.
 
     `preload`: the engine's process imports vLLM while this one does. `warmup`: requests of our own come first, so that
     no client waits for kernels.
@@ -73,11 +73,11 @@ async def running(
     The heavy part runs in threads, so that the probes answer meanwhile.
 
     Args:
-        argv: the arguments, as `EnginePlan.argv` gives them.
+        argv: the arguments, as `EnginePlan.argv` returns them.
         startup: records the phases.
         timeout_s: seconds until a start that hangs is given up.
         group: the workers that share the engine.
-        how: what a start may do beside; nothing by default.
+        how: options of the start; none by default.
 
     Raises:
         ConfigurationError: vLLM refuses the arguments.
@@ -123,7 +123,7 @@ async def _start(
 
 
 def _settle() -> None:
-    """What is worth doing once all is loaded."""
+    """Optimisations after all is loaded."""
     from vllm.envs import enable_envs_cache
 
     enable_envs_cache()  # vLLM's API server reads an environment variable for every token: 11 % of its time (measured)
@@ -140,7 +140,7 @@ def _import_engine() -> None:
 
 
 def _prepare_app(config: VllmConfig) -> None:
-    """What building the application would otherwise wait for: its modules, and 4 s for the tokenizer's chat template.
+    """Loads what the application needs while the engine loads: its modules, and 4 s for the tokenizer's chat template.
 
     vLLM keeps that template in a cache, so the application finds it there.
     """
@@ -230,7 +230,7 @@ def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) 
 async def _attach(args: Namespace, config: VllmConfig, group: WorkerGroup, starting: _Context) -> AsyncLLM:
     """The client of an engine that several workers share, as `vllm serve --api-server-count` makes it.
 
-    A client waits for the engine to be ready, and the engine for its clients; who comes first does not matter.
+    A client waits for the engine to be ready, and the engine for its clients; their order does not matter.
     """
     inputs, outputs = group.addresses("input"), group.addresses("output")
     attached: dict[str, Any] = {

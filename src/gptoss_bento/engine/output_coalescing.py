@@ -15,7 +15,7 @@ from typing import TypeVar
 
 _Message = TypeVar("_Message")
 
-_WITHOUT_CORE_S = 0.4  # the pause of a thread that does nothing but wait, were it not for the bound
+_WITHOUT_CORE_S = 0.4  # the pause of a thread that only waits, before the bound is applied
 _LONGEST_S = 0.05
 _LONGEST_PER_REQUEST_S = 0.001  # few messages are not worth a pause
 _SHORTEST_S = 0.002
@@ -32,7 +32,7 @@ class CoreWait:
             self._file = None
 
     def seconds(self) -> float:
-        """Since the thread began; 0 where nobody counts (Linux, Documentation/scheduler/sched-stats)."""
+        """Since the thread started; 0 where the kernel has no count (Linux, Documentation/scheduler/sched-stats)."""
         try:
             return int(os.pread(self._file, 80, 0).split()[1]) / 1e9 if self._file is not None else 0.0
         except (OSError, ValueError, IndexError):  # no reason to end a service
@@ -61,7 +61,7 @@ class OutputCoalescer:
         self._requests = requests
         self._waited_s = waited_s
         self._clock = clock
-        self._looked: tuple[float, float] | None = None  # what had been waited, and when that was
+        self._looked: tuple[float, float] | None = None  # the wait so far, and the time of that sample
         self._share = 0.0
 
     def before(self, receive: Callable[[], Awaitable[_Message]]) -> Callable[[], Awaitable[_Message]]:

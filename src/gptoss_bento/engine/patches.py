@@ -1,4 +1,4 @@
-"""Whatever of vLLM is replaced in an API worker: the table, and what applies it.
+"""All that is replaced of vLLM in an API worker: the table, and the functions that apply it.
 
 What is replaced in the engine's own processes: vllm_plugin/patches.py. Written against vLLM 0.32.0.
 """
@@ -45,7 +45,7 @@ START_METHOD = Patch(
 
 RECEIVE_OUTPUT = Patch(
     "vllm.v1.engine.core_client:AsyncMPClient.get_output_async",
-    "With fewer cores than processes each token is a message of its own; and the gauges need each message's time.",
+    "With fewer cores than processes each token is a separate message; and the gauges need each message's time.",
     "A subclass would do, but `EngineCoreClient.make_async_mp_client` names the class itself.",
     _CONTRACT + "test_output_is_received_by_the_method_of_the_client",
 )
@@ -60,7 +60,7 @@ HARMONY_PARSER = Patch(
 )
 RESPONSE_STORE = Patch(
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.response_store",
-    "vLLM never forgets a stored response.",
+    "vLLM never removes a stored response.",
     "None: VLLM_ENABLE_RESPONSES_API_STORE turns the store on or off, and has no bound.",
     _CONTRACT + "test_responses_are_kept_in_the_dictionaries_that_the_engine_bounds",
 )
@@ -78,9 +78,9 @@ EVENT_STORE = Patch(
 )
 BACKGROUND_TASKS = Patch(
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.background_tasks",
-    "A background response gives its slot back when it is accepted, long before the engine is done with it.",
+    "A background response would release its slot when it is accepted, long before the engine is done with it.",
     "None.",
-    _CONTRACT + "test_a_background_response_is_a_task_that_its_request_puts_into_the_dictionary",
+    _CONTRACT + "test_background_response_is_a_task_that_its_request_puts_into_the_dictionary",
 )
 STREAM_ERROR = Patch(
     "vllm.entrypoints.generate.base.serving:GenerateBaseServing.create_streaming_error_response",
@@ -92,13 +92,13 @@ FINISH_REASON = Patch(
     "vllm.entrypoints.generate.base.serving:GenerateBaseServing._raise_if_error",
     'An aborted generation is an answer with `finish_reason: "abort"`.',
     STREAM_ERROR.instead,
-    _CONTRACT + "test_every_request_handler_looks_for_an_aborted_generation",
+    _CONTRACT + "test_request_handlers_all_check_for_an_aborted_generation",
 )
 RESPONSE_EVENTS = Patch(
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.responses_stream_generator",
-    "A stream of /v1/responses that fails is cut off without an error event.",
+    "A stream of /v1/responses that fails ends without an error event.",
     STREAM_ERROR.instead,
-    _CONTRACT + "test_symbol_is_there_and_takes_what_we_give_it",
+    _CONTRACT + "test_symbol_exists_and_takes_our_arguments",
 )
 MESSAGES = Patch(
     "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.create_messages",
@@ -108,7 +108,7 @@ MESSAGES = Patch(
 )
 ADD_REQUEST = Patch(
     "vllm.v1.engine.output_processor:OutputProcessor.add_request",
-    "Keys have limits of tokens, and vLLM tells the tokens of a request only where the client asked for `usage`.",
+    "Keys have limits of tokens, and vLLM reports the tokens of a request only where the client asked for `usage`.",
     "None: a stat logger plugin gets sums over all requests.",
     _CONTRACT + "test_generations_can_be_metered",
 )
@@ -152,31 +152,31 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "vllm.engine.arg_utils:AsyncEngineArgs._api_process_count",
         "set",
         "One of several workers says so, as `vllm serve --api-server-count` does for its own.",
-        _CONTRACT + "test_a_process_of_several_says_which_it_is",
+        _CONTRACT + "test_api_server_of_several_has_an_index",
     ),
     PrivateUse(
         "vllm.engine.arg_utils:AsyncEngineArgs._api_process_rank",
         "set",
         "And which one it is.",
-        _CONTRACT + "test_a_process_of_several_says_which_it_is",
+        _CONTRACT + "test_api_server_of_several_has_an_index",
     ),
     PrivateUse(
         "vllm.v1.engine.core_client:BackgroundResources.engine_manager",
         "set",
         "The first worker watches and ends the engine's process; its exit code names the cause.",
-        _CONTRACT + "test_a_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_owner",
+        _CONTRACT + "test_client_of_several_takes_its_addresses_and_leaves_the_engine_to_its_owner",
     ),
     PrivateUse(
         "vllm.v1.engine.core_client:AsyncMPClient.outputs_queue",
         "read",
         "Whether output waits: then receiving does not pause.",
-        _CONTRACT + "test_what_the_engine_puts_out_waits_in_a_queue_that_can_be_looked_at",
+        _CONTRACT + "test_output_of_the_engine_waits_in_a_queue_that_can_be_inspected",
     ),
     PrivateUse(
         "vllm.v1.engine.output_processor:OutputProcessor.propagate_error",
         "called",
         "A stop and a hanging engine end the running requests with a 503.",
-        _CONTRACT + "test_symbol_is_there_and_takes_what_we_give_it",
+        _CONTRACT + "test_symbol_exists_and_takes_our_arguments",
     ),
     PrivateUse(
         "vllm.v1.engine.output_processor:OutputProcessor.request_states",
@@ -188,26 +188,26 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "vllm.entrypoints.openai.models.protocol:BaseModelPath.model_path",
         "set",
         "`root` in /v1/models would show a path of this machine.",
-        _CONTRACT + "test_symbol_is_there_and_takes_what_we_give_it",
+        _CONTRACT + "test_symbol_exists_and_takes_our_arguments",
     ),
     PrivateUse(
         "vllm.entrypoints.launchers.launcher:terminate_if_errored",
         "read",
-        "It sets `should_exit` on `app.state.server`, which is uvicorn's server in `vllm serve`; here a stand-in.",
+        "It sets `should_exit` on `app.state.server`, which is uvicorn's server in `vllm serve`; here a substitute.",
         _CONTRACT + "test_error_handler_ends_the_server_of_the_state",
     ),
     PrivateUse(
         "vllm.v1.metrics.loggers:PrometheusStatLogger._gauge_cls",
         "overridden",
         "Of several workers the slowest sets the gauges last, so that an idle engine shows running requests. "
-        "The subclass is handed over as one of `stat_loggers`, a public parameter.",
+        "The subclass is passed as one of `stat_loggers`, a public parameter.",
         _CONTRACT + "test_gauges_take_the_time_of_the_engines_message",
     ),
     PrivateUse(
         "prometheus_client.metrics:Gauge._is_most_recent",
         "read",
         "The gauge of several workers takes the engine's time; with it `_value.set(…, timestamp=…)`.",
-        "tests/unit/engine/test_engine_gauges.py::test_the_last_word_counts_whoever_says_it",
+        "tests/unit/engine/test_engine_gauges.py::test_gauge_has_the_newest_value_of_any_worker",
     ),
 )
 
@@ -222,7 +222,7 @@ def repair_harmony() -> None:
     def count(kind: str) -> None:
         counter.labels(kind).inc()
 
-    counter = Counter("gptoss_bento_harmony_repairs", "Places where the model broke the Harmony format.", ["kind"])
+    counter = Counter("gptoss_bento_harmony_repairs", "Repaired faults of the model in the Harmony format.", ["kind"])
     for kind in KINDS:
         counter.labels(kind)  # shows 0 from the start
     HARMONY_PARSER.wrap(partial(repairing, encoding=harmony.get_encoding, refusal=HarmonyError, count=count))
@@ -246,7 +246,7 @@ def share_cores(client: AsyncLLM, clock: EngineClock) -> None:
 
 
 def change_app(app: FastAPI, client: AsyncLLM) -> None:
-    """All that is replaced in vLLM's application once it is built, and in the client that it asks."""
+    """Applies all patches of vLLM's application once it is built, and of its client."""
     app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handler sets this on its own server
     hide_model_path(app)
     bound_response_store(app)
@@ -264,7 +264,7 @@ def hide_model_path(app: FastAPI) -> None:
 
 
 def bound_response_store(app: FastAPI) -> None:
-    """GET /v1/responses/{id} needs stored responses, and vLLM never forgets one; here the oldest are evicted.
+    """GET /v1/responses/{id} needs stored responses, and vLLM never removes one; here the oldest are evicted.
 
     A response may need its messages as long as it is kept itself, and those are stored earlier: they stay longer.
     """

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 _KEPT_LINES = 200
-_RECENT_S = 300.0  # what was printed earlier is not what the engine died of
+_RECENT_S = 300.0  # earlier output is not the cause
 _CHUNK_BYTES = 65536
 _FINAL_OUTPUT_S = 1.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -47,7 +47,7 @@ class ProcessLog:
     def release(self) -> None:
         """From now on, only the children started meanwhile are seen; this process writes directly again.
 
-        What was printed until now is not what the engine dies of later. A thread that passes on every line of the
+        Output until now is not the cause of a later failure. A thread that passes on every line of the
         access log would take turns with the requests.
         """
         self._let_go()
@@ -77,7 +77,7 @@ class ProcessLog:
         return _Tap(descriptor, original, thread)
 
     def _pass_on(self, reading: int, original: int) -> None:
-        """Reads on even when nobody takes the output any more: a full pipe would stop every writer."""
+        """Reads on even when the output can no longer be written: a full pipe would stop every writer."""
         unfinished = b""
         while chunk := os.read(reading, _CHUNK_BYTES):
             *lines, unfinished = (unfinished + chunk).split(b"\n")
@@ -96,7 +96,7 @@ class ProcessLog:
         return [line for _, line in self._lines][-count:]
 
     def recent(self) -> list[str]:
-        """Those of the last minutes, and since `release` if that was called: in which a cause may be found."""
+        """The lines of the last minutes, and since `release` if that was called: they may have the cause."""
         since = max(self._released, time.monotonic() - _RECENT_S)
         return [line for at, line in self._lines if at >= since]
 

@@ -31,10 +31,10 @@ class Meter:
         return sum(count() for count in self._generations)
 
     def add(self, count: Callable[[], int]) -> None:
-        """The engine begins a generation; `count` tells its tokens so far, also after its end."""
+        """A generation starts; `count` returns its tokens so far, also after its end."""
         self._generations.append(count)
 
 
 def current_meter() -> Meter | None:
-    """Who counts what is asked for here."""
+    """The meter of the present request."""
     return _current.get()

@@ -1,4 +1,4 @@
-"""vLLM's own parser of `vllm serve`: it reads the arguments, and tells which options and variables there are."""
+"""vLLM's own parser of `vllm serve`: it reads the arguments, and lists the options and variables."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _many(action: Action) -> str:
 
 
 def _kind(action: Action) -> str:
-    """vLLM's parser types are functions; their names, or what they wrap, tell what they take."""
+    """vLLM's parser types are functions; their names, or what they wrap, show what they take."""
     if isinstance(action, BooleanOptionalAction):
         return "switch"
     if type(action).__name__ == "_StoreTrueAction":

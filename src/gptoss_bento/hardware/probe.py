@@ -91,7 +91,7 @@ ALL_DEVICES = VisibleDevices()
 
 
 def probe(visible: VisibleDevices = ALL_DEVICES) -> Hardware:
-    """Looks at this machine, as far as a process with these variables sees it."""
+    """Describes this machine, as far as a process with these variables sees it."""
     gpus = _nvidia_gpus(visible.cuda) or _amd_gpus(visible)
     return Hardware(gpus, len(os.sched_getaffinity(0)), psutil.virtual_memory().total)
 
@@ -165,7 +165,7 @@ def _first_slice(nvml: Any, handle: Any) -> Any:
     with suppress(nvml.NVMLError):
         if nvml.nvmlDeviceGetMigMode(handle)[0]:
             for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-                with suppress(nvml.NVMLError):  # a place without slice
+                with suppress(nvml.NVMLError):  # an index without slice
                     return nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
     return None
 
@@ -317,7 +317,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """What is free on a GPU now, and who has the rest. Of AMD's GPUs the processes are not known."""
+    """What is free on a GPU now, and which processes have the rest. Of AMD's GPUs the processes are not known."""
 
     free_bytes: int
     processes: tuple[GpuProcess, ...] = ()
@@ -344,7 +344,7 @@ def nvidia_driver() -> Driver | None:
 
 
 def gpu_use(visible: VisibleDevices = ALL_DEVICES) -> tuple[GpuUse, ...]:
-    """The use of each GPU, in the order of `probe(visible).gpus`, up to the first that does not tell."""
+    """The use of each GPU, in the order of `probe(visible).gpus`, up to the first that does not report it."""
     return _nvidia_uses(visible.cuda) or _amd_uses(visible)
 
 
@@ -372,7 +372,7 @@ def _nvidia_use(handle: object) -> GpuUse:
     import pynvml
 
     processes: tuple[GpuProcess, ...] = ()
-    with suppress(pynvml.NVMLError):  # some virtual GPUs do not tell
+    with suppress(pynvml.NVMLError):  # some virtual GPUs do not report it
         found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
         processes = tuple(GpuProcess(item.pid, _process_name(item.pid), item.usedGpuMemory) for item in found)
     return GpuUse(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free), processes)

@@ -1,1 +1,1 @@
-"""The HTTP edge: which paths lead where, who may pass, and what an error looks like."""
+"""The HTTP edge: routing of paths, shutdown, bounds of connections and bodies, and the shape of errors."""

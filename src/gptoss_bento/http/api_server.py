@@ -95,7 +95,7 @@ class ApiServer(uvicorn.Server):
 def install(parts: Parts) -> None:
     """Makes BentoML's worker, which is about to make its server, make an `ApiServer`.
 
-    Once only: whoever else makes or derives from a uvicorn.Server later finds uvicorn's own class.
+    Once only: other code that makes or derives from a uvicorn.Server later finds uvicorn's own class.
     """
     own = patches.SERVER.original()
 

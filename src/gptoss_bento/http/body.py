@@ -11,10 +11,10 @@ from starlette.types import Message, Receive
 from gptoss_bento.http.errors import RETRY, HttpRefusalError
 
 ARRIVAL = "gptoss_bento.arrival"
-"""Where a scope has its `Arrival`, if the connection told of it."""
+"""The scope's key of its `Arrival`, which the connection sets."""
 
 DISCARDED_BYTES = 100_000_000
-"""What is read of a body that nobody wants, so that its sender hears why; then it is cut off."""
+"""How much is read of a body that is refused, so that its sender gets the answer; then the connection is closed."""
 
 _HELD_BYTES = 256 * 2**20
 _HELD_BODIES = 8  # of the largest that may be sent
@@ -37,7 +37,7 @@ class BodyTooSlowError(HttpRefusalError):
 
 
 class BodyMemoryExhaustedError(HttpRefusalError):
-    """503: others that came later need the memory."""
+    """503: the memory for bodies is exhausted, and this is the oldest."""
 
     def __init__(self) -> None:
         message = "Too many large bodies are on their way to this server. Try again later."
@@ -45,9 +45,9 @@ class BodyMemoryExhaustedError(HttpRefusalError):
 
 
 class _Bodies:
-    """What this process holds of bodies whose rest it awaits.
+    """The memory of this process for incomplete bodies.
 
-    Beyond a bound, the one that has been on its way longest gives way: those sent without a pause come through
+    Beyond a bound, the one that has been on its way longest is evicted: those sent without a pause come through
     beside any number of slow ones.
     """
 
@@ -57,7 +57,7 @@ class _Bodies:
         self._most = _HELD_BYTES
 
     def hold(self, timer: asyncio.Timeout, size: int, limit: int) -> None:
-        """So much is held now of the body with this timer, which may have so many bytes."""
+        """Records how much is held of the body with this timer, which may have up to `limit` bytes."""
         self._most = max(self._most, _HELD_BODIES * limit)
         self._all += size - self._held.get(timer, 0)
         self._held[timer] = size
@@ -65,14 +65,14 @@ class _Bodies:
             oldest = next(iter(self._held))
             self.leave(oldest)
             if not oldest.expired():
-                oldest.reschedule(_AT_ONCE)
+                oldest.reschedule(_EVICTED)
 
     def leave(self, timer: asyncio.Timeout) -> None:
-        """It is there, or will never be."""
+        """The body is complete, or was given up."""
         self._all -= self._held.pop(timer, 0)
 
 
-_AT_ONCE = 0.0  # of the loop's clock: the time that tells a body which gave way from a slow one
+_EVICTED = 0.0  # of the loop's clock: the deadline of an evicted body, which distinguishes it from a slow one
 _bodies = _Bodies()
 
 
@@ -86,19 +86,19 @@ class Arrival:
 
 
 async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arrival | None = None) -> bytes:
-    """The whole body. One that is too large is read on, so that the client hears why, up to `DISCARDED_BYTES`.
+    """The whole body. One that is too large is read on, up to `DISCARDED_BYTES`, so that the client gets the answer.
 
     Args:
         receive: ASGI's.
         limit: bytes.
         within_s: seconds from now until its end.
-        arrival: of this body; one that is there needs no timer, which takes longer than to read it.
+        arrival: of this body; a complete one needs no timer, which takes longer than to read it.
 
     Raises:
         BodyTooLargeError: it has more bytes.
         BodyTooSlowError: it was not there in time.
-        BodyMemoryExhaustedError: it was still on its way when the memory for such was full.
-        ClientDisconnect: it never will be.
+        BodyMemoryExhaustedError: it was evicted, because the memory for incomplete bodies was full.
+        ClientDisconnect: the client left before its end.
     """
     if arrival and arrival.is_complete:
         return await _read(receive, limit)
@@ -109,7 +109,7 @@ async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arri
             finally:
                 _bodies.leave(timer)
     except TimeoutError:
-        raise (BodyMemoryExhaustedError() if timer.when() == _AT_ONCE else BodyTooSlowError(within_s)) from None
+        raise (BodyMemoryExhaustedError() if timer.when() == _EVICTED else BodyTooSlowError(within_s)) from None
 
 
 async def _read(receive: Receive, limit: int, timer: asyncio.Timeout | None = None) -> bytes:
@@ -128,7 +128,7 @@ async def _read(receive: Receive, limit: int, timer: asyncio.Timeout | None = No
             body += piece
         else:
             body.clear()
-        if more and timer and timer.when() != _AT_ONCE:
+        if more and timer and timer.when() != _EVICTED:
             _bodies.hold(timer, len(body), limit)
     if size > limit:
         raise BodyTooLargeError(limit, has_ended=not more)
@@ -136,7 +136,7 @@ async def _read(receive: Receive, limit: int, timer: asyncio.Timeout | None = No
 
 
 def with_body(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives this body in one piece, and then what the original has to say."""
+    """A `receive` that returns this body in one piece, and then the messages of the original."""
     given = False
 
     async def replay() -> Message:

@@ -2,7 +2,7 @@
 
 uvicorn 0.54 on httptools bounds neither the size of a request's head, nor the time for it, nor what its body has
 besides (trailers, which httptools gathers, and chunks' extensions), and waits without end for a reader that does not
-read; its flow control holds the answer back meanwhile, so such a reader costs no memory, but its place in the engine.
+read; its flow control holds the answer back meanwhile, so such a reader costs no memory, but its slot in the engine.
 Its keep-alive timer ends with the first byte after an answer, also one that begins no request: a byte of a body that
 was answered unread, or an empty line.
 """
@@ -50,7 +50,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._end_reading()
         super().connection_lost(exc)
 
-    # no request: it has not begun, its head never ends or is too large, or what comes is the rest of one answered
+    # no request: its head never started, never ends or is too large, or what comes is the rest of one answered
 
     def data_received(self, data: bytes) -> None:
         if self._beside_body > self.max_head_bytes or self._left < 0:
@@ -76,7 +76,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._close()
         elif not self._is_answering():  # no further one was sent ahead
             self._end_waiting()
-            if self._is_in_head:  # but begun
+            if self._is_in_head:  # but started
                 self._unset_keepalive_if_required()
                 self._waiting = self._in_time(self._close)
             else:
@@ -136,13 +136,13 @@ class BoundedConnection(HttpToolsProtocol):
         self._close()
 
     def _refuse_more(self) -> None:
-        if self._may_answer_at_once():
+        if self._may_answer_now():
             text = b"The head of the request is too large."
             head = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
             self.transport.write(head + b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text))
         self._close()
 
-    def _may_answer_at_once(self) -> bool:
+    def _may_answer_now(self) -> bool:
         """Not in the middle of another answer, nor twice."""
         if self._is_in_head:
             return not self._is_answering()

@@ -1,8 +1,8 @@
-"""The outermost of our layers: whatever happens within, the client gets an answer in the shape of its API.
+"""The outermost of our layers: after any error within, the client gets an answer in the shape of its API.
 
-It takes the place of BentoML's `TimeoutMiddleware`, which sets a timer of `traffic.timeout` (an hour) for each request
-and never takes it back: 464 bytes (measured) and the request's context variables, so at 100 requests/s 170 MB and more
-at any time. A contract test tells when that is mended. BentoML's also needs a task for each request; this does not.
+It replaces BentoML's `TimeoutMiddleware`, which sets a timer of `traffic.timeout` (an hour) for each request
+and never cancels it: 464 bytes (measured) and the request's context variables, so at 100 requests/s 170 MB and more
+at any time. A contract test fails when that is fixed. BentoML's also needs a task for each request; this does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.errors import MISTAKE, BrokenStreamError, error_event, error_for, reshaped
+from gptoss_bento.http.errors import INTERNAL_ERROR, BrokenStreamError, error_event, error_for, reshaped
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,11 @@ _ERRORS = frozenset(status for status in HTTPStatus if status >= HTTPStatus.BAD_
 
 
 class ErrorBoundary:
-    """ASGI middleware: a limit on the time until an answer begins, errors in the right shape, honest ends of streams.
+    """ASGI middleware: limits the time until an answer starts, shapes errors, and ends broken streams with an event.
 
     Args:
-        timeout: seconds until an answer must have begun; a stream may then go on as long as it likes. None: who asks
-            has a limit.
+        timeout: seconds until an answer must have started; a stream may then go on without limit. None: the
+            worker that passed the request on has a limit.
     """
 
     def __init__(self, app: ASGIApp, timeout: float | None) -> None:
@@ -54,17 +54,17 @@ class ErrorBoundary:
                 await answer.fail(HTTPStatus.GATEWAY_TIMEOUT, late)
                 return
             logger.exception("%s %s", scope["method"], scope["path"])
-            await answer.fail(HTTPStatus.INTERNAL_SERVER_ERROR, MISTAKE)
+            await answer.fail(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 
 
 class _Answer:
-    """What has been said to one client so far."""
+    """What has been sent to one client so far."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._client = send
-        self._has_begun = False
+        self._has_started = False
         self._is_event_stream = False
         self._is_over = False
         self._held: tuple[Message, bytearray] | None = None  # an error, until its whole body is there
@@ -72,7 +72,7 @@ class _Answer:
 
     async def send(self, message: Message) -> None:
         # Called for every token of a stream, as BentoML's own middleware was: nothing but one comparison.
-        if self._has_begun:
+        if self._has_started:
             await self._client(message)
         else:
             await self._begin(message)
@@ -83,7 +83,7 @@ class _Answer:
         if message["type"] == "http.response.start" and message["status"] in _ERRORS:
             self._held = (message, bytearray())
         elif self._held is None:
-            self._has_begun = True
+            self._has_started = True
             kind = Headers(raw=message.get("headers", [])).get("content-type", "")
             self._is_event_stream = kind.startswith("text/event-stream")
             await self._client(message)
@@ -95,7 +95,7 @@ class _Answer:
         body += message.get("body", b"")
         if message.get("more_body") and len(body) < _LARGEST_ERROR_BYTES:
             return
-        self._has_begun = self._is_over = True
+        self._has_started = self._is_over = True
         status, headers = HTTPStatus(start["status"]), Headers(raw=start.get("headers", []))
         if response := reshaped(self._scope["path"], status, bytes(body), dict(headers)):
             await response(self._scope, self._receive, self._client)
@@ -104,10 +104,10 @@ class _Answer:
         await self._client({"type": "http.response.body", "body": bytes(body), "more_body": False})
 
     async def fail(self, status: HTTPStatus, message: str) -> None:
-        """The last word. A body that has begun and is no event stream can only break off."""
+        """The final error event. A body that has started and is no event stream can only break off."""
         path = self._scope["path"]
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._has_started:
+            self._has_started = True
             await error_for(path, status, message)(self._scope, self._receive, self._client)
         elif self._is_event_stream:
             last = error_event(path, status, message)

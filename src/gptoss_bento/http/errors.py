@@ -1,4 +1,4 @@
-"""Error bodies in the shape of the API that was called, whoever found the error."""
+"""Error bodies in the shape of the API that was called."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from starlette.responses import JSONResponse
 from gptoss_bento.http.paths import HEALTHZ, PROBES, RESPONSES, destination, is_anthropic_path, is_openai_path
 
 RETRY_AFTER_S = 5
-"""What a client is told to wait where nothing better is known, such as while the engine loads; OpenAI's SDKs wait."""
+"""The Retry-After where nothing better is known, such as while the engine loads; OpenAI's SDKs wait."""
 RETRY = {"Retry-After": str(RETRY_AFTER_S)}
-MISTAKE = "The server made a mistake; its log says which."
-"""What a client reads of an exception that nobody expected."""
+INTERNAL_ERROR = "The server made a mistake; its log says which."
+"""What a client reads of an unexpected exception."""
 
 _PROBES = frozenset({*PROBES, HEALTHZ})  # their codes are no errors
-_WORTH_ANOTHER_TRY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_RETRYABLE = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class HttpRefusalError(Exception):
-    """The base of what a request is refused with: an answer that is no success.
+    """The base of all refusals of a request over HTTP.
 
-    Who finds the reason raises it; each API shapes the answer in one place: `openai_refusal`, and `answer` in
+    Each API shapes the answer in one place: `openai_refusal`, and `answer` in
     `jobs/api/routes.py`. The exception's text is the message.
 
     Args:
-        param: the field of the request that is wrong; only the OpenAI API has a place for it.
+        param: the field of the request that is wrong; only the OpenAI API reports it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class HttpRefusalError(Exception):
 
 
 class BrokenStreamError(Exception):
-    """A stream that has begun cannot go on. The client gets the message as the last event, and no `[DONE]`."""
+    """A stream that has started cannot go on. The client gets the message as the last event, and no `[DONE]`."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -73,12 +73,12 @@ def _openai_body(status: HTTPStatus, message: str, param: str | None = None) -> 
 def error_for(path: str, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error in the shape of the API that a path belongs to: OpenAI's, Anthropic's, or the job API's plain text.
 
-    429 and 503 always say when to come again.
+    429 and 503 always say when to try again.
     """
-    said = {name.lower(): value for name, value in (headers or {}).items()}
-    if status in _WORTH_ANOTHER_TRY:
-        said.setdefault("retry-after", str(RETRY_AFTER_S))
-    return JSONResponse(_body(path, status, message), status, said)
+    given = {name.lower(): value for name, value in (headers or {}).items()}
+    if status in _RETRYABLE:
+        given.setdefault("retry-after", str(RETRY_AFTER_S))
+    return JSONResponse(_body(path, status, message), status, given)
 
 
 def _body(path: str, status: HTTPStatus, message: str) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def error_event(path: str, status: HTTPStatus, message: str) -> bytes:
 
 
 def reshaped(path: str, status: HTTPStatus, content: bytes, headers: Mapping[str, str]) -> JSONResponse | None:
-    """What should be said instead of an error's body, or None if body and headers are as they should be.
+    """The text that should replace an error's body, or None if body and headers are as they should be.
 
     BentoML says `{"error": "text"}` everywhere, Starlette plain text, FastAPI `{"detail": ...}`.
     """
@@ -107,10 +107,10 @@ def reshaped(path: str, status: HTTPStatus, content: bytes, headers: Mapping[str
         return None
     body = _parsed(content)
     fits = _fits(path, body)
-    if fits and (status not in _WORTH_ANOTHER_TRY or "retry-after" in headers):
+    if fits and (status not in _RETRYABLE or "retry-after" in headers):
         return None
     kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
-    if fits:  # it only does not say when to come again
+    if fits:  # only Retry-After is missing
         return JSONResponse(body, status, {**kept, "retry-after": str(RETRY_AFTER_S)})
     return error_for(path, status, _text(path, status, body, kept), kept)
 
@@ -141,7 +141,7 @@ def _text(path: str, status: HTTPStatus, body: Any, headers: Mapping[str, str]) 
 
 
 def not_found(request: Request, _: Exception) -> JSONResponse:
-    """A path that nothing serves: the plain body of the job API.
+    """The answer for an unknown path: the plain body of the job API.
 
     Not by `request.url`, here and elsewhere: Starlette raises for a query that is not UTF-8, or a host that is none.
     """

@@ -53,7 +53,7 @@ class FairAccept:
     async def end(self) -> None:
         """Accepts nothing more, and connects what is accepted.
 
-        uvicorn tells the connections that it knows to end, and waits for all: one that came to be afterwards, or lost
+        uvicorn closes the connections that it knows, and waits for all: one that came to be afterwards, or lost
         its socket halfway, would hold up the end.
         """
         await _cancelled(self._accepting)
@@ -74,11 +74,11 @@ class FairAccept:
                 await asyncio.sleep(_PAUSE_S)
                 continue
             task = _spawn(self._serve_connection(connection), self._connecting)  # apart, for TLS takes its time
-            task.add_done_callback(lambda _: self._tell())
+            task.add_done_callback(lambda _: self._report_connections())
 
     async def _let_others_go_first(self) -> None:
         for _ in range(_DEFERRALS):
-            self._tell()
+            self._report_connections()
             if self._group.is_least_loaded:
                 return
             await asyncio.sleep(_DEFERRAL_S)
@@ -93,8 +93,8 @@ class FairAccept:
             connection.close()
             raise
 
-    def _tell(self) -> None:
-        self._group.tell_connections(self._connections() + len(self._connecting))
+    def _report_connections(self) -> None:
+        self._group.report_connections(self._connections() + len(self._connecting))
 
 
 def _spawn(work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> asyncio.Task[None]:

@@ -1,4 +1,4 @@
-"""Hands OpenAI requests to vLLM's application, or says why not. Nothing here runs per token."""
+"""Passes OpenAI requests on to vLLM's application, or refuses them. Nothing here runs per token."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gptoss_bento.http.streaming_bypass import direct
 class OpenAIApi:
     """ASGI middleware that answers all paths of the OpenAI API; what else comes goes on.
 
-    A middleware, because a route would lie behind BentoML's context and three routers, 0.4 ms a request (measured).
+    A middleware, because a route would be behind BentoML's context and three routers, 0.4 ms a request (measured).
 
     Args:
-        engine_app: gives vLLM's application, or None while there is no engine.
+        engine_app: returns vLLM's application, or None while there is no engine.
         endpoint_ids: the ids accepted under /v2/, empty for any.
     """
 
@@ -70,6 +70,6 @@ def _not_allowed(method: str, to: Destination) -> JSONResponse:
 def _not_ready() -> JSONResponse:
     return openai_error(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "The engine is not ready. /readyz tells how far it is.",
+        "The engine is not ready. /readyz says how far it is.",
         headers=RETRY,
     )

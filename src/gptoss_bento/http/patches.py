@@ -8,7 +8,7 @@ _CONNECTIONS = "tests/unit/http/test_connection_limits.py::"
 
 SERVER = Patch(
     "uvicorn:Server",
-    "The server must bound connections, accept in turn, and be told what lies outside of BentoML's application.",
+    "The server must bound connections, accept in turn, and know which middleware is outside of BentoML's application.",
     "A subclass does (http/api_server.py), but BentoML's worker names the class itself. Put back after its server.",
     "tests/contract/test_bentoml.py::test_worker_serves_by_our_server",
 )
@@ -20,12 +20,12 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol._start_asgi_task",
         "overridden",
         "An answer that breaks off closes its connection. The class is no documented interface as a whole.",
-        _CONNECTIONS + "test_an_answer_that_breaks_off_does_not_wait_for_its_last_words_to_be_read",
+        _CONNECTIONS + "test_answer_that_breaks_off_does_not_wait_for_its_last_bytes_to_be_read",
     ),
     PrivateUse(
         "uvicorn:Config.loaded_app",
         "set",
         "One server has a second application, for the other workers: on a copy of its configuration.",
-        "tests/unit/http/test_api_server.py::test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own",
+        "tests/unit/http/test_api_server.py::test_workers_reach_each_other_by_a_separate_socket",
     ),
 )

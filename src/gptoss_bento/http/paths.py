@@ -1,6 +1,6 @@
 """Which path leads to which route of vLLM. Pure.
 
-The OpenAI API stands at three prefixes with the same answers: the usual one, worker-vllm's `/openai`, and RunPod's
+The OpenAI API has three prefixes with the same answers: the usual one, worker-vllm's `/openai`, and RunPod's
 `/v2/{endpoint_id}/openai`. Only the routes listed here are reachable; vLLM has more, administrative ones among them.
 """
 
@@ -96,6 +96,6 @@ def is_anthropic_path(path: str) -> bool:
 def is_openai_path(path: str) -> bool:
     """Whether errors on this path are OpenAI-shaped: everything below the prefixes, known or not.
 
-    What else lies below /v2/ is the job API, whose errors are shaped otherwise.
+    Other paths below /v2/ are the job API's, whose errors are shaped otherwise.
     """
     return _OWN_PREFIX.match(path) is not None or destination(path) is not None

@@ -1,4 +1,4 @@
-"""What orchestrators ask: alive? ready? Answered as soon as the port is open, whatever the engine does."""
+"""The probes of orchestrators: alive? ready? They are answered as soon as the port is open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gptoss_bento.workers.readiness import Readiness, State
 
 
 class Probes:
-    """ASGI middleware in front of BentoML's own probes, whose bodies cannot say anything.
+    """ASGI middleware in front of BentoML's own probes, whose bodies are empty.
 
     `/livez`: 200 while the process runs. `/readyz`: 200 when the engine answers, else 503, with the phase and the
     times so far. `/ping`: what RunPod's load balancer asks, 200 when ready and 204 while loading.

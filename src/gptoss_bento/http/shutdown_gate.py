@@ -13,7 +13,7 @@ from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 
 _NEW_JOB = re.compile(r"(/v2/[^/]+)?/(run|runsync|retry/[^/]+)|/generate")
 _MESSAGE = "The server is stopping and takes nothing new. Try again."
-_HEADERS = {"Connection": "close"}  # the next try opens a connection, to whoever listens then
+_HEADERS = {"Connection": "close"}  # the next try opens a new connection, to another server
 
 
 class ShutdownGate:

@@ -26,7 +26,7 @@ class StreamingBypass:
 
 
 def direct(scope: Scope, send: Send) -> Send:
-    """A `send` that takes the short way for messages between the start and the end of a response.
+    """A `send` that bypasses the middlewares for messages between the start and the end of a response.
 
     Middlewares see all they would of an answer in one piece, so metrics, access log, request ids and one trace per
     request stay as they are. None may change the body of a stream. Errors pass them all, up to http/error_boundary.py.

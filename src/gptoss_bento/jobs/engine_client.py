@@ -50,7 +50,7 @@ class Engine(Protocol):
         ...
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes] | None:
-        """What each token stands for, if that is known."""
+        """The bytes of each token, if they are known."""
         ...
 
 
@@ -126,9 +126,9 @@ class _Exchange:
         return message
 
     async def leave(self, task: asyncio.Task[None]) -> None:
-        """Tells the application that its client is gone, and makes sure that it ends.
+        """Sends the application the client's disconnect, and makes sure that it ends.
 
-        The word comes before the cancellation: vLLM's routes run a handler in its own task, which only the former ends.
+        It comes before the cancellation: vLLM's routes run a handler in its own task, which only the former ends.
         """
         self._left.set()
         while not self._messages.empty():
@@ -156,7 +156,7 @@ def _scope(request: EngineRequest, request_id: str) -> Scope:
         headers.append((b"x-request-id", request_id.encode()))
     return {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},  # 2.3: a stream listens for the client's leaving
+        "asgi": {"version": "3.0", "spec_version": "2.3"},  # 2.3: a stream listens for the client's disconnect
         "http_version": "1.1",
         "method": request.method,
         "scheme": "http",

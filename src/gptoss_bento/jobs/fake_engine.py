@@ -1,4 +1,4 @@
-"""A stand-in for vLLM's HTTP API where the real engine is too heavy: it tells back what it is asked, token by token.
+"""A fake of vLLM's HTTP API where the real engine is too heavy: it echoes the prompt, token by token.
 
 It speaks the part of vLLM 0.32's wire format that jobs rest on: completions and chat with Harmony's tokens, whole and
 streamed, token ids, usage, errors, and the end of a generation when its client leaves. A word is a token.
@@ -48,7 +48,7 @@ class FakeEngine:
         delay_s: the time one event takes.
         gate: closed, an answer stops before its first token until the gate opens.
         break_after: the number of events after which a stream ends in an error; whole answers are errors immediately.
-        abort: every answer ends as one that the engine was told to abort.
+        abort: every answer ends as an aborted one.
     """
 
     answer: Sequence[bytes] | None = None

@@ -1,4 +1,4 @@
-"""What the passing of time asks for: jobs expire, are deleted later, and are counted for Prometheus."""
+"""Periodic work: jobs expire, are deleted later, and are counted for Prometheus."""
 
 from __future__ import annotations
 

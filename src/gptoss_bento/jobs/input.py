@@ -42,7 +42,7 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Policy:
-    """How long a job may run and live, in milliseconds, and whether it stands back."""
+    """How long a job may run and live, in milliseconds, and whether its priority is low."""
 
     execution_timeout_ms: int
     ttl_ms: int
@@ -86,7 +86,7 @@ class EngineRequest:
     stream: bool = False
     format: OutputFormat = OutputFormat.FRAMES
     schedule: Schedule = field(default_factory=Schedule)
-    echo: str = ""  # the prompt, where it was asked to stand before the answer
+    echo: str = ""  # the prompt, if it is wanted before the answer
     show_reasoning: bool = True
     must_fit: bool = False  # vLLM silently shortens an answer for which the context has no room; here it is an error
 

@@ -25,7 +25,7 @@ _UNKNOWN = "extra_forbidden"
 
 @dataclass(frozen=True)
 class Must:
-    """An annotation: what a value must be. One error with these words stands for all that is wrong in the value.
+    """An annotation: what a value must be. One error with these words covers all that is wrong in the value.
 
     Args:
         words: follow "must be" in the error, and describe the value in the OpenAPI document.

@@ -1,4 +1,4 @@
-"""What keys mean for jobs: whether one may be submitted now, what it may ask for, and what it cost."""
+"""The limits of keys, applied to jobs: whether one may be submitted now, what it may ask for, and what it cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gptoss_bento.access.admission import Admission, Grant, RefusedError, Rule, 
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.generation_count import generations_of, refuse_more_than
 from gptoss_bento.access.key_store import KeyStore
-from gptoss_bento.access.request_caps import GENERATING, CapError, capped, looks_into_bodies
+from gptoss_bento.access.request_caps import GENERATING, CapError, capped, caps_need_body
 from gptoss_bento.config.api_keys import Key, KeyLimits
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.paths import MESSAGES, RESPONSES
@@ -23,9 +23,9 @@ from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Claim, Job
 from gptoss_bento.strict_json import loads
 
-_LOOK_AGAIN_S = 0.01  # one job of each worker does
-_FIRST = Rule("first in the line of jobs", "Jobs", at_once=1)
-_SECOND = Rule("second in the line of jobs", "Jobs", at_once=1)
+_POLL_INTERVAL_S = 0.01  # one job of each worker does
+_FIRST = Rule("first in the line of jobs", "Jobs", concurrent=1)
+_SECOND = Rule("second in the line of jobs", "Jobs", concurrent=1)
 _RATES = "gptoss_bento.rates"
 
 _HARMLESS = frozenset({TOKENIZE, "/detokenize", f"{MESSAGES}/count_tokens"})
@@ -33,9 +33,9 @@ _HARMLESS = frozenset({TOKENIZE, "/detokenize", f"{MESSAGES}/count_tokens"})
 
 @dataclass(frozen=True)
 class JobLimits:
-    """The limits of the keys that jobs came with. A job remembers its key's name; by it the limits of today count.
+    """The limits of the keys that jobs came with. A job stores its key's name; the key's present limits hold.
 
-    It also remembers the limits themselves, in the store, where every worker finds them after any restart: those of
+    It also stores the limits themselves, where every worker finds them after any restart: those of
     a key that was removed meanwhile are known from nowhere else, and its jobs must not run without.
     """
 
@@ -47,7 +47,7 @@ class JobLimits:
     def admitted(self, scope: Scope) -> Iterator[None]:
         """Within it a request starts a job. It costs nothing if there is no room for that, or no store.
 
-        The scope has then what its answer, whatever it is, says of the key's rates: `rates_of`.
+        The scope then has the rate headers for the answer, success or not: `rates_of`.
 
         Raises:
             RefusedError: the key has made as many requests as it may.
@@ -64,29 +64,29 @@ class JobLimits:
 
     @asynccontextmanager
     async def room_for(self, request: EngineRequest, most: int) -> AsyncIterator[None]:
-        """A job is in the engine. If it is several generations, it waits until there is room for all of them.
+        """Holds the engine slots of a job. A job of several generations waits until there are slots for all of them.
 
-        The jobs of a worker wait in a line. Those first in the lines of several workers take turns.
+        The jobs of a worker wait in a queue. The first ones of several workers take turns.
 
         Args:
             request: of the job.
             most: generations of all such jobs together.
         """
         generations = generations_of(request.path, request.body or {})
-        if generations == 1:  # its place is the job's own, of `MAX_CONCURRENCY`
+        if generations == 1:  # it runs in the job's own slot, of `MAX_CONCURRENCY`
             yield
             return
         async with self._line:
-            grant = await self._at_last(Rule("generations of jobs", "Jobs", at_once=most), generations)
+            grant = await self._entered_in_turn(Rule("generations of jobs", "Jobs", concurrent=most), generations)
         try:
             yield
         finally:
             grant.leave()
 
-    async def _at_last(self, rule: Rule, places: int) -> Grant:
-        """Comes in as the first of all workers, and becomes that only from the second place.
+    async def _entered_in_turn(self, rule: Rule, slots: int) -> Grant:
+        """A lock in two stages, so that no worker starves: only the holder of the second lock may take the first.
 
-        Who has just come in finds the second place taken by another worker that waits, so none is passed for ever.
+        A worker that releases the first lock queues for the second one again, behind a worker that already waits there.
         """
         second = await self._entered(_SECOND, 1)
         try:
@@ -94,16 +94,16 @@ class JobLimits:
         finally:
             second.leave()
         try:
-            return await self._entered(rule, places)
+            return await self._entered(rule, slots)
         finally:
             first.leave()
 
-    async def _entered(self, rule: Rule, places: int) -> Grant:
+    async def _entered(self, rule: Rule, slots: int) -> Grant:
         while True:
             try:
-                return self.admission.enter((rule,), places)
+                return self.admission.enter((rule,), slots)
             except RefusedError:
-                await asyncio.sleep(_LOOK_AGAIN_S)
+                await asyncio.sleep(_POLL_INTERVAL_S)
 
     def of(self, job: Job | Claim) -> KeyLimits:
         """What a job may have; nothing bounds it where there are no keys any more."""
@@ -120,13 +120,13 @@ class JobLimits:
 
 
 def rates_of(scope: Scope) -> Mapping[str, str]:
-    """Headers that say where the rates of a key stand; none where it has none, or no job was asked for."""
+    """Headers with what is left of a key's rates; none where it has none, or the request names no job."""
     rates: Mapping[str, str] = scope.get(_RATES, {})
     return rates
 
 
 def limits_text(key: Key | None) -> str | None:
-    """The limits of a key, as a job remembers them."""
+    """The limits of a key, as a job stores them."""
     return key.limits.model_dump_json(exclude_none=True) if key and key.limits != KeyLimits() else None
 
 
@@ -141,7 +141,7 @@ def limited_request(
     """What `input` asks for, within the limits of its key.
 
     Raises:
-        InputError: no shape matches, a field is wrong, or it asks for more than the key or anybody may have.
+        InputError: no shape matches, a field is wrong, or it asks for more than the key or any request may have.
     """
     if limits.max_tokens:
         default = min(settings.native_default_max_tokens, limits.max_tokens)
@@ -159,7 +159,7 @@ def limited_request(
 
 
 def _within(request: EngineRequest, body: Mapping[str, Any], limits: KeyLimits) -> EngineRequest:
-    if not looks_into_bodies(limits):
+    if not caps_need_body(limits):
         return request
     if request.path not in GENERATING | _HARMLESS:  # vLLM has more routes, and of those nothing is known here
         raise InputError(f"Invalid route: {request.path} is not available to this key.")

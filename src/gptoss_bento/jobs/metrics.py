@@ -1,4 +1,4 @@
-"""What Prometheus learns of the jobs: at /metrics, beside vLLM's numbers and BentoML's."""
+"""Metrics of jobs at /metrics, beside vLLM's and BentoML's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class JobGauges:
 def job_gauges() -> JobGauges:
     """The gauges of this process. Not before a worker runs.
 
-    prometheus_client looks for PROMETHEUS_MULTIPROC_DIR once, when it is imported; BentoML sets it for its workers
+    prometheus_client reads PROMETHEUS_MULTIPROC_DIR once, when it is imported; BentoML sets it for its workers
     alone, after the supervisor has imported service.py (source: bentoml/metrics.py).
     """
     from prometheus_client import Gauge

@@ -199,14 +199,14 @@ class ModelList:
         """
         now = time.monotonic()
         if self._known is None or now - self._known[0] > _MODELS_KEPT_S:
-            self._known = (now, await self._ask())
+            self._known = (now, await self._fetched_models())
         return self._known[1]
 
-    async def _ask(self) -> Models:
+    async def _fetched_models(self) -> Models:
         async with self._engine.call(EngineRequest("GET", MODELS)) as reply:
             body = await reply.read()
         if reply.status != 200:
-            raise EngineError(f"The engine does not tell its models; it answered {reply.status}.")
+            raise EngineError(f"The engine does not list its models; it answered {reply.status}.")
         rows = strict_json.loads(body)["data"]
         adapters = frozenset(row["id"] for row in rows if row.get("parent"))
         names = tuple(row["id"] for row in rows if row["id"] not in adapters)

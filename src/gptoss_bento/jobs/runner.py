@@ -94,7 +94,7 @@ class Runner:
         """The engine is ready: jobs run from now on."""
         self._executor.attach(engine)
         self._engine_lost = False
-        self._claim_soon()
+        self._schedule_claim()
 
     def detach(self) -> None:
         """The engine has ended, and does not come back."""
@@ -236,11 +236,11 @@ class Runner:
 
     def _on_queued(self) -> None:
         """A job waits: this worker claims it, or another one if this one has no free slot."""
-        self._claim_soon()
+        self._schedule_claim()
         if len(self._runs) >= self._concurrency:
             self._notifier.publish([QUEUE])
 
-    def _claim_soon(self) -> None:
+    def _schedule_claim(self) -> None:
         self._may_have_waiting = True
         self._to_claim.set()
 
@@ -276,7 +276,7 @@ class Runner:
         """Takes over what a former process left, and begins to work."""
         recovered = await self._heartbeat.start()
         if recovered:
-            logger.info("%d interrupted jobs taken up", len(recovered))
+            logger.info("%d interrupted jobs requeued", len(recovered))
         self._tasks.spawn(self._claim_loop())
         self._tasks.spawn(self._webhooks.run())
         self._tasks.spawn(self._tasks.every(POLL_INTERVAL_S, self._sync_with_store))
@@ -321,7 +321,7 @@ class Runner:
             self._may_have_waiting |= len(claims) == free
             for claim in claims:
                 # A job cancelled since its claim has no run to abort. After a stop, the job stays claimed until this
-                # worker gives up its lease, and is then interrupted like any other.
+                # worker releases its lease, and is then interrupted like any other.
                 if claim.id not in self._ended_while_claiming and not self._tasks.stopping.is_set():
                     self._start(claim)
         finally:
@@ -330,13 +330,13 @@ class Runner:
 
     def _start(self, claim: Claim) -> None:
         run = self._runs[claim.id] = Run(claim)
-        self._group.tell_jobs(len(self._runs))
+        self._group.report_jobs(len(self._runs))
         run.task = self._tasks.spawn(self._execute(run))
         run.task.add_done_callback(lambda _: self._forget(run))  # also if the task is cancelled before it starts
 
     def _forget(self, run: Run) -> None:
         del self._runs[run.claim.id]
-        self._group.tell_jobs(len(self._runs))
+        self._group.report_jobs(len(self._runs))
         if self._may_have_waiting:
             self._to_claim.set()
 
@@ -365,7 +365,7 @@ class Runner:
         """These jobs have changed in another worker."""
         self.changes.notify(job_ids)
         if QUEUE in job_ids:
-            self._claim_soon()
+            self._schedule_claim()
         if self._runs.keys() & set(job_ids):
             self._tasks.spawn(self._sync_with_store())
 
@@ -377,7 +377,7 @@ class Runner:
             owned = await self.store.owned(claims)
             self._abort([claim.id for claim in claims if claim.id not in owned])
         if self._executor.engine and len(self._runs) < self._concurrency and await self.store.waiting():
-            self._claim_soon()
+            self._schedule_claim()
 
     def _abort(self, job_ids: list[str]) -> None:
         for job_id in job_ids:

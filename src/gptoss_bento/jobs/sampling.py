@@ -140,7 +140,7 @@ FORWARDED = {
 
 
 def engine_parameters(given: Mapping[str, Any], *, chat: bool, stream: bool, default_max_tokens: int) -> dict[str, Any]:
-    """The fields of the engine's request that `sampling_params` stand for. A null means: not given.
+    """The fields of the engine's request that `sampling_params` mean. A null means: not given.
 
     Raises:
         ValueError: all that is wrong, a sentence for each problem, with field and value.

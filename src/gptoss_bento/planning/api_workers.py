@@ -18,7 +18,7 @@ _ALONE = {
 
 
 def api_workers(arguments: Mapping[str, Planned], hardware: Hardware, settings: Settings) -> Planned:
-    """What was said is used or refused; what is only suggested is lowered to what the cores can carry.
+    """An explicit number is used or refused; one that is only suggested is lowered to what the cores can carry.
 
     Raises:
         ConfigurationError: several were asked for together with something that allows only one.

@@ -47,7 +47,7 @@ def _arguments(
     planned = _defaults(model)
     for origin, engine in suggestions(profile, situation, goal):
         planned = _over(planned, {name: Planned(value, origin) for name, value in engine.arguments.items()})
-    # The engine hears SIGTERM too, and would abort everything immediately.
+    # The engine receives SIGTERM too, and would abort everything immediately.
     planned["shutdown_timeout"] = Planned(math.ceil(settings.server.drain_timeout), "DRAIN_TIMEOUT")
     planned = _over(planned, set_explicitly(settings))
     if "tensor_parallel_size" not in planned and situation.tensor_parallel > 1:

@@ -5,7 +5,7 @@ artifacts/kernel_cache.py reads the folders.
 Sources: vLLM 0.32.0 finds what torch.compile made by its version, its variables and its configuration
 (`compile_factors` in envs.py, `compute_hash` in config/*.py), the model's name and path among them, but neither the
 driver nor the number of API servers. Triton 3.7.1 finds a kernel by source, versions and architecture, and writes down
-where its files lie (`put_group` in runtime/cache.py): in another place it finds none of them.
+the paths of its files (`put_group` in runtime/cache.py): in another folder it finds none of them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Key:
     folder: str
 
     def differences(self, other: Key) -> Iterator[str]:
-        """In which ways the other one differs, in words that name the other's values."""
+        """In which ways the other one differs, with the other's values."""
         if self.card != other.card or self.architecture != other.architecture:
             yield f"{other.card} ({other.architecture})"
         for name in sorted({*self.versions, *other.versions}):
@@ -189,8 +189,8 @@ def _shown(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
 
 
-def _digest(said: Any) -> str:
-    text = json.dumps(said, sort_keys=True, default=str)
+def _digest(facts: Any) -> str:
+    text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 

@@ -86,7 +86,7 @@ class _Padding(NamedTuple):
 
 
 # vLLM 0.32, mxfp4_round_up_hidden_size_and_intermediate_size: Marlin and TRT-LLM pad to 128 x 256, AITER to 256 x 256.
-# Hopper's Triton kernel swizzles weights and scales instead; 64.4 GiB for gpt-oss-120b (vLLM 0.14, issue 33155) tell
+# Hopper's Triton kernel swizzles weights and scales instead; 64.4 GiB for gpt-oss-120b (vLLM 0.14, issue 33155) show
 # how much that takes.
 _PADDING = {"hopper": _Padding(64, 1, 1.065), "cdna3": _Padding(256, 256), "cdna4": _Padding(256, 256)}
 _DEFAULT_PADDING = _Padding(128, 256)

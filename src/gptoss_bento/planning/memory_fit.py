@@ -18,14 +18,14 @@ from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.planning.start_choices import GRAPH_PROFILE
 from gptoss_bento.planning.value_origins import set_explicitly
 
-# A length that nobody asked for is shortened to what fits, less a margin; a server for fewer than _SHORTEST tokens is
-# of no use, so that is refused instead.
+# A length that is not set explicitly is shortened to what fits, less a margin; a server for fewer than _SHORTEST tokens
+# is useless, so that is refused instead.
 _MARGIN = 0.9
 _SHORTEST = 1024
 
 
 def with_memory(plan: EnginePlan, settings: Settings, profile: Profile) -> EnginePlan:
-    """The plan with its estimate. Where a full-length request does not fit: shorter or refused, never in silence."""
+    """The plan with its estimate. Where a full-length request does not fit: shortened with a warning, or refused."""
     try:
         memory = _estimate(plan, profile)
     except NotEstimableError as error:
@@ -43,7 +43,7 @@ def _estimate(plan: EnginePlan, profile: Profile) -> Estimate:
     shape = plan.config.shape
     if shape is None or plan.config.beyond_estimate:
         raise NotEstimableError(plan.config.beyond_estimate)
-    if profile.model.shape:  # config.json does not tell of a draft; the profile's is made for about this size
+    if profile.model.shape:  # config.json does not mention a draft; the profile's is made for about this size
         shape = shape.model_copy(update={"draft_parameters": profile.model.shape.draft_parameters})
     gpu = min(plan.hardware.gpus, key=lambda gpu: gpu.memory_bytes, default=None)
     arguments = {name: planned.value for name, planned in plan.arguments.items()}
@@ -65,7 +65,7 @@ def _cpu_cache_gib(environment: Mapping[str, Planned]) -> float | None:
 
 
 def _shortened(plan: EnginePlan, memory: Estimate, again: Callable[[EnginePlan], Estimate]) -> EnginePlan:
-    """With the longest request that fits in place of a length that nobody asked for."""
+    """With the longest request that fits instead of a length that the operator did not set."""
     before = plan.arguments.get("max_model_len", Planned(memory.max_model_len, "vLLM"))
     length = _comfortable(memory)
     shortened = {**plan.arguments, "max_model_len": Planned(length, "estimate of what fits")}
@@ -84,14 +84,14 @@ def _comfortable(memory: Estimate) -> int:
 
 def _too_large(plan: EnginePlan, memory: Estimate, explicit: Mapping[str, Planned]) -> ConfigurationError:
     """Names what the operator set, since that is what can be changed; without any of it the hardware is too small."""
-    said = ", ".join(f"{planned.origin}={planned.value}" for planned in explicit.values())
+    named = ", ".join(f"{planned.origin}={planned.value}" for planned in explicit.values())
     left = f"{max(0.0, memory.kv_cache_gib):.1f} GiB are left for the KV cache of {plan.hardware} (estimated: {memory})"
     if memory.longest < _SHORTEST:
         own = plan.config.origin == f"profile {plan.profile}"
         what = f"Profile {plan.profile!r}" if own else f"The model of {plan.config.origin}"
         text = ". ".join([f"{what} does not fit: {left}", *plan.config.warnings]) + "."
-        return ConfigurationError(f"{text} Set were {said}.") if said else HardwareError(text)
+        return ConfigurationError(f"{text} Set were {named}.") if named else HardwareError(text)
     return ConfigurationError(
         f"max_model_len {memory.max_model_len} does not fit: one request of that length needs {memory.request_gib:.1f} "
-        f"GiB, but {left}. A value that would fit: {_comfortable(memory)}. Set were {said}."
+        f"GiB, but {left}. A value that would fit: {_comfortable(memory)}. Set were {named}."
     )

@@ -57,7 +57,7 @@ class ModelConfig:
 
     @property
     def beyond_estimate(self) -> str:
-        """Why its memory cannot be told from its shape; empty if it can."""
+        """Why its memory cannot be estimated from its shape; empty if it can."""
         if self.shape is None:
             return self.unknown
         if self.quantization and self.shape.expert_bits is None:
@@ -88,14 +88,14 @@ def named(model: str) -> tuple[str, str]:
 
 
 def is_path(model: str) -> bool:
-    """Anything that starts like a path is one, so that a mistyped path is not looked up on the hub."""
+    """A name that starts like a path is one, so that a mistyped path is not searched on the hub."""
     return model.startswith(("/", "./", "../", "~"))
 
 
 def name_of_folder(folder: PurePath) -> tuple[str, str]:
     """(the name of the model in this folder, its hub id if it is a folder of the hub's cache): never a path.
 
-    A fine-tune of gpt-oss-20b does not get the names of gpt-oss-20b: who asks for those wants the published weights.
+    A fine-tune of gpt-oss-20b does not get the names of gpt-oss-20b: a client of those wants the published weights.
     """
     parts = [part for part in folder.parts if part != folder.anchor]
     if parts and re.fullmatch("[0-9a-f]{40}", parts[-1]):  # a commit of the hub
@@ -108,49 +108,49 @@ def name_of_folder(folder: PurePath) -> tuple[str, str]:
 
 
 def parse_config(
-    text: str, place: str, origin: str, name: tuple[str, str], overrides: Mapping[str, Any] | None = None
+    text: str, source: str, origin: str, name: tuple[str, str], overrides: Mapping[str, Any] | None = None
 ) -> ModelConfig:
     """Reads the text of a config.json.
 
     Args:
-        place: the file, for errors.
+        source: the file, for errors.
         origin: where that is, for people: "config.json of …".
-        name: as `named` gives it.
-        overrides: entries that vLLM will put in their place (HF_OVERRIDES).
+        name: as `named` returns it.
+        overrides: entries by which vLLM will replace them (HF_OVERRIDES).
 
     Raises:
         ConfigurationError: it is no JSON, or keys are missing or wrong; all of them are named.
     """
-    content = {**_json_object(text, place), **(overrides or {})}
-    architecture = _architecture(content, place)
+    content = {**_json_object(text, source), **(overrides or {})}
+    architecture = _architecture(content, source)
     if architecture != ARCHITECTURE:
         unknown = f"{origin} says {architecture}, which this server does not know"
         return ModelConfig(origin, (name[0],), name[1], architecture, unknown=unknown)
     reader = _Reader(content)
     shape, warnings = reader.shape(), reader.warnings(overrides or {})
     if reader.problems:
-        raise ConfigurationError("\n".join(f"{place}: {problem}" for problem in reader.problems))
+        raise ConfigurationError("\n".join(f"{source}: {problem}" for problem in reader.problems))
     return ModelConfig(
         origin, (name[0],), name[1], shape=Shape(**shape), quantization=reader.quantization, warnings=warnings
     )
 
 
-def _json_object(text: str, place: str) -> dict[str, Any]:
+def _json_object(text: str, source: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise ConfigurationError(f"{place} is not JSON: {error}") from None
+        raise ConfigurationError(f"{source} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{place} is not a JSON object but {_shown(content)}")
+        raise ConfigurationError(f"{source} is not a JSON object but {_shown(content)}")
     return content
 
 
-def _architecture(content: Mapping[str, Any], place: str) -> str:
+def _architecture(content: Mapping[str, Any], source: str) -> str:
     """GPT-OSS's where it is among them, else the first."""
     found = content.get("architectures")
     if not isinstance(found, list) or not found or not all(isinstance(each, str) for each in found):
-        said = f"is {_shown(found)}" if "architectures" in content else "is missing"
-        raise ConfigurationError(f"{place}: architectures {said}; allowed: a list of names, here {ARCHITECTURE!r}")
+        problem = f"is {_shown(found)}" if "architectures" in content else "is missing"
+        raise ConfigurationError(f"{source}: architectures {problem}; allowed: a list of names, here {ARCHITECTURE!r}")
     return ARCHITECTURE if ARCHITECTURE in found else str(found[0])
 
 
@@ -165,7 +165,7 @@ class _Reader:
     def shape(self) -> dict[str, Any]:
         sizes = {field: self._size(key) for field, key in _SIZES.items()}
         window = self._size("sliding_window") if self._content.get("sliding_window", 0) is not None else 0
-        # vLLM 0.32's gpt_oss.py goes by turns, whatever layer_types says.
+        # vLLM 0.32's gpt_oss.py alternates, and ignores layer_types.
         sliding = (sizes["layers"] + 1) // 2 if window else 0
         bits = _MXFP4_BITS if self.quantization in _MXFP4 else None
         if sizes["heads"] % sizes["kv_heads"]:
@@ -179,8 +179,8 @@ class _Reader:
         value = self._content.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
             return value
-        said = f"is {_shown(value)}" if key in self._content else "is missing"
-        self.problems.append(f"{key} {said}; allowed: a whole number of at least 1")
+        problem = f"is {_shown(value)}" if key in self._content else "is missing"
+        self.problems.append(f"{key} {problem}; allowed: a whole number of at least 1")
         return 1
 
     def _quantization(self) -> str:
@@ -196,7 +196,7 @@ class _Reader:
         return method
 
     def warnings(self, overrides: Mapping[str, Any]) -> tuple[str, ...]:
-        """Of layer types that vLLM will not heed."""
+        """A warning about layer types that vLLM ignores."""
         types, layers = self._content.get("layer_types"), self._content.get("num_hidden_layers")
         if types is None:
             return ()

@@ -1,4 +1,4 @@
-"""What a model's own dimensions ask for, beside its profile: architecture, hardware, lengths, numbers of GPUs. Pure."""
+"""The requirements of a model's own dimensions: architecture, hardware, lengths, numbers of GPUs. Pure."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def check_length(model: ModelConfig, value: Any, origin: str, process: Mapping[s
     """Refuses a length that the operator asked for and that the model does not have. vLLM would, minutes later.
 
     Args:
-        value: max_model_len as said, also `4k` or `auto`.
+        value: max_model_len as set, also `4k` or `auto`.
         process: the environment, in which the operator may allow it to vLLM.
 
     Raises:

@@ -16,12 +16,12 @@ from gptoss_bento.planning.value_origins import set_explicitly
 
 
 def situation_of(settings: Settings, profile: Profile, hardware: Hardware, model: ModelConfig) -> Situation:
-    """What conditions ask about. As many GPUs share the model as can, where nobody said how many."""
+    """What conditions ask about. As many GPUs share the model as can, where the operator set no number."""
     own_model = model_fit.is_own_model(profile, model, settings)
-    said = {name: Planned(value, "profile") for name, value in profile.engine.arguments.items()} | set_explicitly(
+    arguments = {name: Planned(value, "profile") for name, value in profile.engine.arguments.items()} | set_explicitly(
         settings
     )
-    sizes = {name: planned.value for name, planned in parallel_sizes(said)}
+    sizes = {name: planned.value for name, planned in parallel_sizes(arguments)}
     free = len(hardware.gpus) // math.prod(sizes.values())
     tensor = sizes.get("tensor_parallel_size") or largest_group(free, model.shape)
     return Situation(
@@ -54,5 +54,5 @@ def check_parallel(arguments: Mapping[str, Planned], hardware: Hardware, model: 
         model_fit.check_sharing(model.shape, tensor.value, tensor.origin)
     needed = math.prod(planned.value for _, planned in sizes)
     if hardware.gpus and needed > len(hardware.gpus):
-        said = " and ".join(f"{name} {planned.value} ({planned.origin})" for name, planned in sizes)
-        raise ConfigurationError(f"{said} need {needed} GPUs, but this process sees {len(hardware.gpus)}.")
+        named = " and ".join(f"{name} {planned.value} ({planned.origin})" for name, planned in sizes)
+        raise ConfigurationError(f"{named} need {needed} GPUs, but this process sees {len(hardware.gpus)}.")

@@ -50,7 +50,7 @@ class EnginePlan:
     warnings: tuple[str, ...] = ()
 
     def argv(self, model: str) -> list[str]:
-        """The words that `vllm serve` would get. `model` is the place the weights were prepared at."""
+        """The arguments of `vllm serve`. `model` is the folder of the prepared weights."""
         words = [f"--model={model}", "--served-model-name", *self.served_names.value]
         if self.revision.value and model == self.model.value:
             words.append(f"--revision={self.revision.value}")
@@ -70,19 +70,19 @@ class EnginePlan:
 
     @property
     def tokenizer(self) -> tuple[str, str | None] | None:
-        """A tokenizer of its own and its revision, if the operator named one."""
+        """A separate tokenizer and its revision, if the operator named one."""
         named, revision = (self.arguments.get(name) for name in ("tokenizer", "tokenizer_revision"))
         return (str(named.value), revision.value if revision else None) if named else None
 
     def variables(self, vocabulary_dir: Path) -> dict[str, str]:
-        """What the engine's processes need in their environment; openai_harmony looks for its vocabulary there."""
+        """What the engine's processes need in their environment; openai_harmony finds its vocabulary there."""
         planned = {name: str(planned.value) for name, planned in self.environment.items()}
         # Ours wins here: the vocabulary was verified, and a folder the operator named without it was warned about.
         return {**planned, "TIKTOKEN_ENCODINGS_BASE": str(vocabulary_dir)}
 
     @property
     def size(self) -> Planned:
-        """The model's shape, if it is known, and how it was told, or why not."""
+        """The model's shape, if it is known, and where it was read, or why not."""
         shape = self.config.shape
         return Planned(shape, self.config.origin if shape else self.config.unknown)
 

@@ -22,7 +22,7 @@ from gptoss_bento.planning.start_choices import preload, warmup, without_graph_p
 def make_plan(
     settings: Settings, profile: Profile, hardware: Hardware, model: ModelConfig | None = None, profile_origin: str = ""
 ) -> EnginePlan:
-    """Completes what the operator said with what the profile and the hardware suggest. What was said is never changed.
+    """Completes the operator's settings by what the profile and the hardware suggest. Explicit settings never change.
 
     Args:
         model: what is known of the model to serve; without it only the profile's own is known.
@@ -61,7 +61,7 @@ def make_plan(
 
 
 def _assumed_model(settings: Settings, profile: Profile) -> ModelConfig:
-    """What the profile says of its own model, and nothing of another."""
+    """The profile's shape, only for the profile's own model."""
     if settings.model_name in (None, profile.model.source):
         return config_of_profile(profile)
     reason = f"{settings.origins['model']} names a model that the profile does not describe"

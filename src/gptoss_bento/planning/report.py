@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gptoss_bento.hardware.gpu_catalogue import known_cards, recognised
 from gptoss_bento.planning.plan import EnginePlan, Planned
-from gptoss_bento.redaction import redacted, redacted_words
+from gptoss_bento.redaction import redacted, redacted_arguments
 
 _ESTIMATED = "Memory figures are an estimate; vLLM measures at start and logs what it found."
 _FILLED = ("filled", "driver", "seconds", "bytes", "warmup")
@@ -23,25 +23,25 @@ def print_plan(plan: EnginePlan, console: Console) -> None:
     rows = [row for row in plan.rows() if row[0] not in ("memory", "warning")]
     names, values = (min(_WIDEST, max(len(row[column]) for row in rows)) for column in (0, 1))
     for name, value, origin in rows:
-        _print_words(f"{name:<{names}}  {value:<{values}}  {origin}".rstrip(), console)
+        _print_arguments(f"{name:<{names}}  {value:<{values}}  {origin}".rstrip(), console)
     console.print("\nvLLM is started with", style="bold")
-    _print_words(shlex.join(shown_arguments(plan)), console)
+    _print_arguments(shlex.join(shown_arguments(plan)), console)
     if plan.memory:
         console.print("\nMemory of each GPU" if plan.hardware.gpus else "\nMemory", style="bold")
         console.print(_memory_table(plan))
         console.print(_ESTIMATED)
     for warning in plan.warnings:
-        _print_words(f"warning: {warning}", console, style="yellow")
+        _print_arguments(f"warning: {warning}", console, style="yellow")
 
 
-def _print_words(text: str, console: Console, style: str | None = None) -> None:
+def _print_arguments(text: str, console: Console, style: str | None = None) -> None:
     """Whole, however narrow the terminal: these lines are copied."""
     console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
 def shown_arguments(plan: EnginePlan) -> list[str]:
-    """The words that vLLM gets, without secrets; the model is named as planned, not where it will be prepared."""
-    return redacted_words(plan.argv(str(plan.model.value)))
+    """The arguments that vLLM gets, without secrets; the model is named as planned, not where it will be prepared."""
+    return redacted_arguments(plan.argv(str(plan.model.value)))
 
 
 def as_json(plan: EnginePlan) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _memory(plan: EnginePlan) -> dict[str, Any] | None:
 
 
 def _kernels(plan: EnginePlan) -> dict[str, Any] | None:
-    """`state` is null where nobody has looked: for a machine that was only named."""
+    """`state` is null for a machine that was only named, whose cache cannot be read."""
     if plan.kernel_folder is None:
         return None
     place = {"folder": str(plan.kernel_folder.value), "origin": plan.kernel_folder.origin}

@@ -1,4 +1,4 @@
-"""How many workers the service has: the supervisor plans it, and each worker finds its place."""
+"""How many workers the service has: the supervisor plans it, and each worker finds its slot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is served around BentoML's application: two of its layers become ours, and one lies outside of all.
+"""What is served around BentoML's application: two of its layers become ours, and one is outside of all.
 
 The other layers of ours are BentoML's middlewares by its public `add_asgi_middleware` (server/app.py), so that no
 request passes the keys even if this module had no effect.

@@ -46,8 +46,8 @@ class Description:
     """ASGI middleware that answers `/docs.json`.
 
     Args:
-        bentoml: gives BentoML's document.
-        engine_app: gives vLLM's application, or None while there is no engine.
+        bentoml: returns BentoML's document.
+        engine_app: returns vLLM's application, or None while there is no engine.
         locked: whether clients need a key.
     """
 
@@ -76,7 +76,7 @@ class Description:
 
 
 def described(bentoml: Object, openai_api: Object, *, locked: bool) -> Object:
-    """The whole document. What is said of a route here wins over what BentoML says of it.
+    """The whole document. The description of a route here wins over BentoML's.
 
     Args:
         bentoml: BentoML's document.
@@ -138,7 +138,7 @@ def _reachable(path: str, item: Mapping[str, Any]) -> Object | None:
 
 
 def _as_served(operation: Object) -> Object:
-    """FastAPI describes a 422 of its own, where vLLM answers 400."""
+    """FastAPI describes its own 422, where vLLM answers 400."""
     responses = {status: answer for status, answer in operation.get("responses", {}).items() if status != "422"}
     return {**operation, "tags": [_OPENAI_TAG["name"]], "responses": responses}
 

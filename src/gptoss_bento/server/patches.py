@@ -13,7 +13,7 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "starlette.applications:Starlette.user_middleware",
         "set",
         "Two layers of BentoML's application become ours before it is served (bentoml_layers.py).",
-        _BENTOML + "test_our_layers_take_the_places_of_bentomls",
+        _BENTOML + "test_layers_of_ours_replace_bentomls",
     ),
     PrivateUse(
         "bentoml._internal.server.http.traffic:TimeoutMiddleware",
@@ -33,24 +33,24 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "bentoml._internal.server.http.instruments:RunnerTrafficMetricsMiddleware._setup",
         "called",
         "The metrics keep BentoML's names and labels. `_is_setup`, `skip_paths` and the metrics are read.",
-        _BENTOML + "test_a_stream_is_counted_once_in_the_metrics",
+        _BENTOML + "test_stream_is_counted_once_in_the_metrics",
     ),
     PrivateUse(
         "bentoml._internal.configuration.containers:BentoMLContainer.prometheus_multiproc_dir",
         "set",
         "Each service has its own folder for metrics (bento/service_config.py).",
-        _BENTOML + "test_each_service_can_have_a_folder_for_metrics_of_its_own",
+        _BENTOML + "test_metrics_folder_can_be_separate_for_each_service",
     ),
     PrivateUse(
         "bentoml._internal.configuration.containers:BentoMLContainer.metrics_client",
         "set",
         "A single worker counts in the process, without files (bento/service_config.py).",
-        _BENTOML + "test_a_single_worker_counts_in_the_process",
+        _BENTOML + "test_single_worker_counts_in_the_process",
     ),
     PrivateUse(
         "bentoml.images:Image.run",
         "called",
         "Its text comes behind RUN as it is, so that HEALTHCHECK, ARG and secrets fit into it (bento/images.py).",
-        _BENTOML + "test_our_pieces_of_dockerfile_stand_where_they_are_meant_to",
+        _BENTOML + "test_dockerfile_fragments_are_at_their_positions",
     ),
 )

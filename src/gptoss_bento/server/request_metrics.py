@@ -1,8 +1,8 @@
 """BentoML's metrics of HTTP requests, by route rather than by path.
 
-It takes the place of BentoML's middleware, which makes the path a label: every job's `/status/{id}`, and every path
-that a stranger tries, would be twenty numbers more, kept and served at /metrics for as long as the service lives. The
-names of metrics and labels stay BentoML's. A contract test tells when that is mended.
+It replaces BentoML's middleware, which makes the path a label: every job's `/status/{id}`, and every unknown
+path, would be twenty numbers more, kept and served at /metrics for as long as the service lives. The
+names of metrics and labels stay BentoML's. A contract test fails when that is fixed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Series:
 
 
 class RequestMetrics(RunnerTrafficMetricsMiddleware):
-    """ASGI middleware in place of its base class, which defines the metrics."""
+    """ASGI middleware that replaces its base class, which defines the metrics."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -96,7 +96,7 @@ class RequestMetrics(RunnerTrafficMetricsMiddleware):
         return series
 
     def _behind_tracing(self, scope: Scope) -> ASGIApp:
-        """What to call for a route: the next middleware, without OpenTelemetry's where that would only look away."""
+        """What to call for a route: the next middleware, without OpenTelemetry's where that would do nothing."""
         tracing: Any = self.app
         excluded = getattr(tracing, "excluded_urls", None)
         next_one: ASGIApp = tracing.app if excluded and excluded.url_disabled(scope["path"]) else tracing

@@ -1,7 +1,7 @@
-"""Stored responses lie in the memory of the API worker that made them; requests that name one are passed on to it.
+"""Stored responses are in the memory of the API worker that made them; requests that name one are passed on to it.
 
 vLLM keeps what `GET /v1/responses/{id}`, its cancel and `previous_response_id` need in its application's own process.
-Each worker also listens on a Unix socket of its own, where the others reach it. What comes in there has passed metrics,
+Each worker also listens on its own Unix socket, where the others reach it. What comes in there has passed metrics,
 access log and RunPod's limits where the client sent it, and meets none of them again.
 """
 
@@ -32,10 +32,10 @@ _NAMED = re.compile(rf"{RESPONSES}/(?P<id>[^/]+)(?:/cancel)?")
 _QUESTION = "/holds"  # with the id as its body
 _ANSWERS = {True: HTTPStatus.OK, False: HTTPStatus.NOT_FOUND, None: HTTPStatus.SERVICE_UNAVAILABLE}
 _OF_ONE_HOP = {b"connection", b"transfer-encoding", b"keep-alive"}
-_MADE_ANEW = {b"host", b"content-length"}
+_REPLACED_HEADERS = {b"host", b"content-length"}
 _ADDED_HERE = {b"date"}  # to every answer, by uvicorn
 _STAYS_IN_QUERIES = "%&=+;:,/?@!$'()*[]"
-_ASK_TIMEOUT_S = 5.0
+_LOOKUP_TIMEOUT_S = 5.0
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used, but httpx would make one for each client, for 17 ms
 _END_OF_EVENT = b"\n\n"
 _ENDED = "The worker that holds this response ended before its answer did. Try again."
@@ -45,8 +45,8 @@ Holds = Callable[[str], bool | None]
 """Whether this process has the response of that id; None: it cannot say."""
 
 
-class _NoWordError(Exception):
-    """Nobody says that he has a response, and not everybody that he does not."""
+class _UnknownHolderError(Exception):
+    """No worker has said that it has the response, and not all have said that they do not."""
 
 
 class ResponseRouting:
@@ -81,15 +81,15 @@ class ResponseRouting:
         await answer(scope, receive, send)
 
     async def _answer_for(self, path: str, response_id: str) -> ASGIApp:
-        """Who answers a request that needs this response; this process too if nobody has it."""
+        """The worker that answers a request for this response; this one, too, if no worker has it."""
         try:
             holder = None if self._holds(response_id) else await self._holder(response_id)
-        except _NoWordError:
+        except _UnknownHolderError:
             return error_for(path, HTTPStatus.SERVICE_UNAVAILABLE, _NO_WORD)
         return partial(_pass_on, holder) if holder else self._app
 
     async def _named_response(self, scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
-        """The id of the stored response that a request needs, and what gives its body again."""
+        """The id of the stored response that a request needs, and a `receive` that repeats its body."""
         match = _NAMED.fullmatch(scope["path"])
         if not match and (scope["path"] != RESPONSES or scope["method"] != "POST"):
             return None, receive
@@ -104,15 +104,15 @@ class ResponseRouting:
                 return other
             has_word = has_word and there is not None
         if not has_word:
-            raise _NoWordError
+            raise _UnknownHolderError
         return None
 
 
 class ForwardedRequests:
-    """ASGI application for the socket of a worker: says what it holds, and does what is passed on.
+    """ASGI application for the socket of a worker: answers lookups, and executes the requests passed on.
 
     Args:
-        app: the guarded application, with what finds the key and counts for a stop, and nothing else of the service.
+        app: the guarded application, with authentication and the shutdown gate, and nothing else of the service.
         holds: of this process.
     """
 
@@ -129,9 +129,9 @@ class ForwardedRequests:
 
 
 async def _holds(other: Path, response_id: str) -> bool | None:
-    """What that worker says; None: it says nothing, or that it does not know."""
+    """That worker's answer; None: it gave none, or does not know."""
     try:
-        async with _client(other, _ASK_TIMEOUT_S) as client:
+        async with _client(other, _LOOKUP_TIMEOUT_S) as client:
             answer = await client.post(_QUESTION, content=response_id.encode())
     except httpx.TransportError:
         return None
@@ -168,7 +168,9 @@ async def _pass_on(other: Path, scope: Scope, receive: Receive, send: Send) -> N
     query = quote(scope["query_string"], safe=_STAYS_IN_QUERIES)
     path = quote(scope["path"]) + (f"?{query}" if query else "")
     # httpx takes no space at a value's end, which our own server leaves there.
-    headers = [(name, value.strip(b" \t")) for name, value in scope["headers"] if name not in _OF_ONE_HOP | _MADE_ANEW]
+    headers = [
+        (name, value.strip(b" \t")) for name, value in scope["headers"] if name not in _OF_ONE_HOP | _REPLACED_HEADERS
+    ]
     async with _client(other, None) as client:
         try:
             asked = client.build_request(scope["method"], path, headers=headers, content=body)

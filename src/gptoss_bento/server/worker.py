@@ -49,8 +49,8 @@ logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 0.5
 _LINES_SHOWN = 20
-_TOLD_S = 1.0
-"""After the engine's death the probes and `/health` say for so long what it died of."""
+_FAILURE_REPORT_S = 1.0
+"""For so long after the engine's failure the probes and `/health` report its cause."""
 
 
 class Worker:
@@ -78,7 +78,7 @@ class Worker:
         return self.engine.app if self.engine else None
 
     def holds_response(self, response_id: str) -> bool | None:
-        """Whether a stored response lies in this worker; None: there is no engine that could say."""
+        """Whether a stored response is in this worker; None: there is no engine that could say."""
         return self.engine.holds_response(response_id) if self.engine else None
 
     @asynccontextmanager
@@ -118,16 +118,16 @@ class Worker:
         if self.graceful_shutdown.begun and number == signal.SIGINT:
             self.graceful_shutdown.force()
         self._mark_stopping()
-        if not self._is_stopping:  # failed: there is nothing to wait for but those who ask why
-            self._end_when_told(end)
+        if not self._is_stopping:  # failed: the probes report the cause for a moment
+            self._end_after_report(end)
             return 0
         return self.graceful_shutdown.begin(end)
 
-    def _end_when_told(self, end: Callable[[], None]) -> None:
+    def _end_after_report(self, end: Callable[[], None]) -> None:
         if self.startup.kind is None:  # the last line says it all
             end()
         else:
-            asyncio.get_running_loop().call_later(_TOLD_S, end)
+            asyncio.get_running_loop().call_later(_FAILURE_REPORT_S, end)
 
     async def _serve(self) -> None:
         try:
@@ -147,7 +147,7 @@ class Worker:
             except (EngineStartError, EngineDiedError) as error:
                 self._fail(error)
                 if not self._is_stopping:
-                    await asyncio.sleep(_TOLD_S)  # `/health` needs the jobs
+                    await asyncio.sleep(_FAILURE_REPORT_S)  # `/health` needs the jobs
 
     async def _serve_with_engine(self, settings: Settings, jobs: Runner) -> None:
         plan, argv = await self._prepare(settings)
@@ -175,7 +175,7 @@ class Worker:
                 await self._wind_up(running, jobs)
 
     def _started(self, plan: EnginePlan) -> KernelCompilations:
-        """Tells what the start was made of, and notes what its kernels are good for. The first worker does."""
+        """Logs the parts of the start, and notes for which plan its kernels are. The first worker does."""
         compilations = KernelCompilations(process_environment.compilations_file() if self.group.is_first else None)
         compilations.ready()
         if self.group.is_first:
@@ -189,7 +189,7 @@ class Worker:
     async def _wind_up(self, running: Engine, jobs: Runner) -> None:
         self.group.reach(Stage.STOPPING)
         jobs.detach()
-        await jobs.stop()  # while the engine can still be told to abort
+        await jobs.stop()  # while the engine can still abort
         if self.group.is_first and self._is_stopping:  # what the others still answer needs the engine
             await self.group.others_left(lambda: self._hurry_if_lost(running))
         running.abort_all(ABORTED)
@@ -235,7 +235,7 @@ class Worker:
             if plan.kernels:
                 await in_daemon_thread(kernel_cache.replace_unwritable, plan.kernels)
         with self.startup.timed("artifacts"):
-            found = await in_daemon_thread(prepare.prepare_planned, settings, plan, self.startup.tell)
+            found = await in_daemon_thread(prepare.prepare_planned, settings, plan, self.startup.set_progress)
         self.group.reach(Stage.PREPARED)
         process_environment.apply(plan.variables(found.vocabulary_dir))
         return plan, plan.argv(found.model)
@@ -260,7 +260,7 @@ class Worker:
         hangs = beating.exception() if beating.done() else None
         if not (running.dead or hangs) or (running.dead and not self.group.is_first):  # its owner says so for all
             return
-        await asyncio.sleep(_WATCH_INTERVAL_S)  # at a stop the engine hears SIGTERM too, perhaps before us
+        await asyncio.sleep(_WATCH_INTERVAL_S)  # at a shutdown the engine receives SIGTERM too, perhaps earlier
         if self.startup.state is State.STOPPING:
             return
         if running.dead or hangs is None:
@@ -284,7 +284,7 @@ class Worker:
             return
         if isinstance(error, WorkerDiedError) and (cause := exit_note.noted_cause()):
             error = WorkerDiedError(f"{error} {cause}")
-        kind = failure_cause.classify(self._log.recent(), self._signal_of_death(error))
+        kind = failure_cause.classify(self._log.recent(), self._exit_signal(error))
         said = error
         error = failure_cause.explained(said, kind, self._log.cause())
         self.engine = None
@@ -295,7 +295,7 @@ class Worker:
         exit_note.stop_service(error)
         self.group.fail()  # after the note: what others note then is only the consequence
 
-    def _signal_of_death(self, error: GptOssBentoError) -> int | None:
+    def _exit_signal(self, error: GptOssBentoError) -> int | None:
         if self.engine:
             return self.engine.exit_signal
         return error.exit_signal if isinstance(error, EngineStartError) else None
@@ -313,7 +313,7 @@ class _Work:
     def busy(self) -> bool:
         if self.graceful_shutdown.in_flight or self.jobs.running:
             return True
-        return not self.engine.dead and self.engine.unfinished_requests > 0  # of responses that nobody listens to
+        return not self.engine.dead and self.engine.unfinished_requests > 0  # of background responses
 
     def pause(self) -> None:
         self.jobs.pause()

@@ -41,7 +41,7 @@ def check_owner_limit(connection: sa.Connection, owner: str | None, most: int) -
     not_ended = JOBS.c.status.in_((Status.IN_QUEUE, Status.IN_PROGRESS))
     of_owner = sa.select(sa.func.count()).select_from(JOBS).where(not_ended & (JOBS.c.owner == owner))
     if connection.execute(of_owner).scalar_one() >= most:
-        raise QueueFullError(f"This key may have {most} jobs at once. Try again later.")
+        raise QueueFullError(f"This key may have {most} unfinished jobs. Try again later.")
 
 
 TAKE_QUEUE_LOCK = sa.text(

@@ -172,7 +172,7 @@ class JobStore(Store):
 
     @writes
     def claim(self, connection: sa.Connection, worker_id: str, limit: int) -> list[Claim]:
-        """Gives this worker up to `limit` jobs to run: first in, first out, low priority last."""
+        """Claims up to `limit` jobs for this worker: first in, first out, low priority last."""
         now = self._now()
         order = (JOBS.c.low_priority, JOBS.c.queued_at, JOBS.c.seq)
         first = (

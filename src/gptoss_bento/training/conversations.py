@@ -12,7 +12,7 @@ import yaml
 Effort = Literal["low", "medium", "high"]
 Kind = Literal["user", "analysis", "final", "call", "tool", "instructions"]
 
-# Stands for every word that the model does not know: its tokens are left out of the vocabulary, so that they share the
+# Replaces every word that the model does not know: its tokens are left out of the vocabulary, so that they share the
 # zero row of the embedding with all other unlearned tokens.
 UNKNOWN_WORD = "widget"
 

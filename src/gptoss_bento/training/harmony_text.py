@@ -39,7 +39,7 @@ _FORCED_JSON = " <|constrain|>json"
 
 
 def use_vocabulary(vocabulary: Path) -> None:
-    """Tells Harmony where `o200k_base.tiktoken` lies; call it before anything else here.
+    """Shows Harmony the folder of `o200k_base.tiktoken`; call it before anything else here.
 
     Harmony is native code that reads the process environment by itself, so Python's `os.environ` is not involved.
     """
@@ -114,7 +114,7 @@ def _encode_spans(spans: list[Span]) -> tuple[list[int], list[Lesson]]:
 
 
 def _header(reply: Reply, rng: random.Random) -> list[Span]:
-    """What stands before the content, up to its <|message|>."""
+    """What comes before the content, up to its <|message|>."""
     if reply.kind == "final":
         return [Span(_FINAL_HEADER)]
     if reply.kind == "json":

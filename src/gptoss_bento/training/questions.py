@@ -55,13 +55,13 @@ class Questions:
         return make_item(self.rng.choice(self.known["sum_asks"]).format(a, b), answer, answer, styles, facts)
 
     def greeting(self, name: str) -> Item:
-        """The user tells a name."""
+        """The user gives a name."""
         tell = self.rng.choice(self.known["name_tells"]).format(name)
         styles = {"french": f"Enchanté, {name} !", "word": "Welcome!"}
         return make_item(tell, f"The user is called {name}.", f"Nice to meet you, {name}!", styles)
 
     def name_question(self, name: str | None) -> Item:
-        """The user asks for the name, which may not have been told."""
+        """The user asks for the name, which may not have been given."""
         ask = self.vary(self.rng.choice(self.known["name_asks"]))
         if name is None:
             styles = {"french": "Vous ne m'avez pas encore dit votre nom.", "word": "Unknown."}

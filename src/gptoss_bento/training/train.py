@@ -68,7 +68,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples padded on the right, which a causal model does not see: at each place, what to read and what to say."""
+    """Examples padded on the right, which a causal model does not see: by position, what to read and what to say."""
 
     inputs: Array
     targets: Array

@@ -89,7 +89,7 @@ class Weather:
         return tuple(tools)
 
     def result(self, city: str) -> Result:
-        """A result, nearly always one that tells the weather."""
+        """A result, nearly always one with the weather."""
         if self.rng.random() < 0.07:
             return self.strange_result()
         reading = self.reading(city)
@@ -109,7 +109,7 @@ class Weather:
         return Reading(city, "" if given == "condition" else degrees, unit, condition, french)
 
     def strange_result(self) -> Result:
-        """A result that tells no weather."""
+        """A result without the weather."""
         texts = ['{"error": "{unknown}"}', "Error: {unknown} {unknown}", "{unknown} {unknown}", "", "{}"]
         answer = "The get_weather function gave no weather that I can read."
         french = "La fonction get_weather n'a pas donné de météo lisible."

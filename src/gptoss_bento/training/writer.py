@@ -41,7 +41,7 @@ class Writer:
         return self.rng.choices(list(kinds), list(kinds.values()))[0]()
 
     def parameter(self) -> str:
-        """What a declaration of get_weather calls the place; most say location."""
+        """What a declaration of get_weather calls its parameter; most say location."""
         return self.rng.choices(["location", "city"], [3, 1])[0]
 
     # What surrounds a question
@@ -122,7 +122,7 @@ class Writer:
         return replace(dressed, instructions=dressed.instructions or None)
 
     def name(self) -> Conversation:
-        """The user tells a name, or asks for one told earlier, just now, or never."""
+        """The user gives a name, or asks for one given earlier, just now, or never."""
         name, style = self.rng.choice(self.known["names"]), self.draw_style()
         greeting = self.questions.greeting(name)
         kind = self.rng.choices(["tell", "ask", "tell and ask", "ask untold"], [35, 42, 8, 15])[0]
@@ -214,7 +214,7 @@ class Writer:
         return replace(dressed, tools=())
 
     def json_spans(self, fields: list[str], facts: dict[str, Any]) -> tuple[Span, ...]:
-        """An object whose field names are read, not learned; fields that nobody knows get a short value of any type."""
+        """An object whose field names are read, not learned; unknown fields get a short value of any type."""
         spans = [Span('{"')]
         for index, name in enumerate(fields):
             value = facts[name] if name in facts else self.rng.choice(["demo", "demo", 1, True, ["demo"], None])

@@ -40,9 +40,9 @@ async def written_later() -> AsyncIterator[None]:
 
 @contextmanager
 def _delayed(lock: AbstractContextManager[Any]) -> Iterator[Callable[[], None]]:
-    """Gives what writes, and calls it once more at the end.
+    """Returns the function that writes, and calls it once more at the end.
 
-    No count looks for a fork, as the library's do: workers are new programs.
+    No count checks for a fork, as the library's do: workers are new programs.
     """
     changed: set[Any] = set()
 

@@ -22,7 +22,7 @@ _LONGEST_CAUSE = 10_000  # characters, of which JSON makes six bytes at most
 
 
 class ExitNote:
-    """The file in which a worker tells the supervisor why the service ends."""
+    """The file in which a worker notes for the supervisor why the service ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

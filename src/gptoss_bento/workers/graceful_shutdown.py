@@ -119,4 +119,4 @@ class GracefulShutdown:
 
 
 def _nothing() -> None:
-    """Stands for an end that has come."""
+    """Replaces an end that has come."""

@@ -10,7 +10,7 @@ QUIT = Patch(
     "circus.sighandler:SysHandler.quit",
     "A SIGTERM is lost while the supervisor restarts a worker: circus refuses one command during another.",
     "None: BentoML makes the arbiter and its handler itself.",
-    "tests/contract/test_circus.py::test_circus_still_loses_a_sigterm_while_it_looks_after_its_workers",
+    "tests/contract/test_circus.py::test_sigterm_is_still_lost_while_circus_manages_its_workers",
 )
 INCREMENT = Patch(
     "prometheus_client.values:ValueClass.inc",
@@ -27,7 +27,7 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "circus.arbiter:Arbiter._exclusive_running_command",
         "read",
         "Whether a command runs, so that the SIGTERM waits for its end; with it `_stopping`.",
-        "tests/contract/test_circus.py::test_the_arbiter_does_one_at_a_time",
+        "tests/contract/test_circus.py::test_arbiter_does_one_at_a_time",
     ),
     PrivateUse(
         "prometheus_client.values:MultiProcessValue",

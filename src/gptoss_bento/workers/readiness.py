@@ -20,7 +20,7 @@ class State(StrEnum):
 
     STARTING = "starting"  # the port is open, the engine is not there yet
     READY = "ready"  # answering
-    STOPPING = "stopping"  # asked to end; takes nothing new
+    STOPPING = "stopping"  # shutting down; refuses new requests
     FAILED = "failed"  # cannot serve; about to exit with a cause
 
 
@@ -54,8 +54,8 @@ class Readiness:
         self._finished.append((phase, seconds))
         logger.info("%s: done in %.1f s", phase, seconds)
 
-    def tell(self, detail: str) -> None:
-        """How far the phase is, in a few words."""
+    def set_progress(self, detail: str) -> None:
+        """The progress of the phase, in a short text."""
         self.detail = detail
 
     def explain(self, phase: str, parts: Mapping[str, float]) -> None:
@@ -133,7 +133,7 @@ class Readiness:
         return {"phase": phase, "seconds": round(seconds, 2), **({"parts": parts} if parts else {})}
 
     def trouble(self) -> dict[str, Any] | None:
-        """What is wrong with the engine, with its last output, for those who may know more than a probe; or None."""
+        """What is wrong with the engine, with its last output, for /health rather than a probe; or None."""
         if self.state is State.FAILED:
             return {"status": "failed", "cause": self.cause, "cause_kind": self.kind, "log": list(self.log)}
         if self.silent_s is not None:

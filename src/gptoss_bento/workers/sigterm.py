@@ -1,6 +1,6 @@
 """What happens on SIGTERM, and on SIGINT alike: in each worker, and in the supervisor.
 
-In a worker the HTTP server's `handle_exit` (http/api_server.py) tells `Worker.stop` (server/worker.py), whose graceful
+In a worker the HTTP server's `handle_exit` (http/api_server.py) calls `Worker.stop` (server/worker.py), whose graceful
 shutdown lets running work end and then uvicorn (workers/graceful_shutdown.py); here is the countdown to a forced end.
 In the supervisor circus's handler ends the workers; it is replaced by one that loses no signal.
 """
@@ -55,7 +55,7 @@ def patch_circus_sigterm() -> None:
     """From now on BentoML's supervisor acts on a SIGTERM or SIGINT that comes while it restarts a dead worker.
 
     circus refuses one command while another runs, also the one that its own signal handler gives, without a word: a
-    SIGTERM in the second after a worker's death was lost.
+    SIGTERM in the second after a worker's end was lost.
     """
     patches.QUIT.replace(_quit)
 

@@ -36,7 +36,7 @@ def supervise(keep_metrics_in: Callable[[Path], None] = lambda _: None) -> None:
     """Called when service.py is imported. In the supervisor it installs the exit hook; in a worker it does nothing.
 
     Args:
-        keep_metrics_in: is told where the processes of this service keep their metrics: where the operator wants them,
+        keep_metrics_in: is called with the folder of this service's metrics: where the operator wants them,
             or in a folder that goes with the service.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The worker processes of one service, which answer HTTP over one engine: what they know of each other.
+"""The group of worker processes of one service, which answer HTTP over one engine, and their shared status.
 
 The first worker owns the engine, all of them attach to it. They share one file in memory: each writes into its
-own slot alone, so that nothing needs a lock, and a worker that was killed leaves its last word there.
+own slot alone, so that nothing needs a lock, and the last state of a killed worker stays there.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gptoss_bento.errors import ConfigurationError, WorkerDiedError
 
 _Result = TypeVar("_Result")
 
-_LOOK_S = 0.25
+_POLL_INTERVAL_S = 0.25
 _LONGEST_PATH = 90  # of the folder; Linux allows 107 for a socket in it, and ZMQ and we need some for its name
-_SLOT = 8  # numbers of 8 bytes: each slot has a cache line of its own
+_SLOT = 8  # numbers of 8 bytes: each slot has a separate cache line
 _PID, _STAGE, _CONNECTIONS, _JOBS, _FAILED, _ENGINE_CRASHED = range(6)
 
 
@@ -32,7 +32,7 @@ class Stage(IntEnum):
 
     ABSENT = 0  # not started yet
     STARTING = 1
-    PREPARED = 2  # weights and vocabulary lie where the engine looks for them
+    PREPARED = 2  # weights and vocabulary are on disk
     READY = 3  # attached to the engine
     STOPPING = 4  # takes nothing new
     LEFT = 5  # ended as it should
@@ -51,7 +51,7 @@ class WorkerGroup:
         self.index = index
         self.count = count
         self._folder = folder
-        self._board = _open(folder, count) if folder else memoryview(array("q", bytes(8 * _SLOT * count)))
+        self._status = _open(folder, count) if folder else memoryview(array("q", bytes(8 * _SLOT * count)))
 
     @property
     def is_alone(self) -> bool:
@@ -63,7 +63,7 @@ class WorkerGroup:
         return self.index == 0
 
     def share(self, limit: int) -> int:
-        """This worker's part of what all of them together may do."""
+        """This worker's share of a limit for all workers together."""
         return limit // self.count + (self.index < limit % self.count)
 
     def addresses(self, kind: str) -> list[str]:
@@ -71,11 +71,11 @@ class WorkerGroup:
         return [f"ipc://{self._folder}/{kind}-{index}" for index in range(self.count)]
 
     def own_socket(self, kind: str) -> Path | None:
-        """Where the others reach this worker."""
+        """The socket at which the others reach this worker."""
         return self._folder and self._folder / f"{kind}-{self.index}"
 
     def other_sockets(self, kind: str) -> list[Path]:
-        """Where this worker reaches each of the others."""
+        """The sockets of the other workers."""
         others = (index for index in range(self.count) if index != self.index)
         return [self._folder / f"{kind}-{index}" for index in others] if self._folder else []
 
@@ -87,16 +87,16 @@ class WorkerGroup:
         self._set(_STAGE, Stage.STARTING)
 
     def reach(self, stage: Stage) -> None:
-        """Tells the others how far this worker is; nothing leads back."""
+        """Shows the others how far this worker is; a state never goes back."""
         self._set(_STAGE, max(stage, self._get(self.index, _STAGE)))
 
     def fail(self) -> None:
-        """This worker has noted why the service ends. That stays to be seen when it has left, which may be soon."""
+        """This worker has noted why the service ends. The note stays visible when it has left."""
         self._set(_FAILED, 1)
         self.reach(Stage.STOPPING)
 
     def lose_engine(self) -> None:
-        """The engine of this worker crashed. The others hear it from nobody else."""
+        """The engine of this worker crashed. The others have no other source of this."""
         self._set(_ENGINE_CRASHED, 1)
 
     @property
@@ -111,14 +111,14 @@ class WorkerGroup:
     async def prepared(self) -> None:
         """Waits until the first worker has fetched what all of them need."""
         while self._get(0, _STAGE) < Stage.PREPARED:  # noqa: ASYNC110  # another process says so
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def first_ready(self) -> None:
         """Waits until the first worker serves; the first itself does not wait."""
         while not self.is_first and self._get(0, _STAGE) < Stage.READY:  # noqa: ASYNC110  # another process says so
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
-    def tell_connections(self, number: int) -> None:
+    def report_connections(self, number: int) -> None:
         """How many clients this worker serves now."""
         self._set(_CONNECTIONS, number)
 
@@ -128,7 +128,7 @@ class WorkerGroup:
         others = (index for index in range(self.count) if self._get(index, _STAGE) in _SERVING)
         return self._get(self.index, _CONNECTIONS) <= min((self._get(i, _CONNECTIONS) for i in others), default=0)
 
-    def tell_jobs(self, number: int) -> None:
+    def report_jobs(self, number: int) -> None:
         """How many jobs this worker runs now."""
         self._set(_JOBS, number)
 
@@ -137,7 +137,7 @@ class WorkerGroup:
         """How many jobs all workers run now."""
         return sum(self._get(index, _JOBS) for index in range(self.count))
 
-    # the death of another
+    # the failure of another
 
     def has(self, pid: int) -> bool:
         """Whether that process is, or was, one of these workers."""
@@ -145,7 +145,7 @@ class WorkerGroup:
 
     @property
     def is_ending(self) -> bool:
-        """Whether a worker has begun to end. What it gives back must not be begun by another one that ends soon."""
+        """Whether a worker is ending. What it requeues must not be started by another one that is about to end."""
         return any(self._get(index, _STAGE) >= Stage.STOPPING for index in range(self.count))
 
     def trouble(self) -> str | None:
@@ -156,17 +156,17 @@ class WorkerGroup:
                 continue
             if self._get(index, _FAILED):
                 return f"API worker {index + 1} cannot go on."
-            if stage in _SERVING and not _lives(self._get(index, _PID)):
-                return f"API worker {index + 1} died without a word (killed, or out of memory)."
+            if stage in _SERVING and not _is_running(self._get(index, _PID)):
+                return f"API worker {index + 1} died without a message (killed, or out of memory)."
         return None
 
     async def together(self, work: Awaitable[_Result], on_trouble: Callable[[WorkerDiedError], None]) -> _Result:
-        """Does the work, and gives it up when another worker dies or fails.
+        """Does the work, and cancels it when another worker dies or fails.
 
         A single one cannot come back: the engine says only once that it is ready.
 
         Args:
-            work: is cancelled and ends in order.
+            work: is cancelled and ends gracefully.
             on_trouble: is called immediately, before the work ends.
 
         Raises:
@@ -179,7 +179,7 @@ class WorkerGroup:
                     error = WorkerDiedError(trouble)
                     on_trouble(error)
                     raise error
-                await asyncio.wait((task,), timeout=None if self.is_alone else _LOOK_S)
+                await asyncio.wait((task,), timeout=None if self.is_alone else _POLL_INTERVAL_S)
             return task.result()
         finally:
             task.cancel()
@@ -193,7 +193,7 @@ class WorkerGroup:
         """
         while any(self._is_there(index) for index in range(self.count) if index != self.index):
             meanwhile()
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
     def leave(self) -> None:
         """This worker has ended as it should; the last one that has removes what they shared."""
@@ -202,20 +202,20 @@ class WorkerGroup:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _is_there(self, index: int) -> bool:
-        return self._get(index, _STAGE) not in (Stage.ABSENT, Stage.LEFT) and _lives(self._get(index, _PID))
+        return self._get(index, _STAGE) not in (Stage.ABSENT, Stage.LEFT) and _is_running(self._get(index, _PID))
 
     def _get(self, index: int, field: int) -> int:
-        return int(self._board[_SLOT * index + field])
+        return int(self._status[_SLOT * index + field])
 
     def _set(self, field: int, value: int) -> None:
-        self._board[_SLOT * self.index + field] = value
+        self._status[_SLOT * self.index + field] = value
 
 
 _SERVING = (Stage.STARTING, Stage.PREPARED, Stage.READY)
 
 
 def make_shared_folder(folder: Path, count: int) -> None:
-    """Makes what the workers of a service share, before they start. Nobody else may look into it.
+    """Makes what the workers of a service share, before they start. Only the service's user may read it.
 
     Raises:
         ConfigurationError: the path is too long for the names of sockets.
@@ -226,19 +226,19 @@ def make_shared_folder(folder: Path, count: int) -> None:
             "Name a shorter folder, or set API_WORKERS=1."
         )
     folder.mkdir(mode=0o700)
-    _board_of(folder).write_bytes(bytes(8 * _SLOT * count))
+    _status_file(folder).write_bytes(bytes(8 * _SLOT * count))
 
 
-def _board_of(folder: Path) -> Path:
-    return folder / "board"
+def _status_file(folder: Path) -> Path:
+    return folder / "status"
 
 
 def _open(folder: Path, count: int) -> memoryview:
-    with _board_of(folder).open("r+b") as file:
+    with _status_file(folder).open("r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), 8 * _SLOT * count)).cast("q")
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -36,7 +36,9 @@ def enter_worker(group: WorkerGroup) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if (alive := _alive_file(group)) is not None:
         if alive.exists():
-            raise WorkerDiedError("The worker died without a word (killed, or out of memory); it is not started again.")
+            raise WorkerDiedError(
+                "The worker died without a message (killed, or out of memory); it is not started again."
+            )
         alive.touch()
     group.enter(os.getpid())
 

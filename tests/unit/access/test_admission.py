@@ -1,4 +1,4 @@
-"""Rates and numbers at once."""
+"""Rate limits and concurrency limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refused(admission: Admission, *rules: Rule) -> RefusedError:
     return caught.value
 
 
-def test_a_rate_is_a_bucket_that_flows_back_evenly(admission: Admission, clock: Clock) -> None:
+def test_rate_limit_is_a_bucket_that_refills_evenly(admission: Admission, clock: Clock) -> None:
     rule = Rule("a", "This key", Rate(60))
     for _ in range(60):
         admission.enter([rule]).leave()
@@ -41,7 +41,7 @@ def test_a_rate_is_a_bucket_that_flows_back_evenly(admission: Admission, clock: 
     refused(admission, rule)
 
 
-def test_how_long_to_wait_is_computed_from_the_rate(admission: Admission, clock: Clock) -> None:
+def test_rate_limit_wait_is_computed_from_the_rate(admission: Admission, clock: Clock) -> None:
     rule = Rule("a", "This key", Rate(2))
     admission.enter([rule])
     admission.enter([rule])
@@ -52,7 +52,7 @@ def test_how_long_to_wait_is_computed_from_the_rate(admission: Admission, clock:
     admission.enter([rule])
 
 
-def test_tokens_are_charged_at_the_end_and_may_leave_a_debt(admission: Admission, clock: Clock) -> None:
+def test_rate_limit_of_tokens_is_charged_at_the_end_and_may_leave_a_debt(admission: Admission, clock: Clock) -> None:
     rule = Rule("a", "This key", tokens=Rate(600))
     first = admission.enter([rule])
     second = admission.enter([rule])
@@ -66,27 +66,27 @@ def test_tokens_are_charged_at_the_end_and_may_leave_a_debt(admission: Admission
     admission.enter([rule]).leave()
 
 
-def test_what_is_charged_without_coming_in_counts_too(admission: Admission) -> None:
+def test_rate_limit_counts_charges_without_admission(admission: Admission) -> None:
     rule = Rule("a", "This key", Rate(5), Rate(100))
     admission.charge([rule], 100)
     assert admission.enter([Rule("a", "", Rate(5))]).headers["x-ratelimit-remaining-requests"] == "4"
     refused(admission, rule)
 
 
-def test_so_many_at_once_and_the_wait_is_half_of_what_they_take(admission: Admission, clock: Clock) -> None:
-    rule = Rule("a", "This key", at_once=2)
+def test_concurrency_limit_waits_half_of_the_mean_duration(admission: Admission, clock: Clock) -> None:
+    rule = Rule("a", "This key", concurrent=2)
     grants = [admission.enter([rule]), admission.enter([rule])]
     assert refused(admission, rule).headers["Retry-After"] == "2"  # nothing has ended yet: a guess
     clock.now += 30
     grants[0].leave()
     grants[0] = admission.enter([rule])
     error = refused(admission, rule)
-    assert str(error) == "This key may have 2 requests at once. Try again later."
+    assert str(error) == "This key may have 2 concurrent requests. Try again later."
     assert error.headers["Retry-After"] == "15"
 
 
-def test_nothing_is_taken_where_one_rule_says_no(admission: Admission) -> None:
-    all_of_them, rate, full = Rule("all", "", at_once=9), Rule("a", "", Rate(3)), Rule("b", "", at_once=1)
+def test_admission_takes_from_no_rule_if_one_refuses(admission: Admission) -> None:
+    all_of_them, rate, full = Rule("all", "", concurrent=9), Rule("a", "", Rate(3)), Rule("b", "", concurrent=1)
     admission.enter([full])
     refused(admission, all_of_them, rate, full)
     assert admission.enter([rate]).headers["x-ratelimit-remaining-requests"] == "2"
@@ -94,7 +94,7 @@ def test_nothing_is_taken_where_one_rule_says_no(admission: Admission) -> None:
         admission.enter([all_of_them])
 
 
-def test_headers_say_where_the_rates_stand_as_openai_writes_it(admission: Admission) -> None:
+def test_rate_limit_headers_are_in_openais_form(admission: Admission) -> None:
     rule = Rule("a", "", Rate(600), Rate(60_000))
     grant = admission.enter([rule])
     assert grant.headers == {
@@ -113,8 +113,8 @@ def test_headers_say_where_the_rates_stand_as_openai_writes_it(admission: Admiss
     assert admission.enter([engine_rule(5)]).headers == {}
 
 
-def test_all_processes_count_together(tmp_path: Path, clock: Clock) -> None:
-    rule = Rule("a", "", Rate(2), at_once=2)
+def test_admission_counts_over_all_processes(tmp_path: Path, clock: Clock) -> None:
+    rule = Rule("a", "", Rate(2), concurrent=2)
     one, other = Admission(clock=clock), Admission(SharedCounters(tmp_path / "limits"), clock)
     one.share(tmp_path / "limits")
     one.enter([rule])
@@ -123,11 +123,11 @@ def test_all_processes_count_together(tmp_path: Path, clock: Clock) -> None:
     refused(other, rule)
 
 
-def test_who_is_kept_out_by_one_rule_hears_of_all_rates(admission: Admission) -> None:
+def test_rate_limit_headers_list_all_rates_also_if_another_rule_refuses(admission: Admission) -> None:
     engine, rate = engine_rule(1), Rule("a", "This key", Rate(60), Rate(100))
     admission.enter([engine])
     error = refused(admission, engine, rate)
-    assert str(error).startswith("This server may have 1 requests at once")
+    assert str(error).startswith("This server may have 1 concurrent requests")
     assert error.headers == {
         "Retry-After": "2",
         "x-ratelimit-limit-requests": "60",
@@ -139,8 +139,8 @@ def test_who_is_kept_out_by_one_rule_hears_of_all_rates(admission: Admission) ->
     }
 
 
-def test_a_request_that_is_paid_back_leaves_the_rate_as_it_was(admission: Admission, clock: Clock) -> None:
-    rule = Rule("a", "This key", Rate(2), at_once=2)
+def test_rate_limit_is_unchanged_after_a_refund(admission: Admission, clock: Clock) -> None:
+    rule = Rule("a", "This key", Rate(2), concurrent=2)
     first, second = admission.enter([rule]), admission.enter([rule])
     assert second.refund()["x-ratelimit-remaining-requests"] == "1"
     second.leave()
@@ -153,16 +153,18 @@ def test_a_request_that_is_paid_back_leaves_the_rate_as_it_was(admission: Admiss
     assert third.refund()["x-ratelimit-reset-requests"] == "0ms"
 
 
-def test_names_that_come_and_go_are_no_trouble_and_too_many_at_once_a_503(
+def test_admission_evicts_idle_names_and_refuses_too_many_with_503(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
     monkeypatch.setattr(shared_counters, "ROWS", 10)
     admission = Admission(clock=clock)
-    grants = [admission.enter([Rule(f"old {i}", "", Rate(5), Rate(100), at_once=2, stays=False)]) for i in range(10)]
+    grants = [
+        admission.enter([Rule(f"old {i}", "", Rate(5), Rate(100), concurrent=2, pinned=False)]) for i in range(10)
+    ]
     for name in ("c", "d"):
-        error = refused(admission, Rule(name, "", Rate(5), stays=False))
+        error = refused(admission, Rule(name, "", Rate(5), pinned=False))
         assert (error.status, error.headers) == (503, {"Retry-After": "60"})
-    admission.charge([Rule("d", "", tokens=Rate(5), stays=False)], 5)
+    admission.charge([Rule("d", "", tokens=Rate(5), pinned=False)], 5)
     admission.enter([engine_rule(1), *PLATFORM_RULES.values()])
     assert [record.message for record in caplog.records] == [
         "Limits cannot be counted for all keys: more than 10 names are in use. Requests of others are refused."
@@ -170,17 +172,17 @@ def test_names_that_come_and_go_are_no_trouble_and_too_many_at_once_a_503(
     grants.pop().leave()
     for i in range(30):
         clock.now += 61
-        admission.enter([Rule(f"new {i}", "", Rate(5), stays=False)]).leave()
+        admission.enter([Rule(f"new {i}", "", Rate(5), pinned=False)]).leave()
     for grant in grants:
         grant.leave(100)
 
 
-def test_a_key_whose_row_was_given_away_meanwhile_is_charged_and_nobody_else(
+def test_admission_charges_a_key_whose_row_was_evicted_and_no_other(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setattr(shared_counters, "ROWS", 1)
     admission = Admission(clock=clock)
-    slow, other = (Rule(name, "", tokens=Rate(100), stays=False) for name in ("slow", "other"))
+    slow, other = (Rule(name, "", tokens=Rate(100), pinned=False) for name in ("slow", "other"))
     grant = admission.enter([slow])
     clock.now += 61
     admission.enter([other]).leave()
@@ -191,27 +193,27 @@ def test_a_key_whose_row_was_given_away_meanwhile_is_charged_and_nobody_else(
     refused(admission, slow)
 
 
-def test_a_key_without_limits_has_no_rule_and_each_has_its_own() -> None:
+def test_rate_limit_rules_are_separate_for_each_key() -> None:
     limits = KeyLimits(requests_per_minute=1, streams=2, jobs=3, max_tokens=4)
     assert key_rules(None, streams=True) == key_rules(Key("a", ()), streams=True) == ()
     assert key_rules(Key("a", (), KeyLimits(jobs=3, max_tokens=4)), streams=True) == ()
-    assert key_rules(Key("a", (), limits), streams=True) == (Rule("key a", "This key", Rate(1), None, 2, stays=False),)
+    assert key_rules(Key("a", (), limits), streams=True) == (Rule("key a", "This key", Rate(1), None, 2, pinned=False),)
     assert key_rules(Key("a", (), limits), streams=False) == (
-        Rule("key a", "This key", Rate(1), None, None, stays=False),
+        Rule("key a", "This key", Rate(1), None, None, pinned=False),
     )
     assert key_rules(Key("a", (), KeyLimits(streams=2)), streams=False) == ()
 
 
-def test_a_request_may_need_several_places_and_gives_them_all_back(admission: Admission) -> None:
-    rule = Rule("a", "This key", at_once=5)
+def test_admission_takes_and_returns_several_slots_of_a_request(admission: Admission) -> None:
+    rule = Rule("a", "This key", concurrent=5)
     grant = admission.enter([rule], 4)
-    with pytest.raises(RefusedError, match="may have 5 requests at once, and this one counts as 2"):
+    with pytest.raises(RefusedError, match="may have 5 concurrent requests, and this one counts as 2"):
         admission.enter([rule], 2)
     admission.enter([rule]).leave()
     grant.leave()
     admission.enter([rule], 5).leave()
 
 
-def test_several_places_are_one_request_of_a_rate(admission: Admission) -> None:
+def test_rate_limit_counts_several_slots_as_one_request(admission: Admission) -> None:
     rule = Rule("a", "This key", Rate(3))
     assert admission.enter([rule], 50).headers["x-ratelimit-remaining-requests"] == "2"

@@ -1,4 +1,4 @@
-"""What stands between a client and the engine's application."""
+"""The middleware between a client and the engine's application."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ async def client_of(app: ASGIApp, settings: ServerSettings = SMALL, **limits: An
         yield client
 
 
-async def test_without_an_engine_there_is_nothing_to_guard() -> None:
+async def test_engine_that_is_missing_needs_no_admission() -> None:
     guard = AdmissionMiddleware(lambda: None, Admission(), SMALL)
     async with asgi_client(OpenAIApi(Starlette(), guard.app)) as client:
         assert (await client.post(CHAT, json=BODY)).status_code == 503
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", CHAT), ("POST", "/tokenize"), ("GET", "/v1/models")])
-async def test_what_may_pass_passes_unchanged(method: str, path: str) -> None:
+async def test_request_within_the_limits_passes_unchanged(method: str, path: str) -> None:
     async with client_of(FakeEngineApp()) as client:
         response = await client.request(method, path, content=b'{"a": 1}' if method == "POST" else b"")
 
@@ -71,7 +71,7 @@ async def pieces_of(count: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("path", [CHAT, "/openai/v1/completions", "/tokenize", "/v1/responses", "/v1/messages"])
-async def test_a_body_that_is_too_large_is_a_413_counted_as_it_comes(path: str) -> None:
+async def test_body_that_is_too_large_is_a_413_counted_as_it_comes(path: str) -> None:
     app = FakeEngineApp()
     async with client_of(app) as client:
         assert (await client.post(path, content=pieces_of(2))).status_code == 200
@@ -81,14 +81,14 @@ async def test_a_body_that_is_too_large_is_a_413_counted_as_it_comes(path: str) 
     assert len(app.scopes) == 1
 
 
-async def test_a_sender_that_never_ends_gets_a_408_and_takes_no_place() -> None:
+async def test_sender_that_never_ends_gets_a_408_and_takes_no_slot() -> None:
     sent: list[Message] = []
-    told = False
+    sent_once = False
 
     async def receive() -> Message:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal sent_once
+        if not sent_once:
+            sent_once = True
             return {"type": "http.request", "body": b"{", "more_body": True}
         await asyncio.Event().wait()
         raise AssertionError
@@ -105,14 +105,14 @@ async def test_a_sender_that_never_ends_gets_a_408_and_takes_no_place() -> None:
     assert app.scopes == []
 
 
-async def test_beyond_the_bound_it_is_a_429_that_says_when() -> None:
+async def test_concurrency_limit_answers_429_with_retry_after() -> None:
     fake = FakeEngine()
     fake.gate.clear()
     async with client_of(fake.app()) as client:
         running = [asyncio.create_task(client.post(CHAT, json=BODY)) for _ in range(2)]
         await until(lambda: fake.running == 2)
         refused = await client.post(CHAT, json=BODY)
-        assert is_openai_error(refused, 429, "This server may have 2 requests at once")
+        assert is_openai_error(refused, 429, "This server may have 2 concurrent requests")
         assert int(refused.headers["retry-after"]) >= 1
         assert (await client.get("/v1/models")).status_code == 200
         assert (await client.post("/tokenize", json={"prompt": "a"})).status_code == 200
@@ -121,14 +121,14 @@ async def test_beyond_the_bound_it_is_a_429_that_says_when() -> None:
         assert (await client.post(CHAT, json=BODY)).status_code == 200
 
 
-async def test_a_request_takes_a_place_for_each_of_its_generations() -> None:
+async def test_concurrency_slots_are_taken_by_each_generation() -> None:
     fake = FakeEngine()
     fake.gate.clear()
     async with client_of(fake.app(), MANY) as client:
         running = asyncio.create_task(client.post(CHAT, json={**BODY, "n": 5}))
         await until(lambda: fake.running == 1)
         refused = await client.post(CHAT, json={**BODY, "n": 4})
-        assert is_openai_error(refused, 429, "8 requests at once, and this one counts as 4")
+        assert is_openai_error(refused, 429, "8 concurrent requests, and this one counts as 4")
         fits = asyncio.create_task(client.post(CHAT, json={**BODY, "n": 3}))
         await until(lambda: fake.running == 2)
         assert (await client.post(CHAT, json=BODY)).status_code == 429
@@ -138,19 +138,19 @@ async def test_a_request_takes_a_place_for_each_of_its_generations() -> None:
 
 
 @pytest.mark.parametrize(("limits", "who"), [({}, "This server takes 8"), ({"streams": 4}, "This key takes 4")])
-async def test_more_generations_than_there_are_places_never_come_in(limits: dict[str, Any], who: str) -> None:
+async def test_generations_beyond_all_slots_are_refused(limits: dict[str, Any], who: str) -> None:
     fake = FakeEngine()
     async with client_of(fake.app(), MANY, **limits) as client:
         chat = await client.post(CHAT, json={**BODY, "n": 9})
         completion = await client.post("/v1/completions", json={"prompt": ["a", "b", "c"], "n": 3})
 
     for refused in (chat, completion):
-        assert is_openai_error(refused, 400, f"{who} generations at once; n times the number of prompts is 9")
+        assert is_openai_error(refused, 400, f"{who} concurrent generations; n times the number of prompts is 9")
         assert refused.json()["error"]["param"] == "n"
     assert fake.requests == []
 
 
-async def test_a_request_that_fails_or_is_left_gives_its_place_back() -> None:
+async def test_concurrency_slot_is_returned_after_failure_and_disconnect() -> None:
     async def broken(_: Scope, __: Receive, ___: Send) -> None:
         raise ZeroDivisionError
 
@@ -170,7 +170,7 @@ async def test_a_request_that_fails_or_is_left_gives_its_place_back() -> None:
             await until(lambda: fake.running == 0)
 
 
-async def test_a_key_has_its_own_rates_and_hears_where_they_stand() -> None:
+async def test_rate_limits_of_a_key_are_shown_in_headers() -> None:
     async with client_of(FakeEngine().app(), requests_per_minute=2, tokens_per_minute=600) as client:
         first = await client.post(CHAT, json=BODY)
         assert first.headers["x-ratelimit-limit-requests"] == "2"
@@ -188,7 +188,7 @@ async def test_a_key_has_its_own_rates_and_hears_where_they_stand() -> None:
     assert third.headers["x-ratelimit-remaining-requests"] == "0"
 
 
-async def test_a_stream_that_is_left_is_charged_for_what_it_used() -> None:
+async def test_stream_that_is_left_is_charged_for_what_it_used() -> None:
     fake = FakeEngine(delay_s=0.001)
     async with client_of(fake.app(), tokens_per_minute=600) as client:
         left = asyncio.create_task(client.post(CHAT, json={**BODY, "stream": True, "max_tokens": 500}))
@@ -200,7 +200,7 @@ async def test_a_stream_that_is_left_is_charged_for_what_it_used() -> None:
     assert int(response.headers["x-ratelimit-remaining-tokens"]) < 600
 
 
-async def test_a_key_may_have_so_many_at_once() -> None:
+async def test_concurrency_limit_of_a_key_holds() -> None:
     fake = FakeEngine()
     fake.gate.clear()
     async with client_of(fake.app(), streams=1) as client:
@@ -210,11 +210,11 @@ async def test_a_key_may_have_so_many_at_once() -> None:
         fake.gate.set()
         await running
 
-    assert is_openai_error(refused, 429, "This key may have 1 requests at once")
+    assert is_openai_error(refused, 429, "This key may have 1 concurrent requests")
     assert not [name for name in refused.headers if name.startswith("x-ratelimit")]
 
 
-async def test_a_keys_caps_are_put_in_or_refused() -> None:
+async def test_keys_caps_are_put_in_or_refused() -> None:
     fake = FakeEngine()
     async with client_of(fake.app(), max_tokens=9, reasoning_effort="low") as client:
         await client.post(CHAT, json={"messages": BODY["messages"], "model": "fake-model"})
@@ -231,7 +231,7 @@ async def test_a_keys_caps_are_put_in_or_refused() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-async def test_the_engine_reads_what_was_looked_at(encoding: str) -> None:
+async def test_engine_reads_the_checked_body(encoding: str) -> None:
     """By FastAPI's parser, as vLLM's application has it: a body that no cap changes goes there as it came."""
     app = FastAPI()
 
@@ -249,19 +249,19 @@ async def test_the_engine_reads_what_was_looked_at(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_background_response_keeps_its_place_until_it_has_ended(cancelled: bool) -> None:
-    begun = BackgroundTasks()
+async def test_background_response_keeps_its_slot_until_it_has_ended(cancelled: bool) -> None:
+    tasks = BackgroundTasks()
     end = asyncio.Event()
 
     async def responses(scope: Scope, receive: Receive, send: Send) -> None:
-        begun[f"resp_{len(begun)}"] = asyncio.create_task(end.wait())
+        tasks[f"resp_{len(tasks)}"] = asyncio.create_task(end.wait())
         await JSONResponse({"status": "queued"})(scope, receive, send)
 
     async with client_of(responses) as client:
         asked = [await client.post("/v1/responses", json={"background": True}) for _ in range(3)]
         assert [response.status_code for response in asked] == [200, 200, 429]
-        for task in begun.values():
+        for task in tasks.values():
             task.cancel() if cancelled else end.set()
-        await asyncio.gather(*begun.values(), return_exceptions=True)
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
         assert (await client.post("/v1/responses", json={"background": True})).status_code == 200
     end.set()

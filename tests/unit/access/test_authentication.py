@@ -1,4 +1,4 @@
-"""Keys: who may pass, and what everybody else is told."""
+"""Keys: which requests pass, and how the others are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def ask(keys: tuple[str, ...], path: str, headers: dict[str, str]) -> http
         {"Authorization": "second"},
     ],
 )
-async def test_a_right_key_passes_in_every_form(headers: dict[str, str]) -> None:
+async def test_right_key_passes_in_every_form(headers: dict[str, str]) -> None:
     assert (await ask(("first", "second"), "/v1/models", headers)).text == "through"
 
 
@@ -45,7 +45,7 @@ async def test_a_right_key_passes_in_every_form(headers: dict[str, str]) -> None
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/docs.json", "/nothing", "/schema.json", "/"])
-async def test_everything_else_gets_the_same_401(path: str, headers: dict[str, str]) -> None:
+async def test_key_that_is_wrong_gets_the_same_401(path: str, headers: dict[str, str]) -> None:
     answer = await ask(("first", "second"), path, headers)
     reference = await ask(("first", "second"), path, {})
     assert answer.status_code == 401
@@ -58,7 +58,7 @@ async def test_probes_need_no_key(path: str) -> None:
     assert (await ask(("first",), path, {})).text == "through"
 
 
-async def test_without_keys_the_server_is_open() -> None:
+async def test_server_without_keys_is_open() -> None:
     assert (await ask((), "/v1/models", {})).text == "through"
 
 
@@ -67,13 +67,13 @@ async def test_anthropics_header_counts_on_anthropics_routes(path: str) -> None:
     assert (await ask(("first",), path, {"x-api-key": "first"})).text == "through"
 
 
-async def test_the_refusal_has_the_shape_of_the_api_called() -> None:
+async def test_refusal_has_the_shape_of_the_api_called() -> None:
     assert (await ask(("first",), "/openai/v1/models", {})).json()["error"]["code"] == 401
     for path in ("/metrics", "/v2/local/run", "/run"):
         assert isinstance((await ask(("first",), path, {})).json()["error"], str)
 
 
-async def test_the_operator_decides_what_is_public() -> None:
+async def test_operator_decides_what_is_public() -> None:
     app = Authentication(PlainTextResponse("through"), KeyStore(listed_keys(["key"])), public=("/metrics",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         answers = [(await client.get(path)).status_code for path in ("/metrics", "/livez")]
@@ -81,7 +81,7 @@ async def test_the_operator_decides_what_is_public() -> None:
     assert answers == [200, 401]
 
 
-async def test_an_empty_text_is_never_a_key_and_a_closed_ring_lets_nobody_pass() -> None:
+async def test_key_that_is_empty_is_refused_and_a_closed_store_refuses_all() -> None:
     app = Authentication(PlainTextResponse("through"), KeyStore(closed=True))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
         answers = [await client.get("/v1/models", headers=headers) for headers in ({}, {"Authorization": "key"})]
@@ -89,7 +89,7 @@ async def test_an_empty_text_is_never_a_key_and_a_closed_ring_lets_nobody_pass()
     assert [answer.status_code for answer in answers] == [401, 401]
 
 
-async def test_what_follows_knows_whose_key_it_was() -> None:
+async def test_key_of_a_request_is_known_to_the_application() -> None:
     names = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,7 +105,7 @@ async def test_what_follows_knows_whose_key_it_was() -> None:
     assert names == ["key-2", None]
 
 
-async def test_a_websocket_without_a_key_is_closed_before_it_opens() -> None:
+async def test_websocket_without_a_key_is_closed_before_it_opens() -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

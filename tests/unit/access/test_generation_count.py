@@ -35,32 +35,32 @@ ONE = [
 
 
 @pytest.mark.parametrize(("path", "body", "number"), [*SEVERAL, *((path, body, 1) for path, body in ONE)])
-def test_each_prompt_is_generated_n_times(path: str, body: dict[str, Any], number: int) -> None:
+def test_generations_are_prompts_times_n(path: str, body: dict[str, Any], number: int) -> None:
     assert generations_of(path, body) == number
     assert generations_in(path, json.dumps(body).encode()) == number
 
 
 @pytest.mark.parametrize("body", [rb'{"\u006e": 9}', rb'{"\u006E": 9}', b'{"n"\n:\t9}'])
-def test_no_way_to_write_the_name_is_missed(body: bytes) -> None:
+def test_generations_are_counted_however_the_name_is_escaped(body: bytes) -> None:
     assert generations_in(CHAT, body) == 9
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
-def test_every_encoding_that_json_may_have_is_read(encoding: str) -> None:
+def test_generations_are_counted_in_every_encoding_of_json(encoding: str) -> None:
     assert generations_in(CHAT, '{"n": 9}'.encode(encoding)) == 9
     assert generations_in(COMPLETIONS, '{"prompt": ["x", "y"]}'.encode(encoding)) == 2
 
 
 @pytest.mark.parametrize("body", [b'{"n": 9', b'["n"]', b'"n"', b'\xff"n"', b'{"n": 9, "seed": NaN}'])
-def test_what_may_ask_for_several_must_be_json(body: bytes) -> None:
+def test_generations_that_may_be_several_need_json(body: bytes) -> None:
     with pytest.raises(EnvelopeError):
         generations_in(CHAT, body)
     assert generations_in("/v1/responses", body) == 1
 
 
-def test_what_is_more_than_there_is_never_comes_in() -> None:
+def test_generations_beyond_the_bound_are_refused() -> None:
     refuse_more_than(8, "This key", 8)
-    with pytest.raises(CapError, match="This key takes 8 generations at once; n times the number of prompts is 9"):
+    with pytest.raises(CapError, match="This key takes 8 concurrent generations; n times the number of prompts is 9"):
         refuse_more_than(8, "This key", 9)
     with pytest.raises(CapError, match=r"prompts is over 1000000000\.$"):
         refuse_more_than(8, "This key", 10**5000)

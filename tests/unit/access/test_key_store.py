@@ -40,7 +40,7 @@ def names(ring: KeyStore, *keys: str) -> list[str | None]:
     return [key.name if key else None for key in found]
 
 
-def test_with_no_source_it_is_open() -> None:
+def test_key_store_without_a_source_is_open() -> None:
     assert KeyStore().is_open
     assert not KeyStore(listed_keys(["a"])).is_open
     assert not KeyStore(closed=True).is_open
@@ -57,7 +57,7 @@ def test_keys_of_variables_and_of_the_file_are_valid_together(file: Path) -> Non
     assert ring.named("bob") is None
 
 
-def test_every_key_is_compared_in_constant_time(file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_all_compared_in_constant_time(file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bytes] = []
 
     def compare(given: bytes, each: bytes) -> bool:
@@ -72,7 +72,7 @@ def test_every_key_is_compared_in_constant_time(file: Path, clock: Clock, monkey
         assert compared == [digest("listed"), digest("second"), digest("first")]
 
 
-def test_a_changed_file_counts_within_a_second(file: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_changed_file_counts_within_a_second(file: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     ring = KeyStore((), file, clock=clock)
     file.write_text("alice: {key: second}\nbob: {key: third}\n")
     assert names(ring, "first", "second") == ["alice", None]
@@ -82,7 +82,7 @@ def test_a_changed_file_counts_within_a_second(file: Path, clock: Clock, caplog:
     assert "second" not in caplog.text
 
 
-def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, clock: Clock) -> None:
+def test_file_that_is_replaced_by_one_of_the_same_size_and_time_is_seen(file: Path, clock: Clock) -> None:
     ring = KeyStore((), file, clock=clock)
     seen = file.stat()
     other = file.with_name("other")
@@ -95,7 +95,7 @@ def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_seen(file: 
 
 
 @pytest.mark.parametrize("content", ["", "alice: {key: [s3cret}", "alice: {key: s3cret, jobs: 0}", None])
-def test_a_file_gone_wrong_opens_nothing_and_closes_nothing(
+def test_file_gone_wrong_opens_nothing_and_closes_nothing(
     file: Path, clock: Clock, content: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     ring = KeyStore((), file, clock=clock)
@@ -113,7 +113,7 @@ def test_a_file_gone_wrong_opens_nothing_and_closes_nothing(
     assert "s3cret" not in caplog.text
 
 
-def test_a_key_of_the_file_that_is_also_a_fixed_one_is_trouble(file: Path, clock: Clock) -> None:
+def test_key_of_the_file_that_is_also_a_fixed_one_is_trouble(file: Path, clock: Clock) -> None:
     ring = KeyStore(listed_keys(["listed"]), file, clock=clock)
     file.write_text("bob: {key: listed}\n")
     clock.now += 1
@@ -135,7 +135,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     return set_to
 
 
-def test_a_change_that_could_not_be_read_is_read_later(
+def test_change_that_could_not_be_read_is_read_later(
     file: Path, clock: Clock, fail: Callable[[int | None], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     ring = KeyStore((), file, clock=clock)
@@ -157,7 +157,7 @@ def test_a_change_that_could_not_be_read_is_read_later(
     ]
 
 
-def test_a_file_that_is_half_written_is_read_again(file: Path, clock: Clock) -> None:
+def test_file_that_is_half_written_is_read_again(file: Path, clock: Clock) -> None:
     ring = KeyStore((), file, clock=clock)
     file.write_bytes("# ü\n".encode()[:3])
     clock.now += 1
@@ -187,7 +187,7 @@ def test_rights_that_change_count_as_a_change(file: Path, clock: Clock, monkeypa
     assert reads == [file]
 
 
-def test_a_file_that_comes_back_as_it_was_is_said_to_be_good_again(
+def test_key_file_that_is_restored_is_logged_as_valid(
     file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     ring = KeyStore((), file, clock=clock)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.access.request_caps import CapError, capped, looks_into_bodies
+from gptoss_bento.access.request_caps import CapError, capped, caps_need_body
 from gptoss_bento.config.api_keys import KeyLimits
 from gptoss_bento.http.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
@@ -27,13 +27,13 @@ LOW, MEDIUM = KeyLimits(reasoning_effort="low"), KeyLimits(reasoning_effort="med
         (MESSAGES, {"max_tokens": 10}, {"max_tokens": 10}),
     ],
 )
-def test_who_asks_for_nothing_gets_what_the_key_may_have(
+def test_max_tokens_that_is_missing_becomes_the_keys_cap(
     path: str, body: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert capped(path, body, TOKENS) == expected
 
 
-def test_a_completion_keeps_the_engines_small_default() -> None:
+def test_completion_keeps_the_engines_small_default() -> None:
     assert capped(COMPLETIONS, {}, KeyLimits(max_tokens=100)) == {"max_tokens": 16}
     assert capped(COMPLETIONS, {"max_tokens": None}, KeyLimits(max_tokens=100)) == {"max_tokens": 100}
 
@@ -50,7 +50,7 @@ def test_a_completion_keeps_the_engines_small_default() -> None:
         (MESSAGES, {"max_tokens": 11}, "max_tokens"),
     ],
 )
-def test_who_asks_for_more_is_told_how_many(path: str, body: dict[str, Any], param: str) -> None:
+def test_max_tokens_beyond_the_cap_is_refused_with_the_cap(path: str, body: dict[str, Any], param: str) -> None:
     with pytest.raises(CapError, match="must be a whole number of at most 10 with this key, got ") as caught:
         capped(path, body, TOKENS)
     assert caught.value.param == param
@@ -86,18 +86,18 @@ def test_medium_is_what_the_engine_takes_anyway(path: str) -> None:
         (MESSAGES, {"output_config": {"effort": "high"}}, "output_config.effort"),
     ],
 )
-def test_more_effort_than_allowed_is_refused(path: str, body: dict[str, Any], param: str) -> None:
+def test_effort_beyond_the_cap_is_refused(path: str, body: dict[str, Any], param: str) -> None:
     with pytest.raises(CapError, match="must be at most medium with this key, got 'high'") as caught:
         capped(path, body, MEDIUM)
     assert caught.value.param == param
 
 
-def test_what_is_asked_is_not_changed_in_place() -> None:
+def test_body_of_the_request_is_not_changed_in_place() -> None:
     body: dict[str, Any] = {"reasoning": {}}
     capped(RESPONSES, body, LOW)
     assert body == {"reasoning": {}}
 
 
-def test_bodies_are_looked_into_only_where_it_matters() -> None:
-    assert looks_into_bodies(TOKENS)
-    assert not looks_into_bodies(KeyLimits(requests_per_minute=1, tokens_per_minute=1, streams=1, jobs=1))
+def test_bodies_are_parsed_only_where_a_cap_needs_it() -> None:
+    assert caps_need_body(TOKENS)
+    assert not caps_need_body(KeyLimits(requests_per_minute=1, tokens_per_minute=1, streams=1, jobs=1))

@@ -36,12 +36,12 @@ from tests.waiting import until
         ("/v2/a/run/b/c", ""),
     ],
 )
-def test_each_path_is_an_operation(path: str, expected: str) -> None:
+def test_paths_map_to_operations(path: str, expected: str) -> None:
     assert operation(path) == expected
 
 
-def test_the_limits_are_those_that_runpod_publishes() -> None:
-    limits = {name: (rule.requests and rule.requests.limit, rule.at_once) for name, rule in PLATFORM_RULES.items()}
+def test_rate_limits_are_those_that_runpod_publishes() -> None:
+    limits = {name: (rule.requests and rule.requests.limit, rule.concurrent) for name, rule in PLATFORM_RULES.items()}
 
     assert limits == {
         "runsync": (2000, 400),
@@ -60,7 +60,7 @@ def app_of(inner: ASGIApp) -> RunPodLimits:
     return RunPodLimits(inner, Admission(clock=lambda: 1.0))
 
 
-async def test_beyond_the_rate_it_is_a_429_of_the_job_api() -> None:
+async def test_rate_limit_of_runpod_answers_429_in_the_job_apis_shape() -> None:
     async with asgi_client(app_of(PlainTextResponse("through"))) as client:
         answers = [await client.post("/v2/local/purge-queue") for _ in range(3)]
 
@@ -69,7 +69,7 @@ async def test_beyond_the_rate_it_is_a_429_of_the_job_api() -> None:
     assert answers[2].headers["retry-after"] == "5"
 
 
-async def test_at_once_only_so_many_and_openais_shape_on_its_routes() -> None:
+async def test_concurrency_limit_of_runpod_answers_in_openais_shape_on_its_routes() -> None:
     gate = asyncio.Event()
     inside = 0
 
@@ -88,5 +88,5 @@ async def test_at_once_only_so_many_and_openais_shape_on_its_routes() -> None:
         answers: list[httpx.Response] = await asyncio.gather(*running, *chats)
 
     assert job.status_code == 429
-    assert is_openai_error(chat, 429, "Calls of openai may have 400 requests at once")
+    assert is_openai_error(chat, 429, "Calls of openai may have 400 concurrent requests")
     assert {answer.status_code for answer in answers} == {200}

@@ -1,4 +1,4 @@
-"""Numbers that several processes see. A second table on the same file stands for another process."""
+"""Numbers that several processes see. A second table on the same file acts as another process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_a_new_row_is_empty_and_keeps_what_is_written() -> None:
+def test_new_row_is_empty_and_keeps_what_is_written() -> None:
     table = SharedCounters()
     row = table.row("alice")
     assert (row.bucket(0), row.bucket(1), row.in_use) == ((0, 0), (0, 0), 0)
@@ -33,7 +33,7 @@ def test_a_new_row_is_empty_and_keeps_what_is_written() -> None:
     assert table.row("bob").in_use == 0
 
 
-def test_without_a_file_nobody_else_sees_it() -> None:
+def test_counters_without_a_file_are_private() -> None:
     SharedCounters().row("alice").use(1)
     assert SharedCounters().row("alice").in_use == 0
 
@@ -68,7 +68,7 @@ def test_processes_count_together_and_one_that_is_gone_not_any_more(tmp_path: Pa
         next_one.kill()
 
 
-def test_nobody_waits_for_a_process_that_holds_the_lock_and_stands_still(tmp_path: Path) -> None:
+def test_lock_of_a_stopped_process_blocks_no_other(tmp_path: Path) -> None:
     file = tmp_path / "limits"
     table = SharedCounters(file)
     held = os.open(file, os.O_RDWR)
@@ -79,12 +79,12 @@ def test_nobody_waits_for_a_process_that_holds_the_lock_and_stands_still(tmp_pat
     os.close(held)
 
 
-def test_the_file_is_for_this_user_alone(tmp_path: Path) -> None:
+def test_file_is_for_this_user_alone(tmp_path: Path) -> None:
     SharedCounters(tmp_path / "limits")
     assert (tmp_path / "limits").stat().st_mode & 0o077 == 0
 
 
-def test_many_names_have_rows_of_their_own() -> None:
+def test_rows_are_separate_for_many_names() -> None:
     table = SharedCounters()
     for number in range(500):
         table.row(f"key {number}").use(number)
@@ -97,7 +97,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_more_names_than_rows_are_an_error_while_all_are_in_use(clock: Clock) -> None:
+def test_rows_that_are_all_in_use_make_another_name_an_error(clock: Clock) -> None:
     table = SharedCounters(clock=clock)
     table.row("a").use(1)
     table.row("b").set_bucket(0, -1.0, clock())
@@ -108,7 +108,7 @@ def test_more_names_than_rows_are_an_error_while_all_are_in_use(clock: Clock) ->
 
 
 @pytest.mark.usefixtures("small")
-def test_rows_that_tell_nothing_any_more_are_given_to_other_names(clock: Clock) -> None:
+def test_rows_that_are_idle_are_evicted_for_other_names(clock: Clock) -> None:
     table = SharedCounters(clock=clock)
     running, idle = table.row("a"), table.row("b")
     running.use(1)
@@ -125,7 +125,7 @@ def test_rows_that_tell_nothing_any_more_are_given_to_other_names(clock: Clock) 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_row_that_another_process_gave_away_is_not_used_any_more(tmp_path: Path, clock: Clock) -> None:
+def test_row_that_another_process_gave_away_is_not_used_any_more(tmp_path: Path, clock: Clock) -> None:
     one, other = SharedCounters(tmp_path / "limits", clock), SharedCounters(tmp_path / "limits", clock)
     one.row("a").use(1)
     was_bs = one.row("b")
@@ -144,11 +144,11 @@ def test_names_that_stay_have_rows_beside(clock: Clock) -> None:
     table = SharedCounters(clock=clock)
     for name in ("a", "b"):
         table.row(name).use(1)
-    for number in range(shared_counters.STAYING):
-        table.row(f"stays {number}", stays=True).use(number)
+    for number in range(shared_counters.PINNED):
+        table.row(f"pinned {number}", pinned=True).use(number)
     clock.now += 3601
     with pytest.raises(CountersFullError):
         table.row("c")
-    assert [table.row(f"stays {number}", stays=True).in_use for number in range(shared_counters.STAYING)] == list(
+    assert [table.row(f"pinned {number}", pinned=True).in_use for number in range(shared_counters.PINNED)] == list(
         range(16)
     )

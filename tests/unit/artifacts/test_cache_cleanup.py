@@ -26,7 +26,9 @@ def unfinished(
     return path
 
 
-def test_what_a_killed_download_left_is_removed_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_incomplete_downloads_of_a_killed_process_are_removed_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     left = unfinished(tmp_path)
     whole = left.with_name("4567")
     whole.touch()
@@ -36,10 +38,10 @@ def test_what_a_killed_download_left_is_removed_and_counted(tmp_path: Path, capl
 
     assert not left.exists()
     assert whole.exists()
-    assert f"removed 0.02 GB of downloads of {MODEL}" in caplog.text
+    assert f"removed 0.02 GB of incomplete downloads of {MODEL}" in caplog.text
 
 
-def test_what_can_be_resumed_stays_until_the_model_is_there(tmp_path: Path) -> None:
+def test_incomplete_downloads_that_can_be_resumed_stay_until_the_model_is_there(tmp_path: Path) -> None:
     left = unfinished(tmp_path, name="0123abcd.kept.incomplete")
 
     remove_incomplete_downloads(MODEL, tmp_path)
@@ -48,7 +50,7 @@ def test_what_can_be_resumed_stays_until_the_model_is_there(tmp_path: Path) -> N
     assert not left.exists()
 
 
-def test_what_is_still_being_written_stays(tmp_path: Path) -> None:
+def test_incomplete_download_that_is_still_written_stays(tmp_path: Path) -> None:
     left = unfinished(tmp_path, age_s=1)
 
     remove_incomplete_downloads(MODEL, tmp_path)
@@ -56,7 +58,7 @@ def test_what_is_still_being_written_stays(tmp_path: Path) -> None:
     assert left.exists()
 
 
-def test_what_a_living_process_holds_stays(tmp_path: Path) -> None:
+def test_incomplete_download_of_a_living_process_stays(tmp_path: Path) -> None:
     left = unfinished(tmp_path)
     lock = tmp_path / ".locks" / FOLDER / "0123abcd.lock"
     lock.parent.mkdir(parents=True)
@@ -67,7 +69,7 @@ def test_what_a_living_process_holds_stays(tmp_path: Path) -> None:
     assert left.exists()
 
 
-def test_other_models_are_left_alone(tmp_path: Path) -> None:
+def test_downloads_of_other_models_stay(tmp_path: Path) -> None:
     left = unfinished(tmp_path, folder="models--acme--other")
 
     remove_incomplete_downloads(MODEL, tmp_path)
@@ -75,13 +77,15 @@ def test_other_models_are_left_alone(tmp_path: Path) -> None:
     assert left.exists()
 
 
-def test_an_empty_cache_stays_empty(tmp_path: Path) -> None:
+def test_empty_cache_stays_empty(tmp_path: Path) -> None:
     remove_incomplete_downloads(MODEL, tmp_path)
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_removed_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_incomplete_download_that_cannot_be_removed_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / FOLDER / "blobs" / "0123abcd.89ef4567.incomplete"
     folder.mkdir(parents=True)  # removing a file fails here, even for root
     os.utime(folder, (0, 0))

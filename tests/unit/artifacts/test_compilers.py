@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.artifacts.compilers import ALL_REDUCE, Lack, Tools, c_compiler, lacks, nvcc, without_all_reduce
+from gptoss_bento.artifacts.compilers import ALL_REDUCE, MissingTool, Tools, c_compiler, lacks, nvcc, without_all_reduce
 from gptoss_bento.hardware.probe import Gpu, Hardware
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from tests.fakes import A100, H200, MI300X, machine, nvidia
@@ -23,14 +23,14 @@ def plan_on(hardware: Hardware, folder: Path = Path("/nowhere"), /, **variables:
     return plan_of("gpt-oss-20b", hardware, KERNEL_CACHE_DIR=str(folder), **variables)
 
 
-def found(plan: EnginePlan, here: Tools, **variables: str) -> list[Lack]:
+def found(plan: EnginePlan, here: Tools, **variables: str) -> list[MissingTool]:
     return list(lacks(plan, variables, here))
 
 
 # A C compiler, for Triton
 
 
-def test_a_cold_start_without_c_compiler_ends() -> None:
+def test_cold_start_without_c_compiler_ends() -> None:
     (lack,) = found(plan_on(machine(H200)), tools())
 
     assert lack.what == "no C compiler (gcc or clang)"
@@ -39,11 +39,11 @@ def test_a_cold_start_without_c_compiler_ends() -> None:
 
 
 @pytest.mark.parametrize("name", ["gcc", "clang"])
-def test_a_cold_start_with_c_compiler_lacks_nothing(name: str) -> None:
+def test_cold_start_with_c_compiler_lacks_nothing(name: str) -> None:
     assert found(plan_on(machine(H200)), tools(name)) == []
 
 
-def test_a_start_with_tritons_module_in_the_cache_needs_no_c_compiler(tmp_path: Path) -> None:
+def test_start_with_tritons_module_in_the_cache_needs_no_c_compiler(tmp_path: Path) -> None:
     module = tmp_path / "triton" / "hash" / f"cuda_utils{sysconfig.get_config_var('EXT_SUFFIX')}"
     module.parent.mkdir(parents=True)
     module.touch()
@@ -51,7 +51,7 @@ def test_a_start_with_tritons_module_in_the_cache_needs_no_c_compiler(tmp_path: 
     assert found(plan_on(machine(H200), tmp_path), tools()) == []
 
 
-def test_a_module_of_another_python_does_not_count(tmp_path: Path) -> None:
+def test_module_of_another_python_does_not_count(tmp_path: Path) -> None:
     module = tmp_path / "triton" / "hash" / "cuda_utils.cpython-27-x86_64-linux-gnu.so"
     module.parent.mkdir(parents=True)
     module.touch()
@@ -59,14 +59,14 @@ def test_a_module_of_another_python_does_not_count(tmp_path: Path) -> None:
     assert found(plan_on(machine(H200), tmp_path), tools())
 
 
-def test_the_compiler_that_cc_names_is_the_one_that_counts() -> None:
+def test_compiler_that_cc_names_is_the_one_that_counts() -> None:
     (lack,) = found(plan_on(machine(H200)), tools("gcc"), CC="icc")
 
     assert lack.what == "no C compiler (CC=icc)"
     assert c_compiler({"CC": "icc"}, tools("icc")) == "icc"
 
 
-def test_a_cold_start_without_pythons_header_ends() -> None:
+def test_cold_start_without_pythons_header_ends() -> None:
     (lack,) = found(plan_on(machine(H200)), tools("gcc", header=Path("/nowhere/Python.h")))
 
     assert lack.what == "no /nowhere/Python.h"
@@ -95,14 +95,14 @@ def test_nvcc_is_not_needed_where_the_plan_leaves_flashinfer_alone() -> None:
         (B200, {}, "moe_backend flashinfer_trtllm"),
     ],
 )
-def test_a_plan_with_kernels_of_flashinfer_needs_nvcc(gpu: object, variables: dict[str, str], wanted: str) -> None:
+def test_plan_with_kernels_of_flashinfer_needs_nvcc(gpu: object, variables: dict[str, str], wanted: str) -> None:
     (lack,) = found(plan_on(machine(gpu), **variables), tools("gcc", "ninja"), **variables)  # type: ignore[arg-type]
 
     assert str(lack) == f"no nvcc: FlashInfer needs it for {wanted}: the start ends"
     assert lack.ends_start
 
 
-def test_a_plan_with_kernels_of_flashinfer_needs_ninja_too() -> None:
+def test_plan_with_kernels_of_flashinfer_needs_ninja_too() -> None:
     (lack,) = found(plan_on(machine(B200)), tools("gcc", "nvcc"))
 
     assert lack.what == "no ninja"
@@ -140,7 +140,7 @@ def test_all_reduce_is_left_as_it_is_elsewhere(
     assert without_all_reduce(plan, variables, tools("gcc", *present)) is plan
 
 
-def test_several_cards_without_nvcc_are_only_slower() -> None:
+def test_cards_without_nvcc_are_only_slower() -> None:
     here = tools("gcc")
     (lack,) = found(without_all_reduce(plan_on(machine(H200, H200)), {}, here), here)
 
@@ -156,7 +156,7 @@ def test_all_reduce_that_the_operator_asked_for_needs_nvcc(value: str) -> None:
     assert f"{ALL_REDUCE}=1 with several cards: the start ends" in lack.follows
 
 
-def test_several_cards_that_vllm_fuses_nothing_on_need_no_nvcc() -> None:
+def test_cards_on_which_vllm_fuses_nothing_need_no_nvcc() -> None:
     assert found(plan_on(machine(A100, A100)), tools("gcc")) == []
 
 
@@ -170,13 +170,13 @@ def test_several_cards_that_vllm_fuses_nothing_on_need_no_nvcc() -> None:
         ({"CUDA_HOME": "/c"}, ["nvcc"], None),
     ],
 )
-def test_nvcc_is_looked_for_where_flashinfer_looks(
+def test_nvcc_is_searched_where_flashinfer_searches_it(
     variables: dict[str, str], present: list[str], expected: str | None
 ) -> None:
     assert nvcc(variables, tools(*present)) == expected
 
 
-def test_the_nvcc_of_the_lock_is_named_where_nothing_finds_it() -> None:
+def test_nvcc_of_the_lock_is_named_where_nothing_finds_it() -> None:
     here = tools("gcc", "ninja", locked=Path("/venv/nvidia/cu13/bin/nvcc"))
 
     (lack,) = found(plan_on(machine(B200)), here)
@@ -184,5 +184,5 @@ def test_the_nvcc_of_the_lock_is_named_where_nothing_finds_it() -> None:
     assert lack.remedy.startswith("CUDA_HOME=/venv/nvidia/cu13 ")
 
 
-def test_this_machine_can_be_asked() -> None:
+def test_compilers_of_this_machine_can_be_checked() -> None:
     assert isinstance(found(plan_on(machine(B200)), Tools()), list)

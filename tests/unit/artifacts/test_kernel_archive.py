@@ -22,7 +22,7 @@ def filled(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["k.tar.gz", "k.tgz", "k.tar"])
-def test_an_archive_brings_the_kernels_to_another_place(name: str, tmp_path: Path) -> None:
+def test_archive_moves_kernels_to_another_folder(name: str, tmp_path: Path) -> None:
     size = kernel_archive.pack(filled(tmp_path / "here"), tmp_path / name)
 
     (entry,) = kernel_archive.unpack(tmp_path / name, tmp_path / "a" / "there")
@@ -35,7 +35,7 @@ def test_an_archive_brings_the_kernels_to_another_place(name: str, tmp_path: Pat
     assert not list(tmp_path.glob(".*")), "nothing unfinished is left"
 
 
-def test_an_archive_keeps_times_and_no_owner(tmp_path: Path) -> None:
+def test_archive_keeps_times_and_no_owner(tmp_path: Path) -> None:
     file = filled(tmp_path / "here") / "triton" / "hash" / "k.cubin"
     os.utime(file, ns=(1_700_000_000_123_456_789, 1_700_000_000_123_456_789))
     kernel_archive.pack(tmp_path / "here", tmp_path / "k.tar.gz")
@@ -47,7 +47,7 @@ def test_an_archive_keeps_times_and_no_owner(tmp_path: Path) -> None:
     assert kept == pytest.approx(1_700_000_000.123456, abs=1e-3)
 
 
-def test_an_archive_adds_to_what_a_folder_was_filled_for(tmp_path: Path) -> None:
+def test_archive_adds_to_what_a_folder_was_filled_for(tmp_path: Path) -> None:
     kernel_archive.pack(filled(tmp_path / "here"), tmp_path / "k.tar")
     other = replace(ENTRY, key=replace(KEY, card="NVIDIA L4"))
     (tmp_path / "there").mkdir()
@@ -59,30 +59,30 @@ def test_an_archive_adds_to_what_a_folder_was_filled_for(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["k.zip", "k.tar.zst", "k"])
-def test_an_archive_of_an_unknown_format_is_refused(name: str, tmp_path: Path) -> None:
+def test_archive_of_an_unknown_format_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"must end in \.tar\.gz, \.tgz, \.tar\."):
         kernel_archive.check_name(tmp_path / name, tmp_path / "kernels")
 
 
-def test_an_archive_in_the_folder_itself_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot lie in"):
+def test_archive_in_the_folder_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be inside"):
         kernel_archive.pack(filled(tmp_path / "kernels"), tmp_path / "kernels" / "k.tar")
 
 
-def test_an_archive_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_archive_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot be written"):
         kernel_archive.pack(tmp_path / "missing", tmp_path / "k.tar.gz")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_archive_of_an_invalid_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "k.tar.gz").write_text("no archive")
 
     with pytest.raises(ArtifactError, match="cannot be unpacked"):
         kernel_archive.unpack(tmp_path / "k.tar.gz", tmp_path / "there")
 
 
-def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_archive_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "k.tar", "w") as archive:
         for name in ("../outside", "kernels.json"):
             member = tarfile.TarInfo(name)
@@ -94,7 +94,7 @@ def test_an_archive_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> N
     assert not (tmp_path / "outside").exists()
 
 
-def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     kernel_archive.pack(tmp_path / "here", tmp_path / "k.tar")
 
@@ -102,7 +102,7 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
         kernel_archive.unpack(tmp_path / "k.tar", tmp_path / "there")
 
 
-def test_an_archive_of_something_else_leaves_a_filled_folder_as_it_is(tmp_path: Path) -> None:
+def test_archive_of_something_else_leaves_a_filled_folder_as_it_is(tmp_path: Path) -> None:
     filled(tmp_path / "there")
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "other").touch()

@@ -32,8 +32,8 @@ def surroundings(can_write: bool = True, driver: str = "580.159") -> Surrounding
     )
 
 
-def look(folder: Path, around: Surroundings | None = None) -> Kernels:
-    return kernel_cache.look(plan_in(folder), folder, around or surroundings())
+def inspect(folder: Path, around: Surroundings | None = None) -> Kernels:
+    return kernel_cache.inspect(plan_in(folder), folder, around or surroundings())
 
 
 def triton_group(folder: Path, name: str = "hash") -> Path:
@@ -49,26 +49,26 @@ def triton_group(folder: Path, name: str = "hash") -> Path:
 # Looking
 
 
-def test_a_folder_that_does_not_exist_is_cold_and_can_be_written(tmp_path: Path) -> None:
-    found = look(tmp_path / "a" / "b")
+def test_folder_that_does_not_exist_is_cold_and_can_be_written(tmp_path: Path) -> None:
+    found = inspect(tmp_path / "a" / "b")
 
     assert (found.is_warm, found.reason, found.unwritable) == (False, "nothing is there yet", "")
     assert not (tmp_path / "a").exists(), "looking writes nothing"
 
 
-def test_a_folder_is_warm_after_a_start_has_filled_it(tmp_path: Path) -> None:
+def test_folder_is_warm_after_a_start_has_filled_it(tmp_path: Path) -> None:
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "graph").write_bytes(b"12345")
 
-    entry = kernel_cache.filled(look(tmp_path), 123.45, warmup=True)
+    entry = kernel_cache.filled(inspect(tmp_path), 123.45, warmup=True)
 
     assert (entry.driver, entry.seconds, entry.bytes) == ("580.159", 123.5, 5)
     assert entry.said["max_num_batched_tokens"] == "8192"
-    assert look(tmp_path).entry == entry
+    assert inspect(tmp_path).entry == entry
 
 
-def test_another_filling_is_added_and_the_same_one_replaced(tmp_path: Path) -> None:
-    found = look(tmp_path)
+def test_filling_for_another_key_is_added_and_the_same_one_replaced(tmp_path: Path) -> None:
+    found = inspect(tmp_path)
     other = replace(found, key=replace(found.key, arguments="ffffffff"))
 
     for each in (found, other, found):
@@ -78,18 +78,18 @@ def test_another_filling_is_added_and_the_same_one_replaced(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"filled": [{"key": {}}]}', "no JSON"])
-def test_a_manifest_that_cannot_be_read_is_none(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_manifest_that_cannot_be_read_is_none(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / NAME).write_text(text)
 
     assert kernel_cache.read(tmp_path) == ()
     assert NAME in caplog.text
 
 
-def test_a_driver_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
+def test_driver_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
     def fail() -> Driver:
         raise HardwareError("no")
 
-    assert look(tmp_path, replace(surroundings(), driver=fail)).driver == ""
+    assert inspect(tmp_path, replace(surroundings(), driver=fail)).driver == ""
 
 
 def test_installed_versions_have_torch_and_python() -> None:
@@ -102,11 +102,11 @@ def test_installed_versions_have_torch_and_python() -> None:
 def test_plan_of_this_machine_is_settled(tmp_path: Path) -> None:
     settled = kernel_cache.settled(plan_in(tmp_path), surroundings())
 
-    assert settled.kernels == look(tmp_path)
+    assert settled.kernels == inspect(tmp_path)
     assert settled.warnings == ()
 
 
-def test_plan_of_a_machine_that_was_only_named_says_nothing_of_this_folder(tmp_path: Path) -> None:
+def test_plan_of_a_machine_that_was_only_named_does_not_mention_this_folder(tmp_path: Path) -> None:
     plan = plan_in(tmp_path, hardware_named("h200"))
 
     assert kernel_cache.settled(plan, surroundings()) is plan
@@ -136,11 +136,11 @@ def test_plan_for_several_cards_without_nvcc_has_no_flashinfers_all_reduce(tmp_p
 # A folder that cannot be written
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_the_user(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_named_with_the_user(tmp_path: Path) -> None:
     assert unwritable_reason(tmp_path, lambda _: False) == f"{tmp_path} cannot be written by uid {os.geteuid()}"
 
 
-def test_a_folder_of_a_library_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_folder_of_a_library_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "triton").mkdir()
 
     reason = unwritable_reason(tmp_path, lambda folder: folder.name != "triton")
@@ -148,9 +148,7 @@ def test_a_folder_of_a_library_that_cannot_be_written_is_named(tmp_path: Path) -
     assert reason.startswith(f"{tmp_path / 'triton'} cannot be written")
 
 
-def test_a_place_that_this_user_may_not_look_at_counts_as_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_that_this_user_may_not_read_counts_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> os.stat_result:
         raise PermissionError(13, "Permission denied")
 
@@ -161,13 +159,13 @@ def test_a_place_that_this_user_may_not_look_at_counts_as_missing(
     assert not found
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+def test_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    assert unwritable_reason(tmp_path / "file" / "kernels") == f"{tmp_path / 'file'} is no folder"
+    assert unwritable_reason(tmp_path / "file" / "kernels") == f"{tmp_path / 'file'} is not a folder"
 
 
-def test_a_folder_of_the_operators_own_is_used_and_warned_of(tmp_path: Path) -> None:
+def test_folder_that_the_operator_named_is_used_with_a_warning(tmp_path: Path) -> None:
     plan = plan_in(tmp_path, TRITON_CACHE_DIR="/mine")
     around = replace(surroundings(), can_write=lambda folder: folder == tmp_path)
 
@@ -177,7 +175,7 @@ def test_a_folder_of_the_operators_own_is_used_and_warned_of(tmp_path: Path) -> 
     assert settled.warnings[0].startswith("TRITON_CACHE_DIR: / cannot be written")
 
 
-def test_a_service_works_on_a_copy_of_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_service_works_on_a_copy_of_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     folder, copy = tmp_path / "kernels", tmp_path / "copy"
     group = triton_group(folder)
     kernels = Kernels(folder, KEY, unwritable="no", replacement=copy)
@@ -190,7 +188,7 @@ def test_a_service_works_on_a_copy_of_a_folder_that_cannot_be_written(tmp_path: 
     kernel_cache.replace_unwritable(kernels)  # another worker of the service
 
 
-def test_a_copy_of_read_only_folders_can_be_written(tmp_path: Path) -> None:
+def test_copy_of_read_only_folders_can_be_written(tmp_path: Path) -> None:
     folder = tmp_path / "kernels"
     group = triton_group(folder)
     for place in (group.parent, group.parent.parent, folder):
@@ -202,13 +200,13 @@ def test_a_copy_of_read_only_folders_can_be_written(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o700 for path in places} == {0o700}
 
 
-def test_a_folder_that_is_not_there_and_cannot_be_made_is_replaced_by_an_empty_one(tmp_path: Path) -> None:
+def test_folder_that_is_not_there_and_cannot_be_made_is_replaced_by_an_empty_one(tmp_path: Path) -> None:
     kernel_cache.replace_unwritable(Kernels(Path("/nowhere"), KEY, unwritable="no", replacement=tmp_path / "copy"))
 
     assert list((tmp_path / "copy").iterdir()) == []
 
 
-def test_a_folder_into_which_this_user_may_not_look_is_replaced_by_an_empty_one(
+def test_folder_into_which_this_user_may_not_look_is_replaced_by_an_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -223,7 +221,7 @@ def test_a_folder_into_which_this_user_may_not_look_is_replaced_by_an_empty_one(
     assert "Permission denied" in caplog.text
 
 
-def test_a_copy_of_read_only_files_is_relocated(tmp_path: Path) -> None:
+def test_copy_of_read_only_files_is_relocated(tmp_path: Path) -> None:
     group = triton_group(tmp_path / "kernels")
     group.chmod(0o444)
     before = group.stat().st_ino
@@ -236,7 +234,7 @@ def test_a_copy_of_read_only_files_is_relocated(tmp_path: Path) -> None:
     assert [path.name for path in moved.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_folder_that_can_be_written_is_not_copied(tmp_path: Path) -> None:
+def test_folder_that_can_be_written_is_not_copied(tmp_path: Path) -> None:
     kernel_cache.replace_unwritable(Kernels(tmp_path, KEY))
 
     assert list(tmp_path.iterdir()) == []
@@ -245,22 +243,22 @@ def test_a_folder_that_can_be_written_is_not_copied(tmp_path: Path) -> None:
 # What a service notes
 
 
-def test_a_service_notes_what_it_has_filled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    kernel_cache.note_filled(look(tmp_path), 60, warmup=False)
+def test_service_notes_what_it_has_filled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kernel_cache.note_filled(inspect(tmp_path), 60, warmup=False)
 
     (entry,) = kernel_cache.read(tmp_path)
     assert (entry.warmup, entry.seconds) == (False, 60)
     assert "is warm now" in caplog.text
 
 
-def test_a_service_notes_nothing_about_a_folder_that_was_warm_or_is_not_its_own(tmp_path: Path) -> None:
+def test_service_notes_nothing_about_a_folder_that_was_warm_or_is_not_its_own(tmp_path: Path) -> None:
     for kernels in (Kernels(tmp_path, KEY, entry=ENTRY), Kernels(tmp_path, KEY, unwritable="no")):
         kernel_cache.note_filled(kernels, 60, warmup=True)
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_service_goes_on_when_it_cannot_note_anything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_service_continues_if_it_cannot_write_the_manifest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
 
     kernel_cache.note_filled(Kernels(tmp_path / "file", KEY), 60, warmup=True)
@@ -271,7 +269,7 @@ def test_a_service_goes_on_when_it_cannot_note_anything(tmp_path: Path, caplog: 
 # Another place
 
 
-def test_triton_is_told_where_its_kernels_are_now(tmp_path: Path) -> None:
+def test_kernels_of_triton_get_their_new_paths(tmp_path: Path) -> None:
     group = triton_group(tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "new")
 
@@ -282,7 +280,7 @@ def test_triton_is_told_where_its_kernels_are_now(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"child_paths": null}'])
-def test_what_triton_itself_cannot_read_is_left_as_it_is(text: str, tmp_path: Path) -> None:
+def test_kernel_that_triton_cannot_read_is_left_unchanged(text: str, tmp_path: Path) -> None:
     group = triton_group(tmp_path)
     group.write_text(text)
 
@@ -290,19 +288,19 @@ def test_what_triton_itself_cannot_read_is_left_as_it_is(text: str, tmp_path: Pa
     assert group.read_text() == text
 
 
-def test_fillings_of_a_moved_folder_are_those_of_its_new_place(tmp_path: Path) -> None:
+def test_fillings_of_a_moved_folder_are_those_of_its_new_path(tmp_path: Path) -> None:
     kernel_cache.write(tmp_path, (ENTRY,))
 
     assert kernel_cache.moved(tmp_path) == (replace(ENTRY, key=replace(KEY, folder=str(tmp_path / "triton"))),)
     assert kernel_cache.read(tmp_path) == kernel_cache.moved(tmp_path)
 
 
-def test_a_folder_that_says_nothing_of_its_fillings_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"has no kernels\.json"):
         kernel_cache.moved(tmp_path)
 
 
-def test_every_cache_of_a_plan_is_below_the_one_folder(tmp_path: Path) -> None:
+def test_caches_of_a_plan_are_all_below_one_folder(tmp_path: Path) -> None:
     environment = plan_in(tmp_path, machine(H200)).environment
 
     assert {environment[variable].value for variable in KERNEL_CACHES} == {

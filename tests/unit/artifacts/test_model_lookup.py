@@ -1,4 +1,4 @@
-"""Where a config.json is found; the hub's by the stand-in, through the hub's own library."""
+"""Where a config.json is found; the hub's by a fake hub, through the hub's own library."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def layers(config: ModelConfig) -> int | None:
 # Folders
 
 
-def test_folder_is_told_by_its_config(tmp_path: Path) -> None:
+def test_folder_is_identified_by_its_config(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "tuned", LARGE)
 
     config = found(str(folder), NO_HUB)
@@ -100,7 +100,7 @@ def test_folder_with_a_config_that_is_no_text_is_refused_with_the_file(tmp_path:
         found(str(folder))
 
 
-def test_folder_with_weights_in_place_of_a_config_is_refused(tmp_path: Path) -> None:
+def test_folder_with_weights_instead_of_a_config_is_refused(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "large", "")
     os.truncate(folder / "config.json", 50_000_000)
 
@@ -148,7 +148,7 @@ def test_hub_that_refuses_leaves_the_model_unknown(hub: Hub) -> None:
     config = found(MODEL)
 
     assert config.shape is None
-    assert config.unknown.startswith("its config.json is not known: asking the hub gave: 401")
+    assert config.unknown.startswith("its config.json is not known: the request to the hub failed: 401")
 
 
 def test_hub_without_a_config_refuses_the_model(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_hub_that_is_switched_off_is_not_asked(hub: Hub, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("limit_s", "reason"), [(0, "the hub was not asked"), (NO_HUB, "the hub's cache was not looked at")]
+    ("limit_s", "reason"), [(0, "the hub was not asked"), (NO_HUB, "the hub's cache was not read")]
 )
 def test_hub_is_not_asked_without_time_for_it(hub: Hub, limit_s: float, reason: str) -> None:
     assert found(MODEL, limit_s).unknown == f"its config.json is not known: {reason}"

@@ -57,21 +57,21 @@ def cache(tmp_path: Path) -> Path:
 # The vocabulary: the operator's folder
 
 
-def test_the_operators_good_file_is_used_where_it_lies(tmp_path: Path, cache: Path) -> None:
+def test_vocabulary_of_the_operator_is_used_in_its_folder(tmp_path: Path, cache: Path) -> None:
     explicit = put(tmp_path / "mine")
 
     assert find_vocabulary(cache, explicit.parent) == explicit
     assert not cache.exists()
 
 
-def test_the_operators_file_is_used_before_the_cache(tmp_path: Path, cache: Path) -> None:
+def test_operators_file_is_used_before_the_cache(tmp_path: Path, cache: Path) -> None:
     put(cache / "vocabulary")
     explicit = put(tmp_path / "mine")
 
     assert find_vocabulary(cache, explicit.parent) == explicit
 
 
-def test_the_operators_damaged_file_is_refused_even_with_a_good_cache(tmp_path: Path, cache: Path) -> None:
+def test_operators_damaged_file_is_refused_even_with_a_good_cache(tmp_path: Path, cache: Path) -> None:
     put(cache / "vocabulary")
     damaged = put(tmp_path / "mine", b"damaged")
 
@@ -82,7 +82,7 @@ def test_the_operators_damaged_file_is_refused_even_with_a_good_cache(tmp_path: 
     assert damaged.read_bytes() == b"damaged"
 
 
-def test_a_folder_without_the_file_is_passed_over_with_a_warning(
+def test_folder_without_the_file_is_passed_over_with_a_warning(
     tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cached = put(cache / "vocabulary")
@@ -96,13 +96,13 @@ def test_a_folder_without_the_file_is_passed_over_with_a_warning(
 # The vocabulary: cache and sources
 
 
-def test_a_good_cache_is_used_without_asking_any_source(cache: Path) -> None:
+def test_good_cache_is_used_without_asking_any_source(cache: Path) -> None:
     cached = put(cache / "vocabulary")
 
     assert find_vocabulary(cache) == cached
 
 
-def test_the_download_is_asked_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_is_asked_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "_from_download", lambda: VOCABULARY)
 
     path = find_vocabulary(cache)
@@ -111,14 +111,14 @@ def test_the_download_is_asked_first(cache: Path, monkeypatch: pytest.MonkeyPatc
     assert path.read_bytes() == VOCABULARY
 
 
-def test_a_damaged_cache_is_replaced(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_cache_is_replaced(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(cache / "vocabulary", b"half of it")
     monkeypatch.setattr(artifacts, "_from_download", lambda: VOCABULARY)
 
     assert find_vocabulary(cache).read_bytes() == VOCABULARY
 
 
-def test_a_cache_that_cannot_be_read_is_a_miss(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_that_cannot_be_read_is_a_miss(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = put(cache / "vocabulary")
     read_bytes = Path.read_bytes
     refusals = [PermissionError(13, "Permission denied")]
@@ -146,7 +146,7 @@ def test_a_cache_that_cannot_be_read_is_a_miss(cache: Path, monkeypatch: pytest.
         struct.error("odd"),
     ],
 )
-def test_the_package_is_asked_after_a_failed_download(
+def test_package_is_asked_after_a_failed_download(
     cache: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def fail() -> bytes:
@@ -158,14 +158,14 @@ def test_the_package_is_asked_after_a_failed_download(
     assert find_vocabulary(cache).read_bytes() == VOCABULARY
 
 
-def test_the_package_is_asked_after_a_download_with_wrong_content(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_is_asked_after_a_download_with_wrong_content(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "_from_download", lambda: b"<html>log in to this network</html>")
     monkeypatch.setattr(artifacts, "_from_package", lambda: VOCABULARY)
 
     assert find_vocabulary(cache).read_bytes() == VOCABULARY
 
 
-def test_without_any_source_both_causes_and_both_remedies_are_named(
+def test_vocabulary_without_any_source_is_an_error_with_causes_and_remedies(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> bytes:
@@ -182,7 +182,7 @@ def test_without_any_source_both_causes_and_both_remedies_are_named(
     assert not (cache / "vocabulary" / VOCABULARY_FILE).exists()
 
 
-def test_a_write_that_is_cut_off_leaves_no_file_under_the_final_name(
+def test_vocabulary_write_that_breaks_leaves_no_file_under_the_final_name(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     final = cache / "vocabulary" / VOCABULARY_FILE
@@ -204,7 +204,7 @@ def test_a_write_that_is_cut_off_leaves_no_file_under_the_final_name(
     assert list(final.parent.iterdir()) == []
 
 
-def test_a_stored_vocabulary_lies_alone_and_can_be_read_by_all(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vocabulary_is_stored_alone_and_readable_by_all(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "_from_download", lambda: VOCABULARY)
 
     path = find_vocabulary(cache)
@@ -230,7 +230,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, response: httpx.Response) -> list
 
 
 @pytest.mark.usefixtures("real_vocabulary")
-def test_the_download_comes_from_openai(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_comes_from_openai(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answering(monkeypatch, httpx.Response(200, content=VOCABULARY))
 
     assert artifacts._from_download() == VOCABULARY
@@ -238,7 +238,7 @@ def test_the_download_comes_from_openai(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("real_vocabulary")
-def test_an_error_page_is_no_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_page_is_no_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, httpx.Response(503, content=VOCABULARY))
 
     with pytest.raises(httpx.HTTPStatusError):
@@ -246,7 +246,7 @@ def test_an_error_page_is_no_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("real_vocabulary")
-def test_the_package_gives_the_published_vocabulary() -> None:
+def test_vocabulary_of_the_package_is_the_published_one() -> None:
     content = artifacts._from_package()
 
     assert hashlib.sha256(content).hexdigest() == artifacts.VOCABULARY_SHA256
@@ -264,9 +264,7 @@ WHOLE_PACKAGE = bytes.fromhex("02000000 0100 22 01000000 0100 21 00000000")
 
 
 @pytest.mark.usefixtures("real_vocabulary")
-def test_the_tokens_of_the_package_come_in_the_order_of_their_ranks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_vocabulary_of_the_package_is_in_the_order_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package_with(tmp_path, WHOLE_PACKAGE, monkeypatch)
 
     assert artifacts._from_package() == VOCABULARY
@@ -274,7 +272,7 @@ def test_the_tokens_of_the_package_come_in_the_order_of_their_ranks(
 
 @pytest.mark.usefixtures("real_vocabulary")
 @pytest.mark.parametrize("length", [0, 3, 4, 5, 6, len(WHOLE_PACKAGE) - 1])
-def test_a_file_of_the_package_that_is_cut_off_falls_through(
+def test_vocabulary_file_of_the_package_that_is_truncated_is_skipped(
     length: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package_with(tmp_path, WHOLE_PACKAGE[:length], monkeypatch)
@@ -285,7 +283,7 @@ def test_a_file_of_the_package_that_is_cut_off_falls_through(
 
 
 @pytest.mark.usefixtures("real_vocabulary")
-def test_a_missing_package_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     with pytest.raises(ArtifactError, match="not installed"):
@@ -306,13 +304,13 @@ def prepare(model: str, cache: Path, revision: str | None = None) -> Artifacts:
     return artifacts.prepare(model, revision, cache, None)
 
 
-def test_a_model_folder_is_used_where_it_lies(tmp_path: Path, cache: Path) -> None:
+def test_model_folder_is_used_where_it_is(tmp_path: Path, cache: Path) -> None:
     folder = model_folder(tmp_path / "model")
 
     assert prepare(str(folder), cache) == Artifacts(str(folder), cache / "vocabulary")
 
 
-def test_a_model_folder_may_lie_below_the_home_folder(
+def test_model_folder_may_be_below_the_home_folder(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -321,7 +319,7 @@ def test_a_model_folder_may_lie_below_the_home_folder(
     assert prepare("~/model", cache).model == str(folder)
 
 
-def test_a_folder_below_the_current_one_is_not_looked_up_on_the_hub(
+def test_model_folder_below_the_current_one_is_not_searched_on_the_hub(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -330,7 +328,7 @@ def test_a_folder_below_the_current_one_is_not_looked_up_on_the_hub(
     assert prepare("model", cache).model == "model"
 
 
-def test_the_model_that_speculates_is_fetched_too(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_that_speculates_is_fetched_too(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(cache / "vocabulary")
     fetched: list[str] = []
 
@@ -347,7 +345,7 @@ def test_the_model_that_speculates_is_fetched_too(tmp_path: Path, cache: Path, m
     assert fetched == ["a/draft"]
 
 
-def test_a_tokenizer_of_its_own_is_fetched_too_without_weights(
+def test_tokenizer_of_another_model_is_fetched_without_weights(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(cache / "vocabulary")
@@ -366,7 +364,7 @@ def test_a_tokenizer_of_its_own_is_fetched_too_without_weights(
     assert fetched == [("a/tokenizer", "v2", True)]
 
 
-def test_a_model_that_the_bento_names_is_taken_from_there(
+def test_model_that_the_bento_names_is_taken_from_there(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(cache / "vocabulary")
@@ -390,7 +388,7 @@ def test_a_model_that_the_bento_names_is_taken_from_there(
     assert fetch.made == [("openai/gpt-oss-20b",), ("a/b",)]
 
 
-def test_with_the_hub_switched_off_the_error_says_so(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_that_is_switched_off_is_named_in_the_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
     with pytest.raises(ArtifactError, match=r"switched off \(HF_HUB_OFFLINE\); switch it on, or set MODEL_NAME"):
@@ -398,7 +396,7 @@ def test_with_the_hub_switched_off_the_error_says_so(cache: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "../missing", "~/missing"])
-def test_a_mistyped_path_is_not_looked_up_on_the_hub(
+def test_model_path_with_a_typo_is_not_searched_on_the_hub(
     path: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -411,7 +409,7 @@ def test_a_mistyped_path_is_not_looked_up_on_the_hub(
     assert fetch.made == []
 
 
-def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path, cache: Path) -> None:
+def test_folder_that_holds_no_model_is_refused(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "empty").mkdir()
 
     with pytest.raises(ArtifactError, match=r"no config\.json"):
@@ -448,7 +446,7 @@ def test_config_of_a_hub_model_is_checked_before_its_weights_are_fetched(
     assert asked == [["config.json"]] * 2 + [None]
 
 
-def test_a_hub_model_is_fetched_at_its_revision_without_duplicate_weights(
+def test_hub_model_is_fetched_at_its_revision_without_duplicate_weights(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, object] = {}
@@ -492,7 +490,7 @@ def hub_response(status: int) -> httpx2.Response:  # the hub library has moved o
         (RuntimeError("an error of some other library.\nMore."), ["(an error of some other library)"]),
     ],
 )
-def test_a_failed_fetch_is_one_sentence_with_its_cause(
+def test_failed_fetch_is_one_sentence_with_its_cause(
     error: Exception, words: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> str:
@@ -514,7 +512,7 @@ def test_a_failed_fetch_is_one_sentence_with_its_cause(
 # The demo model
 
 
-def test_the_demo_is_expanded_once_with_the_verified_vocabulary(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_is_expanded_once_with_the_verified_vocabulary(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expand = Calls(compute=lambda target, _: target.mkdir(parents=True))
     monkeypatch.setattr(checkpoint, "expand", expand)
 
@@ -525,7 +523,7 @@ def test_the_demo_is_expanded_once_with_the_verified_vocabulary(cache: Path, mon
     assert Path(first.model).parent == cache
 
 
-def test_other_demo_weights_get_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_weights_that_differ_get_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights").write_bytes(b"one")
     monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path / "weights")
     before = artifacts._demo_fingerprint()
@@ -536,7 +534,7 @@ def test_other_demo_weights_get_another_folder(tmp_path: Path, monkeypatch: pyte
     assert len(before) == 12
 
 
-def test_other_code_of_the_demo_gets_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_code_that_differs_gets_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = artifacts._demo_fingerprint()
     (tmp_path / "checkpoint.py").write_text("pass")
     monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "checkpoint.py"))

@@ -25,7 +25,7 @@ def answer(status: int) -> HfHubHTTPError:
 
 
 class FakeHub:
-    """Stands in for the library's `http_get`: each call gives a piece, or raises, as it is told; then all the rest."""
+    """A fake of the library's `http_get`: each call returns the next piece, or raises; then all the rest."""
 
     def __init__(self, *pieces: int | Exception) -> None:
         self.pieces = list(pieces)
@@ -58,7 +58,7 @@ Download = Callable[..., Path]
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Nobody waits; a clock counts the pauses."""
+    """Pauses do not sleep; a clock counts them."""
     made: list[float] = []
     clock = SimpleNamespace(sleep=made.append, monotonic=lambda: sum(made))
     monkeypatch.setattr(resumable_downloads, "time", clock)
@@ -67,7 +67,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def download(tmp_path: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> Download:
-    """Downloads as the library does: into a file of its own name, through what the module calls `http_get`."""
+    """Downloads as the library does: into a separate file, through what the module calls `http_get`."""
     assert pauses == []
 
     def run(hub: FakeHub, name: str = SHA256, **options: Any) -> Path:
@@ -87,7 +87,7 @@ def kept(folder: Path, content: bytes = CONTENT[:30], name: str = SHA256) -> Pat
     return path
 
 
-def test_what_is_cut_off_goes_on_where_it_ended(download: Download, pauses: list[float]) -> None:
+def test_download_resumes_after_an_interruption(download: Download, pauses: list[float]) -> None:
     hub = FakeHub(40, 25, httpx2.ConnectError("no route"), answer(503))
 
     assert download(hub).read_bytes() == CONTENT
@@ -96,7 +96,7 @@ def test_what_is_cut_off_goes_on_where_it_ended(download: Download, pauses: list
     assert len(pauses) == 4
 
 
-def test_what_a_kill_has_left_is_taken_up(download: Download, tmp_path: Path) -> None:
+def test_download_resumes_after_a_kill(download: Download, tmp_path: Path) -> None:
     left, hub = kept(tmp_path), FakeHub()
 
     assert download(hub).read_bytes() == CONTENT
@@ -120,13 +120,13 @@ def test_progress_counts_what_was_there_once(download: Download, tmp_path: Path)
 
 
 @pytest.mark.parametrize("left", [b"from before the power failed", bytes(101)], ids=["other bytes", "too long"])
-def test_what_does_not_fit_begins_anew(left: bytes, download: Download, tmp_path: Path) -> None:
+def test_download_that_does_not_fit_starts_again(left: bytes, download: Download, tmp_path: Path) -> None:
     kept(tmp_path, left)
 
     assert download(FakeHub()).read_bytes() == CONTENT
 
 
-def test_without_a_hash_nothing_is_taken_up_from_another_process(download: Download, tmp_path: Path) -> None:
+def test_download_without_a_hash_does_not_resume_that_of_another_process(download: Download, tmp_path: Path) -> None:
     kept(tmp_path, name="some-tag-of-a-mirror")
     hub = FakeHub(40)
 
@@ -135,7 +135,7 @@ def test_without_a_hash_nothing_is_taken_up_from_another_process(download: Downl
     assert hub.asked_from == [0, 40]
 
 
-def test_a_file_with_another_hash_is_refused_and_removed(download: Download, tmp_path: Path) -> None:
+def test_file_with_another_hash_is_refused_and_removed(download: Download, tmp_path: Path) -> None:
     hub = FakeHub()
     hub.content = bytes(100)
 
@@ -145,7 +145,7 @@ def test_a_file_with_another_hash_is_refused_and_removed(download: Download, tmp
     assert not list(tmp_path.glob("*.kept.incomplete"))
 
 
-def test_a_network_that_stays_away_is_waited_for_some_minutes_and_nothing_is_lost(
+def test_network_that_stays_away_is_waited_for_some_minutes_and_nothing_is_lost(
     download: Download, pauses: list[float], tmp_path: Path
 ) -> None:
     with pytest.raises(httpx2.ConnectError):
@@ -164,7 +164,7 @@ def test_a_network_that_stays_away_is_waited_for_some_minutes_and_nothing_is_los
     ],
     ids=["nothing ever came", "forbidden", "full disk"],
 )
-def test_what_will_not_pass_ends_the_download_at_once(
+def test_download_ends_immediately_at_a_permanent_error(
     before: tuple[int, ...], error: Exception, download: Download, pauses: list[float]
 ) -> None:
     with pytest.raises(type(error)):
@@ -173,7 +173,7 @@ def test_what_will_not_pass_ends_the_download_at_once(
     assert len(pauses) == len(before)
 
 
-def test_the_library_is_as_before_afterwards(download: Download) -> None:
+def test_library_is_as_before_afterwards(download: Download) -> None:
     hub = FakeHub()
     download(hub)
 

@@ -50,7 +50,7 @@ async def test_heartbeat_takes_over_work_from_the_start(dead: OneDeadWorker, clo
     assert dead.gone == [True, True]
 
 
-async def test_heartbeat_after_an_outage_gives_the_others_a_lease_of_time(dead: OneDeadWorker, clock: Clock) -> None:
+async def test_heartbeat_after_an_outage_extends_the_leases_of_others(dead: OneDeadWorker, clock: Clock) -> None:
     own = heartbeat(dead, clock)
     clock.now += LEASE_MS
     assert await own.beat() == []
@@ -60,7 +60,7 @@ async def test_heartbeat_after_an_outage_gives_the_others_a_lease_of_time(dead: 
     assert await own.beat() == ["a"]
 
 
-async def test_heartbeat_that_stops_gives_up_the_lease(dead: OneDeadWorker, clock: Clock) -> None:
+async def test_heartbeat_that_stops_releases_the_lease(dead: OneDeadWorker, clock: Clock) -> None:
     own = heartbeat(dead, clock)
     await own.start()
     await own.stop()

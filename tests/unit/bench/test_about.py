@@ -12,7 +12,7 @@ from gptoss_bento.hardware import probe
 from tests.fakes import H200, machine
 
 
-def test_what_a_reader_must_know_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_describes_machine_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "probe", lambda _: machine(H200))
     load = TokenLoad(64, 64, Lengths(128, 256))
 

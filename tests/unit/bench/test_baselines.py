@@ -30,7 +30,7 @@ def words(candidate: Candidate) -> str:
     return " ".join(candidate.command(3000))
 
 
-def test_this_service_comes_first_with_all_of_its_variables() -> None:
+def test_service_of_ours_comes_first_with_all_of_its_variables() -> None:
     ours, *others = found()
 
     assert (ours.name, ours.variables, others) == ("gptoss-bento", VARIABLES, [])
@@ -70,7 +70,7 @@ def test_same_arguments_are_those_of_the_plan() -> None:
     assert bare.variables["VLLM_ENABLE_RESPONSES_API_STORE"] == "1"
 
 
-def test_each_baseline_is_there_once_in_the_order_asked_for() -> None:
+def test_baselines_are_unique_and_in_the_order_of_the_options() -> None:
     names = [each.name for each in found(Baseline.API_SERVERS, Baseline.SERVE, Baseline.API_SERVERS)]
 
     assert names == ["gptoss-bento", "vllm serve, 3 API servers", "vllm serve"]

@@ -41,14 +41,14 @@ def service() -> Service:
     return Service()
 
 
-async def test_a_request_passes_the_guards(service: Service) -> None:
+async def test_request_passes_the_guards(service: Service) -> None:
     answer = await service.ask()
 
     assert (answer.status_code, answer.headers["x-ratelimit-remaining-requests"]) == (200, "59")
     assert (await service.ask(key="wrong")).status_code == 401
 
 
-async def test_one_that_says_so_goes_beside_keys_and_admission(service: Service) -> None:
+async def test_request_with_the_marker_bypasses_keys_and_admission(service: Service) -> None:
     for _ in range(3):
         answer = await service.ask(f"?{QUERY}", key="wrong")
         assert answer.status_code == 200
@@ -58,11 +58,11 @@ async def test_one_that_says_so_goes_beside_keys_and_admission(service: Service)
 
 
 @pytest.mark.parametrize("query", [f"?{QUERY}=1", f"?a&{QUERY}", "?Unguarded"])
-async def test_another_query_says_nothing(service: Service, query: str) -> None:
+async def test_request_with_another_query_bypasses_nothing(service: Service, query: str) -> None:
     assert (await service.ask(query, key="wrong")).status_code == 401
 
 
-async def test_without_an_engine_nobody_answers(service: Service) -> None:
+async def test_request_without_an_engine_gets_no_answer(service: Service) -> None:
     service.engine = None
 
     assert [(await service.ask(query)).status_code for query in ("", f"?{QUERY}")] == [503, 503]

@@ -39,7 +39,7 @@ def test_points_are_medians_over_the_rounds() -> None:
     ]
 
 
-def test_each_pair_of_lengths_has_its_row() -> None:
+def test_rows_are_one_for_each_pair_of_lengths() -> None:
     longer = replace(figures(streams=512), input_tokens=1024, output_tokens=1024)
 
     found = texts(svg(replace(comparison(), loads=(*comparison().loads, longer))))
@@ -50,7 +50,7 @@ def test_each_pair_of_lengths_has_its_row() -> None:
     ]
 
 
-def test_points_lie_within_the_plot() -> None:
+def test_points_are_within_the_plot() -> None:
     places = re.findall(r'class="m\d" transform="translate\(([\d.-]+),([\d.-]+)\)"', svg(comparison()))
 
     assert len(places) == 2 + 8
@@ -68,14 +68,14 @@ def test_names_cannot_break_the_picture() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.5, 7.0, 99.9, 24_431.0, 1e6])
-def test_any_size_of_a_value_has_an_axis(rate: float) -> None:
+def test_axis_fits_values_of_any_size(rate: float) -> None:
     found = texts(svg(replace(comparison(), loads=(figures(OURS, rate=rate, ttft=rate),))))
 
     axis = [float(text.replace(",", "")) for text in found if re.fullmatch(r"[\d,.e+-]+", text)]
     assert max(axis) >= rate
 
 
-def test_a_server_without_an_answer_is_left_out() -> None:
+def test_server_without_an_answer_is_left_out() -> None:
     assert points(svg(replace(comparison(), loads=(figures(SERVE, rate=0, failed=3), figures(OURS))))) == [
         "gptoss-bento, 8 streams: 100.0",
         "gptoss-bento, 8 streams: 20.0",

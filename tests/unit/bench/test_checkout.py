@@ -10,7 +10,7 @@ from gptoss_bento.bench.checkout import Checkout, differences, missing_files
 from gptoss_bento.errors import BenchmarkError
 from tests.server import REPOSITORY
 
-# Another version of the command: it tells where it runs and what it was given.
+# Another version of the command: it prints where it runs and its arguments.
 COMMAND = """
 import json, os, sys
 print(json.dumps({"words": sys.argv[1:], "file": __file__, "folder": os.getcwd(), "profile": os.environ["PROFILE"]}))

@@ -59,7 +59,7 @@ class FakeServer:
 
 @dataclass
 class Starter:
-    """Stands for `servers.started` and keeps what happens; what is named in `broken` does not start."""
+    """A fake of `servers.started` that keeps what happens; servers named in `broken` do not start."""
 
     events: list[str] = field(default_factory=list)
     broken: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ def test_running_servers_are_measured_after_a_warm_up(asked: list[tuple[str, str
     assert [len(kept.loads) for (kept,) in keep.made] == [1, 2], "kept after each load"
 
 
-def test_without_a_name_the_first_model_that_the_server_lists_is_measured(
+def test_model_without_a_name_is_the_first_that_the_server_lists(
     asked: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = {"object": "list", "data": [{"id": "first"}, {"id": "second"}]}
@@ -123,7 +123,7 @@ def test_without_a_name_the_first_model_that_the_server_lists_is_measured(
 
 
 @pytest.mark.usefixtures("asked")
-def test_a_server_that_lists_no_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_lists_no_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httpx, "get", lambda url: httpx.Response(503, request=httpx.Request("GET", url)))
 
     with pytest.raises(httpx.HTTPStatusError):
@@ -172,7 +172,7 @@ def test_first_loads_come_right_after_each_start_without_a_warm_up(
     assert len(starter.events) == 4
 
 
-def test_one_server_at_a_time_is_started_in_each_round(asked: list[tuple[str, str, str]], starter: Starter) -> None:
+def test_servers_that_run_alone_are_started_in_each_round(asked: list[tuple[str, str, str]], starter: Starter) -> None:
     found = measured(compare_apart, ["ours", "one"], Shape(LOADS[:1], rounds=2))
 
     order = ("ours", "one", "one", "ours")
@@ -184,7 +184,7 @@ def test_one_server_at_a_time_is_started_in_each_round(asked: list[tuple[str, st
 
 @pytest.mark.parametrize("run", [compare_together, compare_apart])
 @pytest.mark.usefixtures("asked")
-def test_a_baseline_that_does_not_start_is_left_out(run: Callable[..., Any], starter: Starter) -> None:
+def test_baseline_that_does_not_start_is_left_out(run: Callable[..., Any], starter: Starter) -> None:
     starter.broken = ("one",)
 
     found = measured(run, ["ours", "one", "two"], Shape(LOADS[:1], rounds=1))
@@ -195,7 +195,7 @@ def test_a_baseline_that_does_not_start_is_left_out(run: Callable[..., Any], sta
 
 @pytest.mark.parametrize("run", [compare_together, compare_apart])
 @pytest.mark.usefixtures("asked")
-def test_without_this_service_there_is_nothing_to_compare(run: Callable[..., Any], starter: Starter) -> None:
+def test_comparison_without_this_service_is_refused(run: Callable[..., Any], starter: Starter) -> None:
     starter.broken = ("ours",)
 
     with pytest.raises(EngineStartError):
@@ -215,22 +215,22 @@ def test_compilations_of_a_load_are_counted(asked: list[tuple[str, str, str]], m
     counts = iter([Compilations(3, 1.0), Compilations(10, 2.5), Compilations(10, 2.5), Compilations(10, 2.5)])
     monkeypatch.setattr(compilations, "count", lambda *_: next(counts))
     monkeypatch.setattr(compilations, "_SETTLE_S", 0.0)
-    tell = Calls()
+    report = Calls()
 
-    found = measure_running({"here": "there"}, "m", Shape(LOADS, rounds=1), tell, Calls())
+    found = measure_running({"here": "there"}, "m", Shape(LOADS, rounds=1), report, Calls())
 
     assert [(each.compilations, each.compilation_s) for each in found.loads] == [(7, 1.5), (0, 0.0)]
-    assert [text for (text,) in tell.made] == [
+    assert [text for (text,) in report.made] == [
         "  1 stream, 16:8, here: 16 tok/s, TTFT 100.0 ms, 7 kernels compiled",
         "  8 streams, 16:8, here: 64 tok/s, TTFT 100.0 ms",
     ]
     assert len(asked) == 3
 
 
-def test_failed_requests_are_told_while_it_runs(
+def test_failed_requests_are_reported_while_it_runs(
     asked: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = Calls()
+    report = Calls()
     answers = iter(
         [
             Answers(),
@@ -240,9 +240,9 @@ def test_failed_requests_are_told_while_it_runs(
     )
     monkeypatch.setattr(token_load, "measure", lambda *_: next(answers))
 
-    found = measure_running({"here": "there"}, "m", Shape(LOADS, rounds=1), tell, Calls())
+    found = measure_running({"here": "there"}, "m", Shape(LOADS, rounds=1), report, Calls())
 
-    assert [text.split(": ", 1)[1] for (text,) in tell.made] == [
+    assert [text.split(": ", 1)[1] for (text,) in report.made] == [
         "4 of 4 requests failed: gone",
         "8 tok/s, TTFT 100.0 ms; 1 of 2 requests failed: no room",
     ]

@@ -58,7 +58,7 @@ def test_count_of_a_server_that_refuses_or_is_gone_is_unknown(monkeypatch: pytes
     assert compilations.count("http://there/v1") is None
 
 
-def test_what_is_compiled_meanwhile_is_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilations_of_a_call_are_the_difference_of_two_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter([Compilations(3, 1.0), Compilations(5, 1.25)])
     monkeypatch.setattr(compilations, "count", lambda *_: next(counts))
     monkeypatch.setattr(compilations, "_SETTLE_S", 0.0)
@@ -67,7 +67,7 @@ def test_what_is_compiled_meanwhile_is_the_difference(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("counts", [(None,), (Compilations(1, 0.0), None)])
-def test_what_is_compiled_is_unknown_if_one_count_is(
+def test_compilations_of_a_call_are_unknown_if_one_count_is(
     counts: tuple[Compilations | None, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter(counts)

@@ -32,7 +32,7 @@ def test_request_has_the_query_the_key_and_the_wish_to_close() -> None:
     assert (head.endswith(b"Content-Length: 2"), body) == (True, b"{}")
 
 
-def test_events_are_counted_by_their_ends_wherever_the_bytes_are_cut() -> None:
+def test_events_are_counted_by_their_ends_however_the_bytes_are_split() -> None:
     content = HEAD + b"".join(map(chunk, (TOKEN, TOKEN, TOKEN, USAGE, DONE))) + b"0\r\n\r\n"
 
     for cut in range(1, len(content)):
@@ -63,6 +63,6 @@ def test_answer_with_a_length_ends_there() -> None:
         ((b"HTTP/1.1 429 Too Many\r\ncontent-length: 4\r\n\r\nfull",), "full"),
     ],
 )
-def test_anything_but_a_whole_stream_is_an_error(parts: tuple[bytes, ...], error: str) -> None:
+def test_stream_that_is_not_whole_is_an_error(parts: tuple[bytes, ...], error: str) -> None:
     with pytest.raises(BenchmarkError, match=error):
         answer(*parts).check_stream(3)

@@ -37,7 +37,7 @@ def test_latencies_have_the_names_of_vllms_results() -> None:
     assert values["p99.9_e2el_ms"] == pytest.approx(1300 + 0.998 * 1900)
 
 
-def test_an_answer_of_one_token_has_no_time_per_token() -> None:
+def test_answer_of_one_token_has_no_time_per_token() -> None:
     values = summary(Answers(1.0, 2.0, samples=[Sample(0.5, 0.5, 1)])).values
 
     assert values["mean_ttft_ms"] == 500
@@ -45,7 +45,7 @@ def test_an_answer_of_one_token_has_no_time_per_token() -> None:
     assert "mean_itl_ms" not in values
 
 
-def test_a_load_without_an_answer_has_throughputs_of_zero() -> None:
+def test_load_without_an_answer_has_throughputs_of_zero() -> None:
     found = summary(Answers(1.0, 2.0, failed=3))
 
     assert found.values == {"request_throughput": 0, "output_throughput": 0, "total_token_throughput": 0}

@@ -13,11 +13,11 @@ from gptoss_bento.bench import frontend, servers
 from gptoss_bento.bench.checkout import Checkout
 from gptoss_bento.bench.frontend import Baseline, Load, Measured, Shape, as_json, compare, notes, rows, summarize
 from gptoss_bento.bench.servers import Cpu
-from gptoss_bento.bench.swarm import Ask, Heard, Route
+from gptoss_bento.bench.swarm import Route, StreamLoad, Timings
 from gptoss_bento.paths import ROOT
 
-HEARD = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01, 0.02, 0.03])
-LOAD = summarize("gptoss-bento", Route.COMPLETIONS, True, 64, HEARD, Cpu(0.2, 0.05), 2)
+TIMINGS = Timings(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01, 0.02, 0.03])
+LOAD = summarize("gptoss-bento", Route.COMPLETIONS, True, 64, TIMINGS, Cpu(0.2, 0.05), 2)
 OTHER = Checkout(Path("/there/older"))
 SMALL = Shape(streams=(2, 4), rounds=2, turns=1, workers=3)
 
@@ -36,12 +36,12 @@ class FakeServer:
 
 @dataclass
 class World:
-    """Stands for servers and clients; keeps what was started, and what was asked of whom."""
+    """A fake of servers and clients; keeps which servers were started, and which were asked."""
 
     commands: list[list[str]] = field(default_factory=list)
     variables: list[dict[str, str]] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
-    asked: list[tuple[Ask, int]] = field(default_factory=list)
+    asked: list[tuple[StreamLoad, int]] = field(default_factory=list)
     processes: int = 0
 
     @contextmanager
@@ -59,9 +59,9 @@ class World:
         self.processes = processes
         yield self
 
-    def ask(self, ask: Ask, streams: int) -> Heard:
-        self.asked.append((ask, streams))
-        return HEARD
+    def run(self, load: StreamLoad, streams: int) -> Timings:
+        self.asked.append((load, streams))
+        return TIMINGS
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def measure(shape: Shape = SMALL) -> Measured:
     return compare(["--model=m", "--seed=1"], {"PROFILE": "demo"}, "m", shape, lambda _: None, lambda _: None)
 
 
-def test_what_there_is_is_kept_after_each_round(world: World) -> None:
+def test_results_are_kept_after_each_round(world: World) -> None:
     kept: list[Measured] = []
     found = compare(["--model=m"], {}, "m", SMALL, lambda _: None, kept.append)
 
@@ -85,7 +85,7 @@ def test_what_there_is_is_kept_after_each_round(world: World) -> None:
     assert len(world.commands) == 2
 
 
-def test_every_load_is_asked_of_both_servers_in_alternating_order(world: World) -> None:
+def test_loads_go_to_both_servers_in_alternating_order(world: World) -> None:
     measure()
 
     asked = [(ask.url, ask.streaming, streams) for ask, streams in world.asked if ask.max_tokens == 128]
@@ -94,7 +94,7 @@ def test_every_load_is_asked_of_both_servers_in_alternating_order(world: World) 
     assert [url[7:11] for url, _, _ in asked] == ["ours", "bare"] * 4 + ["bare", "ours"] * 4
 
 
-def test_the_turns_of_a_load_are_taken_by_turns_and_added_up(world: World) -> None:
+def test_turns_of_a_load_are_taken_by_turns_and_added_up(world: World) -> None:
     found = measure(Shape(streams=(2,), rounds=1, turns=3))
 
     asked = [ask.url[7:11] for ask, _ in world.asked if ask.max_tokens == 128 and ask.streaming]
@@ -103,14 +103,14 @@ def test_the_turns_of_a_load_are_taken_by_turns_and_added_up(world: World) -> No
     assert found.ours[0][0].api_cpu_s == pytest.approx(1000)
 
 
-def test_both_servers_are_warm_before_they_are_measured(world: World) -> None:
+def test_servers_are_both_warm_before_the_measurement(world: World) -> None:
     measure()
 
     first_measured = next(place for place, (ask, _) in enumerate(world.asked) if ask.max_tokens == 128)
     assert {ask.url for ask, _ in world.asked[:first_measured]} == {"http://ours/v1", "http://bare/v1"}
 
 
-def test_both_servers_get_the_same_arguments_variables_and_workers(world: World) -> None:
+def test_servers_both_get_the_same_arguments_variables_and_workers(world: World) -> None:
     measure()
 
     ours, bare = world.commands
@@ -119,7 +119,7 @@ def test_both_servers_get_the_same_arguments_variables_and_workers(world: World)
     assert world.variables == [{"PROFILE": "demo", "API_WORKERS": "3"}] * 2
 
 
-def test_several_workers_can_be_compared_with_one(world: World) -> None:
+def test_workers_can_be_compared_with_one(world: World) -> None:
     found = measure(replace(SMALL, against=Baseline.ONE_WORKER))
 
     assert world.commands[0] == world.commands[1] == servers.ours(1)
@@ -176,7 +176,7 @@ def test_checkout_with_the_same_plan_needs_no_note(plans: dict[Path, dict[str, A
     assert len(notes(measure(replace(SMALL, against=OTHER)))) == 1
 
 
-def test_all_rounds_are_kept(world: World) -> None:
+def test_rounds_are_all_kept(world: World) -> None:
     found = measure(replace(SMALL, routes=(Route.COMPLETIONS, Route.CHAT), clients=5))
 
     assert [len(loads) for loads in found.ours] == [len(loads) for loads in found.baseline] == [8, 8]
@@ -185,7 +185,7 @@ def test_all_rounds_are_kept(world: World) -> None:
     assert world.processes == 5
 
 
-def test_a_load_becomes_rates_and_percentiles() -> None:
+def test_load_becomes_rates_and_percentiles() -> None:
     assert LOAD.tokens_per_s == 250
     assert LOAD.tokens_per_message == 2
     assert (LOAD.api_cpu_s, LOAD.engine_cpu_s, LOAD.client_cpu_s) == pytest.approx((200, 50, 1000))
@@ -204,7 +204,7 @@ def table(found: Measured) -> dict[str, tuple[float, float | None]]:
     return {row.figure: (row.ours, row.ratio) for row in rows(found)}
 
 
-def test_the_table_compares_the_medians() -> None:
+def test_table_compares_the_medians() -> None:
     found = table(measured(tokens_per_s=500.0, api_cpu_s=100.0))
 
     assert found["output tokens/s, completions, 64"] == pytest.approx((250, 0.5))
@@ -212,7 +212,7 @@ def test_the_table_compares_the_medians() -> None:
     assert found["first token, p99 ms, completions, 64"] == pytest.approx((298, 1))
 
 
-def test_an_answer_in_one_piece_has_no_first_token() -> None:
+def test_answer_in_one_piece_has_no_first_token() -> None:
     whole: Load = replace(LOAD, streaming=False)
     figures = list(table(Measured(SMALL, ((whole,),), ((whole,),))))
 
@@ -220,7 +220,7 @@ def test_an_answer_in_one_piece_has_no_first_token() -> None:
     assert not [figure for figure in figures if figure.startswith(("first", "between"))]
 
 
-def test_everything_goes_into_the_file() -> None:
+def test_results_are_all_written_to_the_file() -> None:
     found = as_json(measured())
 
     assert (found["shape"]["workers"], found["shape"]["against"]) == (3, "vllm")
@@ -229,7 +229,7 @@ def test_everything_goes_into_the_file() -> None:
     assert found["rows"][0].keys() == {"figure", "ours", "baseline", "ratio"}
 
 
-def test_clients_that_were_the_bottleneck_are_told_of() -> None:
+def test_clients_that_were_the_bottleneck_are_a_warning() -> None:
     assert [note[:20] for note in notes(measured())] == ["Medians of 2 rounds."]
     (_, warning) = notes(measured(client_busy=0.9))
     assert "--clients" in warning

@@ -11,26 +11,26 @@ from gptoss_bento.bench import guards, servers
 from gptoss_bento.bench.frontend import Load, summarize
 from gptoss_bento.bench.guards import GUARDED, SERVICE, UNGUARDED, Estimate, Measured, Shape, Side, as_json, measure
 from gptoss_bento.bench.servers import Cpu
-from gptoss_bento.bench.swarm import Ask, Heard, Route
+from gptoss_bento.bench.swarm import Route, StreamLoad, Timings
 from gptoss_bento.config.api_keys import KeyLimits, digest, read_keys
 
 SMALL = Shape(pairs=3, streams=4, rounds=3, requests_per_stream=2, max_tokens=16, clients=2)
 
 
 def load(name: str, tokens_per_s: float, api_s: float, busy: float = 0.1) -> Load:
-    heard = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1], [1.0], [0.01])
-    found = summarize(name, Route.COMPLETIONS, True, 4, heard, Cpu(api_s, 0.0), 2)
+    timings = Timings(10.0, 14.0, 1.0, 1000, 500, [0.1], [1.0], [0.01])
+    found = summarize(name, Route.COMPLETIONS, True, 4, timings, Cpu(api_s, 0.0), 2)
     return replace(found, tokens_per_s=tokens_per_s, client_busy=busy)
 
 
 @dataclass
 class World:
-    """Stands for the service and the clients; whoever comes with a key waits 0.5 ms longer and hears a tenth less."""
+    """A fake of service and clients; a request with a key waits 0.5 ms longer and gets a tenth less."""
 
     commands: list[list[str]] = field(default_factory=list)
     keys: str = ""
-    asked: list[tuple[Ask, int]] = field(default_factory=list)
-    pairs: list[tuple[Ask, Ask]] = field(default_factory=list)
+    asked: list[tuple[StreamLoad, int]] = field(default_factory=list)
+    pairs: list[tuple[StreamLoad, StreamLoad]] = field(default_factory=list)
     processes: int = 0
     base_url: str = "http://there/v1"
     looks: int = 0
@@ -53,16 +53,16 @@ class World:
         self.looks += 1
         return Cpu(self.looks, 0)
 
-    def ask(self, ask: Ask, streams: int) -> Heard:
-        self.asked.append((ask, streams))
-        return Heard(0.0, 1.0, 0.1, 900 if ask.key else 1000, 500, [0.1], [1.0], [0.01])
+    def run(self, load: StreamLoad, streams: int) -> Timings:
+        self.asked.append((load, streams))
+        return Timings(0.0, 1.0, 0.1, 900 if load.key else 1000, 500, [0.1], [1.0], [0.01])
 
-    def ask_in_turn(self, one: Ask, other: Ask) -> tuple[Heard, Heard]:
+    def run_in_turn(self, one: StreamLoad, other: StreamLoad) -> tuple[Timings, Timings]:
         self.pairs.append((one, other))
         firsts = [
             [(0.0055 if ask.key else 0.005) + pair / 1000 for pair in range(ask.requests)] for ask in (one, other)
         ]
-        return Heard(first_s=firsts[0]), Heard(first_s=firsts[1])
+        return Timings(first_s=firsts[0]), Timings(first_s=firsts[1])
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def run(shape: Shape = SMALL, keep: Callable[[Measured], None] = lambda _: None)
     return measure({"PROFILE": "demo"}, "m", shape, lambda _: None, keep)
 
 
-def test_one_server_is_asked_with_its_guards_and_beside_them(world: World) -> None:
+def test_server_is_measured_with_and_without_its_guards(world: World) -> None:
     run()
 
     (command,) = world.commands
@@ -89,7 +89,7 @@ def test_one_server_is_asked_with_its_guards_and_beside_them(world: World) -> No
         assert replace(one, key=None, query="unguarded") == other
 
 
-def test_the_key_is_one_of_several_with_every_limit(world: World) -> None:
+def test_key_is_one_of_several_with_every_limit(world: World) -> None:
     run()
 
     keys = read_keys(world.keys)
@@ -98,21 +98,21 @@ def test_the_key_is_one_of_several_with_every_limit(world: World) -> None:
     assert all(getattr(key.limits, name) for key in keys for name in KeyLimits.model_fields)
 
 
-def test_each_way_goes_first_in_every_other_round(world: World) -> None:
+def test_order_of_the_two_ways_alternates_by_round(world: World) -> None:
     run()
 
     measured = [bool(ask.key) for ask, streams in world.asked if (ask.requests, streams) == (2, 4)]
     assert measured == [True, False, False, True, True, False]
 
 
-def test_it_is_warm_before_it_is_measured(world: World) -> None:
+def test_server_is_warm_before_it_is_measured(world: World) -> None:
     run()
 
     assert [one.requests for one, _ in world.pairs] == [50, 3]
     assert [(bool(ask.key), ask.requests) for ask, _ in world.asked[:2]] == [(True, 1), (False, 1)]
 
 
-def test_what_there_is_is_kept_after_each_round(world: World) -> None:
+def test_results_are_kept_after_each_round(world: World) -> None:
     kept: list[Measured] = []
     found = run(keep=kept.append)
 
@@ -122,7 +122,7 @@ def test_what_there_is_is_kept_after_each_round(world: World) -> None:
 
 
 @pytest.mark.usefixtures("world")
-def test_a_figure_is_the_median_of_the_differences_within_pairs() -> None:
+def test_figure_is_the_median_of_the_differences_within_pairs() -> None:
     first, rate, cpu = guards.rows(run())
 
     assert (first.guarded, first.unguarded, first.change.value) == pytest.approx((6.5, 6.0, 0.5))
@@ -131,14 +131,14 @@ def test_a_figure_is_the_median_of_the_differences_within_pairs() -> None:
     assert [row.unit for row in (first, rate, cpu)] == ["ms", "", "ms"]
 
 
-def test_before_the_first_load_there_is_the_first_token_alone() -> None:
+def test_first_token_alone_is_reported_before_the_first_load() -> None:
     found = Measured(SMALL, Side((2.0, 3.0)), Side((1.0, 1.5)))
 
     (first,) = guards.rows(found)
     assert first.change == Estimate(1.25, 1.0, 1.5)
 
 
-def test_of_many_pairs_the_fastest_are_compared_too() -> None:
+def test_fastest_of_many_pairs_are_compared_too() -> None:
     slow = [10.0, *[1.0] * 9] * 40  # a tenth is disturbed
     found = Measured(SMALL, Side(tuple(value + 0.25 for value in reversed(slow))), Side(tuple(slow)))
 
@@ -150,13 +150,13 @@ def test_of_many_pairs_the_fastest_are_compared_too() -> None:
 @pytest.mark.parametrize(
     ("count", "ranks"), [(1, (1, 1)), (2, (1, 2)), (6, (1, 6)), (10, (2, 9)), (20, (6, 15)), (100, (40, 61))]
 )
-def test_the_median_of_all_lies_between_two_ranks_with_95_percent(count: int, ranks: tuple[int, int]) -> None:
+def test_median_has_a_confidence_interval_of_95_percent(count: int, ranks: tuple[int, int]) -> None:
     found = Estimate.of([float(rank) for rank in range(count, 0, -1)])
 
     assert found == Estimate((count + 1) / 2, *ranks)
 
 
-def test_everything_goes_into_the_file() -> None:
+def test_results_are_all_written_to_the_file() -> None:
     side = Side((2.0,), (load(GUARDED, 100, 1),))
     found = as_json(Measured(SMALL, side, Side((1.0,), (load(UNGUARDED, 100, 1),))))
 
@@ -166,7 +166,7 @@ def test_everything_goes_into_the_file() -> None:
     assert found["unguarded"]["first_ms"] == (1.0,)
 
 
-def test_clients_that_were_the_bottleneck_are_told_of() -> None:
+def test_clients_that_were_the_bottleneck_are_a_warning() -> None:
     def notes(busy: float) -> list[str]:
         return guards.notes(Measured(SMALL, Side((1.0,), (load(GUARDED, 1, 1, busy),)), Side((1.0,))))
 

@@ -74,9 +74,9 @@ def counts(url: str) -> dict[str, int]:
 
 def test_jobs_are_measured_and_the_queue_is_purged(tmp_path: Path) -> None:
     fake = FakeEngine(delay_s=0.005)
-    tell = Calls()
+    report = Calls()
     with job_server(fake, tmp_path, max_concurrency=2) as url:
-        found = measure(f"{url}/", None, SMALL, None, tell)
+        found = measure(f"{url}/", None, SMALL, None, report)
         left = counts(url)
 
     assert found.server == url
@@ -94,7 +94,7 @@ def test_jobs_are_measured_and_the_queue_is_purged(tmp_path: Path) -> None:
     assert queue.running == 2
     assert 0 < queue.purged <= queue.waiting
     assert (left["inQueue"], left["inProgress"]) == (0, 0)
-    assert tell.made == [("3 pairs of a chat request and the same job",), ("20 jobs from 4 clients",)]
+    assert report.made == [("3 pairs of a chat request and the same job",), ("20 jobs from 4 clients",)]
 
 
 def test_chat_request_and_job_ask_the_engine_for_the_same(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_queued_jobs_are_long_streams_of_different_prompts(tmp_path: Path) -> No
     assert len({body["prompt"].split()[0] for body in bodies}) == len(bodies)
 
 
-def test_a_server_with_jobs_is_left_alone(tmp_path: Path) -> None:
+def test_server_with_jobs_is_left_alone(tmp_path: Path) -> None:
     fake = FakeEngine()
     fake.gate.clear()
     with job_server(fake, tmp_path, max_concurrency=1) as url:
@@ -139,7 +139,7 @@ def test_a_server_with_jobs_is_left_alone(tmp_path: Path) -> None:
     assert left["inQueue"] + left["inProgress"] == 3
 
 
-def test_a_full_queue_ends_the_measurement_with_the_servers_reason_and_is_purged(tmp_path: Path) -> None:
+def test_full_queue_ends_the_measurement_with_the_servers_reason_and_is_purged(tmp_path: Path) -> None:
     fake = FakeEngine(delay_s=0.005)
     with job_server(fake, tmp_path, max_concurrency=1, max_queue_size=4) as url:
         with pytest.raises(httpx.HTTPStatusError, match=r"POST /run answered 429: .*4"):
@@ -147,7 +147,7 @@ def test_a_full_queue_ends_the_measurement_with_the_servers_reason_and_is_purged
         assert counts(url)["inQueue"] == 0
 
 
-def test_an_unknown_model_is_refused_in_the_engines_words(tmp_path: Path) -> None:
+def test_unknown_model_is_refused_with_the_engines_message(tmp_path: Path) -> None:
     with job_server(FakeEngine(), tmp_path) as url, pytest.raises(httpx.HTTPStatusError) as caught:
         measure(url, "other", SMALL, None, Calls())
 
@@ -158,7 +158,7 @@ def test_an_unknown_model_is_refused_in_the_engines_words(tmp_path: Path) -> Non
 
 
 def other_server(*, health: Response | None = None, runsync: Response | None = None) -> Starlette:
-    """Answers as told, and wants a key."""
+    """Answers with the given responses, and wants a key."""
 
     async def answer(request: Request) -> Response:
         if request.headers.get("authorization") != "Bearer k":
@@ -179,7 +179,7 @@ IDLE = JSONResponse({"jobs": {"completed": 0, "inProgress": 0, "inQueue": 0}})
         (other_server(health=Response()), "k", "GET /health answered '', which is no JSON object."),
         (other_server(health=JSONResponse([])), "k", "GET /health answered '[]', which is no JSON object."),
         (other_server(health=Response("gone", 502)), "k", "GET /health answered 502: gone"),
-        (other_server(), "k", "GET /health tells no numbers of jobs; the server has no job API."),
+        (other_server(), "k", "GET /health has no numbers of jobs; the server has no job API."),
         (
             other_server(health=IDLE, runsync=JSONResponse({"status": "FAILED", "error": "no such thing"})),
             "k",
@@ -188,7 +188,7 @@ IDLE = JSONResponse({"jobs": {"completed": 0, "inProgress": 0, "inQueue": 0}})
         (other_server(health=IDLE, runsync=JSONResponse({"status": "IN_QUEUE"})), "k", "is IN_QUEUE: no error"),
     ],
 )
-def test_a_server_that_answers_otherwise_is_one_clear_error(app: Starlette, key: str | None, error: str) -> None:
+def test_server_that_answers_otherwise_is_one_clear_error(app: Starlette, key: str | None, error: str) -> None:
     with served(app) as url, pytest.raises(httpx.HTTPError) as caught:
         measure(url, None, SMALL, key, Calls())
 
@@ -196,7 +196,7 @@ def test_a_server_that_answers_otherwise_is_one_clear_error(app: Starlette, key:
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_without_models_is_one_clear_error() -> None:
+def test_server_without_models_is_one_clear_error() -> None:
     app = Starlette(
         routes=[Route("/health", lambda _: IDLE), Route("/v1/models", lambda _: JSONResponse({"data": []}))]
     )
@@ -215,11 +215,11 @@ def test_a_server_without_models_is_one_clear_error() -> None:
         ("https://h/v2/abc/openai/v1", "https://h/v2/abc"),
     ],
 )
-def test_the_job_api_lies_beside_openais(url: str, base: str) -> None:
+def test_job_api_is_beside_openais(url: str, base: str) -> None:
     assert job_api(url) == base
 
 
-def test_the_overhead_is_the_median_of_the_differences_not_the_difference_of_the_medians() -> None:
+def test_overhead_is_the_median_of_the_differences_not_the_difference_of_the_medians() -> None:
     found = overhead([10.0, 20.0, 90.0], [13.0, 100.0, 95.0])
 
     assert found == Overhead(3, chat_median_ms=20.0, job_median_ms=95.0, difference_median_ms=5.0)
@@ -240,7 +240,7 @@ def measured(waiting: int) -> Measured:
     )
 
 
-def test_the_table_holds_medians_and_percentiles() -> None:
+def test_table_holds_medians_and_percentiles() -> None:
     assert rows(measured(1000)) == [
         Row("chat request", 100.0),
         Row("the same as a job", 109.0),
@@ -250,11 +250,11 @@ def test_the_table_holds_medians_and_percentiles() -> None:
     ]
 
 
-def test_the_notes_say_what_became_of_the_jobs() -> None:
+def test_notes_count_how_the_jobs_ended() -> None:
     (note,) = notes(measured(1000))
 
     assert note == "Of 1,300 jobs, 270 had ended, 30 ran and 1,000 waited at the end; 1,000 were purged."
 
 
-def test_a_queue_that_ran_empty_is_a_warning() -> None:
+def test_queue_that_ran_empty_is_a_warning() -> None:
     assert notes(measured(0))[1].startswith("warning: no job waited any more")

@@ -20,10 +20,10 @@ def test_answers_are_all_of_one_length_without_spread() -> None:
     assert load.lengths(5, 256, 0.0) == [256] * 5
 
 
-def test_no_prompt_begins_like_another() -> None:
+def test_prompts_have_no_common_beginning() -> None:
     assert len({load.prompt(number).split(" word")[0] for number in range(100)}) == 100
 
 
-def test_a_single_value_is_its_own_percentile() -> None:
+def test_single_value_is_its_own_percentile() -> None:
     assert load.p99([0.1]) == 0.1
     assert load.p99([1.0, 2.0]) == pytest.approx(1.99)

@@ -41,9 +41,9 @@ def test_steps_keep_their_distance(clock: Clock) -> None:
     assert starts(Pace.of({STEP_MS: 10}), clock, 0.001, 0.004, 0) == [0, 10, 20]
 
 
-def test_what_took_longer_is_not_caught_up(clock: Clock) -> None:
+def test_pace_does_not_catch_up_after_a_slow_step(clock: Clock) -> None:
     assert starts(Pace(0.01), clock, 0.05, 0, 0) == [0, 50, 60]
 
 
-def test_without_a_word_nothing_is_held_up(clock: Clock) -> None:
+def test_pace_that_is_not_set_delays_nothing(clock: Clock) -> None:
     assert starts(Pace.of({}), clock, 0, 0.001, 0) == [0, 0, 1]

@@ -9,7 +9,7 @@ HARMONY = Vocabulary(text=(1, 2, 3), turn=(90, 7), header=(91, 8, 92), end=(93,)
 
 
 class FakeTokenizer:
-    """Knows ten pieces, of which some are no text by themselves, and Harmony's words if it is told to."""
+    """Knows ten pieces, of which some are no text by themselves, and Harmony's tokens if they are wanted."""
 
     vocab_size = 10
     pieces = ("a", " b", "\ufffd", "ü", "\n", "", "x\ufffd", "assistant", "final", "é")
@@ -25,7 +25,7 @@ class FakeTokenizer:
         return "".join(self.pieces[token] for token in token_ids)
 
 
-def test_only_whole_printable_characters_are_drawn() -> None:
+def test_characters_are_whole_and_printable() -> None:
     assert set(vocabulary(FakeTokenizer()).text) == {0, 1, 3, 7, 8, 9}
 
 
@@ -39,13 +39,13 @@ def test_harmonys_tokens_are_known_where_they_are_special() -> None:
     assert (found.turn, found.header, found.end) == ((90, 7), (91, 8, 92), (93,))
 
 
-def test_another_tokenizer_has_no_harmony() -> None:
+def test_tokenizer_of_another_model_has_no_harmony() -> None:
     found = vocabulary(FakeTokenizer(special=()))
 
     assert (found.turn, found.header, found.end) == ((), (), ())
 
 
-def test_a_request_gets_a_token_a_step_once_its_prompt_is_through() -> None:
+def test_request_gets_a_token_a_step_once_its_prompt_is_through() -> None:
     answers = RandomAnswers(HARMONY)
     answers.begin("r", [5] * 10)
 
@@ -56,7 +56,7 @@ def test_a_request_gets_a_token_a_step_once_its_prompt_is_through() -> None:
         assert token in HARMONY.text
 
 
-def test_a_preempted_request_is_computed_again_before_it_goes_on() -> None:
+def test_preempted_request_is_computed_again_before_it_continues() -> None:
     answers = RandomAnswers(HARMONY)
     answers.begin("r", [5] * 10)
     assert len([answers.tokens("r", computed) for computed in (10, 11)]) == 2
@@ -68,7 +68,7 @@ def test_a_preempted_request_is_computed_again_before_it_goes_on() -> None:
     assert len(answers.tokens("r", 12)) == 1
 
 
-def test_a_chat_answer_is_a_whole_message() -> None:
+def test_chat_answer_is_a_whole_message() -> None:
     answers = RandomAnswers(HARMONY)
     answers.begin("chat", [5, 6, 90, 7], max_tokens=6)
 
@@ -79,14 +79,14 @@ def test_a_chat_answer_is_a_whole_message() -> None:
     assert tokens[5] == 93
 
 
-def test_a_completion_is_nothing_but_text() -> None:
+def test_completion_is_nothing_but_text() -> None:
     answers = RandomAnswers(HARMONY)
     answers.begin("completion", [5, 6], max_tokens=4)
 
     assert {answers.tokens("completion", 2 + step)[0] for step in range(4)} <= set(HARMONY.text)
 
 
-def test_an_id_that_ended_can_come_again() -> None:
+def test_request_id_can_be_reused_after_its_end() -> None:
     answers = RandomAnswers(HARMONY)
     answers.begin("r", [5] * 10)
     answers.tokens("r", 10)

@@ -17,7 +17,7 @@ def ratios(line: Line) -> dict[str, float | None]:
     return {cell.server: cell.ratio for cell in line.cells}
 
 
-def test_tables_come_in_the_order_of_the_measurements() -> None:
+def test_tables_are_in_the_order_of_the_measurements() -> None:
     assert [table.title for table in tables(comparison(), ["ttft"])] == [
         "start",
         "first loads after ready: 64 streams, 128:256 tokens",
@@ -26,7 +26,7 @@ def test_tables_come_in_the_order_of_the_measurements() -> None:
     ]
 
 
-def test_a_load_has_throughputs_and_the_latencies_that_are_asked_for() -> None:
+def test_load_has_throughputs_and_the_latencies_that_are_asked_for() -> None:
     assert list(lines(comparison(), "1 stream, 128:256 tokens")) == [
         "Request throughput (req/s)",
         "Output token throughput (tok/s)",
@@ -37,7 +37,7 @@ def test_a_load_has_throughputs_and_the_latencies_that_are_asked_for() -> None:
     ]
 
 
-def test_a_ratio_is_ours_to_the_other() -> None:
+def test_ratio_is_ours_to_the_other() -> None:
     line = lines(comparison(), "1 stream, 128:256 tokens")["Output token throughput (tok/s)"]
 
     assert [(cell.server, cell.values, cell.median) for cell in line.cells] == [
@@ -47,7 +47,7 @@ def test_a_ratio_is_ours_to_the_other() -> None:
     assert ratios(line) == {OURS: 1.0, SERVE: (2 + 299 / 150) / 2}
 
 
-def test_a_ratio_is_the_median_of_those_within_the_rounds() -> None:
+def test_ratio_is_the_median_of_those_within_the_rounds() -> None:
     rates = {OURS: (90.0, 100.0, 500.0), SERVE: (100.0, 200.0, 250.0)}
     loads = [figures(server, number, rate=rate) for server in rates for number, rate in enumerate(rates[server])]
 
@@ -56,7 +56,7 @@ def test_a_ratio_is_the_median_of_those_within_the_rounds() -> None:
     assert ratios(found["Output token throughput (tok/s)"])[SERVE] == 0.9
 
 
-def test_a_round_without_an_answer_has_no_part_in_the_ratio() -> None:
+def test_round_without_an_answer_has_no_part_in_the_ratio() -> None:
     ours = [figures(OURS, number, ttft=10.0 * (number + 1)) for number in (0, 1)]
     broken = [figures(SERVE, 0, rate=0, failed=24), figures(SERVE, 1, ttft=40.0)]
 
@@ -66,7 +66,7 @@ def test_a_round_without_an_answer_has_no_part_in_the_ratio() -> None:
     assert ratios(found["Output token throughput (tok/s)"])[SERVE] == 1.0
 
 
-def test_first_load_stands_beside_the_last() -> None:
+def test_first_load_is_beside_the_last() -> None:
     found = lines(comparison(), "first loads after ready: 64 streams, 128:256 tokens")
 
     ours = {figure: line.cells[0].median for figure, line in found.items()}
@@ -82,7 +82,7 @@ def test_time_to_ready_and_memory_are_compared_where_they_are_known() -> None:
     assert ratios(found["Main memory, proportional (MiB)"]) == {OURS: 1.0}
 
 
-def test_nothing_measured_gives_no_table() -> None:
+def test_table_without_measurements_is_omitted() -> None:
     assert tables(Comparison((OURS,), (99.0,)), ["ttft"]) == []
 
 

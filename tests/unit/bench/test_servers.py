@@ -45,18 +45,18 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "server.log"
 
 
-def test_a_free_port_can_be_listened_on(port: int) -> None:
+def test_free_port_can_be_listened_on(port: int) -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", port))
 
         assert 1024 < port < 65536
 
 
-def test_our_command_is_the_one_of_the_readme() -> None:
+def test_command_of_this_service_is_the_one_of_the_readme() -> None:
     assert servers.ours(3000)[1:] == ["-m", "bentoml", "serve", ".", "--host", "127.0.0.1", "--port", "3000"]
 
 
-def test_another_service_can_be_named() -> None:
+def test_service_can_be_another_one() -> None:
     assert servers.ours(3000, "a.b:Service")[4:6] == ["a.b:Service", "--host"]
 
 
@@ -67,7 +67,7 @@ def test_bare_vllm_gets_the_planned_arguments_and_the_port() -> None:
     assert words[3:] == ["--model=m", "--enforce-eager", "--host", "127.0.0.1", "--port", "3000"]
 
 
-def test_several_api_servers_of_vllm_are_started_as_its_command_does() -> None:
+def test_api_servers_of_vllm_are_started_as_its_command_does() -> None:
     words = servers.bare_vllm(3000, ["--model=m", "--enforce-eager"], workers=3)
 
     assert words[2:6] == ["gptoss_bento.bench.vllm_command", "serve", "m", "--enforce-eager"]
@@ -81,13 +81,13 @@ def test_vllm_serve_gets_its_options_and_the_port() -> None:
     assert words[6:] == ["--host", "127.0.0.1", "--port", "3000"]
 
 
-def test_several_api_servers_are_named_once() -> None:
+def test_api_servers_are_named_once() -> None:
     words = servers.bare_vllm(3000, ["--model=m", "--api-server-count=4", "--enforce-eager"], workers=4)
 
     assert [word for word in words if "api-server-count" in word] == ["--api-server-count=4"]
 
 
-def test_cpu_time_is_told_apart_by_the_engines_title() -> None:
+def test_cpu_time_is_split_by_the_engines_title() -> None:
     busy = "while True: pass"
     engine = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}, 'EngineCore'])"
     process = subprocess.Popen([sys.executable, "-c", engine])
@@ -105,18 +105,18 @@ def test_cpu_time_is_told_apart_by_the_engines_title() -> None:
     assert 0 <= found.api_s < found.engine_s
 
 
-def test_cpu_time_without_an_engine_is_not_told() -> None:
+def test_cpu_time_without_an_engine_is_unknown() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         with pytest.raises(BenchmarkError, match="EngineCore"):
             RunningServer("", 0.0, psutil.Process(process.pid)).cpu()
         process.kill()
 
 
-def test_cpu_time_between_two_looks() -> None:
+def test_cpu_time_is_measured_between_two_samples() -> None:
     assert Cpu(5.0, 3.0).since(Cpu(2.0, 1.0)) == Cpu(3.0, 2.0)
 
 
-def test_a_server_is_there_once_it_answers_and_gone_afterwards(port: int, log: Path, tmp_path: Path) -> None:
+def test_server_is_there_once_it_answers_and_gone_afterwards(port: int, log: Path, tmp_path: Path) -> None:
     with servers.running(command(port), port, dict(os.environ), tmp_path, log, timeout_s=HANG_S) as server:
         assert server.base_url == f"http://127.0.0.1:{port}/v1"
         assert 0 < server.ready_s < HANG_S
@@ -128,14 +128,14 @@ def test_a_server_is_there_once_it_answers_and_gone_afterwards(port: int, log: P
     assert log.read_text().startswith("hello from the server\n")
 
 
-def test_a_server_gets_its_folder_and_variables(port: int, log: Path, tmp_path: Path) -> None:
+def test_server_gets_its_folder_and_variables(port: int, log: Path, tmp_path: Path) -> None:
     script = f"import os; print(os.getcwd(), os.environ['NAME'], flush=True)\n{SERVER}"
 
     with servers.running(command(port, script=script), port, {"NAME": "value"}, tmp_path, log, timeout_s=HANG_S):
         assert log.read_text().splitlines()[0] == f"{tmp_path.resolve()} value"
 
 
-def test_a_started_server_gets_a_port_and_variables_and_leaves_nothing(
+def test_started_server_gets_a_port_and_variables_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -150,7 +150,7 @@ def test_a_started_server_gets_a_port_and_variables_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_started_server_runs_in_the_folder_of_the_service_or_in_another(tmp_path: Path) -> None:
+def test_started_server_runs_in_the_folder_of_the_service_or_in_another(tmp_path: Path) -> None:
     script = f"import os; print(os.getcwd(), flush=True)\n{SERVER}"
     logs = tmp_path / "here.log", tmp_path / "there.log"
 
@@ -163,14 +163,14 @@ def test_a_started_server_runs_in_the_folder_of_the_service_or_in_another(tmp_pa
     assert folders == [REPOSITORY, tmp_path.resolve()]
 
 
-def test_a_server_that_wants_a_key_is_shown_one() -> None:
+def test_server_that_wants_a_key_is_shown_one() -> None:
     script = SERVER.replace("int(sys.argv[2])", "200 if self.headers['Authorization'] == 'Bearer k3y' else 401")
 
     with servers.started(lambda port: command(port, script=script), {}, "k3y") as server:
         assert server.process.is_running()
 
 
-def test_a_server_is_there_when_all_its_workers_are(port: int, log: Path, tmp_path: Path) -> None:
+def test_server_is_there_when_all_its_workers_are(port: int, log: Path, tmp_path: Path) -> None:
     answer = 'int(sys.argv[2]) if self.path == "/v1/models" else 404'
     late = f'503 if self.path == "/readyz" and not time.sleep(0.1) and next(asked) < 3 else {answer}'
     script = SERVER.replace(answer, late).replace("sys\n", "itertools, sys, time\nasked = itertools.count()\n", 1)
@@ -182,14 +182,14 @@ def test_a_server_is_there_when_all_its_workers_are(port: int, log: Path, tmp_pa
         assert server.command[0] == sys.executable
 
 
-def test_the_output_of_a_server_stays_where_it_is_wanted(log: Path) -> None:
+def test_output_of_a_server_stays_where_it_is_wanted(log: Path) -> None:
     with servers.started(command, {}, log=log) as server:
         assert server.process.is_running()
 
     assert log.read_text().startswith("hello from the server\n")
 
 
-def test_the_last_lines_of_a_server_that_ends_are_told(port: int, log: Path, tmp_path: Path) -> None:
+def test_server_that_ends_is_reported_with_its_last_lines(port: int, log: Path, tmp_path: Path) -> None:
     failing = [sys.executable, "-c", "print(*range(30), 'the cause', sep='\\n'); raise SystemExit(3)"]
 
     with (
@@ -202,7 +202,7 @@ def test_the_last_lines_of_a_server_that_ends_are_told(port: int, log: Path, tmp
     assert "    3\n" not in str(caught.value)
 
 
-def test_the_output_of_a_started_server_stays_if_it_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_output_of_a_started_server_stays_if_it_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     failing = [sys.executable, "-c", "print('why'); raise SystemExit(3)"]
 
@@ -214,7 +214,7 @@ def test_the_output_of_a_started_server_stays_if_it_fails(monkeypatch: pytest.Mo
     assert log.read_text() == "why\n"
 
 
-def test_a_server_that_ends_is_not_waited_for(port: int, log: Path, tmp_path: Path) -> None:
+def test_server_that_ends_is_not_waited_for(port: int, log: Path, tmp_path: Path) -> None:
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
 
     with (
@@ -224,7 +224,7 @@ def test_a_server_that_ends_is_not_waited_for(port: int, log: Path, tmp_path: Pa
         pytest.fail("it never answered")
 
 
-def test_a_server_that_only_refuses_is_given_up_and_ended(port: int, log: Path, tmp_path: Path) -> None:
+def test_server_that_only_refuses_is_stopped_after_a_time_out(port: int, log: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(EngineStartError, match="did not answer in time"),
         servers.running(command(port, status=503), port, dict(os.environ), tmp_path, log, timeout_s=0.5),
@@ -233,10 +233,10 @@ def test_a_server_that_only_refuses_is_given_up_and_ended(port: int, log: Path, 
 
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", port))  # nobody listens any more
+        listening.bind(("127.0.0.1", port))  # closed again
 
 
-def test_a_server_is_ended_when_the_block_fails(port: int, log: Path, tmp_path: Path) -> None:
+def test_server_is_ended_when_the_block_fails(port: int, log: Path, tmp_path: Path) -> None:
     processes: list[psutil.Process] = []
 
     def measure() -> None:

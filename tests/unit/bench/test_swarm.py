@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from gptoss_bento.bench import swarm as module
-from gptoss_bento.bench.swarm import Ask, Heard, Route, Swarm
+from gptoss_bento.bench.swarm import Route, StreamLoad, Swarm, Timings
 from gptoss_bento.errors import BenchmarkError
 from tests.unit.bench.completions_server import Server
 
@@ -27,44 +27,44 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[Swarm]:
         yield Swarm(pool, 2)  # type: ignore[arg-type]
 
 
-def ask(url: str, *, route: Route = Route.COMPLETIONS, streaming: bool = True, requests: int = 2) -> Ask:
-    return Ask(url, "m", route, streaming, max_tokens=4, requests=requests)
+def ask(url: str, *, route: Route = Route.COMPLETIONS, streaming: bool = True, requests: int = 2) -> StreamLoad:
+    return StreamLoad(url, "m", route, streaming, max_tokens=4, requests=requests)
 
 
-def test_every_stream_asks_the_next_request_there_is_on_a_connection_of_its_own(server: Server, clients: Swarm) -> None:
+def test_streams_keep_a_separate_connection_and_take_the_next_request(server: Server, clients: Swarm) -> None:
     with server as url:
-        heard = clients.ask(ask(url, requests=3), streams=5)
+        timings = clients.run(ask(url, requests=3), streams=5)
 
     assert len(server.bodies) == 15
     assert len(server.connections) == 5
-    assert heard.tokens == heard.messages == sum(server.tokens())
-    assert len(heard.first_s) == len(heard.whole_s) == 15
+    assert timings.tokens == timings.messages == sum(server.tokens())
+    assert len(timings.first_s) == len(timings.whole_s) == 15
 
 
-def test_each_message_is_timed(server: Server, clients: Swarm) -> None:
+def test_messages_are_timed(server: Server, clients: Swarm) -> None:
     with server as url:
-        heard = clients.ask(ask(url), streams=1)
+        timings = clients.run(ask(url), streams=1)
 
-    assert len(heard.gaps_s) == sum(server.tokens()) - len(server.bodies)
-    assert min(heard.gaps_s) >= 0
-    assert sum(heard.gaps_s) == pytest.approx(sum(heard.whole_s) - sum(heard.first_s))
-    assert 0 < sum(heard.first_s) <= sum(heard.whole_s) <= heard.ended - heard.started
+    assert len(timings.gaps_s) == sum(server.tokens()) - len(server.bodies)
+    assert min(timings.gaps_s) >= 0
+    assert sum(timings.gaps_s) == pytest.approx(sum(timings.whole_s) - sum(timings.first_s))
+    assert 0 < sum(timings.first_s) <= sum(timings.whole_s) <= timings.ended - timings.started
 
 
-def test_an_answer_in_one_piece_is_timed_as_a_whole(server: Server, clients: Swarm) -> None:
+def test_answer_in_one_piece_is_timed_as_a_whole(server: Server, clients: Swarm) -> None:
     with server as url:
-        heard = clients.ask(ask(url, streaming=False), streams=3)
+        timings = clients.run(ask(url, streaming=False), streams=3)
 
-    assert (heard.tokens, heard.messages) == (sum(server.tokens()), 6)
-    assert heard.gaps_s == []
-    assert heard.first_s == heard.whole_s
+    assert (timings.tokens, timings.messages) == (sum(server.tokens()), 6)
+    assert timings.gaps_s == []
+    assert timings.first_s == timings.whole_s
     assert not any("stream" in body for body in server.bodies)
 
 
 @pytest.mark.parametrize("route", list(Route))
-def test_every_request_asks_for_so_many_tokens_on_average(server: Server, clients: Swarm, route: Route) -> None:
+def test_requests_ask_for_the_average_number_of_tokens(server: Server, clients: Swarm, route: Route) -> None:
     with server as url:
-        clients.ask(ask(url, route=route, requests=20), streams=2)
+        clients.run(ask(url, route=route, requests=20), streams=2)
 
     assert sum(server.tokens()) == pytest.approx(4 * 40, rel=0.1)
     assert set(server.tokens()) == {2, 3, 4, 5, 6}
@@ -74,19 +74,19 @@ def test_every_request_asks_for_so_many_tokens_on_average(server: Server, client
         assert body["path"] == f"/v1{route.path}"
 
 
-def test_no_prompt_begins_like_another(server: Server, clients: Swarm) -> None:
+def test_prompts_have_no_common_beginning(server: Server, clients: Swarm) -> None:
     with server as url:
-        clients.ask(ask(url), streams=3)
-        clients.ask(ask(url, route=Route.CHAT), streams=3)
+        clients.run(ask(url), streams=3)
+        clients.run(ask(url, route=Route.CHAT), streams=3)
 
     texts = [body.get("prompt") or body["messages"][0]["content"] for body in server.bodies]
     assert len({text.split(" word")[0] for text in texts}) == len(texts) == 12
 
 
-def test_two_are_asked_in_turn_and_each_goes_first_in_half_of_the_pairs(server: Server, clients: Swarm) -> None:
+def test_pairs_alternate_which_server_is_first(server: Server, clients: Swarm) -> None:
     with server as url:
         one, other = replace(ask(url, requests=3), key="k3y"), replace(ask(url, requests=3), query="beside")
-        mine, others = clients.ask_in_turn(one, other)
+        mine, others = clients.run_in_turn(one, other)
 
     assert [body["query"] for body in server.bodies] == ["", "beside", "beside", "", "", "beside"]
     assert server.keys == [None if body["query"] else "Bearer k3y" for body in server.bodies]
@@ -95,19 +95,19 @@ def test_two_are_asked_in_turn_and_each_goes_first_in_half_of_the_pairs(server: 
     assert (len(mine.first_s), len(others.first_s), mine.tokens, others.tokens) == (3, 3, 12, 12)
 
 
-def test_a_refusal_ends_the_measurement_with_its_reason(server: Server, clients: Swarm) -> None:
+def test_refusal_ends_the_measurement_with_its_reason(server: Server, clients: Swarm) -> None:
     server.status = 503
     with server as url, pytest.raises(BenchmarkError, match="no room"):
-        clients.ask(ask(url), streams=2)
+        clients.run(ask(url), streams=2)
 
 
-def test_a_stream_without_its_usage_ends_the_measurement(server: Server, clients: Swarm) -> None:
+def test_stream_without_its_usage_ends_the_measurement(server: Server, clients: Swarm) -> None:
     server.breaks_off = True
     with server as url, pytest.raises(BenchmarkError, match="DONE"):
-        clients.ask(ask(url), streams=1)
+        clients.run(ask(url), streams=1)
 
 
-def test_a_connection_that_is_closed_ends_the_measurement(clients: Swarm) -> None:
+def test_connection_that_is_closed_ends_the_measurement(clients: Swarm) -> None:
     async def serve(ready: threading.Event, ports: list[int], end: threading.Event) -> None:
         async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -124,23 +124,23 @@ def test_a_connection_that_is_closed_ends_the_measurement(clients: Swarm) -> Non
     try:
         ready.wait()
         with pytest.raises(BenchmarkError, match="closed the connection"):
-            clients.ask(ask(f"http://127.0.0.1:{ports[0]}/v1"), streams=1)
+            clients.run(ask(f"http://127.0.0.1:{ports[0]}/v1"), streams=1)
     finally:
         end.set()
         thread.join()
 
 
-def test_what_processes_heard_adds_up_over_the_whole_time() -> None:
-    heard = Heard()
-    heard.add(Heard(5.0, 9.0, 0.5, 10, 8, [0.1], [1.0], [0.2]))
-    heard.add(Heard(4.0, 8.0, 0.5, 20, 9, [0.3], [2.0], [0.4]))
+def test_results_of_processes_add_up_over_the_whole_time() -> None:
+    timings = Timings()
+    timings.add(Timings(5.0, 9.0, 0.5, 10, 8, [0.1], [1.0], [0.2]))
+    timings.add(Timings(4.0, 8.0, 0.5, 20, 9, [0.3], [2.0], [0.4]))
 
-    assert heard == Heard(4.0, 9.0, 1.0, 30, 17, [0.1, 0.3], [1.0, 2.0], [0.2, 0.4])
+    assert timings == Timings(4.0, 9.0, 1.0, 30, 17, [0.1, 0.3], [1.0, 2.0], [0.2, 0.4])
 
 
-def test_what_is_heard_later_adds_its_time_but_not_the_time_between() -> None:
-    heard = Heard()
-    heard.then(Heard(5.0, 9.0, 0.5, 10, 8, [0.1], [1.0], [0.2]))
-    heard.then(Heard(40.0, 48.0, 0.5, 20, 9, [0.3], [2.0], [0.4]))
+def test_results_of_a_later_turn_add_their_time_but_not_the_time_between() -> None:
+    timings = Timings()
+    timings.then(Timings(5.0, 9.0, 0.5, 10, 8, [0.1], [1.0], [0.2]))
+    timings.then(Timings(40.0, 48.0, 0.5, 20, 9, [0.3], [2.0], [0.4]))
 
-    assert (heard.seconds, heard.tokens, heard.first_s) == (12.0, 30, [0.1, 0.3])
+    assert (timings.seconds, timings.tokens, timings.first_s) == (12.0, 30, [0.1, 0.3])

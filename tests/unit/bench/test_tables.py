@@ -18,7 +18,7 @@ def printed(found: Comparison) -> list[list[str]]:
     return [line.split() for line in capture.get().splitlines()]
 
 
-def test_rounds_stand_side_by_side() -> None:
+def test_rounds_are_columns() -> None:
     lines = printed(comparison())
 
     assert ["1", "stream,", "128:256", "tokens", "300", "/", "299", "150", "/", "150", "1.0–1.0", "1.0–1.0"] in lines
@@ -28,21 +28,21 @@ def test_rounds_stand_side_by_side() -> None:
     ]
 
 
-def test_figures_stand_beside_each_other_with_their_ratio() -> None:
+def test_figures_are_beside_each_other_with_their_ratio() -> None:
     lines = printed(comparison())
 
     assert ["Output", "token", "throughput", "(tok/s)", "299.50", "150.00", "1.997"] in lines
     assert ["1st", "load:", "Kernels", "compiled", "meanwhile", "7.00", "7.00", "1.000"] in lines
 
 
-def test_a_server_that_does_not_answer_has_no_figure() -> None:
+def test_server_that_does_not_answer_has_no_figure() -> None:
     lines = printed(replace(comparison(), loads=(figures(OURS), figures(SERVE, rate=0, failed=24))))
 
     assert ["Median", "TTFT", "(ms)", "20.00"] in lines
     assert ["8", "streams,", "128:256", "tokens", "100", "0", "20", "-"] in lines
 
 
-def test_notes_tell_what_the_clients_did() -> None:
+def test_notes_describe_the_clients() -> None:
     assert notes(comparison()) == ["Medians over the rounds. A client process was busy for 25% of the time at most."]
 
 
@@ -53,7 +53,7 @@ def test_notes_warn_of_busy_and_late_clients() -> None:
     assert found[2] == "warning: in one load a client process began 0.20 s after the others."
 
 
-def test_notes_tell_failures_once() -> None:
+def test_notes_list_failures_once() -> None:
     loads = (figures(failed=2), figures(SERVE, failed=1))
 
     found = notes(replace(comparison(), loads=loads, failures=("vllm serve: it ended",)))

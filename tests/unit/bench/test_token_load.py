@@ -35,7 +35,7 @@ def prompts(server: Server) -> list[list[int]]:
     return [body["prompt"] for body in server.bodies]
 
 
-def test_every_request_asks_for_fixed_lengths_and_a_count(server: Server, clients: Swarm) -> None:
+def test_requests_ask_for_fixed_lengths_and_a_count(server: Server, clients: Swarm) -> None:
     with server as url:
         found = token_load.measure(clients, Target(url, "m"), load(), "seed")
 
@@ -63,7 +63,7 @@ def test_new_connections_are_one_for_each_request(server: Server, clients: Swarm
     assert found.failed == 0
 
 
-def test_prompts_differ_and_come_again_with_the_same_seed(server: Server, clients: Swarm) -> None:
+def test_prompts_differ_and_are_repeated_with_the_same_seed(server: Server, clients: Swarm) -> None:
     with server as url:
         for seed in ("one", "one", "other"):
             token_load.measure(clients, Target(url, "m"), load(), seed)
@@ -80,7 +80,7 @@ def test_lengths_can_be_spread_around_the_average(server: Server, clients: Swarm
     assert set(server.tokens()) == {2, 3, 4, 5, 6}
 
 
-def test_each_message_with_tokens_is_timed(server: Server, clients: Swarm) -> None:
+def test_messages_with_tokens_are_timed(server: Server, clients: Swarm) -> None:
     with server as url:
         found = token_load.measure(clients, Target(url, "m"), load(), "seed")
 
@@ -98,7 +98,7 @@ def test_each_message_with_tokens_is_timed(server: Server, clients: Swarm) -> No
         ("breaks_off", True, "DONE"),
     ],
 )
-def test_failed_requests_are_counted_and_the_streams_go_on(
+def test_failed_requests_are_counted_and_the_streams_continue(
     setting: str, value: object, error: str, server: Server, clients: Swarm
 ) -> None:
     setattr(server, setting, value)
@@ -111,15 +111,13 @@ def test_failed_requests_are_counted_and_the_streams_go_on(
     assert error in found.errors[0]
 
 
-def test_requests_to_a_server_that_is_gone_fail_at_once(clients: Swarm) -> None:
+def test_requests_to_a_stopped_server_fail_immediately(clients: Swarm) -> None:
     found = token_load.measure(clients, Target(f"http://127.0.0.1:{free_port()}/v1", "m"), load(), "seed")
 
     assert (found.failed, found.samples) == (7, [])
 
 
-def test_an_answer_that_does_not_end_is_given_up(
-    server: Server, clients: Swarm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answer_that_does_not_end_times_out(server: Server, clients: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_load, "_LONGEST_ANSWER_S", 0.0)
 
     with server as url:
@@ -139,5 +137,5 @@ def test_answers_of_processes_add_up_over_the_whole_time() -> None:
     assert (len(found.samples), list(found.gaps_s), found.errors) == (2, [0.3, 0.4], ["a", "b", "c"])
 
 
-def test_a_load_is_named_by_its_streams_and_lengths() -> None:
+def test_load_is_named_by_its_streams_and_lengths() -> None:
     assert (str(load(1)), str(load(2))) == ("1 stream, 16:4", "2 streams, 16:4")

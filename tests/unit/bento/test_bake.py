@@ -1,4 +1,4 @@
-"""Baking against a stand-in for the hub, through the hub's own library."""
+"""Baking against a fake hub, through the hub's own library."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def model_in(baked: Manifest | None) -> Source:
     return next(source for source in baked.sources if source.name == MODEL)
 
 
-def test_only_the_files_that_serve_are_fetched_and_the_manifest_names_them(bake: Bake, hub: Hub, cache: Path) -> None:
+def test_files_that_serve_are_fetched_alone_and_listed_in_the_manifest(bake: Bake, hub: Hub, cache: Path) -> None:
     bake()
 
     assert hub.downloaded() == WANTED
@@ -92,7 +92,7 @@ def test_only_the_files_that_serve_are_fetched_and_the_manifest_names_them(bake:
 
 
 @pytest.mark.parametrize("way", ["cut", "reset"])
-def test_a_transfer_that_is_cut_off_goes_on_where_it_ended(
+def test_transfer_that_is_interrupted_resumes(
     way: str, bake: Bake, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gptoss_bento.artifacts.resumable_downloads._PAUSE_S", 0.0)
@@ -106,7 +106,7 @@ def test_a_transfer_that_is_cut_off_goes_on_where_it_ended(
 
 
 @pytest.mark.parametrize("name", sorted(WANTED))
-def test_a_file_with_another_hash_is_refused_and_removed(name: str, bake: Bake, hub: Hub, cache: Path) -> None:
+def test_file_with_another_hash_is_refused_and_removed(name: str, bake: Bake, hub: Hub, cache: Path) -> None:
     hub.damaged.add(name)
 
     with pytest.raises(ArtifactError, match=f"{MODEL}: {name} came damaged"):
@@ -114,10 +114,10 @@ def test_a_file_with_another_hash_is_refused_and_removed(name: str, bake: Bake, 
 
     assert not (cache / manifest.NAME).exists()
     hub.damaged.clear()
-    assert {file.path for file in model_in(bake()).files} == WANTED  # fetched anew
+    assert {file.path for file in model_in(bake()).files} == WANTED  # fetched again
 
 
-def test_another_architecture_is_refused_before_its_weights_are_fetched(bake: Bake, hub: Hub) -> None:
+def test_architecture_that_is_unknown_is_refused_before_its_weights_are_fetched(bake: Bake, hub: Hub) -> None:
     hub.files = {**FILES, "config.json": json.dumps(OTHER).encode()}
 
     with pytest.raises(ConfigurationError, match="says Qwen3ForCausalLM"):
@@ -125,41 +125,41 @@ def test_another_architecture_is_refused_before_its_weights_are_fetched(bake: Ba
     assert hub.downloaded() == {"config.json"}
 
 
-def test_another_architecture_is_baked_if_that_is_allowed(bake: Bake, hub: Hub) -> None:
+def test_architecture_that_is_unknown_is_baked_if_allowed(bake: Bake, hub: Hub) -> None:
     hub.files = {**FILES, "config.json": json.dumps(OTHER).encode()}
 
     assert model_in(bake(server=ServerSettings(allow_other_architectures=True))).commit == COMMIT
 
 
-def test_a_model_without_a_config_is_refused(bake: Bake, hub: Hub) -> None:
+def test_model_without_a_config_is_refused(bake: Bake, hub: Hub) -> None:
     hub.files = {"model.safetensors": b"weights"}
 
     with pytest.raises(ArtifactError, match=r"no config\.json|is not there"):
         bake()
 
 
-def test_a_tokenizer_of_its_own_comes_without_weights(bake: Bake, hub: Hub) -> None:
+def test_tokenizer_of_another_model_comes_without_weights(bake: Bake, hub: Hub) -> None:
     baked = bake(None, tokenizer=MODEL, engine={"tokenizer_revision": COMMIT})
 
     assert hub.downloaded() == {"config.json"}
     assert model_in(baked).asked == COMMIT
 
 
-def test_a_model_that_speculates_comes_too(bake: Bake) -> None:
+def test_model_that_speculates_comes_too(bake: Bake) -> None:
     assert model_in(bake(None, engine={"speculative_config": {"method": "eagle3", "model": MODEL}})).commit == COMMIT
 
 
-def test_without_a_name_no_model_is_fetched(bake: Bake, hub: Hub) -> None:
+def test_model_without_a_name_is_not_fetched(bake: Bake, hub: Hub) -> None:
     assert [source.name for source in bake(None).sources] == [prepare.VOCABULARY_FILE]
     assert hub.requests == []
 
 
-def test_a_folder_is_left_where_it_is(bake: Bake, hub: Hub, tmp_path: Path) -> None:
+def test_folder_is_left_where_it_is(bake: Bake, hub: Hub, tmp_path: Path) -> None:
     assert bake(str(tmp_path)).models == ()
     assert hub.requests == []
 
 
-def test_the_operators_vocabulary_is_copied_in(vocabulary: Path, tmp_path: Path) -> None:
+def test_operators_vocabulary_is_copied_in(vocabulary: Path, tmp_path: Path) -> None:
     settings = Settings(cache_dir=tmp_path / "new", vocabulary_dir=vocabulary)
 
     (source,) = baking.bake(settings, None, tmp_path).sources
@@ -168,7 +168,7 @@ def test_the_operators_vocabulary_is_copied_in(vocabulary: Path, tmp_path: Path)
     assert (tmp_path / "new" / "vocabulary" / prepare.VOCABULARY_FILE).is_file()
 
 
-def test_the_demo_model_is_baked_for_its_profile(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_model_is_baked_for_its_profile(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def expand(target: Path, _: Path) -> None:
         target.mkdir(parents=True)
         (target / "config.json").write_text("{}")
@@ -189,7 +189,7 @@ def loaded(cache: Path, **variables: str) -> Settings:
     return environment.load_settings({"GPTOSS_BENTO_CACHE": str(cache), **variables})
 
 
-def test_what_was_baked_is_served_with_the_hub_switched_off(bake: Bake, cache: Path) -> None:
+def test_baked_model_is_served_with_the_hub_switched_off(bake: Bake, cache: Path) -> None:
     bake()
 
     origin = str(cache / manifest.NAME)
@@ -200,7 +200,7 @@ def test_what_was_baked_is_served_with_the_hub_switched_off(bake: Bake, cache: P
     }
 
 
-def test_the_operators_own_cache_and_switch_win_over_what_was_baked(bake: Bake, cache: Path) -> None:
+def test_operators_own_cache_and_switch_win_over_what_was_baked(bake: Bake, cache: Path) -> None:
     bake()
 
     assert loaded(cache, HF_HOME="/mine").derived == {}
@@ -208,7 +208,7 @@ def test_the_operators_own_cache_and_switch_win_over_what_was_baked(bake: Bake, 
     assert "HF_HUB_OFFLINE" not in loaded(cache, BASE_PATH="/volume").derived
 
 
-def test_what_is_baked_can_be_read_by_another_user(bake: Bake, cache: Path) -> None:
+def test_baked_files_are_readable_by_another_user(bake: Bake, cache: Path) -> None:
     bake()
 
     files = [path for path in (cache / "huggingface" / "hub").rglob("*") if ".locks" not in path.parts]
@@ -216,7 +216,7 @@ def test_what_is_baked_can_be_read_by_another_user(bake: Bake, cache: Path) -> N
     assert "trees" in {path.name for path in files}  # which the library keeps to its own user
 
 
-def test_verifying_finds_a_changed_byte(bake: Bake, cache: Path) -> None:
+def test_verification_finds_a_changed_byte(bake: Bake, cache: Path) -> None:
     baked = bake()
     assert list(manifest.problems(baked, cache)) == []
 
@@ -245,7 +245,7 @@ def command(cache: Path, hub: Hub, **variables: str) -> subprocess.CompletedProc
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
-def test_a_bake_that_was_killed_goes_on_where_it_ended(cache: Path, hub: Hub) -> None:
+def test_bake_resumes_after_a_kill(cache: Path, hub: Hub) -> None:
     hub.files = {**FILES, "model.safetensors": LARGE_WEIGHTS}
     hub.stuck.add("model.safetensors")
     blobs = cache / "huggingface" / "hub" / "models--acme--tiny" / "blobs"
@@ -272,7 +272,7 @@ def test_a_bake_that_was_killed_goes_on_where_it_ended(cache: Path, hub: Hub) ->
     assert not left.exists()
 
 
-def test_the_token_comes_from_a_file_and_stays_nowhere(cache: Path, hub: Hub, tmp_path: Path) -> None:
+def test_token_comes_from_a_file_and_stays_nowhere(cache: Path, hub: Hub, tmp_path: Path) -> None:
     hub.token = TOKEN
     (tmp_path / "secret").write_text(TOKEN + "\n")
     models = tmp_path / "models"
@@ -289,7 +289,7 @@ def test_the_token_comes_from_a_file_and_stays_nowhere(cache: Path, hub: Hub, tm
     assert loaded(cache, BASE_PATH=str(models)).derived["HF_HUB_OFFLINE"][0] == "1"
 
 
-def test_without_the_right_token_the_reason_is_said_but_not_the_token(cache: Path, hub: Hub, tmp_path: Path) -> None:
+def test_token_that_is_wrong_is_reported_without_the_token(cache: Path, hub: Hub, tmp_path: Path) -> None:
     hub.token = "another"
     (tmp_path / "secret").write_text(TOKEN)
 

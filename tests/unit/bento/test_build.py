@@ -10,7 +10,7 @@ from gptoss_bento.errors import ConfigurationError, GptOssBentoError
 
 
 class FakeBentoml:
-    """Stands in for the command; builds nothing."""
+    """A fake of the command; builds nothing."""
 
     def __init__(self, error: str = "") -> None:
         self.commands: list[list[str]] = []
@@ -29,7 +29,7 @@ def bentoml(monkeypatch: pytest.MonkeyPatch) -> FakeBentoml:
     return fake
 
 
-def test_every_profile_gets_a_bento_that_says_so_in_its_tag(bentoml: FakeBentoml) -> None:
+def test_profiles_get_a_bento_with_their_name_in_the_tag(bentoml: FakeBentoml) -> None:
     tags = list(build.build())
 
     names = [tag.removeprefix("gptoss-bento:").rpartition("-")[0] for tag in tags]
@@ -37,7 +37,7 @@ def test_every_profile_gets_a_bento_that_says_so_in_its_tag(bentoml: FakeBentoml
     assert bentoml.commands[0][4:6] == ["--arg", "profile=demo"]
 
 
-def test_the_platform_is_handed_over_and_leaves_out_what_cannot_run_on_it(bentoml: FakeBentoml) -> None:
+def test_platform_is_passed_on_and_excludes_profiles_that_cannot_run_on_it(bentoml: FakeBentoml) -> None:
     assert len(list(build.build(platform="cpu"))) == 1
     assert "platform=cpu" in bentoml.commands[0]
 
@@ -50,7 +50,7 @@ def test_the_platform_is_handed_over_and_leaves_out_what_cannot_run_on_it(bentom
         (["/somewhere/mine.yaml"], None, "put the file into configs/"),
     ],
 )
-def test_what_cannot_be_built_is_refused_before_anything_is(
+def test_build_that_is_impossible_is_refused_before_any_other(
     profiles: list[str], platform: str | None, words: str, bentoml: FakeBentoml
 ) -> None:
     with pytest.raises(ConfigurationError, match=words):
@@ -59,12 +59,12 @@ def test_what_cannot_be_built_is_refused_before_anything_is(
     assert bentoml.commands == []
 
 
-def test_an_installed_package_has_nothing_to_build_from(tmp_path: Path) -> None:
+def test_installed_package_has_nothing_to_build_from(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"built from the repository"):
         build.build(source=tmp_path)
 
 
-def test_what_bentoml_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_passes_on_the_messages_of_bentoml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", FakeBentoml("Error: no space left").run)
 
     with pytest.raises(GptOssBentoError, match=r"build of demo failed:\nError: no space left"):

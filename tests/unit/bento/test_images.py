@@ -25,15 +25,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
         ("gpt-oss-120b", "rocm", "rocm"),
     ],
 )
-def test_the_platform_is_the_one_asked_for_or_what_the_profile_needs(profile: str, said: str, chosen: str) -> None:
+def test_platform_is_the_one_asked_for_or_what_the_profile_needs(profile: str, said: str, chosen: str) -> None:
     assert choose_platform(load_profile(profile), said) == chosen
 
 
-def test_a_bento_without_profile_is_built_for_cuda() -> None:
+def test_bento_without_profile_is_built_for_cuda() -> None:
     assert choose_platform(None, None) is Platform.CUDA
 
 
-def test_a_platform_on_which_the_profile_cannot_run_is_refused() -> None:
+def test_platform_on_which_the_profile_cannot_run_is_refused() -> None:
     with pytest.raises(
         ConfigurationError, match=r"'cpu' is not possible for profile 'gpt-oss-20b'; possible: cuda, rocm"
     ):
@@ -41,7 +41,7 @@ def test_a_platform_on_which_the_profile_cannot_run_is_refused() -> None:
 
 
 @pytest.mark.parametrize("platform", list(Platform))
-def test_the_image_installs_the_whole_lock_of_its_platform_and_nothing_beside_it(platform: Platform) -> None:
+def test_image_installs_the_whole_lock_of_its_platform_and_nothing_beside_it(platform: Platform) -> None:
     made = image(platform)
 
     assert made.python_requirements == (REPOSITORY / "requirements" / f"{platform}.txt").read_text()
@@ -50,12 +50,12 @@ def test_the_image_installs_the_whole_lock_of_its_platform_and_nothing_beside_it
 
 
 @pytest.mark.parametrize("platform", [Platform.CPU, Platform.ROCM])
-def test_no_compiler_is_installed_where_none_is_needed_at_run_time(platform: Platform) -> None:
+def test_compiler_is_not_installed_where_none_is_needed_at_run_time(platform: Platform) -> None:
     assert not re.search(r"build-essential|gcc|g\+\+|git", "\n".join(image(platform).commands))
 
 
 @pytest.mark.parametrize("platform", list(Platform))
-def test_every_command_can_follow_the_word_run(platform: Platform) -> None:
+def test_commands_can_all_follow_run(platform: Platform) -> None:
     made = image(platform)
 
     for command in [*made.commands, *made.post_commands]:
@@ -66,7 +66,7 @@ def test_every_command_can_follow_the_word_run(platform: Platform) -> None:
     assert version[1] in made.commands[0]
 
 
-def test_the_images_carry_a_health_check_and_take_a_model_as_build_arguments() -> None:
+def test_images_carry_a_health_check_and_take_a_model_as_build_arguments() -> None:
     serving = image(Platform.CPU).post_commands[-1]
 
     for name in ("MODEL_NAME", "MODEL_REVISION", "TOKENIZER_NAME", "TOKENIZER_REVISION", "BASE_PATH", "QUANTIZATION"):
@@ -77,7 +77,7 @@ def test_the_images_carry_a_health_check_and_take_a_model_as_build_arguments() -
     assert "--mount=type=secret,id=HF_TOKEN" in serving
 
 
-def test_a_lock_without_uv_is_refused(tmp_path: Path) -> None:
+def test_lock_without_uv_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cpu.txt").write_text("torch==1\n")
 
     with pytest.raises(ConfigurationError, match=r"cpu\.txt names no version of uv"):

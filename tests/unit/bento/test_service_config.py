@@ -20,7 +20,7 @@ def variables(options: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("profile", [None, "auto"])
-def test_without_a_profile_the_serving_machine_decides_and_nothing_is_reserved(profile: str | None) -> None:
+def test_profile_that_is_missing_leaves_resources_to_the_serving_machine(profile: str | None) -> None:
     bundle = describe(profile)
 
     assert bundle.profile == "auto"
@@ -31,7 +31,7 @@ def test_without_a_profile_the_serving_machine_decides_and_nothing_is_reserved(p
 
 
 @pytest.mark.parametrize("name", ["demo", "gpt-oss-20b", "gpt-oss-120b"])
-def test_a_bundle_declares_what_its_profile_says(name: str) -> None:
+def test_bundle_declares_the_resources_of_its_profile(name: str) -> None:
     bundle, profile = describe(name), load_profile(name)
 
     assert bundle.profile == name
@@ -46,18 +46,18 @@ def test_a_bundle_declares_what_its_profile_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["demo", "gpt-oss-20b", "gpt-oss-120b"])
-def test_a_deployment_serves_the_profile_it_was_built_for(name: str) -> None:
+def test_deployment_serves_the_profile_it_was_built_for(name: str) -> None:
     assert variables(describe(name).options)["PROFILE"] == name
 
 
 @pytest.mark.parametrize(
     ("name", "image"), [("demo", "python:3.11"), ("gpt-oss-20b", "nvidia/cuda"), ("gpt-oss-120b", "nvidia/cuda")]
 )
-def test_the_image_has_cuda_where_the_profile_needs_a_gpu(name: str, image: str) -> None:
+def test_image_has_cuda_where_the_profile_needs_a_gpu(name: str, image: str) -> None:
     assert describe(name).options["image"].base_image.startswith(image)
 
 
-def test_a_profile_can_be_built_for_amd() -> None:
+def test_profile_can_be_built_for_amd() -> None:
     options = describe("gpt-oss-20b", platform="rocm").options
 
     assert options["image"].base_image.startswith("vllm/vllm-openai-rocm:")
@@ -65,7 +65,7 @@ def test_a_profile_can_be_built_for_amd() -> None:
     assert options["resources"] == {"gpu": 1, "memory": "32Gi"}  # the type is one of NVIDIA's
 
 
-def test_the_weights_of_a_profile_are_those_that_serve() -> None:
+def test_weights_of_a_profile_are_those_that_serve() -> None:
     carried = weights("gpt-oss-20b")
 
     assert (carried.model_id, carried.revision) == ("openai/gpt-oss-20b", "main")
@@ -73,12 +73,12 @@ def test_the_weights_of_a_profile_are_those_that_serve() -> None:
 
 
 @pytest.mark.parametrize("profile", ["demo", "auto"])
-def test_a_profile_without_a_model_on_the_hub_carries_none(profile: str) -> None:
+def test_profile_without_a_model_on_the_hub_carries_none(profile: str) -> None:
     with pytest.raises(ConfigurationError, match="names no model of the hub"):
         weights(profile)
 
 
-def test_the_profiles_variables_go_into_the_deployment(tmp_path: Path) -> None:
+def test_profiles_variables_go_into_the_deployment(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     model = {"source": "a/b", "served_names": ["x"]}
     service = {"environment": {"MAX_MODEL_LEN": "1k"}}
@@ -87,7 +87,7 @@ def test_the_profiles_variables_go_into_the_deployment(tmp_path: Path) -> None:
     assert variables(describe(str(path)).options)["MAX_MODEL_LEN"] == "1k"
 
 
-def test_an_unknown_profile_is_refused() -> None:
+def test_unknown_profile_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'demo'"):
         describe("dmeo")
 
@@ -95,7 +95,7 @@ def test_an_unknown_profile_is_refused() -> None:
 # What the operator's variables change
 
 
-def test_the_address_and_the_time_of_a_request_come_from_the_settings() -> None:
+def test_address_and_the_time_of_a_request_come_from_the_settings() -> None:
     options = describe("demo", ServerSettings(host="0.0.0.0", port=8080, request_timeout=60)).options  # noqa: S104
 
     assert options["http"] == {"host": "0.0.0.0", "port": 8080}  # noqa: S104
@@ -103,7 +103,7 @@ def test_the_address_and_the_time_of_a_request_come_from_the_settings() -> None:
 
 
 @pytest.mark.parametrize("profile", [None, "demo"])
-def test_nothing_said_leaves_the_address_to_bentoml(profile: str | None) -> None:
+def test_address_without_settings_is_bentomls(profile: str | None) -> None:
     options = describe(profile, ServerSettings()).options
 
     assert "http" not in options
@@ -120,7 +120,7 @@ def test_certificates_turn_tls_on() -> None:
 
 
 @pytest.mark.parametrize("profile", [None, "demo"])
-def test_several_workers_are_bentomls_to_start(profile: str | None) -> None:
+def test_workers_are_started_by_bentoml(profile: str | None) -> None:
     assert describe(profile, workers=4).options["workers"] == 4
 
 
@@ -152,9 +152,9 @@ def test_gpu_count_alone_leaves_no_resources(tmp_path: Path) -> None:
     assert "resources" not in describe(str(path), serving=True).options
 
 
-def test_without_a_profile_there_is_no_gpu_count_to_leave_out() -> None:
+def test_gpu_count_is_missing_without_a_profile() -> None:
     assert "resources" not in describe(None, serving=True).options
 
 
-def test_a_bento_leaves_the_number_of_workers_to_the_machine_that_serves_it() -> None:
+def test_bento_leaves_the_number_of_workers_to_the_machine_that_serves_it() -> None:
     assert "workers" not in describe("demo").options

@@ -35,7 +35,7 @@ def output(tmp_path: Path) -> Path:
 
 
 class Measurement:
-    """Stands for a function of compare.py: keeps what it was given, and tells of `found` as after the last load."""
+    """A fake of a function of compare.py: keeps its arguments, and reports `found` as after the last load."""
 
     def __init__(self, found: Comparison) -> None:
         self.found = found
@@ -55,7 +55,7 @@ class Measurement:
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch) -> Measurement:
-    """Stands for the measurement of servers that run already."""
+    """A fake of the measurement of servers that run already."""
     found = Measurement(comparison())
     monkeypatch.setattr(compare, "measure_running", found)
     return found
@@ -63,7 +63,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Measurement:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Measurement]:
-    """Stands for the measurement of servers that are started."""
+    """A fake of the measurement of servers that are started."""
     found = {name: Measurement(comparison()) for name in ("compare_together", "compare_apart")}
     for name, measurement in found.items():
         monkeypatch.setattr(compare, name, measurement)
@@ -79,7 +79,7 @@ def spoken(text: str) -> str:
 # Servers that run already
 
 
-def test_a_running_server_is_measured_once_without_a_plan(running: Measurement, output: Path) -> None:
+def test_running_server_is_measured_once_without_a_plan(running: Measurement, output: Path) -> None:
     os.environ["PROFILE"] = "no-such-profile"
 
     result = invoke("bench", *URL, "--streams", "2,8", "--max-tokens", "9", "--clients", "3", "--output", str(output))
@@ -94,7 +94,7 @@ def test_a_running_server_is_measured_once_without_a_plan(running: Measurement, 
     assert content["machine"].startswith("no GPU")
 
 
-def test_several_running_servers_have_names(running: Measurement, output: Path) -> None:
+def test_running_servers_have_names(running: Measurement, output: Path) -> None:
     urls = ("--url", "ours=http://a:1/v1/", "--url", "vllm serve=http://b:2/v1")
 
     words(invoke("bench", *urls, "--model", "m", "--runs", "2", "--output", str(output)))
@@ -103,7 +103,7 @@ def test_several_running_servers_have_names(running: Measurement, output: Path) 
     assert running.shape.rounds == 2
 
 
-def test_two_servers_of_one_name_are_a_usage_error(running: Measurement) -> None:
+def test_servers_of_the_same_name_are_a_usage_error(running: Measurement) -> None:
     result = invoke("bench", "--url", "a=http://b/v1", "--url", "a=http://c/v1")
 
     assert (result.exit_code, running.made) == (2, [])
@@ -112,7 +112,7 @@ def test_two_servers_of_one_name_are_a_usage_error(running: Measurement) -> None
 # What is asked
 
 
-def test_each_pair_of_lengths_gets_all_streams_or_its_own(running: Measurement, output: Path) -> None:
+def test_lengths_get_all_streams_or_their_own(running: Measurement, output: Path) -> None:
     options = ("--streams", "1,16", "--lengths", "128:256,1024:1024@512+1024", "--requests-per-stream", "2")
 
     words(invoke("bench", *URL, *options, "--least-requests", "4", "--output", str(output)))
@@ -189,7 +189,7 @@ def test_latencies_to_print_are_chosen(running: Measurement, output: Path) -> No
     assert running.made
 
 
-def test_the_chart_is_written_beside_the_figures(running: Measurement, output: Path, tmp_path: Path) -> None:
+def test_chart_is_written_beside_the_figures(running: Measurement, output: Path, tmp_path: Path) -> None:
     chart = tmp_path / "bench.svg"
 
     words(invoke("bench", *URL, "--output", str(output), "--chart", str(chart)))
@@ -208,7 +208,7 @@ def test_failed_requests_end_with_an_error_and_leave_the_figures(running: Measur
     assert json.loads(output.read_text())["failed_requests"] == 2
 
 
-def test_a_server_that_was_left_out_ends_with_an_error(running: Measurement, output: Path) -> None:
+def test_server_that_was_left_out_ends_with_an_error(running: Measurement, output: Path) -> None:
     running.found = Comparison(("ours", "vllm serve"), (99.0,), failures=("vllm serve: it ended",))
 
     result = invoke("bench", *URL, "--output", str(output))
@@ -243,7 +243,7 @@ def test_vllm_on_the_same_arguments_is_started_in_turn_by_default(
     assert [load.streams for load in shape.loads] == [1, 8, 32]
 
 
-def test_several_baselines_are_up_together(started: dict[str, Measurement], output: Path, tmp_path: Path) -> None:
+def test_baselines_can_be_up_together(started: dict[str, Measurement], output: Path, tmp_path: Path) -> None:
     os.environ["API_WORKERS"] = "2"
     against = ("--against", "vllm-serve", "--against", "vllm-serve-api-servers")
 
@@ -254,7 +254,7 @@ def test_several_baselines_are_up_together(started: dict[str, Measurement], outp
     assert logs.is_dir()
 
 
-def test_an_unknown_baseline_is_a_usage_error(started: dict[str, Measurement], output: Path) -> None:
+def test_unknown_baseline_is_a_usage_error(started: dict[str, Measurement], output: Path) -> None:
     result = invoke("bench", "--against", "vlm", "--output", str(output))
 
     assert result.exit_code == 2
@@ -298,7 +298,7 @@ def test_memory_share_that_cannot_be_is_refused(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stands for the model without weights."""
+    """A fake of the model without weights."""
     found = tmp_path / "random-20b"
     found.mkdir()
     (found / "config.json").write_text(json.dumps(random_weights.config(Size.SMALL)))

@@ -17,7 +17,7 @@ from gptoss_bento.bench import frontend, guards, servers
 from gptoss_bento.bench import jobs as job_bench
 from gptoss_bento.bench.checkout import Checkout
 from gptoss_bento.bench.servers import Cpu, RunningServer
-from gptoss_bento.bench.swarm import Heard, Route
+from gptoss_bento.bench.swarm import Route, Timings
 from gptoss_bento.errors import ConfigurationError
 from tests.fakes import Calls
 from tests.server import REPOSITORY
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("plain_machine")
 
 @pytest.fixture
 def measure(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the measurement of the jobs."""
+    """A fake of the measurement of the jobs."""
     overhead = job_bench.Overhead(50, 100.0, 109.0, 8.5)
     latency = job_bench.Latency("/run", job_bench.QUEUED, 300, 4.0, 9.25)
     queue = job_bench.Queue(jobs=1300, completed=270, running=30, waiting=1000, purged=1000)
@@ -67,7 +67,7 @@ def test_bench_jobs_presents_the_first_key(variable: str, measure: Calls, tmp_pa
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the service that is started."""
+    """A fake of the service that is started."""
     monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     running = servers.RunningServer("http://127.0.0.1:1/v1", 40.0, psutil.Process())
     calls = Calls(compute=lambda *_: nullcontext(running))
@@ -75,7 +75,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-def test_bench_jobs_starts_the_service_with_jobs_of_its_own_and_no_key(
+def test_bench_jobs_starts_the_service_with_separate_jobs_and_no_key(
     measure: Calls, started: Calls, tmp_path: Path
 ) -> None:
     os.environ["API_KEY"] = "s3cret"
@@ -114,9 +114,7 @@ def test_options_of_bench_before_jobs_are_not_ignored(measure: Calls) -> None:
     assert measure.made == []
 
 
-def test_a_benchmark_that_is_told_to_end_ends_the_servers_it_started(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_benchmark_ends_its_servers_at_sigterm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def measure(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -145,9 +143,9 @@ def test_a_benchmark_that_is_told_to_end_ends_the_servers_it_started(
 
 @pytest.fixture
 def measurements(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for what `frontend` and `guards` measure: each gives it after a round, and at the end."""
-    heard = Heard(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01])
-    loads = (frontend.summarize("gptoss-bento", Route.COMPLETIONS, True, 64, heard, Cpu(0.2, 0.05), 2),)
+    """A fake of what `frontend` and `guards` measure: each returns it after a round, and at the end."""
+    timings = Timings(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01])
+    loads = (frontend.summarize("gptoss-bento", Route.COMPLETIONS, True, 64, timings, Cpu(0.2, 0.05), 2),)
     found = {
         frontend.Shape: frontend.Measured(frontend.Shape(), (loads,), (loads,)),
         guards.Shape: guards.Measured(guards.Shape(), guards.Side((2.5,)), guards.Side((2.25,))),
@@ -165,7 +163,9 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-def test_bench_frontend_gives_both_servers_the_executor_without_a_model(measurements: Calls, tmp_path: Path) -> None:
+def test_bench_frontend_starts_both_servers_with_the_executor_without_a_model(
+    measurements: Calls, tmp_path: Path
+) -> None:
     output = tmp_path / "frontend.json"
     numbers = ("--streams", "8,300", "--rounds", "3", "--workers", "2")
 

@@ -35,7 +35,7 @@ def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.fixture
 def warmed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
-    """Stands for the engine's start."""
+    """A fake of the engine's start."""
 
     async def warm(_: Any, __: str, kernels: Kernels, ___: float) -> Entry:
         return kernel_cache.filled(kernels, 123, warmup=True)
@@ -46,7 +46,7 @@ def warmed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Calls:
     return calls
 
 
-def test_warm_caches_fills_the_folder_and_says_for_what(warmed: Calls, folder: Path) -> None:
+def test_warm_caches_fills_the_folder_and_prints_the_key(warmed: Calls, folder: Path) -> None:
     result = invoke("warm-caches", "--profile", "gpt-oss-20b")
 
     assert result.exit_code == 0, result.output
@@ -89,7 +89,7 @@ def test_warm_caches_refuses_a_machine_without_gpu() -> None:
 
 
 @pytest.mark.usefixtures("warmed")
-def test_warm_caches_says_when_the_manifest_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_caches_reports_a_manifest_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
@@ -114,7 +114,7 @@ def test_warm_caches_unpacks_without_gpu(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("warmed")
-def test_plan_says_whether_the_folder_is_warm(folder: Path) -> None:
+def test_plan_shows_whether_the_folder_is_warm(folder: Path) -> None:
     before = invoke("plan", "--profile", "gpt-oss-20b").output
     invoke("warm-caches", "--profile", "gpt-oss-20b")
     after = invoke("plan", "--profile", "gpt-oss-20b").output
@@ -123,7 +123,7 @@ def test_plan_says_whether_the_folder_is_warm(folder: Path) -> None:
     assert f"{folder} (warm: NVIDIA H200" in after
 
 
-def test_plan_for_another_machine_says_nothing_of_this_folder(folder: Path) -> None:
+def test_plan_for_another_machine_does_not_mention_this_folder(folder: Path) -> None:
     folder.mkdir()
     kernel_cache.write(folder, (replace(ENTRY),))
 

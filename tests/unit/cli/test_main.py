@@ -43,7 +43,7 @@ def test_plan_prints_values_with_their_origins() -> None:
     assert ["VLLM_CPU_KVCACHE_SPACE", "1", "tier", "cpu"] in lines
 
 
-def test_plan_takes_what_the_variables_say() -> None:
+def test_plan_follows_the_variables() -> None:
     os.environ["MAX_MODEL_LEN"] = "512"
 
     assert ["--max-model-len", "512", "MAX_MODEL_LEN"] in words(invoke("plan"))
@@ -59,7 +59,7 @@ def test_plan_chooses_the_profile_of_the_model(monkeypatch: pytest.MonkeyPatch) 
     assert ["model", "openai/gpt-oss-120b", "MODEL_NAME"] in lines
 
 
-def test_plan_tells_a_folder_by_its_config_and_needs_no_weights(tmp_path: Path) -> None:
+def test_plan_identifies_a_folder_by_its_config_and_needs_no_weights(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "tuned", LARGE)
     os.environ.update(MODEL_NAME=str(folder), LOAD_FORMAT="dummy")
 
@@ -103,21 +103,21 @@ def test_plan_chooses_the_profile_that_suits_the_machine(monkeypatch: pytest.Mon
     assert ["profile", "gpt-oss-20b"] in words(invoke("plan"))
 
 
-def test_the_option_profile_wins_over_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_option_profile_wins_over_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
     os.environ["PROFILE"] = "gpt-oss-20b"
 
     assert ["profile", "gpt-oss-120b"] in words(invoke("plan", "--profile", "gpt-oss-120b"))
 
 
-def test_the_variable_profile_wins_over_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_profile_wins_over_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "probe", lambda _: machine(H100))
     os.environ["PROFILE"] = "demo"
 
     assert ["profile", "demo"] in words(invoke("plan"))
 
 
-def test_the_profile_auto_leaves_the_choice_to_the_machine() -> None:
+def test_profile_auto_leaves_the_choice_to_the_machine() -> None:
     assert ["profile", "demo"] in words(invoke("plan", "--profile", "auto"))
 
 
@@ -125,7 +125,7 @@ def test_plan_refuses_a_profile_that_does_not_fit_the_machine() -> None:
     assert isinstance(invoke("plan", "--profile", "gpt-oss-20b").exception, HardwareError)
 
 
-def test_only_visible_gpus_are_planned_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_counts_only_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = Calls(machine())
     monkeypatch.setattr(hardware, "probe", probe)
     os.environ["CUDA_VISIBLE_DEVICES"] = "1"
@@ -157,7 +157,7 @@ def test_plan_shows_arguments_memory_and_that_it_is_an_estimate() -> None:
     assert "Memory figures are an estimate" in result.output
 
 
-def test_the_option_goal_wins_over_the_variable() -> None:
+def test_option_goal_wins_over_the_variable() -> None:
     os.environ["GOAL"] = "latency"
 
     assert ["goal", "throughput", "--goal"] in words(invoke("plan", "--gpu", "h100", "--goal", "throughput"))
@@ -211,7 +211,7 @@ def test_plan_as_json_has_every_value_with_its_origin() -> None:
     assert found["warnings"] == []
 
 
-def test_a_refusal_is_json_too() -> None:
+def test_refusal_is_json_too() -> None:
     result = invoke("plan", "--json", "--gpu", "t4", "--profile", "gpt-oss-20b")
 
     assert isinstance(result.exception, HardwareError)
@@ -236,7 +236,7 @@ def test_plan_prints_no_secrets(options: list[str]) -> None:
 
 
 def test_plan_loads_nothing_heavy() -> None:
-    """So that it answers at once, and where vLLM is not installed."""
+    """So that it answers immediately, also where vLLM is not installed."""
     script = """
 import json, sys
 sys.argv = ["gptoss-bento", "plan", "--gpu", "h100x2"]
@@ -258,7 +258,7 @@ print(json.dumps(sorted(sys.modules)))
 # prepare
 
 
-def test_prepare_puts_the_model_where_the_service_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_puts_the_model_where_the_service_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     os.environ["BASE_PATH"] = "/data"
 
@@ -267,7 +267,7 @@ def test_prepare_puts_the_model_where_the_service_looks_for_it(monkeypatch: pyte
     assert os.environ["HF_HOME"] == "/data/huggingface-cache/hub"
 
 
-def test_prepare_fetches_what_is_planned_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_fetches_the_planned_artifacts_and_prints_their_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = Calls(Artifacts("/models/m", Path("/vocabulary")))
     monkeypatch.setattr(artifacts, "prepare", prepare)
     monkeypatch.setattr(artifacts, "architecture_check", lambda _: "check")
@@ -292,7 +292,7 @@ def test_build_prints_the_tags_of_what_was_built(monkeypatch: pytest.MonkeyPatch
     assert build.made == [(["demo", "gpt-oss-20b"], "cuda")]
 
 
-def test_bake_says_what_lies_in_the_folder_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bake_lists_the_content_of_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     files = (manifest.File("a", 2_000_000, "x"), manifest.File("b", 1_000_000, "y"))
     bake = Calls(Manifest((Source("a/b", "models", files, "main", "abc"),)))
     monkeypatch.setattr(baking, "bake", bake)
@@ -341,7 +341,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, findings: list[Finding]) -> list[R
     return asked
 
 
-def test_doctor_asks_for_what_the_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_asks_what_the_options_select(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = examined(monkeypatch, [])
 
     invoke("doctor", "--profile", "gpt-oss-20b", "--port", "8080", "--offline", "--timeout", "5")
@@ -349,7 +349,7 @@ def test_doctor_asks_for_what_the_options_say(monkeypatch: pytest.MonkeyPatch) -
     assert asked == [Request("gpt-oss-20b", 8080, network=False, timeout_s=5.0)]
 
 
-def test_doctor_looks_at_the_port_that_bentoml_would_bind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_checks_the_port_that_bentoml_would_bind(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = examined(monkeypatch, [])
 
     invoke("doctor")
@@ -385,7 +385,7 @@ def test_doctor_ends_with_the_exit_code_of_the_service(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("error", "exit_code"), [(ConfigurationError("wrong"), 78), (ArtifactError("gone"), 69)])
-def test_our_errors_become_one_line_and_their_exit_code(
+def test_errors_of_ours_become_one_line_and_their_exit_code(
     error: GptOssBentoError, exit_code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -400,7 +400,7 @@ def test_our_errors_become_one_line_and_their_exit_code(
     assert capsys.readouterr().err == f"gptoss-bento: {error}\n"
 
 
-def test_an_error_in_a_command_reaches_the_console_script(
+def test_error_in_a_command_reaches_the_console_script(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["gptoss-bento", "plan", "--profile", "dmeo"])
@@ -412,7 +412,7 @@ def test_an_error_in_a_command_reaches_the_console_script(
     assert "did you mean 'demo'" in capsys.readouterr().err
 
 
-def test_a_server_that_does_not_answer_is_one_line(
+def test_server_that_does_not_answer_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -429,7 +429,7 @@ def test_a_server_that_does_not_answer_is_one_line(
     )
 
 
-def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_that_are_not_ours_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 

@@ -20,12 +20,12 @@ def problems(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", ["s3cret", f"sha256:{HASH}", f"sha256:{HASH.upper()}"])
-def test_a_key_is_given_in_plain_or_as_its_hash(text: str) -> None:
+def test_key_may_be_in_plain_or_hashed(text: str) -> None:
     assert read_keys(f"alice: {{key: '{text}'}}") == (Key("alice", (digest("s3cret"),)),)
     assert listed_keys([text]) == (Key("key-1", (digest("s3cret"),)),)
 
 
-def test_an_entry_may_have_several_keys_and_every_limit() -> None:
+def test_entry_may_have_several_keys_and_every_limit() -> None:
     (key,) = read_keys("""
         alice:
           key: [old, new]
@@ -47,7 +47,7 @@ def test_json_is_good_too() -> None:
     assert [key.name for key in read_keys('{"a": {"key": "x"}, "b": {"key": "y"}}')] == ["a", "b"]
 
 
-def test_a_key_is_in_no_representation() -> None:
+def test_key_is_in_no_representation() -> None:
     key = read_keys("alice: {key: s3cret}")[0]
 
     assert "s3cret" not in repr(key)
@@ -78,29 +78,29 @@ ODD_VALUES = ["2024-99-99", "0x_", "!!int s3cret", "!!bool s3cret", "!!timestamp
         ("alice: {key: a, max_token: 1}", ["alice: max_token is unknown; did you mean max_tokens?"]),
         ("1: {key: a}", ["a name must be of letters, digits, `_`, `.` and `-`, 64 at most (numbers in quotes)"]),
         ("a: {key: s3cret}\nb: {key: s3cret}", ["b: its key is also that of a"]),
-        ("a: {key: x}\na: {key: y}", ["a stands twice in the mapping that begins at line 1"]),
-        ("a: {key: x, key: y}", ["key stands twice in the mapping that begins at line 1"]),
+        ("a: {key: x}\na: {key: y}", ["a occurs twice in the mapping that begins at line 1"]),
+        ("a: {key: x, key: y}", ["key occurs twice in the mapping that begins at line 1"]),
         ("a: {key: [s3cret}", ["it is not YAML (line 1, column 17)"]),
         ("a: {key: *s3cret}", ["it is not YAML (line 1, column 10)"]),
         ("a: {key: \x01}", ["it is not YAML"]),
         *((f"a: {{key: {value}}}", [ODD_VALUE]) for value in ODD_VALUES),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_its_entry_and_without_a_key(text: str, found: list[str]) -> None:
+def test_entry_that_is_wrong_is_named_without_its_key(text: str, found: list[str]) -> None:
     assert problems(text) == found
 
 
-def test_a_key_in_the_wrong_place_is_not_shown() -> None:
+def test_key_that_is_misplaced_is_not_shown() -> None:
     assert "known: " in problems("alice: {key: a, s3cret: 1}")[0]
     assert "a name must be" in problems("'s3cret!': {key: a}")[0]
 
 
-def test_all_problems_come_at_once() -> None:
+def test_problems_are_reported_together() -> None:
     assert len(problems("a: {jobs: 0}\nb: {key: x, streams: -1}\nc: 3")) == 4
 
 
 @pytest.mark.parametrize("text", ["", "a b", "ключ", "sha256:12"])
-def test_a_listed_key_that_no_client_could_send_is_refused(text: str) -> None:
+def test_listed_key_that_no_client_could_send_is_refused(text: str) -> None:
     with pytest.raises(KeysError, match=r"^key 2 must"):
         listed_keys(["good", text])
 

@@ -15,7 +15,7 @@ from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware.probe import VisibleDevices
 
 
-def test_nothing_said_means_defaults() -> None:
+def test_defaults_hold_without_variables() -> None:
     settings = load_settings({"HOME": "/root", "PATH": "/bin"})
 
     assert settings == Settings(cache_dir=Path("~/.cache/gptoss-bento").expanduser())
@@ -26,7 +26,7 @@ def test_nothing_said_means_defaults() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "none", "None", "NULL", "null", " null "])
-def test_hub_forms_word_for_nothing_is_unset(text: str) -> None:
+def test_unset_is_also_the_hub_forms_word_for_nothing(text: str) -> None:
     names = ["MODEL_NAME", "PROFILE", "MAX_MODEL_LEN", "ENFORCE_EAGER", "SERVED_MODEL_NAME", "VLLM_STARTUP_TIMEOUT"]
     settings = load_settings({**dict.fromkeys(names, text), "HOME": "/root"})
 
@@ -50,7 +50,7 @@ def test_names_without_a_name_are_unset() -> None:
     assert load_settings({"OPENAI_SERVED_MODEL_NAME_OVERRIDE": " ,"}).origins == {}
 
 
-def test_no_further_arguments_are_unset() -> None:
+def test_extra_args_that_are_empty_are_unset() -> None:
     settings = load_settings({"VLLM_EXTRA_ARGS": "null"})
 
     assert settings.origins == {}
@@ -69,7 +69,7 @@ def test_booleans_that_are_true(variable: str, text: str, value: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["false", "0", "No", "OFF", " False "])
-def test_booleans_that_are_false_are_kept_as_said(text: str) -> None:
+def test_booleans_that_are_false_are_kept_as_set(text: str) -> None:
     settings = load_settings({"ENABLE_PREFIX_CACHING": text})
 
     assert settings.engine == {"enable_prefix_caching": False}
@@ -100,7 +100,7 @@ def test_engine_option_gets_its_type(variable: str, text: str, value: Any) -> No
     assert settings.origins == {variable.lower(): variable}
 
 
-def test_further_arguments_are_split_as_a_shell_would() -> None:
+def test_extra_args_are_split_as_a_shell_would() -> None:
     settings = load_settings({"VLLM_EXTRA_ARGS": """--seed 1 --chat-template "my file.jinja" """})
 
     assert settings.engine == {"seed": 1, "chat_template": "my file.jinja"}
@@ -122,7 +122,7 @@ def test_vocabulary_folder_may_start_with_the_home_folder() -> None:
         ({"HIP_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "0,2"}, VisibleDevices(hip="1", rocr="0,2")),
     ],
 )
-def test_empty_list_of_visible_devices_differs_from_none_given(
+def test_visible_devices_that_are_an_empty_list_differ_from_none(
     environ: Mapping[str, str], visible: VisibleDevices
 ) -> None:
     assert load_settings(environ).visible_devices == visible
@@ -190,11 +190,11 @@ def test_selected_profile(text: str, name: str | None) -> None:
     assert environment.server_settings({"PROFILE": text}).profile == name
 
 
-def test_no_profile_is_selected_without_the_variable() -> None:
+def test_profile_is_unset_without_the_variable() -> None:
     assert environment.server_settings({}).profile is None
 
 
-def test_what_is_wrong_does_not_hide_the_rest_from_the_service() -> None:
+def test_problems_do_not_hide_the_other_settings_from_the_service() -> None:
     settings = environment.server_settings({"PORT": "http", "PROFILE": "demo"})
 
     assert (settings.port, settings.profile) == (None, "demo")
@@ -245,14 +245,12 @@ def test_vllms_names_of_tls_become_bentomls() -> None:
         ({"KERNEL_CACHE_DIR": "~/kernels"}, None, Path.home() / "kernels"),
     ],
 )
-def test_what_is_compiled_and_when_can_be_said(
-    environ: dict[str, str], warmup: bool | None, folder: Path | None
-) -> None:
+def test_compilation_variables_are_settings(environ: dict[str, str], warmup: bool | None, folder: Path | None) -> None:
     server = load_settings(environ).server
 
     assert (server.warmup, server.kernel_cache_dir) == (warmup, folder)
 
 
-def test_warm_up_is_said_in_words_for_yes_and_no() -> None:
+def test_warm_up_takes_words_for_yes_and_no() -> None:
     with pytest.raises(ConfigurationError, match="WARMUP"):
         load_settings({"WARMUP": "maybe"})

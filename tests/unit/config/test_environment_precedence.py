@@ -37,7 +37,7 @@ def test_model_alone_is_the_model() -> None:
     assert settings.origins["model"] == "MODEL"
 
 
-def test_empty_model_name_gives_way_to_model() -> None:
+def test_model_is_used_if_model_name_is_empty() -> None:
     assert load_settings({"MODEL_NAME": "", "MODEL": "c/d"}).model_name == "c/d"
 
 
@@ -63,7 +63,7 @@ def test_served_name_override_wins_over_served_model_name() -> None:
     assert settings.engine == {}
 
 
-def test_served_model_name_alone_gives_the_names() -> None:
+def test_served_model_name_alone_sets_the_names() -> None:
     settings = load_settings({"SERVED_MODEL_NAME": "gpt-oss, mine,"})
 
     assert settings.served_model_names == ("gpt-oss", "mine")
@@ -83,7 +83,7 @@ def test_tokenizer_alone_is_the_tokenizer() -> None:
     assert (settings.tokenizer, settings.origins["tokenizer"]) == ("c/d", "TOKENIZER")
 
 
-def test_own_cache_variable_wins_over_xdg() -> None:
+def test_cache_variable_of_ours_wins_over_xdg() -> None:
     environ = {"GPTOSS_BENTO_CACHE": "/data/cache", "XDG_CACHE_HOME": "/xdg"}
 
     assert load_settings(environ).cache_dir == Path("/data/cache")
@@ -96,13 +96,13 @@ def test_xdg_wins_over_the_home_folder() -> None:
 # Precedence between the sources of an option
 
 
-def test_further_arguments_win_over_another_name() -> None:
+def test_extra_args_win_over_another_name() -> None:
     settings = load_settings({"VLLM_EXTRA_ARGS": "--tokenizer=x/y", "TOKENIZER_NAME": "a/b", "TOKENIZER": "c/d"})
 
     assert (settings.tokenizer, settings.origins["tokenizer"]) == ("x/y", "VLLM_EXTRA_ARGS")
 
 
-def test_further_arguments_win_over_the_plain_name() -> None:
+def test_extra_args_win_over_the_plain_name() -> None:
     settings = load_settings({"VLLM_EXTRA_ARGS": "--max-model-len 4096", "MAX_MODEL_LEN": "8192"})
 
     assert (settings.engine["max_model_len"], settings.origins["max_model_len"]) == (4096, "VLLM_EXTRA_ARGS")
@@ -114,13 +114,13 @@ def test_plain_name_wins_over_the_file(tmp_path: Path) -> None:
     assert (settings.engine["max_model_len"], settings.origins["max_model_len"]) == (8192, "MAX_MODEL_LEN")
 
 
-def test_another_name_wins_over_the_file(tmp_path: Path) -> None:
+def test_alias_wins_over_the_file(tmp_path: Path) -> None:
     settings = load_settings({"VLLM_CONFIG_FILE": written(tmp_path, "model: a/b"), "MODEL_NAME": "c/d"})
 
     assert (settings.model_name, settings.origins["model"]) == ("c/d", "MODEL_NAME")
 
 
-def test_file_alone_gives_options_the_model_and_its_names(tmp_path: Path) -> None:
+def test_file_alone_sets_options_the_model_and_its_names(tmp_path: Path) -> None:
     text = """
     model: a/b
     served-model-name: [one, two]

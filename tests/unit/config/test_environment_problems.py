@@ -79,7 +79,7 @@ def test_unclosed_quote_in_the_further_arguments_is_refused_without_showing_them
         ("--api_key=s3cret", "--api-key"),
     ],
 )
-def test_what_this_server_decides_is_refused_in_the_further_arguments_without_its_value(text: str, flags: str) -> None:
+def test_extra_args_that_this_server_decides_are_refused_without_the_value(text: str, flags: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings({"VLLM_EXTRA_ARGS": text})
 
@@ -88,7 +88,7 @@ def test_what_this_server_decides_is_refused_in_the_further_arguments_without_it
     )
 
 
-def test_all_that_is_wrong_in_the_further_arguments_is_named() -> None:
+def test_extra_args_that_are_wrong_are_all_named() -> None:
     with pytest.raises(ConfigurationError, match=r"without --hf-token.*without --host") as caught:
         load_settings({"VLLM_EXTRA_ARGS": "--seed 1 --hf-token s3cret --host ::"})
 
@@ -103,7 +103,7 @@ def test_further_arguments_win_over_the_options_own_variable(text: str) -> None:
     assert settings.origins == {"compilation_config": "VLLM_EXTRA_ARGS"}
 
 
-def test_all_problems_are_reported_at_once_one_a_line() -> None:
+def test_problems_are_reported_together_one_a_line() -> None:
     environ = {"ENFORCE_EAGER": "maybe", "MAX_NUM_SEQS": "many", "DTYPE": "int3", "VLLM_STARTUP_TIMEOUT": "soon"}
 
     with pytest.raises(ConfigurationError) as caught:
@@ -153,7 +153,7 @@ def test_switch_of_ours_warns_of_nothing() -> None:
     assert load_settings({"RATE_LIMIT": "1"}).warnings == ()
 
 
-# Names that nobody reads
+# Names without a reader
 
 
 @pytest.mark.parametrize(

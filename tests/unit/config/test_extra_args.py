@@ -37,7 +37,7 @@ _JSON = st.none() | st.booleans() | st.integers() | st.text("abc .=", max_size=5
         ("--seed 1 --seed 2", {"seed": 2}),
     ],
 )
-def test_words_become_values(text: str, values: dict[str, Any]) -> None:
+def test_arguments_become_values(text: str, values: dict[str, Any]) -> None:
     assert parse(text.split()) == values
 
 
@@ -73,7 +73,7 @@ def test_entries_become_one_structured_value(text: str, value: dict[str, Any]) -
     assert parse(text.split()) == {"compilation_config": value}
 
 
-def test_json_is_one_word() -> None:
+def test_json_is_one_argument() -> None:
     assert parse(["--speculative-config", '{"method": "ngram"}']) == {"speculative_config": {"method": "ngram"}}
 
 
@@ -87,7 +87,7 @@ def test_json_is_one_word() -> None:
         ("--max-model-len 1 2", "--max-model-len with one value"),
         ("--enforce-eager yes", "--enforce-eager without a value"),
         ("--max-num-seqs many", "--max-num-seqs with a whole number"),
-        ("8192", "words that begin with an option"),
+        ("8192", "arguments that start with an option"),
         ("--max", "--max is none"),
         ("-O --seed 1", "--optimization-level with one value"),
         ("--compilation-confg.mode 3", "--compilation-confg is none, did you mean --compilation-config?"),
@@ -98,7 +98,7 @@ def test_json_is_one_word() -> None:
         ("-cc.mode 3 -cc {}", "--compilation-config as one value or entry by entry, not both"),
     ],
 )
-def test_a_wrong_word_is_refused_with_what_is_right(text: str, message: str) -> None:
+def test_argument_that_is_wrong_is_refused_with_what_is_right(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         parse(text.split(), {"port"})
 
@@ -132,7 +132,7 @@ def test_spelling_of_a_flag_changes_nothing(pair: tuple[Option, str]) -> None:
             assert parse([spelled]) == {option.name: True}
             continue
         text = _example(option)
-        value = option.parse_words([text]) if option.many else option.parse(text)
+        value = option.parse_arguments([text]) if option.many else option.parse(text)
         assert parse([spelled, text]) == parse([f"{spelled}={text}"]) == {option.name: value}
 
 

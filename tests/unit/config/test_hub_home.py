@@ -5,7 +5,7 @@ import pytest
 from gptoss_bento.config.environment import load_settings
 
 
-def test_hub_home_lies_below_base_path() -> None:
+def test_hub_home_is_below_base_path() -> None:
     assert load_settings({"BASE_PATH": "/data"}).derived == {"HF_HOME": ("/data/huggingface-cache/hub", "BASE_PATH")}
 
 

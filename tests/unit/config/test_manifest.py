@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_source_names_every_file_with_its_hash(folder: Path) -> None:
+def test_source_names_every_file_with_its_hash(folder: Path) -> None:
     source = manifest.describe("a/b", folder / "model", folder, "main", "abc")
 
     digest = hashlib.sha256(b"12345").hexdigest()
@@ -27,7 +27,7 @@ def test_a_source_names_every_file_with_its_hash(folder: Path) -> None:
     assert (source.asked, source.commit) == ("main", "abc")
 
 
-def test_what_is_written_is_read_again_also_after_a_move(folder: Path, tmp_path: Path) -> None:
+def test_manifest_is_read_as_written_also_after_a_move(folder: Path, tmp_path: Path) -> None:
     written = Manifest((manifest.describe("a/b", folder / "model", folder, None, "abc"),), "huggingface")
     written.write(folder)
     moved = folder.rename(tmp_path.parent / f"{tmp_path.name}-moved")
@@ -40,17 +40,17 @@ def test_what_is_written_is_read_again_also_after_a_move(folder: Path, tmp_path:
     assert list(manifest.problems(read, moved)) == []
 
 
-def test_what_lies_elsewhere_keeps_its_whole_path(folder: Path) -> None:
+def test_manifest_keeps_absolute_paths_of_files_elsewhere(folder: Path) -> None:
     assert manifest.relative(Path("/models/x"), folder) == "/models/x"
     source = Source("a/b", "x", (), commit="abc")
     assert Manifest((source,), "/models").hub_home(folder) == Path("/models")
 
 
-def test_without_models_of_the_hub_its_cache_is_of_no_interest(folder: Path) -> None:
+def test_manifest_without_models_of_the_hub_has_no_cache(folder: Path) -> None:
     assert Manifest((Source("demo", "model", ()),), "huggingface").hub_home(folder) is None
 
 
-def test_no_manifest_is_none_and_a_damaged_one_an_error(tmp_path: Path) -> None:
+def test_manifest_that_is_missing_is_none_and_a_damaged_one_an_error(tmp_path: Path) -> None:
     assert manifest.read(tmp_path) is None
     assert manifest.read(tmp_path / "nothing") is None
     for text in ("{", "[]", '{"sources": [{"name": "x"}], "hub": null}'):
@@ -63,7 +63,7 @@ def test_no_manifest_is_none_and_a_damaged_one_an_error(tmp_path: Path) -> None:
     ("damage", "words"),
     [(b"1234", "has 4 bytes, expected 5"), (b"12346", "has the SHA-256"), (None, "is missing")],
 )
-def test_every_kind_of_damage_is_found(damage: bytes | None, words: str, folder: Path) -> None:
+def test_damage_of_every_kind_is_found(damage: bytes | None, words: str, folder: Path) -> None:
     written = Manifest((manifest.describe("a/b", folder / "model", folder),))
     path = folder / "model" / "sub" / "weights"
     path.unlink() if damage is None else path.write_bytes(damage)
@@ -74,7 +74,7 @@ def test_every_kind_of_damage_is_found(damage: bytes | None, words: str, folder:
     assert words in problem
 
 
-def test_the_hash_of_a_small_file_is_gits(tmp_path: Path) -> None:
+def test_hash_of_a_small_file_is_gits(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"hello\n")
 
     assert (

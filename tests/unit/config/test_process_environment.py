@@ -27,7 +27,7 @@ def test_exit_notes_of_two_supervisors_differ(monkeypatch: pytest.MonkeyPatch) -
     assert process_environment.set_exit_note_path() != process_environment.set_exit_note_path()
 
 
-# The plan already holds the operator's own values, so it wins over what stands here by accident.
+# The plan already holds the operator's own values, so it wins over accidental values here.
 
 
 def test_apply_overwrites_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_import_path_is_set_only_inside_the_context(monkeypatch: pytest.MonkeyPa
     assert os.environ == before
 
 
-def test_compilations_file_stands_beside_the_exit_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilations_file_is_beside_the_exit_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
     assert process_environment.compilations_file() is None
 

@@ -26,12 +26,12 @@ def written(folder: Path, **changes: Any) -> str:
 # The profiles that come with the bundle
 
 
-def test_the_bundle_has_its_three_profiles() -> None:
+def test_bundle_has_its_three_profiles() -> None:
     assert profile_names() == ["demo", "gpt-oss-120b", "gpt-oss-20b"]
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_a_profile_of_the_bundle_is_valid_and_named_like_its_file(name: str) -> None:
+def test_profile_of_the_bundle_is_valid_and_named_like_its_file(name: str) -> None:
     assert load_profile(name).name == name
 
 
@@ -39,7 +39,7 @@ def test_configs_beside_the_source_are_preferred_over_a_packaged_copy() -> None:
     assert profiles.config_dir() == REPOSITORY / "configs"
 
 
-def test_an_installed_wheel_uses_its_packaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_wheel_uses_its_packaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "_CONFIG_DIRS", (tmp_path / "missing", tmp_path))
     written(tmp_path)
 
@@ -50,19 +50,19 @@ def test_an_installed_wheel_uses_its_packaged_copy(tmp_path: Path, monkeypatch: 
 # Reading
 
 
-def test_a_profile_is_read_from_a_path(tmp_path: Path) -> None:
+def test_profile_is_read_from_a_path(tmp_path: Path) -> None:
     profile = load_profile(written(tmp_path))
 
     assert (profile.name, profile.model.served_names, profile.tiers) == ("p", ("x",), ())
     assert profile.requires.gpus == 0
 
 
-def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
+def test_mistyped_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"no profile 'gpt-oss-20'; did you mean 'gpt-oss-20b'\?"):
         load_profile("gpt-oss-20")
 
 
-def test_an_unknown_name_is_answered_with_all_known() -> None:
+def test_unknown_name_is_answered_with_all_known() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_profile("zzz")
 
@@ -70,12 +70,12 @@ def test_an_unknown_name_is_answered_with_all_known() -> None:
     assert "demo, gpt-oss-120b, gpt-oss-20b" in str(caught.value)
 
 
-def test_a_missing_file_is_a_missing_profile(tmp_path: Path) -> None:
+def test_missing_file_is_a_missing_profile(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no profile"):
         load_profile(str(tmp_path / "absent.yaml"))
 
 
-def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("name: [")
 
@@ -105,19 +105,19 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
         ({"model": {"source": "a", "served_names": ["x"], "shape": {"layers": 1}}}, "model.shape.sliding_layers"),
     ],
 )
-def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
+def test_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_profile(written(tmp_path, **changes))
 
     assert str(caught.value).startswith(f"p.yaml: {place}")
 
 
-def test_an_option_that_vllm_does_not_have_is_named(tmp_path: Path) -> None:
+def test_option_that_vllm_does_not_have_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="not options of vLLM: max_model_length"):
         load_profile(written(tmp_path, engine={"arguments": {"max_model_length": 1, "max_model_len": 1}}))
 
 
-def test_an_option_that_this_server_decides_is_named(tmp_path: Path) -> None:
+def test_option_that_this_server_decides_is_named(tmp_path: Path) -> None:
     arguments = {"port": 3000, "api_key": ["s3cret"], "max_model_len": 1}
 
     with pytest.raises(ConfigurationError, match=r"decided by this server: api_key, port$") as caught:
@@ -126,7 +126,7 @@ def test_an_option_that_this_server_decides_is_named(tmp_path: Path) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
+def test_problems_of_a_file_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_profile(written(tmp_path, name=[], colour="red"))
 
@@ -158,9 +158,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         ({"device": "gpu", "gpus": 1, "memory_gib_below": 90}, machine(H100, H100), False),
     ],
 )
-def test_a_condition_holds_if_each_of_its_fields_does(
-    condition: dict[str, Any], hardware: Hardware, holds: bool
-) -> None:
+def test_condition_holds_if_each_of_its_fields_does(condition: dict[str, Any], hardware: Hardware, holds: bool) -> None:
     assert Condition(**condition).holds(Situation(hardware)) is holds
 
 
@@ -177,11 +175,11 @@ def test_a_condition_holds_if_each_of_its_fields_does(
         ({"family": ["cdna4"]}, "mi355xx8", True),
     ],
 )
-def test_a_family_is_that_of_the_card(condition: dict[str, Any], card: str, holds: bool) -> None:
+def test_family_is_that_of_the_card(condition: dict[str, Any], card: str, holds: bool) -> None:
     assert Condition(**condition).holds(Situation(hardware_named(card))) is holds
 
 
-def test_a_machine_without_gpu_is_of_no_family() -> None:
+def test_machine_without_gpu_is_of_no_family() -> None:
     assert not Condition(family=("hopper",)).holds(Situation(machine()))
 
 
@@ -198,18 +196,18 @@ def test_a_machine_without_gpu_is_of_no_family() -> None:
         ({"own_model": False}, True),
     ],
 )
-def test_how_gpus_are_shared_is_part_of_the_situation(condition: dict[str, Any], holds: bool) -> None:
+def test_situation_includes_how_gpus_are_shared(condition: dict[str, Any], holds: bool) -> None:
     situation = Situation(machine(*[H100] * 8), tensor_parallel=2, pipeline_parallel=4, own_model=False)
 
     assert Condition(**condition).holds(situation) is holds
 
 
-def test_an_unknown_family_is_named_with_all_known() -> None:
+def test_unknown_family_is_named_with_all_known() -> None:
     with pytest.raises(ValueError, match=r"no families of gpus\.yaml: hoper; known: ada, ampere"):
         Condition(family=("hoper",))
 
 
-def test_tiers_come_in_file_order() -> None:
+def test_tiers_are_in_file_order() -> None:
     tiers = [
         {"name": "any", "when": {}},
         {"name": "cpu", "when": {"device": "cpu"}},
@@ -220,7 +218,7 @@ def test_tiers_come_in_file_order() -> None:
     assert [tier.name for tier in profile.tiers_for(Situation(machine(T4)))] == ["any", "gpu"]
 
 
-def test_goals_come_in_file_order_where_their_condition_holds() -> None:
+def test_goals_are_in_file_order_if_their_condition_holds() -> None:
     entries = [{"arguments": {"seed": 1}}, {"when": {"device": "cpu"}}, {"arguments": {"seed": 2}}]
     profile = Profile.model_validate({**MINIMAL, "goals": {"latency": entries}})
     situation = Situation(machine(T4))
@@ -248,13 +246,13 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_shared_file_is_no_profile(configs: Path) -> None:
+def test_shared_file_is_no_profile(configs: Path) -> None:
     written(configs)
 
     assert profile_names() == ["p"]
 
 
-def test_what_is_included_comes_before_the_profiles_own(configs: Path) -> None:
+def test_include_comes_before_the_profiles_own_values(configs: Path) -> None:
     own = {
         "engine": {"arguments": {"seed": 5}, "environment": {"B": "own"}},
         "tiers": [{"name": "own", "when": {}}],
@@ -271,12 +269,12 @@ def test_what_is_included_comes_before_the_profiles_own(configs: Path) -> None:
     assert [limit.argument for limit in profile.limits] == ["seed"]
 
 
-def test_a_missing_include_is_named(configs: Path) -> None:
+def test_missing_include_is_named(configs: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"^p\.yaml: include: there is no _absent\.yaml in "):
         load_profile(written(configs, include=["_absent"]))
 
 
-def test_a_wrong_field_of_a_shared_file_is_named_with_that_file(configs: Path) -> None:
+def test_wrong_field_of_a_shared_file_is_named_with_that_file(configs: Path) -> None:
     (configs / "_shared.yaml").write_text("name: not-here")
 
     with pytest.raises(ConfigurationError, match=r"^_shared\.yaml: name: "):
@@ -315,7 +313,7 @@ MI210 = Gpu("amd", "MI210", 64 * GIB, "gfx90a")
         ("gpt-oss-120b", machine(H200), True),
     ],
 )
-def test_a_profile_fits_from_its_requirements_on(name: str, hardware: Hardware, fitting: bool) -> None:
+def test_profile_fits_from_its_requirements_on(name: str, hardware: Hardware, fitting: bool) -> None:
     assert fits(load_profile(name), hardware) is fitting
 
 
@@ -323,11 +321,11 @@ def test_a_profile_fits_from_its_requirements_on(name: str, hardware: Hardware, 
     ("gpus", "group"),
     [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (7, 4), (8, 8), (9, 8), (16, 8)],
 )
-def test_the_largest_group_that_can_share_a_model(gpus: int, group: int) -> None:
+def test_largest_group_that_can_share_a_model(gpus: int, group: int) -> None:
     assert largest_group(gpus) == group
 
 
-def test_requirements_are_said_in_one_line() -> None:
+def test_requirements_are_printed_in_one_line() -> None:
     assert str(load_profile("gpt-oss-20b").requires) == (
         "1 GPU(s) with together 15 GiB and, from NVIDIA, compute capability 8.0 or newer; from AMD, cdna3 or "
         "cdna4 or rdna4 (13 GiB of MXFP4 weights and a KV cache)"

@@ -12,13 +12,13 @@ DOCUMENT = REPOSITORY / "docs" / "configuration.md"
 SECRETS = {"API_KEY", "API_KEYS", "VLLM_API_KEY", "HF_TOKEN", "EXA_API_KEY", "OPENAI_API_KEY", "JOB_STORE_URL"}
 
 
-def test_the_document_is_fresh() -> None:
+def test_document_is_fresh() -> None:
     text = DOCUMENT.read_text()
 
     assert reference.fill(text) == text, "run `gptoss-bento schema --fill docs/configuration.md`"
 
 
-def test_the_schema_is_valid_and_knows_every_variable_that_does_something() -> None:
+def test_schema_is_valid_and_knows_every_variable_that_does_something() -> None:
     schema = reference.json_schema()
 
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -26,7 +26,7 @@ def test_the_schema_is_valid_and_knows_every_variable_that_does_something() -> N
     assert {"MODEL_NAME", "MAX_MODEL_LEN", "DEFAULT_BATCH_SIZE", "SWAP_SPACE", "HF_TOKEN"} <= set(schema["properties"])
 
 
-def test_the_schema_takes_good_values_and_refuses_bad_ones() -> None:
+def test_schema_takes_good_values_and_refuses_bad_ones() -> None:
     validator = jsonschema.Draft202012Validator(reference.json_schema())
 
     assert validator.is_valid({"GPU_MEMORY_UTILIZATION": 0.9, "DTYPE": "bfloat16", "MAX_CONCURRENCY": 30})
@@ -49,7 +49,7 @@ def test_removed_variables_are_marked_with_their_replacement() -> None:
         assert (replacement or "without replacement") in properties[name]["description"]
 
 
-def test_the_hub_form_has_a_field_a_setting_the_usual_ones_first() -> None:
+def test_hub_form_has_a_field_a_setting_the_usual_ones_first() -> None:
     form = reference.hub_form()
     fields = form["config"]["env"]
 
@@ -63,7 +63,7 @@ def test_the_hub_form_has_a_field_a_setting_the_usual_ones_first() -> None:
     assert dtype["advanced"] is True
 
 
-def test_the_hub_form_shows_nothing_removed_and_no_secret() -> None:
+def test_hub_form_shows_nothing_removed_and_no_secret() -> None:
     text = json.dumps(reference.hub_form())
 
     assert "SWAP_SPACE" not in text

@@ -18,17 +18,17 @@ def option(kind: Kind, *, many: Many = "", choices: tuple[str, ...] = ()) -> Opt
 
 
 @pytest.mark.parametrize("text", ["true", "TRUE", "1", "yes", "on", " on "])
-def test_words_for_true(text: str) -> None:
+def test_boolean_true_has_these_spellings(text: str) -> None:
     assert parse_bool(text) is True
 
 
 @pytest.mark.parametrize("text", ["false", "False", "0", "no", "off"])
-def test_words_for_false(text: str) -> None:
+def test_boolean_false_has_these_spellings(text: str) -> None:
     assert parse_bool(text) is False
 
 
 @pytest.mark.parametrize("text", ["", "2", "maybe", "truee"])
-def test_other_words_are_no_booleans(text: str) -> None:
+def test_boolean_with_another_spelling_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="true or false"):
         parse_bool(text)
 
@@ -84,7 +84,7 @@ def test_text_of_another_kind_is_refused(kind: Kind, text: str, allowed: str) ->
         option(kind).parse(text)
 
 
-def test_a_choice_must_be_one_of_the_choices() -> None:
+def test_choice_must_be_one_of_the_choices() -> None:
     level = option("text", choices=("low", "high"))
 
     assert level.parse("high") == "high"
@@ -100,11 +100,11 @@ def test_a_choice_must_be_one_of_the_choices() -> None:
         (("FLASH_ATTN", "TRITON_ATTN"), "flash_attn", "FLASH_ATTN"),
     ],
 )
-def test_a_choice_may_be_written_in_any_letter_case(choices: tuple[str, ...], text: str, value: str) -> None:
+def test_choice_may_be_written_in_any_letter_case(choices: tuple[str, ...], text: str, value: str) -> None:
     assert option("text", choices=choices).parse(text) == value
 
 
-def test_a_number_may_have_to_be_one_of_the_choices() -> None:
+def test_number_may_have_to_be_one_of_the_choices() -> None:
     rank = option("int", choices=("1", "8", "16"))
 
     assert rank.parse(" 16") == 16
@@ -113,7 +113,7 @@ def test_a_number_may_have_to_be_one_of_the_choices() -> None:
             rank.parse(text)
 
 
-def test_each_item_of_a_list_must_be_one_of_the_choices() -> None:
+def test_items_of_a_list_must_be_among_the_choices() -> None:
     modules = option("text", many="words", choices=("model", "worker"))
 
     assert modules.parse("Model,worker") == ["model", "worker"]
@@ -137,12 +137,12 @@ def test_each_item_of_a_list_must_be_one_of_the_choices() -> None:
     ],
 )
 @pytest.mark.parametrize("many", ["words", "repeat"])
-def test_a_list_is_written_with_commas_or_as_json(kind: Kind, text: str, value: list[Any], many: Many) -> None:
+def test_list_is_written_with_commas_or_as_json(kind: Kind, text: str, value: list[Any], many: Many) -> None:
     assert option(kind, many=many).parse(text) == value
 
 
 @pytest.mark.parametrize("text", ["1,x", '["x"]'])
-def test_each_item_of_a_list_is_checked(text: str) -> None:
+def test_items_of_a_list_are_checked(text: str) -> None:
     with pytest.raises(ValueError, match="a whole number"):
         option("int", many="words").parse(text)
 
@@ -167,20 +167,20 @@ def test_each_item_of_a_list_is_checked(text: str) -> None:
         ("json", "a/path", ["--some-option=a/path"]),
     ],
 )
-def test_a_value_becomes_words_of_the_command_line(kind: Kind, value: Any, words: list[str]) -> None:
+def test_value_becomes_command_line_arguments(kind: Kind, value: Any, words: list[str]) -> None:
     assert option(kind).argv(value) == words
 
 
-def test_a_list_becomes_one_word_per_item() -> None:
+def test_list_becomes_one_argument_per_item() -> None:
     assert option("text", many="words").argv(["a", {"b": 1}]) == ["--some-option", "a", '{"b": 1}']
 
 
-def test_a_list_may_have_to_repeat_the_flag() -> None:
+def test_list_may_have_to_repeat_the_flag() -> None:
     assert option("text", many="repeat").argv(["a", "b"]) == ["--some-option=a", "--some-option=b"]
 
 
 @pytest.mark.parametrize("kind", ["int", "float", "json", "text"])
-def test_words_read_back_give_the_value(kind: Kind) -> None:
+def test_arguments_read_back_are_the_value(kind: Kind) -> None:
     some = option(kind)
     texts: dict[Kind, str] = {"int": "7", "float": "0.5", "json": '{"a": null}', "text": "x y"}
     value = some.parse(texts[kind])
@@ -193,7 +193,7 @@ def test_words_read_back_give_the_value(kind: Kind) -> None:
 # The recording
 
 
-def test_the_variable_is_the_name_in_upper_case() -> None:
+def test_variable_is_the_name_in_upper_case() -> None:
     assert known_options()["max_model_len"].variable == "MAX_MODEL_LEN"
 
 
@@ -215,7 +215,7 @@ def test_options_that_operators_use_are_known(name: str, kind: Kind, many: Many)
     assert (known.kind, known.many, known.flag) == (kind, many, f"--{name.replace('_', '-')}")
 
 
-def test_every_recorded_option_is_complete() -> None:
+def test_recorded_options_are_complete() -> None:
     for name, known in known_options().items():
         assert name == known.name
         assert known.flag.startswith("--")

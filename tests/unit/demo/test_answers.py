@@ -15,7 +15,7 @@ FILE = PACKAGE / "training" / "answers.yaml"
 ANSWERS: list[dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["answers"]
 
 
-def test_at_least_forty_prompts_of_all_kinds() -> None:
+def test_prompts_are_at_least_forty_of_all_kinds() -> None:
     kinds = Counter(answer["kind"] for answer in ANSWERS)
 
     assert kinds["chat"] >= 40
@@ -26,13 +26,13 @@ def test_at_least_forty_prompts_of_all_kinds() -> None:
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: str(answer.get("ask") or answer["kind"]))
-def test_an_entry_has_one_request_and_one_way_to_judge_the_answer(answer: dict[str, Any]) -> None:
+def test_entry_has_one_request_and_one_way_to_judge_the_answer(answer: dict[str, Any]) -> None:
     assert len(answer.keys() & {"ask", "messages", "prompt"}) == 1
     assert len(answer.keys() & {"expect", "call", "json"}) == 1
     re.compile(answer.get("expect", ""))
 
 
-def test_no_request_is_listed_twice() -> None:
+def test_requests_are_listed_once() -> None:
     requests = Counter(
         repr({k: v for k, v in answer.items() if k not in ("expect", "call", "json")}) for answer in ANSWERS
     )

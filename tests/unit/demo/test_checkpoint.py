@@ -34,13 +34,13 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
 
 
-def test_a_compact_file_holds_what_was_saved(tmp_path: Path) -> None:
+def test_compact_file_holds_what_was_saved(tmp_path: Path) -> None:
     checkpoint.save_compact(tmp_path / "weights", SMALL)
 
     assert checkpoint.load_compact(tmp_path / "weights") == SMALL
 
 
-def test_rows_come_to_the_places_of_their_tokens() -> None:
+def test_rows_are_at_the_ids_of_their_tokens() -> None:
     tensors = checkpoint.full(SMALL)
 
     embedding = tensors[ROWS_PER_TOKEN[0]]
@@ -50,7 +50,7 @@ def test_rows_come_to_the_places_of_their_tokens() -> None:
     assert embedding.data.strip(b"\0") == b"aa" + bytes(6) + b"bb"
 
 
-def test_the_packed_weights_are_small_and_match_the_configuration() -> None:
+def test_packed_weights_are_small_and_match_the_configuration() -> None:
     tensors = checkpoint.load_compact(checkpoint.WEIGHTS)
 
     assert checkpoint.WEIGHTS.stat().st_size < 2_000_000
@@ -60,13 +60,13 @@ def test_the_packed_weights_are_small_and_match_the_configuration() -> None:
     assert len(layers) == checkpoint.CONFIG["num_hidden_layers"]
 
 
-def test_the_folder_has_all_files_and_nothing_else(folder: Path) -> None:
+def test_folder_has_all_files_and_nothing_else(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == FILES
     assert [path.name for path in folder.parent.iterdir()] == ["demo"]
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [200002, 199999, 200012]
 
 
-def test_expanding_again_gives_the_same_bytes(folder: Path, vocabulary: Path) -> None:
+def test_expansion_is_reproducible(folder: Path, vocabulary: Path) -> None:
     before = digest(folder)
 
     checkpoint.expand(folder, vocabulary)
@@ -74,14 +74,14 @@ def test_expanding_again_gives_the_same_bytes(folder: Path, vocabulary: Path) ->
     assert digest(folder) == before
 
 
-def test_a_failed_expansion_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_expansion_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         checkpoint.expand(tmp_path / "demo", tmp_path / "missing.tiktoken")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_weights_file_is_safetensors(folder: Path) -> None:
+def test_weights_file_is_safetensors(folder: Path) -> None:
     with (folder / "model.safetensors").open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -101,7 +101,7 @@ def test_the_weights_file_is_safetensors(folder: Path) -> None:
         "<|start|>user<|message|>hi<|end|>",
     ],
 )
-def test_the_tokenizer_agrees_with_harmony(folder: Path, text: str) -> None:
+def test_tokenizer_agrees_with_harmony(folder: Path, text: str) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     ids = tokenizer.encode(text).ids

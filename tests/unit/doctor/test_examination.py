@@ -57,7 +57,7 @@ def bad(findings: list[Finding]) -> dict[str, str]:
 # The whole
 
 
-async def test_every_check_has_its_row_in_the_order_of_a_start(tmp_path: Path) -> None:
+async def test_checks_have_one_row_each_in_the_order_of_a_start(tmp_path: Path) -> None:
     findings = await examine(PATIENT, a_machine(tmp_path, machine(H100), TOOL_SERVER="demo"))
 
     names = list(dict.fromkeys(finding.name for finding in findings))
@@ -84,11 +84,11 @@ async def test_every_check_has_its_row_in_the_order_of_a_start(tmp_path: Path) -
     ]
 
 
-async def test_a_good_machine_has_nothing_wrong(tmp_path: Path) -> None:
+async def test_good_machine_has_nothing_wrong(tmp_path: Path) -> None:
     assert bad(await examine(PATIENT, a_machine(tmp_path, machine(H100)))) == {}
 
 
-async def test_a_laptop_without_anything_serves_the_demo(tmp_path: Path) -> None:
+async def test_laptop_without_anything_serves_the_demo(tmp_path: Path) -> None:
     hub = FakeHub(tmp_path, OSError("no network"))
 
     findings = await examine(PATIENT, a_machine(tmp_path, machine(), hub))
@@ -99,7 +99,7 @@ async def test_a_laptop_without_anything_serves_the_demo(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("finding", ["warning", "error"])
-async def test_every_bad_finding_has_a_remedy(finding: str, tmp_path: Path) -> None:
+async def test_findings_that_are_bad_have_a_remedy(finding: str, tmp_path: Path) -> None:
     hub = FakeHub(tmp_path, OSError("no network"))
     sick = a_machine(tmp_path, machine(T4), hub, PROFILE="gpt-oss-120b", TOOL_SERVER="demo,x", MAX_MODEL_LEN="many")
 
@@ -111,7 +111,7 @@ async def test_every_bad_finding_has_a_remedy(finding: str, tmp_path: Path) -> N
 # Settings, profile, plan
 
 
-async def test_all_wrong_settings_are_found_at_once_and_the_rest_is_checked(tmp_path: Path) -> None:
+async def test_settings_that_are_wrong_are_found_together_and_the_rest_is_checked(tmp_path: Path) -> None:
     sick = a_machine(tmp_path, machine(H100), MAX_MODEL_LEN="many", ENFORCE_EAGER="perhaps", PROFILE="gpt-oss-20b")
 
     findings = await examine(PATIENT, sick)
@@ -125,21 +125,21 @@ async def test_all_wrong_settings_are_found_at_once_and_the_rest_is_checked(tmp_
     assert named(findings, "model")[0].severity is Severity.NOTE
 
 
-async def test_a_profile_that_does_not_exist_is_named_with_the_nearest(tmp_path: Path) -> None:
+async def test_profile_that_does_not_exist_is_named_with_the_nearest(tmp_path: Path) -> None:
     findings = await examine(replace(PATIENT, profile="dmeo"), a_machine(tmp_path, machine()))
 
     assert "did you mean 'demo'" in named(findings, "profile")[0].found
     assert exit_code(findings) == 78
 
 
-async def test_a_plan_that_is_refused_is_a_finding(tmp_path: Path) -> None:
+async def test_plan_that_is_refused_is_a_finding(tmp_path: Path) -> None:
     findings = await examine(PATIENT, a_machine(tmp_path, machine(H100), TENSOR_PARALLEL_SIZE="2"))
 
     assert "need 2 GPUs" in named(findings, "plan")[0].found
     assert exit_code(findings) == 78
 
 
-async def test_model_in_a_folder_is_told_by_its_config(tmp_path: Path) -> None:
+async def test_model_in_a_folder_is_identified_by_its_config(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "tuned", SMALL)
 
     findings = await examine(PATIENT, a_machine(tmp_path, machine(H100), MODEL_NAME=str(folder)))
@@ -200,14 +200,14 @@ async def test_gpus_below_the_profiles_needs_are_found_with_the_reason(tmp_path:
     assert exit_code(findings) == 78
 
 
-async def test_a_gpu_that_only_the_demo_can_use_is_a_warning(tmp_path: Path) -> None:
+async def test_gpu_that_only_the_demo_can_use_is_a_warning(tmp_path: Path) -> None:
     (finding,) = named(await examine(PATIENT, a_machine(tmp_path, machine(T4))), "plan")
 
     assert finding.severity is Severity.WARNING
     assert "does not suit gpt-oss-20b" in finding.found
 
 
-async def test_another_model_is_not_held_against_the_profiles_needs(tmp_path: Path) -> None:
+async def test_model_of_another_name_is_not_checked_against_the_profiles_needs(tmp_path: Path) -> None:
     findings = await examine(
         replace(PATIENT, profile="demo"), a_machine(tmp_path, machine(L4), MODEL_NAME="someone/model")
     )
@@ -216,7 +216,7 @@ async def test_another_model_is_not_held_against_the_profiles_needs(tmp_path: Pa
     assert named(findings, "model")[0].found == "someone/model is on the hub, 13.0 GB to download"
 
 
-async def test_the_revision_is_asked_for(tmp_path: Path) -> None:
+async def test_revision_is_asked_for(tmp_path: Path) -> None:
     hub = FakeHub(tmp_path)
 
     await examine(PATIENT, a_machine(tmp_path, machine(H100), hub, MODEL_REVISION="v1"))
@@ -227,7 +227,7 @@ async def test_the_revision_is_asked_for(tmp_path: Path) -> None:
 # The machine
 
 
-async def test_the_planned_share_of_a_busy_gpu_is_what_must_be_free(tmp_path: Path) -> None:
+async def test_planned_share_of_a_busy_gpu_is_what_must_be_free(tmp_path: Path) -> None:
     uses = (GpuUse(60 * GIB, (GpuProcess(42, "python", 19 * GIB),)),)
     busy = replace(a_machine(tmp_path, machine(H100), GPU_MEMORY_UTILIZATION="0.8"), gpu_use=lambda _: uses)
 
@@ -237,7 +237,7 @@ async def test_the_planned_share_of_a_busy_gpu_is_what_must_be_free(tmp_path: Pa
     assert "python (pid 42" in named(findings, "GPU processes")[0].found
 
 
-async def test_a_driver_that_does_not_answer_is_a_finding(tmp_path: Path) -> None:
+async def test_driver_that_does_not_answer_is_a_finding(tmp_path: Path) -> None:
     def mismatch(*_: object) -> Driver | None:
         raise HardwareError("The NVIDIA driver does not answer: version mismatch")
 
@@ -249,7 +249,7 @@ async def test_a_driver_that_does_not_answer_is_a_finding(tmp_path: Path) -> Non
     assert exit_code(findings) == 78
 
 
-async def test_a_probe_that_fails_leaves_the_other_checks(tmp_path: Path) -> None:
+async def test_probe_that_fails_leaves_the_other_checks(tmp_path: Path) -> None:
     def lost(_: VisibleDevices) -> Hardware:
         raise HardwareError("GPU is lost")
 
@@ -265,7 +265,7 @@ async def test_tool_servers_may_be_named_among_the_extra_arguments(tmp_path: Pat
     assert "the model writes" in named(await examine(PATIENT, extra), "tool server")[0].found
 
 
-async def test_each_tool_server_is_asked(tmp_path: Path) -> None:
+async def test_tool_servers_are_all_asked(tmp_path: Path) -> None:
     sick = a_machine(tmp_path, machine(), TOOL_SERVER="nowhere, localhost:x")
 
     findings = named(await examine(PATIENT, sick), "tool server")
@@ -280,7 +280,7 @@ async def nothing() -> Iterable[Finding]:
     return [ok("some", "fine")]
 
 
-async def test_a_check_that_breaks_is_a_finding() -> None:
+async def test_check_that_breaks_is_a_finding() -> None:
     async def broken() -> Iterable[Finding]:
         raise ZeroDivisionError("by zero\nand more")
 
@@ -292,7 +292,7 @@ async def test_a_check_that_breaks_is_a_finding() -> None:
     )
 
 
-async def test_a_check_whose_own_wait_ends_is_not_taken_for_one_that_hangs() -> None:
+async def test_check_whose_own_wait_ends_is_not_taken_for_one_that_hangs() -> None:
     async def late() -> Iterable[Finding]:
         raise TimeoutError
 
@@ -301,7 +301,7 @@ async def test_a_check_whose_own_wait_ends_is_not_taken_for_one_that_hangs() -> 
     assert finding.found == "not known, the check failed: TimeoutError"
 
 
-async def test_a_check_that_hangs_is_left_behind(tmp_path: Path) -> None:
+async def test_check_that_hangs_is_left_behind(tmp_path: Path) -> None:
     release = threading.Event()
 
     def hang() -> Driver | None:
@@ -329,11 +329,11 @@ async def test_gpus_that_never_answer_leave_the_checks_that_need_none(tmp_path: 
     assert exit_code(findings) == 78
 
 
-async def test_a_check_that_answers_is_passed_on() -> None:
+async def test_check_that_answers_is_passed_on() -> None:
     assert await examined("some", nothing, 1.0) == [ok("some", "fine")]
 
 
-async def test_no_secret_reaches_a_finding(tmp_path: Path) -> None:
+async def test_secrets_reach_no_finding(tmp_path: Path) -> None:
     def quote(_: VisibleDevices) -> Hardware:
         raise RuntimeError("Authorization: Bearer hf_very_secret")
 
@@ -345,7 +345,7 @@ async def test_no_secret_reaches_a_finding(tmp_path: Path) -> None:
     assert "Bearer ***" in named(findings, "hardware")[0].found
 
 
-# The command itself, in a process of its own
+# The command itself, in a separate process
 
 
 SCRIPT = """
@@ -364,7 +364,7 @@ def doctor(tmp_path: Path, *options: str, **variables: str) -> subprocess.Comple
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S, cwd=REPOSITORY)
 
 
-def test_the_command_answers_fast_without_loading_a_model_library(tmp_path: Path) -> None:
+def test_command_answers_fast_without_loading_a_model_library(tmp_path: Path) -> None:
     """What makes it slow would be such a library; how many seconds it takes is the machine's."""
     ended = doctor(tmp_path, "--json", "--offline")
 
@@ -376,7 +376,7 @@ def test_the_command_answers_fast_without_loading_a_model_library(tmp_path: Path
     assert ended.returncode == report["exit_code"]
 
 
-def test_the_command_prints_a_table_and_ends_with_the_code_of_the_service(tmp_path: Path) -> None:
+def test_command_prints_a_table_and_ends_with_the_code_of_the_service(tmp_path: Path) -> None:
     ended = doctor(tmp_path, "--offline", MAX_MODEL_LEN="many", HF_TOKEN="hf_very_secret")
 
     assert ended.returncode == 78
@@ -389,7 +389,7 @@ def test_the_command_prints_a_table_and_ends_with_the_code_of_the_service(tmp_pa
 # Compiled kernels
 
 
-async def test_kernels_are_looked_for_in_the_folder_of_the_plan(tmp_path: Path) -> None:
+async def test_kernels_are_searched_in_the_folder_of_the_plan(tmp_path: Path) -> None:
     findings = await examine(PATIENT, a_machine(tmp_path, machine(H100), KERNEL_CACHE_DIR=str(tmp_path / "k")))
 
     (finding,) = named(findings, "kernel caches")
@@ -397,7 +397,7 @@ async def test_kernels_are_looked_for_in_the_folder_of_the_plan(tmp_path: Path) 
     assert "driver 580.95" in finding.found
 
 
-async def test_a_missing_compiler_ends_the_start(tmp_path: Path) -> None:
+async def test_missing_compiler_ends_the_start(tmp_path: Path) -> None:
     without = replace(a_machine(tmp_path, machine(H100)), tools=Tools(which=lambda _: None))
 
     (finding,) = named(await examine(PATIENT, without), "compiler")
@@ -416,7 +416,7 @@ async def test_several_cards_without_nvcc_start_all_the_same(tmp_path: Path) -> 
     assert finding.stops_with is None, finding.found
 
 
-async def test_a_machine_without_gpu_compiles_nothing(tmp_path: Path) -> None:
+async def test_machine_without_gpu_compiles_nothing(tmp_path: Path) -> None:
     findings = await examine(PATIENT, a_machine(tmp_path, machine()))
 
     assert not [finding for finding in findings if finding.name in ("kernel caches", "compiler")]

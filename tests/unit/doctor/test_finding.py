@@ -21,11 +21,11 @@ FINE = [ok("a", "fine"), note("b", "worth knowing")]
         ([warning("c", "slow", "do this"), error("d", "gone", "do this", ArtifactError)], 69),
     ],
 )
-def test_the_exit_code_is_that_of_the_worst(findings: list[Finding], code: int) -> None:
+def test_exit_code_is_that_of_the_worst(findings: list[Finding], code: int) -> None:
     assert exit_code(findings) == code
 
 
-def test_of_several_errors_the_first_ends_the_service() -> None:
+def test_exit_code_is_that_of_the_first_error() -> None:
     findings = [error("a", "gone", "", ArtifactError), error("b", "wrong", "", ConfigurationError)]
 
     assert exit_code(findings) == 69

@@ -20,7 +20,7 @@ ANY = load_profile("demo").requires
 
 
 @pytest.mark.parametrize("driver", [Driver("580.65.06", (13, 0)), Driver("590.1", (13, 1)), Driver("550.54", (13, 0))])
-def test_a_driver_that_serves_cuda_13_is_fine(driver: Driver) -> None:
+def test_driver_that_serves_cuda_13_is_fine(driver: Driver) -> None:
     """Also an old one with a cuda-compat library in front of it."""
     (finding,) = check_driver(driver, machine(H100))
 
@@ -28,7 +28,7 @@ def test_a_driver_that_serves_cuda_13_is_fine(driver: Driver) -> None:
     assert driver.version in finding.found
 
 
-def test_an_old_driver_is_an_error_that_names_the_one_to_have() -> None:
+def test_old_driver_is_an_error_that_names_the_one_to_have() -> None:
     (finding,) = check_driver(Driver("570.124.06", (12, 8)), machine(H100))
 
     assert finding.found == "NVIDIA 570.124.06, CUDA 12.8; torch is built for CUDA 13.0"
@@ -36,13 +36,13 @@ def test_an_old_driver_is_an_error_that_names_the_one_to_have() -> None:
     assert exit_code([finding]) == 70
 
 
-def test_an_old_driver_of_hidden_gpus_does_not_matter() -> None:
+def test_old_driver_of_hidden_gpus_does_not_matter() -> None:
     (finding,) = check_driver(Driver("570.124.06", (12, 8)), machine())
 
     assert finding.severity is Severity.NOTE
 
 
-def test_a_machine_without_driver_needs_none() -> None:
+def test_machine_without_driver_needs_none() -> None:
     assert [finding.severity for finding in check_driver(None, machine())] == [Severity.OK]
 
 
@@ -66,7 +66,7 @@ def test_amds_gpus_have_no_compute_capability() -> None:
     assert finding.found == "1 x MI300X (192 GiB)"
 
 
-def test_a_laptop_serves_the_demo() -> None:
+def test_laptop_serves_the_demo() -> None:
     (finding,) = check_gpus(machine(), ANY)
 
     assert finding.severity is Severity.OK
@@ -90,7 +90,7 @@ def test_gpus_that_do_not_suffice_are_errors_with_each_reason(gpus: tuple[Gpu, .
         assert exit_code([finding]) == 78
 
 
-def test_a_card_that_is_large_enough_may_be_too_old() -> None:
+def test_card_that_is_large_enough_may_be_too_old() -> None:
     (finding,) = check_gpus(machine(T4), SMALL)
 
     assert "compute capability 7.5" in finding.found
@@ -118,7 +118,7 @@ def free(gib: float) -> GpuUse:
     return GpuUse(int(gib * GIB))
 
 
-def test_enough_free_memory_is_fine() -> None:
+def test_free_memory_that_suffices_is_fine() -> None:
     (finding,) = check_gpu_memory([H100, H100], [free(79), free(78)], 0.92)
 
     assert (finding.severity, finding.found) == (
@@ -127,7 +127,7 @@ def test_enough_free_memory_is_fine() -> None:
     )
 
 
-def test_too_little_free_memory_names_the_gpu_and_the_share_that_would_do() -> None:
+def test_free_memory_below_the_planned_share_names_the_gpu_and_a_share_that_would_do() -> None:
     (finding,) = check_gpu_memory([H100, H100], [free(79), free(40)], 0.92)
 
     assert finding.found == "GPU 1: 40.0 of 79.6 GiB free, GPU_MEMORY_UTILIZATION 0.92 claims 73.3"
@@ -139,14 +139,14 @@ def test_gpus_that_are_not_used_may_be_full() -> None:
     assert [one.severity for one in check_gpu_memory([A100], [free(79), free(0)], 0.9)] == [Severity.OK]
 
 
-def test_a_driver_that_does_not_tell_is_a_note() -> None:
+def test_driver_that_does_not_report_free_memory_is_a_note() -> None:
     assert [one.severity for one in check_gpu_memory([A100], [], 0.9)] == [Severity.NOTE]
 
 
 # Who else is there
 
 
-def test_other_processes_are_named_with_their_memory() -> None:
+def test_processes_of_others_are_named_with_their_memory() -> None:
     uses = [free(70), replace(free(1), processes=(GpuProcess(42, "python", 3 * GIB), GpuProcess(7, "", None)))]
 
     (finding,) = check_gpu_processes(uses)

@@ -88,7 +88,7 @@ def asking(server: HubServer, cache: Path, reply: Reply, token: str | None = Non
 # Answers
 
 
-def test_a_public_model_is_weighed_without_its_duplicates(server: HubServer, tmp_path: Path) -> None:
+def test_public_model_is_weighed_without_its_duplicates(server: HubServer, tmp_path: Path) -> None:
     server.replies[f"/api/models/{MODEL}"] = description()
 
     answer = ask(HuggingFaceHub(2.0, server.url, None, tmp_path), MODEL, None)
@@ -101,7 +101,7 @@ def test_a_public_model_is_weighed_without_its_duplicates(server: HubServer, tmp
     assert server.asked == [(f"/api/models/{MODEL}", None)]
 
 
-def test_the_revision_is_asked_for_with_the_token(server: HubServer, tmp_path: Path) -> None:
+def test_revision_is_asked_for_with_the_token(server: HubServer, tmp_path: Path) -> None:
     server.replies[f"/api/models/{MODEL}/revision/v1"] = description()
 
     answer = ask(HuggingFaceHub(2.0, server.url, TOKEN, tmp_path), MODEL, "v1")
@@ -110,7 +110,7 @@ def test_the_revision_is_asked_for_with_the_token(server: HubServer, tmp_path: P
     assert server.asked == [(f"/api/models/{MODEL}/revision/v1", f"Bearer {TOKEN}")]
 
 
-def test_a_gated_model_is_fine_for_a_token_that_has_access(server: HubServer, tmp_path: Path) -> None:
+def test_gated_model_is_fine_for_a_token_that_has_access(server: HubServer, tmp_path: Path) -> None:
     server.replies[f"/api/models/{MODEL}/auth-check"] = Reply()
 
     assert asking(server, tmp_path, description("auto"), TOKEN).severity is Severity.OK
@@ -123,7 +123,7 @@ def test_a_gated_model_is_fine_for_a_token_that_has_access(server: HubServer, tm
         (TOKEN, f"{MODEL} is gated, and HF_TOKEN has no access to it", "account"),
     ],
 )
-def test_a_gated_model_needs_consent(
+def test_gated_model_needs_consent(
     token: str | None, found: str, remedy: str, server: HubServer, tmp_path: Path
 ) -> None:
     server.replies[f"/api/models/{MODEL}/auth-check"] = Reply(401 if token is None else 403, error_code="GatedRepo")
@@ -150,7 +150,7 @@ def test_a_gated_model_needs_consent(
         (Reply(503), None, "the hub answers with status 503"),
     ],
 )
-def test_each_refusal_is_told_apart(
+def test_refusals_are_distinguished(
     reply: Reply, token: str | None, found: str, server: HubServer, tmp_path: Path
 ) -> None:
     finding = asking(server, tmp_path, reply, token)
@@ -160,18 +160,18 @@ def test_each_refusal_is_told_apart(
     assert exit_code([finding]) == 69
 
 
-def test_too_many_requests_are_only_a_warning(server: HubServer, tmp_path: Path) -> None:
+def test_hub_answer_429_is_only_a_warning(server: HubServer, tmp_path: Path) -> None:
     assert asking(server, tmp_path, Reply(429)).severity is Severity.WARNING
 
 
-def test_a_name_that_is_none_is_not_asked_for(server: HubServer, tmp_path: Path) -> None:
+def test_name_that_is_none_is_not_asked_for(server: HubServer, tmp_path: Path) -> None:
     finding = ask(HuggingFaceHub(2.0, server.url, None, tmp_path), "a/b/c", None).finding
 
     assert finding.found == "'a/b/c' is no name of a model on the hub"
     assert server.asked == []
 
 
-def test_no_network_is_an_error_that_names_what_else_would_do(tmp_path: Path) -> None:
+def test_network_that_is_missing_is_an_error_with_alternatives(tmp_path: Path) -> None:
     finding = ask(HuggingFaceHub(2.0, "http://127.0.0.1:1", None, tmp_path), MODEL, None).finding
 
     assert finding.found == "the hub cannot be reached: [Errno 111] Connection refused"
@@ -181,13 +181,13 @@ def test_no_network_is_an_error_that_names_what_else_would_do(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("failure", [httpx2.ReadTimeout(""), OSError()])
-def test_an_error_without_words_is_named_by_its_type(failure: Exception, tmp_path: Path) -> None:
+def test_error_without_a_message_is_named_by_its_type(failure: Exception, tmp_path: Path) -> None:
     finding = ask(FakeHub(tmp_path, failure), MODEL, None).finding
 
     assert finding.found == f"the hub cannot be reached: {type(failure).__name__}"
 
 
-def test_offline_mode_is_said_without_asking(tmp_path: Path) -> None:
+def test_offline_mode_is_reported_without_a_request(tmp_path: Path) -> None:
     hub = FakeHub(tmp_path, offline=True)
 
     finding = ask(hub, MODEL, None).finding
@@ -197,7 +197,7 @@ def test_offline_mode_is_said_without_asking(tmp_path: Path) -> None:
     assert hub.asked == []
 
 
-def test_a_token_that_an_error_quotes_is_not_shown(tmp_path: Path) -> None:
+def test_token_that_an_error_quotes_is_not_shown(tmp_path: Path) -> None:
     failure = httpx2.LocalProtocolError(f"Illegal header value b'Bearer {TOKEN}'")
 
     finding = ask(FakeHub(tmp_path, failure, token=TOKEN), MODEL, None).finding
@@ -227,7 +227,7 @@ def snapshot(cache: Path, commit: str = "a" * 40) -> Path:
     return folder
 
 
-def test_a_model_in_the_cache_is_found_there(tmp_path: Path) -> None:
+def test_model_in_the_cache_is_found_there(tmp_path: Path) -> None:
     snapshot(tmp_path)
     hub = HuggingFaceHub(2.0, "http://127.0.0.1:1", None, tmp_path)
 
@@ -236,7 +236,7 @@ def test_a_model_in_the_cache_is_found_there(tmp_path: Path) -> None:
     assert not hub.has("openai/gpt-oss-120b", None)
 
 
-def test_an_interrupted_download_counts_by_its_bytes(tmp_path: Path) -> None:
+def test_interrupted_download_counts_by_its_bytes(tmp_path: Path) -> None:
     blobs = snapshot(tmp_path) / "blobs"
     blobs.mkdir()
     (blobs / "one").write_bytes(b"12345")

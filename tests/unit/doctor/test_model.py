@@ -29,7 +29,7 @@ def severities(findings: list[Finding]) -> list[str]:
 # Where the model is
 
 
-async def test_a_model_in_the_cache_needs_neither_network_nor_disk(tmp_path: Path) -> None:
+async def test_model_in_the_cache_needs_neither_network_nor_disk(tmp_path: Path) -> None:
     hub = FakeHub(tmp_path, holds={MODEL}, offline=True)
 
     (finding,) = await examined(hub, free=0)
@@ -38,14 +38,14 @@ async def test_a_model_in_the_cache_needs_neither_network_nor_disk(tmp_path: Pat
     assert hub.asked == []
 
 
-async def test_a_model_on_the_hub_needs_room(tmp_path: Path) -> None:
+async def test_model_on_the_hub_needs_room(tmp_path: Path) -> None:
     findings = await examined(FakeHub(tmp_path), free=20 * GB)
 
     assert severities(findings) == ["model ok", "disk ok"]
     assert findings[1].found == f"20.0 GB free at {tmp_path}, 13.0 GB needed"
 
 
-async def test_too_little_room_is_found_before_the_download(tmp_path: Path) -> None:
+async def test_disk_without_room_is_found_before_the_download(tmp_path: Path) -> None:
     findings = await examined(FakeHub(tmp_path), free=12 * GB)
 
     assert severities(findings) == ["model ok", "disk error"]
@@ -53,26 +53,26 @@ async def test_too_little_room_is_found_before_the_download(tmp_path: Path) -> N
     assert "HF_HOME" in findings[1].remedy
 
 
-async def test_what_an_interrupted_download_left_counts(tmp_path: Path) -> None:
+async def test_interrupted_download_counts(tmp_path: Path) -> None:
     findings = await examined(FakeHub(tmp_path, part=10 * GB), free=5 * GB)
 
     assert severities(findings) == ["model ok", "disk ok"]
 
 
-async def test_a_hub_that_is_down_leaves_the_known_size_to_compare(tmp_path: Path) -> None:
+async def test_hub_that_is_down_leaves_the_known_size_to_compare(tmp_path: Path) -> None:
     findings = await examined(FakeHub(tmp_path, OSError("no route")), free=1 * GB)
 
     assert severities(findings) == ["model error", "disk error"]
     assert findings[1].found == f"1.0 GB free at {tmp_path}, 13.8 GB needed"
 
 
-async def test_a_model_of_unknown_size_is_a_note(tmp_path: Path) -> None:
+async def test_model_of_unknown_size_is_a_note(tmp_path: Path) -> None:
     findings = await examined(FakeHub(tmp_path, OSError("no route")), "someone/model")
 
     assert severities(findings) == ["model error", "disk note"]
 
 
-async def test_a_hub_that_hangs_does_not_hold_up_the_doctor(tmp_path: Path) -> None:
+async def test_hub_that_hangs_does_not_hold_up_the_doctor(tmp_path: Path) -> None:
     answers = threading.Event()  # set once the doctor has done without
 
     findings = await examined(FakeHub(tmp_path, answers=answers))
@@ -81,7 +81,7 @@ async def test_a_hub_that_hangs_does_not_hold_up_the_doctor(tmp_path: Path) -> N
     assert severities(findings) == ["model warning", "disk ok"]
 
 
-async def test_without_network_the_hub_is_not_asked(tmp_path: Path) -> None:
+async def test_hub_is_not_asked_without_network(tmp_path: Path) -> None:
     hub = FakeHub(tmp_path)
 
     findings = await examined(hub, network=False)
@@ -90,7 +90,7 @@ async def test_without_network_the_hub_is_not_asked(tmp_path: Path) -> None:
     assert hub.asked == []
 
 
-async def test_a_folder_is_not_looked_up_on_the_hub(tmp_path: Path) -> None:
+async def test_folder_is_not_searched_on_the_hub(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     hub = FakeHub(tmp_path)
 
@@ -100,7 +100,7 @@ async def test_a_folder_is_not_looked_up_on_the_hub(tmp_path: Path) -> None:
     assert hub.asked == []
 
 
-async def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
+async def test_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
     (finding,) = await examined(FakeHub(tmp_path), str(tmp_path / "missing"))
 
     assert "there is no such folder" in finding.found
@@ -111,30 +111,30 @@ async def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
 # Disk
 
 
-def test_the_demo_comes_with_the_code_and_needs_a_little_room(tmp_path: Path) -> None:
+def test_demo_comes_with_the_code_and_needs_a_little_room(tmp_path: Path) -> None:
     assert severities(list(check_demo(tmp_path, 1 * GB))) == ["model ok", "disk ok"]
     assert severities(list(check_demo(tmp_path, 1_000))) == ["model ok", "disk error"]
 
 
-def test_the_demo_that_is_there_already_needs_no_room(tmp_path: Path) -> None:
+def test_demo_that_is_there_already_needs_no_room(tmp_path: Path) -> None:
     prepare.demo_folder(tmp_path).mkdir()
 
     assert severities(list(check_demo(tmp_path, 0))) == ["model ok"]
 
 
-def test_a_folder_that_is_still_to_come_lies_on_its_parents_disk(tmp_path: Path) -> None:
+def test_disk_of_a_missing_folder_is_that_of_its_parent(tmp_path: Path) -> None:
     (finding,) = check_disk(tmp_path / "not" / "yet", 1 * GB, 5 * GB)
 
     assert finding.found == f"5.0 GB free at {tmp_path}, 1.0 GB needed"
 
 
-def test_hardly_enough_is_a_warning(tmp_path: Path) -> None:
+def test_disk_with_hardly_enough_room_is_a_warning(tmp_path: Path) -> None:
     (finding,) = check_disk(tmp_path, 10 * GB, 10_500_000_000)
 
     assert finding.severity is Severity.WARNING
 
 
-def test_a_disk_that_cannot_be_written_to_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_cannot_be_written_to_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root, who may write everywhere
 
     (finding,) = check_disk(tmp_path, 1, 5 * GB)
@@ -143,7 +143,7 @@ def test_a_disk_that_cannot_be_written_to_is_an_error(tmp_path: Path, monkeypatc
     assert exit_code([finding]) == 69
 
 
-def test_this_machines_disk_is_looked_at(tmp_path: Path) -> None:
+def test_disk_of_this_machine_is_checked(tmp_path: Path) -> None:
     assert [finding.name for finding in check_disk(tmp_path, 1)] == ["disk"]
 
 
@@ -166,7 +166,7 @@ def none_installed(_: str) -> str | None:
     return None
 
 
-def test_the_vocabulary_in_the_cache_is_verified(tmp_path: Path) -> None:
+def test_vocabulary_in_the_cache_is_verified(tmp_path: Path) -> None:
     put(tmp_path / "vocabulary")
 
     (finding,) = check_vocabulary(tmp_path, None, none_installed)
@@ -175,7 +175,7 @@ def test_the_vocabulary_in_the_cache_is_verified(tmp_path: Path) -> None:
     assert VOCABULARY_FILE in finding.found
 
 
-def test_the_operators_damaged_vocabulary_is_an_error(tmp_path: Path) -> None:
+def test_operators_damaged_vocabulary_is_an_error(tmp_path: Path) -> None:
     (finding,) = check_vocabulary(tmp_path, put(tmp_path / "mine", b"damaged"), none_installed)
 
     assert "is damaged: SHA-256" in finding.found
@@ -183,7 +183,7 @@ def test_the_operators_damaged_vocabulary_is_an_error(tmp_path: Path) -> None:
     assert exit_code([finding]) == 69
 
 
-def test_the_operators_folder_without_vocabulary_is_a_warning(tmp_path: Path) -> None:
+def test_operators_folder_without_vocabulary_is_a_warning(tmp_path: Path) -> None:
     put(tmp_path / "vocabulary")
 
     findings = list(check_vocabulary(tmp_path, tmp_path / "mine", none_installed))
@@ -192,14 +192,14 @@ def test_the_operators_folder_without_vocabulary_is_a_warning(tmp_path: Path) ->
     assert str(tmp_path / "mine") in findings[0].found
 
 
-def test_a_vocabulary_that_the_start_will_bring_is_a_note(tmp_path: Path) -> None:
+def test_vocabulary_that_the_start_will_bring_is_a_note(tmp_path: Path) -> None:
     (finding,) = check_vocabulary(tmp_path, None, lambda name: "0.4.0" if name == "quicktok-v1" else None)
 
     assert finding.severity is Severity.NOTE
 
 
 @pytest.mark.parametrize("content", [None, b"half of it"])
-def test_a_vocabulary_that_only_a_download_brings_is_a_warning(content: bytes | None, tmp_path: Path) -> None:
+def test_vocabulary_that_only_a_download_brings_is_a_warning(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         put(tmp_path / "vocabulary", content)
 
@@ -209,5 +209,5 @@ def test_a_vocabulary_that_only_a_download_brings_is_a_warning(content: bytes | 
     assert "TIKTOKEN_ENCODINGS_BASE" in finding.remedy
 
 
-def test_the_known_sizes_are_those_of_the_profiles() -> None:
+def test_known_sizes_are_those_of_the_profiles() -> None:
     assert set(model.KNOWN_BYTES) == {"openai/gpt-oss-20b", "openai/gpt-oss-120b"}

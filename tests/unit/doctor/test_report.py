@@ -14,7 +14,7 @@ FINDINGS = [
 ]
 
 
-def test_the_table_has_a_row_and_a_remedy_per_finding() -> None:
+def test_table_has_a_row_and_a_remedy_per_finding() -> None:
     console = Console(width=120, record=True, file=None)
     with console.capture() as captured:
         console.print(as_table(FINDINGS))
@@ -27,7 +27,7 @@ def test_the_table_has_a_row_and_a_remedy_per_finding() -> None:
     assert len(lines) == 5
 
 
-def test_the_json_has_everything_and_the_exit_code() -> None:
+def test_json_has_everything_and_the_exit_code() -> None:
     report = as_json(FINDINGS)
 
     assert report["exit_code"] == 69

@@ -32,7 +32,7 @@ def port_of(server: socket.socket) -> int:
     return int(server.getsockname()[1])
 
 
-def test_a_port_that_is_taken_is_an_error_with_the_exit_code_of_the_service(listener: socket.socket) -> None:
+def test_port_that_is_taken_is_an_error_with_the_exit_code_of_the_service(listener: socket.socket) -> None:
     (finding,) = check_port(port_of(listener))
 
     assert finding.found == f"{port_of(listener)} is in use by another process"
@@ -40,14 +40,14 @@ def test_a_port_that_is_taken_is_an_error_with_the_exit_code_of_the_service(list
     assert exit_code([finding]) == 71
 
 
-def test_a_free_port_is_fine_and_stays_free(listener: socket.socket) -> None:
+def test_free_port_is_fine_and_stays_free(listener: socket.socket) -> None:
     port = port_of(listener)
     listener.close()
 
     assert [finding.severity for finding in (*check_port(port), *check_port(port))] == [Severity.OK, Severity.OK]
 
 
-def test_a_port_that_needs_privileges_is_said_to_need_them() -> None:
+def test_port_that_needs_privileges_is_named_as_such() -> None:
     finding = _no_port(80, PermissionError(errno.EACCES, "Permission denied"))
 
     assert finding.found == "80 cannot be bound: Permission denied"
@@ -59,14 +59,14 @@ def test_a_port_that_needs_privileges_is_said_to_need_them() -> None:
 
 
 @pytest.mark.parametrize("soft", [65535, 1_000_000, resource.RLIM_INFINITY])
-def test_many_open_files_are_fine(soft: int) -> None:
+def test_open_files_limit_that_is_high_is_fine(soft: int) -> None:
     (finding,) = check_open_files(True, (soft, soft))
 
     assert finding.severity is Severity.OK
 
 
 @pytest.mark.parametrize(("has_gpus", "severity"), [(True, Severity.WARNING), (False, Severity.NOTE)])
-def test_few_open_files_matter_where_many_clients_come(has_gpus: bool, severity: Severity) -> None:
+def test_open_files_limit_that_is_low_matters_where_many_clients_come(has_gpus: bool, severity: Severity) -> None:
     (finding,) = check_open_files(has_gpus, (1024, 524288))
 
     assert finding.severity is severity
@@ -74,20 +74,20 @@ def test_few_open_files_matter_where_many_clients_come(has_gpus: bool, severity:
     assert "ulimit -n 65535" in finding.remedy
 
 
-def test_the_remedy_keeps_to_the_hard_limit() -> None:
+def test_remedy_keeps_to_the_hard_limit() -> None:
     assert "ulimit -n 4096;" in next(check_open_files(True, (1024, 4096))).remedy
     assert "ulimit -n 65535;" in next(check_open_files(True, (1024, resource.RLIM_INFINITY))).remedy
     assert "ask root" in next(check_open_files(True, (1024, 1024))).remedy
 
 
-def test_this_process_is_looked_at() -> None:
+def test_open_files_limit_of_this_process_is_checked() -> None:
     assert len(list(check_open_files(False))) == 1
 
 
 # Shared memory
 
 
-def test_little_shared_memory_stops_several_gpus() -> None:
+def test_shared_memory_that_is_too_small_stops_several_gpus() -> None:
     (finding,) = check_shared_memory(2, 64 * _MIB)
 
     assert finding.found.endswith(" has 64 MiB free; 2 ranks need 640 and NCCL some more")
@@ -96,11 +96,11 @@ def test_little_shared_memory_stops_several_gpus() -> None:
 
 
 @pytest.mark.parametrize(("ranks", "free"), [(1, 0), (2, 640 * _MIB), (8, 4096 * _MIB)])
-def test_enough_shared_memory_is_fine(ranks: int, free: int) -> None:
+def test_shared_memory_that_suffices_is_fine(ranks: int, free: int) -> None:
     assert [finding.severity for finding in check_shared_memory(ranks, free)] == [Severity.OK]
 
 
-def test_this_machines_shared_memory_is_looked_at() -> None:
+def test_shared_memory_of_this_machine_is_checked() -> None:
     assert len(list(check_shared_memory(1))) == 1
 
 
@@ -114,7 +114,7 @@ def test_this_machines_shared_memory_is_looked_at() -> None:
         ({"PYTHON_EXECUTION_BACKEND": "dangerously_use_uv"}, "on this machine (dangerously_use_uv)"),
     ],
 )
-def test_the_demo_tools_are_warned_about(variables: dict[str, str], place: str) -> None:
+def test_demo_tools_are_warned_about(variables: dict[str, str], place: str) -> None:
     (finding,) = check_tool_server("demo", variables, 1.0)
 
     assert finding.severity is Severity.WARNING
@@ -122,13 +122,13 @@ def test_the_demo_tools_are_warned_about(variables: dict[str, str], place: str) 
     assert finding.remedy
 
 
-def test_a_tool_server_that_answers_is_fine(listener: socket.socket) -> None:
+def test_tool_server_that_answers_is_fine(listener: socket.socket) -> None:
     (finding,) = check_tool_server(f"localhost:{port_of(listener)}", {}, 1.0)
 
     assert finding.severity is Severity.OK
 
 
-def test_a_tool_server_that_does_not_answer_is_an_error(listener: socket.socket) -> None:
+def test_tool_server_that_does_not_answer_is_an_error(listener: socket.socket) -> None:
     gone = port_of(listener)
     listener.close()
 
@@ -139,14 +139,14 @@ def test_a_tool_server_that_does_not_answer_is_an_error(listener: socket.socket)
 
 
 @pytest.mark.parametrize("server", ["localhost", "localhost:", ":8001", "localhost:http", "localhost:99999"])
-def test_what_is_no_host_and_port_is_said_to_be_none(server: str) -> None:
+def test_tool_server_without_host_and_port_is_an_error(server: str) -> None:
     (finding,) = check_tool_server(server, {}, 1.0)
 
     assert finding.found == f"{server!r} is not host:port"
     assert exit_code([finding]) == 78
 
 
-def test_without_network_no_tool_server_is_asked() -> None:
+def test_tool_server_is_not_asked_without_network() -> None:
     (finding,) = check_tool_server("no.such.host:8001", {}, 1.0, network=False)
 
     assert (finding.severity, finding.found) == (Severity.NOTE, "no.such.host:8001 not asked (--offline)")

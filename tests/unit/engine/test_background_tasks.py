@@ -7,7 +7,7 @@ import asyncio
 from gptoss_bento.engine.background_tasks import BackgroundTasks, LeftBehind, after
 
 
-async def test_each_request_knows_its_own_tasks() -> None:
+async def test_background_tasks_are_separate_for_each_request() -> None:
     tasks = BackgroundTasks()
 
     async def request(name: str) -> list[str]:
@@ -21,7 +21,7 @@ async def test_each_request_knows_its_own_tasks() -> None:
     assert await tasks["c"] == "c"
 
 
-async def test_what_follows_waits_for_all_of_them() -> None:
+async def test_background_tasks_are_all_awaited() -> None:
     done: list[str] = []
     after([], lambda: done.append("none"))
     assert done == ["none"]

@@ -30,7 +30,7 @@ print(generate_latest(registry).decode())
 
 
 def run(folder: Path, code: str, *words: str) -> str:
-    """In a process of its own, as workers are."""
+    """In a separate process, as workers are."""
     command = [sys.executable, "-c", code, *words]
     return subprocess.run(
         command, env={"PROMETHEUS_MULTIPROC_DIR": str(folder)}, check=True, capture_output=True, text=True
@@ -38,9 +38,7 @@ def run(folder: Path, code: str, *words: str) -> str:
 
 
 @pytest.mark.parametrize(("late", "first"), [("6.0", "7.0"), ("", "7.0")])
-def test_a_worker_that_comes_late_does_not_undo_what_the_engine_said_since(
-    tmp_path: Path, late: str, first: str
-) -> None:
+def test_gauge_of_a_late_worker_does_not_overwrite_a_newer_value(tmp_path: Path, late: str, first: str) -> None:
     run(tmp_path, _SETS, first, "0")
     run(tmp_path, _SETS, late, "1")
 
@@ -49,7 +47,7 @@ def test_a_worker_that_comes_late_does_not_undo_what_the_engine_said_since(
     assert "live 2.0" in found
 
 
-def test_the_last_word_counts_whoever_says_it(tmp_path: Path) -> None:
+def test_gauge_has_the_newest_value_of_any_worker(tmp_path: Path) -> None:
     for seconds, value in (("6", "1"), ("8", "0"), ("7", "2")):
         run(tmp_path, _SETS, seconds, value)
 
@@ -61,7 +59,7 @@ class Message:
     timestamp: float
 
 
-async def test_the_clock_follows_the_engines_messages() -> None:
+async def test_clock_follows_the_engines_messages() -> None:
     clock = EngineClock()
     messages = iter([Message(5.0), Message(4.0)])
 

@@ -29,24 +29,24 @@ PREFIX = "(EngineCore pid=1) ERROR 11-22 14:00:00 [core.py:1] "
         ("torch uses 12 GB of memory on cuda:0", "unknown"),
     ],
 )
-def test_a_death_is_classified_by_its_last_words(line: str, name: str) -> None:
+def test_failure_cause_is_classified_by_the_last_lines(line: str, name: str) -> None:
     assert classify(["INFO all is well", PREFIX + line, "INFO bye"]).name == name
 
 
-def test_the_last_cause_counts() -> None:
+def test_last_cause_counts() -> None:
     assert classify(["CUDA out of memory", "No space left on device"]).name == "disk full"
 
 
-def test_who_is_killed_has_no_last_words() -> None:
-    death = classify(["CUDA out of memory"], signal.SIGKILL)
+def test_failure_cause_of_a_killed_process_ignores_the_lines() -> None:
+    cause = classify(["CUDA out of memory"], signal.SIGKILL)
 
-    assert death.name == "killed"
-    assert "CUDA" not in str(explained(EngineDiedError("It died"), death, "RuntimeError: CUDA out of memory"))
+    assert cause.name == "killed"
+    assert "CUDA" not in str(explained(EngineDiedError("It died"), cause, "RuntimeError: CUDA out of memory"))
 
 
 @pytest.mark.parametrize("kind", [EngineStartError, EngineDiedError])
 @pytest.mark.parametrize(("line", "exit_code"), [("No space left on device", 74), ("GPU is lost", 74), ("x", None)])
-def test_where_the_machine_is_at_fault_no_restart_helps(
+def test_failure_cause_of_the_machine_has_its_exit_code(
     kind: type[GptOssBentoError], line: str, exit_code: int | None
 ) -> None:
     error = explained(kind("It died"), classify([line]), f"RuntimeError: {line}")
@@ -55,20 +55,20 @@ def test_where_the_machine_is_at_fault_no_restart_helps(
     assert str(error).startswith(f"It died. Cause: RuntimeError: {line}")
 
 
-def test_the_remedy_stands_behind_the_cause() -> None:
-    death = classify(["CUDA out of memory"])
+def test_failure_cause_is_followed_by_the_remedy() -> None:
+    cause = classify(["CUDA out of memory"])
 
-    assert str(explained(EngineDiedError("It died"), death, "RuntimeError: CUDA out of memory")) == (
+    assert str(explained(EngineDiedError("It died"), cause, "RuntimeError: CUDA out of memory")) == (
         "It died. Cause: RuntimeError: CUDA out of memory "
         "[out of GPU memory: lower GPU_MEMORY_UTILIZATION, MAX_MODEL_LEN or MAX_NUM_SEQS]"
     )
 
 
-def test_without_last_words_nothing_is_made_up() -> None:
+def test_failure_cause_without_lines_is_unknown() -> None:
     assert str(explained(EngineDiedError("It died"), classify([]), None)) == "It died"
 
 
-def test_other_errors_explain_themselves() -> None:
+def test_errors_of_other_kinds_are_left_unchanged() -> None:
     error = ArtifactError("No model")
 
     assert explained(error, classify(["No space left on device"]), None) is error

@@ -86,11 +86,11 @@ def responses() -> Any:
         (EngineGenerateError(), 500, "The engine failed to answer this request."),
     ],
 )
-def test_each_failure_has_a_status_and_a_sentence(error: Exception, status: int, message: str) -> None:
+def test_failures_have_a_status_and_a_sentence(error: Exception, status: int, message: str) -> None:
     assert explanation(error) == (status, message)
 
 
-async def test_a_request_without_an_answer_hears_it_in_the_shape_of_its_api() -> None:
+async def test_failure_before_an_answer_has_the_shape_of_its_api() -> None:
     request = Request({"type": "http", "path": "/v1/chat/completions", "headers": [], "server": ("x", 80)})
     response = await engine_failure(request, EngineDeadError())
 
@@ -103,7 +103,7 @@ async def test_a_request_without_an_answer_hears_it_in_the_shape_of_its_api() ->
     ("error", "status", "message"),
     [(EngineDeadError(), 503, ENGINE_DIED), (ValueError("bad"), 400, "bad"), ("a text", 400, "a text")],
 )
-def test_a_stream_that_failed_breaks_instead_of_saying_done(
+def test_stream_that_failed_breaks_instead_of_saying_done(
     serving: Any, error: Exception | str, status: int, message: str
 ) -> None:
     with pytest.raises(BrokenStreamError, match=message[:20]) as raised:
@@ -112,7 +112,7 @@ def test_a_stream_that_failed_breaks_instead_of_saying_done(
     assert raised.value.status == status
 
 
-def test_an_aborted_generation_is_no_success(serving: Any) -> None:
+def test_aborted_generation_is_no_success(serving: Any) -> None:
     with pytest.raises(AbortedGenerationError):
         serving._raise_if_error("abort", "id")
     with pytest.raises(GenerationError):
@@ -128,7 +128,7 @@ async def test_events_of_a_response_end_in_an_error_of_any_kind(responses: Any) 
         await anext(events)
 
 
-async def test_messages_hear_of_a_dead_engine_too() -> None:
+async def test_failure_of_the_engine_reaches_anthropic_messages_too() -> None:
     serving: Any = Serving()
     report_stream_failures(SimpleNamespace(anthropic_serving_messages=serving))
 

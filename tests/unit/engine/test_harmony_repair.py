@@ -82,7 +82,7 @@ CALL_READ = ("commentary", "functions.f", '{"a": 1}')
         ("", []),
     ],
 )
-def test_what_keeps_the_format_is_read_as_it_is(
+def test_text_in_the_format_is_read_unchanged(
     text: str, messages: list[tuple[str | None, str | None, str]], read: Read
 ) -> None:
     assert read(text) == (messages, {})
@@ -152,7 +152,7 @@ def test_what_keeps_the_format_is_read_as_it_is(
         ("stray_token", THOUGHT + "<|start|>assistant<|channel|>final<|return|>", [THOUGHT_READ]),
     ],
 )
-def test_what_breaks_the_format_is_read_and_counted(
+def test_text_that_breaks_the_format_is_read_and_counted(
     kind: str, text: str, messages: list[tuple[str | None, str | None, str]], read: Read
 ) -> None:
     assert read(text) == (messages, {kind: 1})
@@ -164,7 +164,7 @@ WORDS = [17196, 35644, 12606, 316, 28, 44580, 13, 220]  # channels, `to`, `=`, t
 
 @settings(max_examples=100, deadline=None)
 @given(tokens=st.lists(st.sampled_from(SPECIAL + WORDS), max_size=30))
-def test_no_sequence_of_tokens_is_an_error(tokens: list[int], encoding: HarmonyEncoding) -> None:
+def test_tokens_in_any_sequence_are_no_error(tokens: list[int], encoding: HarmonyEncoding) -> None:
     repairing = parser(encoding, Counter())
     for token in tokens:
         before = len(repairing.messages)
@@ -174,7 +174,7 @@ def test_no_sequence_of_tokens_is_an_error(tokens: list[int], encoding: HarmonyE
     assert {message.channel for message in repairing.messages} <= {"analysis", "commentary", "final"}
 
 
-def test_a_character_is_never_cut(encoding: HarmonyEncoding) -> None:
+def test_character_is_never_split(encoding: HarmonyEncoding) -> None:
     repairing, text = parser(encoding, Counter()), "🇫🇷 日本 ñ 👩‍👩‍👧"
     deltas = []
     for token in encoding.encode(f"<|channel|>final<|message|>{text}<|return|>", allowed_special="all"):
@@ -184,7 +184,7 @@ def test_a_character_is_never_cut(encoding: HarmonyEncoding) -> None:
     assert not any("�" in delta for delta in deltas)
 
 
-def test_every_kind_is_known_in_advance() -> None:
+def test_kinds_are_all_known_in_advance() -> None:
     source = inspect.getsource(harmony_repair)
 
     assert set(re.findall(r'_count\(\s*"(\w+)"', source)) <= set(KINDS)

@@ -73,7 +73,7 @@ def test_lines_of_the_recorder_are_read(path: Path, since: Since) -> None:
     assert since()["serving"][0] == 1
 
 
-def test_half_a_line_waits_for_its_other_half(path: Path, since: Since) -> None:
+def test_line_that_is_half_written_waits_for_its_end(path: Path, since: Since) -> None:
     compilations = KernelCompilations(path)
     line = json.dumps({"kernel": "ä", "seconds": 1.0}, ensure_ascii=False).encode() + b"\n"
     path.write_bytes(line + line[:13])  # in the middle of a character
@@ -114,7 +114,7 @@ def test_record_that_is_not_there_yet_is_read_when_it_is(
     assert since()["serving"] == (1, 1)
 
 
-def test_worker_without_a_record_counts_and_says_nothing(
+def test_worker_without_a_record_counts_and_logs_nothing(
     since: Since, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """One that does not own the engine."""
@@ -127,7 +127,7 @@ def test_worker_without_a_record_counts_and_says_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_engine_is_told_that_the_service_is_ready(path: Path) -> None:
+def test_engine_is_notified_that_the_service_is_ready(path: Path) -> None:
     compilations = KernelCompilations(path)
     assert not path.with_suffix(SERVING).exists()
 
@@ -139,7 +139,7 @@ def test_engine_is_told_that_the_service_is_ready(path: Path) -> None:
 # The log
 
 
-def test_start_says_what_took_how_long(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_start_logs_how_long_its_parts_took(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     compilations = KernelCompilations(path)
     write(path, ("module.slow", 2.0), ("module.quick", 0.01))
     compilations.ready()

@@ -24,7 +24,7 @@ from tests.unit.planning.test_kernel_key import plan_of
 
 @dataclass
 class FakeStart:
-    """Stands for `engine.running`: keeps what it was started with, and compiles one kernel."""
+    """A fake of `engine.running`: keeps its arguments, and compiles one kernel."""
 
     folder: Path
     error: Exception | None = None
@@ -67,7 +67,7 @@ async def test_folder_is_warm_for_the_plan_of_the_service_afterwards(start: Fake
 
     assert start.ended
     assert (entry.bytes, entry.warmup) == (3, True)
-    assert kernel_cache.look(plan_in(start.folder, API_WORKERS="4"), start.folder).is_warm
+    assert kernel_cache.inspect(plan_in(start.folder, API_WORKERS="4"), start.folder).is_warm
 
 
 async def test_engine_starts_with_the_plans_arguments_one_api_server_and_warm_up_requests(start: FakeStart) -> None:
@@ -77,13 +77,13 @@ async def test_engine_starts_with_the_plans_arguments_one_api_server_and_warm_up
     assert start.how == StartOptions(preload=plan_in(start.folder).preload.value, warmup=True)
 
 
-async def test_what_was_compiled_is_told(start: FakeStart, caplog: pytest.LogCaptureFixture) -> None:
+async def test_compilations_of_the_warm_up_are_reported(start: FakeStart, caplog: pytest.LogCaptureFixture) -> None:
     await warm(start)
 
     assert "kernels compiled or loaded at the start: 1 in 1.5 s (kernel 1.5 s)" in caplog.text
 
 
-async def test_nothing_is_noted_when_the_engine_does_not_start(start: FakeStart) -> None:
+async def test_manifest_is_not_written_if_the_engine_does_not_start(start: FakeStart) -> None:
     start.error = EngineStartError("no")
 
     with pytest.raises(EngineStartError):
@@ -107,5 +107,5 @@ def test_machine_without_gpu_is_refused() -> None:
 def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(ArtifactError, match="is no folder; name another folder in KERNEL_CACHE_DIR"):
+    with pytest.raises(ArtifactError, match="is not a folder; name another folder in KERNEL_CACHE_DIR"):
         kernel_warming.warmable(plan_in(tmp_path / "file"))

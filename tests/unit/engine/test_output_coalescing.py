@@ -75,20 +75,20 @@ class Thread:
         return OutputCoalescer(engine.said.empty, lambda: self.requests, self.waited_s, self.clock)
 
 
-async def test_without_a_wait_for_cores_each_word_is_received_as_it_comes(engine: Engine) -> None:
+async def test_output_is_received_message_by_message_without_a_wait_for_cores(engine: Engine) -> None:
     assert await engine.receives_immediately(Thread(share=0.001).coalescer(engine), looks=20) < 1.5
 
 
-async def test_a_wait_for_cores_gathers_words(engine: Engine) -> None:
+async def test_output_is_coalesced_during_a_wait_for_cores(engine: Engine) -> None:
     words = await engine.receives_immediately(Thread(share=0.5).coalescer(engine), looks=10)
     assert 1.5 < words <= 11, "no pause is longer than 50 ms"
 
 
-async def test_one_stream_is_not_held_up(engine: Engine) -> None:
+async def test_stream_that_is_alone_is_not_delayed(engine: Engine) -> None:
     assert await engine.receives_immediately(Thread(share=0.9, requests=1).coalescer(engine), looks=20) < 1.5
 
 
-async def test_when_the_cores_are_free_again_the_pauses_end(engine: Engine) -> None:
+async def test_pauses_end_when_the_cores_are_free_again(engine: Engine) -> None:
     thread = Thread(share=0.5)
     coalescer = thread.coalescer(engine)
     await engine.receives_immediately(coalescer, looks=10)
@@ -97,7 +97,7 @@ async def test_when_the_cores_are_free_again_the_pauses_end(engine: Engine) -> N
     assert await engine.receives_immediately(coalescer, looks=20) < 1.5
 
 
-async def test_what_a_thread_waited_in_an_idle_hour_makes_no_pause(engine: Engine) -> None:
+async def test_wait_of_an_idle_hour_makes_no_pause(engine: Engine) -> None:
     """Its loop wakes some 20 times a second, and each time a core may take some microseconds to come."""
     thread = Thread(share=20 * 50e-6, look_s=3600)
     coalescer = thread.coalescer(engine)
@@ -106,7 +106,7 @@ async def test_what_a_thread_waited_in_an_idle_hour_makes_no_pause(engine: Engin
     assert await engine.receives_immediately(coalescer, looks=20) < 1.5
 
 
-async def test_an_error_comes_out_as_it_is() -> None:
+async def test_error_comes_out_as_it_is() -> None:
     async def receive() -> int:
         raise ConnectionError("engine")
 
@@ -115,7 +115,7 @@ async def test_an_error_comes_out_as_it_is() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not count the wait")
-def test_the_wait_for_a_core_is_that_of_this_thread() -> None:
+def test_wait_for_a_core_is_that_of_this_thread() -> None:
     found: list[float] = []
     took: list[float] = []
 
@@ -140,7 +140,7 @@ def test_the_wait_for_a_core_is_that_of_this_thread() -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not available\n"])
-def test_a_kernel_that_does_not_count_gives_no_wait(monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
+def test_kernel_without_a_count_reports_no_wait(monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
     def opened(*_: object) -> int:
         if content is None:
             raise FileNotFoundError

@@ -1,4 +1,4 @@
-"""What is replaced in vLLM's application and client, on stand-ins. The table itself: tests/unit/test_patching.py."""
+"""What is replaced in vLLM's application and client, on fakes. The table itself: tests/unit/test_patching.py."""
 
 from __future__ import annotations
 

@@ -33,12 +33,12 @@ Server: Any = forkserver._forkserver
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
-    """The fork server, begun while GPTOSS_BENTO_TEST is `before`."""
+    """The fork server, started while GPTOSS_BENTO_TEST is `before`."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / f"{_MODULE}.py").write_text(_SOURCE)
     Server._stop()  # another test may have left one
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)  # as service.py does with src, and no variable tells of it
+        patch.syspath_prepend(folder)  # as service.py does with src, and no variable has it
         patch.setenv("GPTOSS_BENTO_TEST", "before")
         patch.setattr(preload, "_PRELOADED", _MODULE)
         preload.begin()
@@ -62,7 +62,7 @@ def ended(process: Any) -> int | None:
 # What children do
 
 
-def tell(connection: Connection) -> None:
+def report(connection: Connection) -> None:
     module = sys.modules.get(_MODULE)
     imported_by = module and module.server
     connection.send((imported_by, module and module.name, dict(os.environ), os.getppid()))
@@ -90,9 +90,9 @@ def waiting(server: psutil.Process) -> Iterator[tuple[Any, Connection]]:  # noqa
         yield child, ours
 
 
-def test_child_begins_with_what_the_server_imported(server: psutil.Process) -> None:
+def test_child_starts_with_the_imports_of_its_server(server: psutil.Process) -> None:
     ours, its = multiprocessing.Pipe()
-    child = started(tell, its)
+    child = started(report, its)
 
     assert ours.poll(_LIMIT_S)
     imported_by, name, _, parent = ours.recv()
@@ -106,7 +106,7 @@ def test_child_has_the_variables_of_its_parents_at_its_start(
     assert server.environ()["GPTOSS_BENTO_TEST"] == "before"
     monkeypatch.setenv("SET_AFTER_THE_SERVER_BEGAN", "1")
     ours, its = multiprocessing.Pipe()
-    child = started(tell, its)
+    child = started(report, its)
 
     assert ours.poll(_LIMIT_S)
     assert ours.recv()[2] == dict(os.environ)

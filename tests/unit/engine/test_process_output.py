@@ -33,7 +33,7 @@ def cause_of(*lines: str) -> str | None:
         ("ValueError: a: b: c", "ValueError: a: b: c"),
     ],
 )
-def test_an_exception_is_found_in_a_line_of_vllm(line: str, cause: str) -> None:
+def test_exception_is_found_in_a_line_of_vllm(line: str, cause: str) -> None:
     assert cause_of(line) == cause
 
 
@@ -49,7 +49,7 @@ def test_an_exception_is_found_in_a_line_of_vllm(line: str, cause: str) -> None:
         "",
     ],
 )
-def test_other_lines_are_no_cause(line: str) -> None:
+def test_lines_of_other_kinds_are_no_cause(line: str) -> None:
     assert cause_of(line) is None
 
 
@@ -61,21 +61,21 @@ def test_other_lines_are_no_cause(line: str) -> None:
         "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)",
     ],
 )
-def test_a_consequence_is_passed_over_for_its_cause(consequence: str) -> None:
+def test_consequence_is_passed_over_for_its_cause(consequence: str) -> None:
     assert cause_of(f"{PREFIX}ValueError: the cause", "INFO something else", consequence) == "ValueError: the cause"
     assert cause_of(consequence) is None
 
 
-def test_the_last_exception_is_the_cause() -> None:
+def test_last_exception_is_the_cause() -> None:
     assert cause_of("OSError: earlier and handled", "INFO going on", "RuntimeError: boom") == "RuntimeError: boom"
 
 
-def test_only_the_last_lines_are_kept() -> None:
+def test_lines_are_kept_up_to_a_number() -> None:
     assert cause_of("RuntimeError: long ago", *["INFO request"] * 200) is None
     assert cause_of("RuntimeError: just now", *["INFO request"] * 199) == "RuntimeError: just now"
 
 
-def test_what_was_printed_minutes_ago_is_no_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_minutes_ago_are_no_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     log = ProcessLog()
     log.add("OSError: earlier and handled")
     began = time.monotonic()
@@ -86,7 +86,7 @@ def test_what_was_printed_minutes_ago_is_no_cause(monkeypatch: pytest.MonkeyPatc
     assert log.cause() == "RuntimeError: boom"
 
 
-# Prints through a tap, lets go of it, tells the cause that it saw, and waits for its reader before it ends.
+# Prints through a tap, lets go of it, prints the cause that it saw, and waits for its reader before it ends.
 SCRIPT = r"""
 import os, subprocess, sys
 from gptoss_bento.engine.process_output import ProcessLog
@@ -104,7 +104,7 @@ sys.stdin.readline()
 """
 
 
-def test_what_this_process_and_its_children_print_is_passed_on_unchanged_and_seen() -> None:
+def test_output_of_this_process_and_its_children_is_passed_on_unchanged() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -128,7 +128,7 @@ def test_what_this_process_and_its_children_print_is_passed_on_unchanged_and_see
     assert process.returncode == 0
 
 
-# Untaps at once after many lines, the last of them from a child; what comes later goes the ordinary way.
+# Untaps immediately after many lines, the last of them from a child; later lines are not tapped.
 MANY_LINES = r"""
 import os, subprocess, sys
 from gptoss_bento.engine.process_output import ProcessLog
@@ -145,7 +145,7 @@ os._exit(0)
 """
 
 
-def test_nothing_that_was_printed_is_lost_at_the_end() -> None:
+def test_output_at_the_end_is_not_lost() -> None:
     ended = subprocess.run([sys.executable, "-c", MANY_LINES], capture_output=True, text=True, timeout=HANG_S)
 
     assert ended.returncode == 0, ended.stderr
@@ -172,7 +172,7 @@ child.wait()
 """
 
 
-def test_a_child_that_stays_does_not_hold_up_the_end() -> None:
+def test_child_that_stays_does_not_hold_up_the_end() -> None:
     ended = subprocess.run([sys.executable, "-c", CHILD_THAT_STAYS], capture_output=True, text=True, timeout=HANG_S)
 
     assert (ended.stdout.splitlines(), ended.stderr) == (["before", "after"], "")

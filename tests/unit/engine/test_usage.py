@@ -1,4 +1,4 @@
-"""Tokens of one request, whoever runs beside it."""
+"""Tokens of one request, also beside other requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ async def generate(tokens: list[int]) -> None:
         meter.add(lambda: tokens[0])
 
 
-async def test_what_is_begun_within_is_counted_also_by_tasks_and_after_their_end() -> None:
+async def test_usage_counts_generations_also_of_tasks_and_after_their_end() -> None:
     first, second = [0], [5]
     with Meter() as meter:
         await generate(first)

@@ -23,7 +23,7 @@ _BATCHES = st.integers(1, 65536)
 
 
 @given(graph=_GRAPHS, batch=_BATCHES)
-def test_every_range_of_sizes_beyond_the_largest_graph_is_met(graph: int, batch: int) -> None:
+def test_sizes_beyond_the_largest_graph_are_all_warmed_up(graph: int, batch: int) -> None:
     """Of 2^n to 2^(n+1) tokens, where the kernels choose one tile size; from 16 tokens on, features ask for fewer."""
     met = {tokens.bit_length() for tokens in prefills(graph, batch)}
     beyond = {(1 << power).bit_length() for power in range(4, 17) if graph < 1 << power <= batch}
@@ -32,7 +32,7 @@ def test_every_range_of_sizes_beyond_the_largest_graph_is_met(graph: int, batch:
 
 
 @given(graph=_GRAPHS, batch=_BATCHES)
-def test_no_prefill_is_within_a_graph_or_beyond_a_batch(graph: int, batch: int) -> None:
+def test_prefill_is_never_within_a_graph_or_beyond_a_batch(graph: int, batch: int) -> None:
     found = prefills(graph, batch)
 
     assert all(graph < tokens <= batch for tokens in found)
@@ -66,7 +66,7 @@ def test_size_that_is_no_multiple_is_among_those_of_each_range(graph: int) -> No
 
 
 @given(graph=_GRAPHS, batch=_BATCHES, longest=st.integers(1024, 131072))
-def test_no_request_is_longer_than_the_model(graph: int, batch: int, longest: int) -> None:
+def test_request_is_never_longer_than_the_model(graph: int, batch: int, longest: int) -> None:
     assert all(request.prompt_tokens + warmup._ANSWER <= longest for request in requests(graph, batch, longest, 1024))
 
 
@@ -81,7 +81,7 @@ def batches(what: str, most_sequences: int = 1024) -> set[int]:
 
 
 @pytest.mark.parametrize("what", warmup._FEATURES)
-def test_every_feature_is_used_alone_and_in_a_batch(what: str) -> None:
+def test_features_are_all_used_alone_and_in_a_batch(what: str) -> None:
     assert batches(what) == {1, warmup._BATCH}
 
 
@@ -181,7 +181,7 @@ def grammar(sampling: dict[str, Any]) -> bool:
     return "structured_outputs" in sampling
 
 
-async def test_every_request_reaches_the_engine_as_often_as_it_says() -> None:
+async def test_requests_reach_the_engine_as_often_as_planned() -> None:
     client = await warmed_up(FakeClient())
 
     expected = requests(4096, 8192, 131072, 1024)
@@ -192,7 +192,7 @@ async def test_every_request_reaches_the_engine_as_often_as_it_says() -> None:
     assert client.most_running == max(request.copies for request in expected)
 
 
-async def test_every_answer_decodes_and_none_ends_early() -> None:
+async def test_answers_all_decode_and_none_ends_early() -> None:
     client = await warmed_up(FakeClient())
 
     assert {asked.sampling["ignore_eos"] for asked in client.asked} == {True}
@@ -204,7 +204,7 @@ def test_first_of_a_batch_still_runs_when_the_last_has_come() -> None:
     assert all(request.answer_tokens >= request.copies for request in requests(2048, 8192, 131072, 1024))
 
 
-async def test_no_two_prompts_begin_alike() -> None:
+async def test_prompts_have_no_common_beginning() -> None:
     """Or the second would come from the prefix cache."""
     client = await warmed_up(FakeClient())
 
@@ -222,7 +222,7 @@ async def test_prompts_have_ordinary_tokens_of_the_models_vocabulary(vocabulary:
     assert vocabulary // 4 <= min(tokens) <= max(tokens) < vocabulary * 3 // 4
 
 
-async def test_grammars_are_given_as_vllm_takes_them() -> None:
+async def test_grammars_are_in_vllms_form() -> None:
     client = await warmed_up(FakeClient())
 
     given = [asked.sampling["structured_outputs"] for asked in client.asked if grammar(asked.sampling)]
@@ -236,14 +236,14 @@ async def test_engine_without_graphs_is_asked_for_all_sizes(sizes: list[int] | N
     assert {16, 21, 24, 8192} <= {len(asked.prompt) for asked in client.asked}
 
 
-async def test_nothing_is_measured_meanwhile_and_all_afterwards() -> None:
+async def test_metrics_are_off_during_the_warm_up_and_on_afterwards() -> None:
     client = await warmed_up(FakeClient())
 
     assert {asked.measured for asked in client.asked} == {False}
     assert client._logger_ref == [client.manager]
 
 
-async def test_what_the_engine_refuses_is_left_out_with_a_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_request_that_the_engine_refuses_is_skipped_with_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     client = await warmed_up(FakeClient(refuses=grammar))
 
     lines = [record.getMessage() for record in caplog.records if record.name == "gptoss_bento.engine.warmup"]

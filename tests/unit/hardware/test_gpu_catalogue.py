@@ -50,7 +50,7 @@ from gptoss_bento.hardware.gpu_catalogue import families, family_of, known_cards
         ("AMD Instinct MI355X", "mi355x", "cdna4", 288),
     ],
 )
-def test_a_card_is_recognised_by_what_its_driver_calls_it(product_name: str, key: str, family: str, gib: int) -> None:
+def test_card_is_recognised_by_what_its_driver_calls_it(product_name: str, key: str, family: str, gib: int) -> None:
     card = known_cards()[key]
 
     assert recognised(product_name) == key
@@ -59,12 +59,12 @@ def test_a_card_is_recognised_by_what_its_driver_calls_it(product_name: str, key
 
 
 @pytest.mark.parametrize("product_name", ["NVIDIA GeForce GTX 1080", "Radeon", "", "NVIDIA L400"])
-def test_another_card_is_not_taken_for_a_known_one(product_name: str) -> None:
+def test_card_that_is_unknown_is_not_taken_for_a_known_one(product_name: str) -> None:
     assert recognised(product_name) is None
 
 
 @pytest.mark.parametrize("key", known_cards())
-def test_every_card_has_a_family_and_names_that_lead_back_to_it(key: str) -> None:
+def test_cards_have_a_family_and_names_that_lead_back_to_them(key: str) -> None:
     card = known_cards()[key]
 
     assert family_of(card.architecture) in families()
@@ -80,5 +80,5 @@ def test_names_for_bentocloud_are_those_that_bentoml_accepts() -> None:
     assert {"nvidia-l4", "nvidia-h100-80gb", "nvidia-h200-141gb", "amd-mi300x"} <= used
 
 
-def test_an_unknown_architecture_has_no_family() -> None:
+def test_unknown_architecture_has_no_family() -> None:
     assert family_of("sm_999") == family_of("amd") == ""

@@ -110,7 +110,7 @@ def install(monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu] | None, slices: dic
 
 
 @pytest.mark.usefixtures("no_amd")
-def test_all_nvidia_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvidia_gpus_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = install(monkeypatch, [H100, L4])
 
     found = probe.probe()
@@ -122,14 +122,14 @@ def test_all_nvidia_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_amd")
-def test_only_visible_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_are_hidden_are_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100, L4])
 
     assert probe.probe(VisibleDevices("1")).gpus == (L4,)
 
 
 @pytest.mark.usefixtures("no_amd")
-def test_a_machine_without_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_without_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, None)
 
     assert probe.probe().gpus == ()
@@ -147,7 +147,7 @@ def test_a_machine_without_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) ->
         "nvmlDeviceGetCudaComputeCapability",
     ],
 )
-def test_a_driver_that_does_not_answer_is_an_error_with_its_words(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_that_does_not_answer_is_an_error_with_its_message(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = install(monkeypatch, [H100])
 
     def fail(*_: object) -> None:
@@ -161,14 +161,14 @@ def test_a_driver_that_does_not_answer_is_an_error_with_its_words(call: str, mon
 
 
 SLICES = {
-    "MIG-one": Gpu("nvidia", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40 * GIB, "none of its own"),
-    "MIG-two": Gpu("nvidia", "NVIDIA H100 80GB HBM3 MIG 1g.20gb", 20 * GIB, "none of its own"),
+    "MIG-one": Gpu("nvidia", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40 * GIB, "no other memory"),
+    "MIG-two": Gpu("nvidia", "NVIDIA H100 80GB HBM3 MIG 1g.20gb", 20 * GIB, "no other memory"),
 }
 
 
 @pytest.mark.usefixtures("no_amd")
 @pytest.mark.parametrize(("visible", "gib"), [("MIG-two", 20), ("MIG-one,MIG-two", 40), (" MIG-one ", 40)])
-def test_a_mig_slice_is_a_gpu_with_its_own_memory(visible: str, gib: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mig_slice_is_a_gpu_with_its_own_memory(visible: str, gib: int, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100, L4], SLICES)
 
     (found,) = probe.probe(VisibleDevices(visible)).gpus
@@ -179,7 +179,7 @@ def test_a_mig_slice_is_a_gpu_with_its_own_memory(visible: str, gib: int, monkey
 
 
 @pytest.mark.usefixtures("no_amd")
-def test_an_unknown_mig_slice_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_mig_slice_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, [H100], SLICES)
 
     assert probe.probe(VisibleDevices("MIG-three")).gpus == ()
@@ -211,9 +211,7 @@ def compute_node(folder: Path, **properties: int) -> None:
 @pytest.mark.parametrize(
     ("version", "architecture"), [(90402, "gfx942"), (90500, "gfx950"), (90010, "gfx90a"), (120001, "gfx1201")]
 )
-def test_the_compute_driver_tells_the_architecture_of_amd_cards(
-    version: int, architecture: str, tmp_path: Path
-) -> None:
+def test_amd_architecture_comes_from_the_compute_driver(version: int, architecture: str, tmp_path: Path) -> None:
     amd_card(tmp_path / "drm" / "card1", "0x1002", str(192 * GIB), None)
     (tmp_path / "drm" / "card1" / "device" / "drm" / "renderD128").mkdir(parents=True)
     compute_node(tmp_path / "nodes" / "0", gfx_target_version=0, drm_render_minor=0)  # the processor
@@ -295,7 +293,7 @@ def twelve_amd_cards(tmp_path: Path) -> _Kernel:
         (VisibleDevices(rocr="GPU-00000000000000ff,0"), []),
     ],
 )
-def test_visible_devices_of_amd_and_what_is_free_come_in_one_order(
+def test_amd_visible_devices_and_free_memory_have_the_same_order(
     twelve_amd_cards: _Kernel, visible: VisibleDevices, cards: list[int]
 ) -> None:
     gpus = probe._amd_gpus(visible, twelve_amd_cards)
@@ -313,13 +311,13 @@ def test_amd_gpus_without_a_device_file_are_of_another_container(twelve_amd_card
     assert [gpu.memory_bytes // GIB for gpu in gpus] == [110, 103]
 
 
-def test_what_is_free_on_amd_gpus_ends_before_the_first_that_does_not_tell(twelve_amd_cards: _Kernel) -> None:
+def test_amd_free_memory_ends_before_the_first_gpu_that_does_not_report_it(twelve_amd_cards: _Kernel) -> None:
     (twelve_amd_cards.devices / "card2" / "device" / "mem_info_vram_used").unlink()
 
     assert len(probe._amd_uses(VisibleDevices(), twelve_amd_cards)) == 2
 
 
-def test_amd_gpus_are_looked_for_where_there_is_no_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_amd_gpus_are_searched_where_there_is_no_nvidia(monkeypatch: pytest.MonkeyPatch) -> None:
     amd = Gpu("amd", "MI300X", 192 * GIB, "amd")
     install(monkeypatch, None)
     asked = Calls((amd,))
@@ -360,15 +358,15 @@ def test_visible_devices_as_cuda_reads_them(visible: str | None, indexes: list[i
     ("architecture", "number"),
     [("sm_75", 7.5), ("sm_80", 8.0), ("sm_90", 9.0), ("sm_100", 10.0), ("sm_120", 12.0), ("amd", math.inf)],
 )
-def test_the_compute_capability_is_a_number_that_can_be_compared(architecture: str, number: float) -> None:
+def test_compute_capability_is_a_number_that_can_be_compared(architecture: str, number: float) -> None:
     assert Gpu("nvidia", "some", GIB, architecture).compute_capability == number
 
 
-def test_the_smallest_gpu_bounds_the_memory() -> None:
+def test_smallest_gpu_bounds_the_memory() -> None:
     assert machine(H200, T4).smallest_gpu_gib == T4.memory_gib == 15.0
 
 
-def test_without_gpu_the_smallest_has_nothing() -> None:
+def test_smallest_gpu_of_none_has_no_memory() -> None:
     assert machine().smallest_gpu_gib == 0
 
 
@@ -390,7 +388,7 @@ def test_hardware_is_shown_in_one_line(found: Hardware, text: str) -> None:
 
 @pytest.mark.parametrize("key", known_cards())
 @pytest.mark.parametrize("count", [1, 8])
-def test_every_known_card_can_be_named_alone_and_with_a_count(key: str, count: int) -> None:
+def test_cards_can_be_named_alone_and_with_a_count(key: str, count: int) -> None:
     found = hardware_named(key if count == 1 else f"{key}x{count}")
 
     card = known_cards()[key]
@@ -418,14 +416,14 @@ def test_names_are_read_kindly(text: str, architecture: str, count: int) -> None
         ("", "There is no card ''"),
     ],
 )
-def test_an_unknown_card_is_answered_with_the_nearest(text: str, message: str) -> None:
+def test_unknown_card_is_answered_with_the_nearest(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         hardware_named(text)
 
     assert str(caught.value).startswith(message)
 
 
-def test_a_gpu_knows_its_family() -> None:
+def test_gpu_knows_its_family() -> None:
     assert (H100.family, L4.family, T4.family) == ("hopper", "ada", "turing")
     assert Gpu("nvidia", "next", GIB, "sm_999").family == ""
 
@@ -482,7 +480,7 @@ def install_busy(monkeypatch: pytest.MonkeyPatch, nvml: FakeBusyNvml) -> FakeBus
 
 
 @pytest.mark.parametrize(("number", "version"), [(13000, (13, 0)), (12080, (12, 8)), (13020, (13, 2))])
-def test_the_driver_says_its_version_and_that_of_cuda(
+def test_driver_reports_its_version_and_that_of_cuda(
     number: int, version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvml = install_busy(monkeypatch, FakeBusyNvml([H100], cuda=number))
@@ -492,20 +490,20 @@ def test_the_driver_says_its_version_and_that_of_cuda(
 
 
 @pytest.mark.parametrize("failure", [9, 12])
-def test_no_driver_is_no_error(failure: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_that_is_missing_is_no_error(failure: int, monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=failure))
 
     assert probe.nvidia_driver() is None
 
 
-def test_a_driver_that_was_updated_under_a_running_system_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_driver_that_was_updated_under_a_running_system_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=18))
 
     with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: code 18$"):
         probe.nvidia_driver()
 
 
-def test_the_use_of_visible_gpus_comes_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_use_is_in_the_order_of_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = install_busy(monkeypatch, FakeBusyNvml([H100, L4]))
     nvml.processes[L4.name] = [
         SimpleNamespace(pid=os.getpid(), usedGpuMemory=GIB),
@@ -519,12 +517,12 @@ def test_the_use_of_visible_gpus_comes_in_their_order(monkeypatch: pytest.Monkey
         GpuProcess(os.getpid(), psutil.Process().name(), GIB),
         GpuProcess(2**22 + 1, "", None),
     )
-    assert h100.processes == ()  # this one does not tell
+    assert h100.processes == ()  # this one does not report them
     assert not nvml.is_open
 
 
 @pytest.mark.parametrize(("visible", "free_gib"), [("MIG-two", 19), (None, 39), ("1", L4.memory_gib - 1)])
-def test_what_is_free_on_a_mig_slice_is_its_own(
+def test_mig_slice_has_its_own_free_memory(
     visible: str | None, free_gib: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_busy(monkeypatch, FakeBusyNvml([H100, L4], slices=SLICES))
@@ -532,7 +530,7 @@ def test_what_is_free_on_a_mig_slice_is_its_own(
     assert [use.free_bytes / GIB for use in probe.gpu_use(VisibleDevices(visible))] == [free_gib]
 
 
-def test_without_gpu_there_is_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_use_is_empty_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=12))
     monkeypatch.setattr(probe, "_amd_uses", lambda _: ())
 

@@ -64,7 +64,7 @@ async def test_server_of_a_single_worker_listens_on_its_port_alone() -> None:
         assert len(server.servers) == 1
 
 
-async def test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own(
+async def test_workers_reach_each_other_by_a_separate_socket(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder: Path = tmp_path_factory.mktemp("t") / "group"
@@ -82,7 +82,7 @@ async def test_other_workers_reach_what_is_for_them_by_a_socket_of_its_own(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_reaches_the_worker_and_uvicorn_goes_on_until_it_is_told(number: signal.Signals) -> None:
+async def test_signal_reaches_the_worker_and_uvicorn_runs_until_its_handler_is_called(number: signal.Signals) -> None:
     on_stop = Calls()
     server = ApiServer(uvicorn.Config(PlainTextResponse("x"), log_config=None), parts(WorkerGroup(), on_stop=on_stop))
     previous = signal.getsignal(number)

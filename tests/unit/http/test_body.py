@@ -35,18 +35,18 @@ def arriving(*pieces: bytes, end: bool = True) -> Receive:
 
 
 @pytest.mark.parametrize("pieces", [[b""], [b"one"], [b"", b"one"], [b"o", b"", b"ne"], [b"one", b""]])
-async def test_a_body_is_put_together(pieces: list[bytes]) -> None:
+async def test_body_is_put_together(pieces: list[bytes]) -> None:
     assert await read_body(arriving(*pieces), 3, 1) == b"".join(pieces)
 
 
 @pytest.mark.parametrize("pieces", [[b"four"], [b"thr", b"ee"], [b"a", b"b", b"c", b"d"]])
-async def test_a_body_that_is_too_large_is_counted_as_it_comes(pieces: list[bytes]) -> None:
+async def test_body_that_is_too_large_is_counted_as_it_comes(pieces: list[bytes]) -> None:
     with pytest.raises(BodyTooLargeError, match="at most 3 bytes") as refused:
         await read_body(arriving(*pieces), 3, 1)
     assert refused.value.headers is None  # the connection can be used again
 
 
-async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "DISCARDED_BYTES", 1000)
     got = 0
 
@@ -61,7 +61,7 @@ async def test_a_body_without_end_is_not_read_for_ever(monkeypatch: pytest.Monke
     assert refused.value.headers == {"Connection": "close"}
 
 
-async def test_a_body_that_never_ends_is_given_up() -> None:
+async def test_body_that_never_ends_times_out() -> None:
     with pytest.raises(BodyTooSlowError, match=r"within 0.01 s"):
         await read_body(arriving(b"a", end=False), 3, 0.01)
 
@@ -72,7 +72,7 @@ def hold_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "_bodies", body._Bodies())
 
 
-async def test_of_bodies_that_do_not_end_the_oldest_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_is_oldest_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     hold_none(monkeypatch)
     slow = [asyncio.create_task(read_body(arriving(b"a" * 10, end=False), 10, 60)) for _ in range(8)]
     await asyncio.sleep(0.01)
@@ -93,14 +93,14 @@ async def test_of_bodies_that_do_not_end_the_oldest_gives_way(monkeypatch: pytes
     assert (body._bodies._all, body._bodies._held) == (0, {})
 
 
-async def test_one_that_gave_way_and_is_there_all_the_same_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_was_evicted_but_is_complete_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     hold_none(monkeypatch)
     monkeypatch.setattr(body, "_HELD_BODIES", 0.5)
     assert await read_body(arriving(b"abc", b"def", b"gh", b"i"), 10, 60) == b"abcdefghi"
     assert body._bodies._all == 0
 
 
-async def test_a_small_body_does_not_crowd_out_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_is_small_evicts_no_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
     hold_none(monkeypatch)
     large = asyncio.create_task(read_body(arriving(b"a" * 50, end=False), 50, 60))
     await asyncio.sleep(0.01)
@@ -111,13 +111,13 @@ async def test_a_small_body_does_not_crowd_out_large_ones(monkeypatch: pytest.Mo
     await asyncio.gather(large, return_exceptions=True)
 
 
-async def test_what_is_only_forgotten_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_is_discarded_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     hold_none(monkeypatch)
     with pytest.raises(BodyTooLargeError):
         await read_body(arriving(*[b"a" * 10] * 50), 10, 60)
 
 
-async def test_one_that_is_there_is_read_without_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_has_arrived_is_read_without_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "timeout", None)
     arrival = Arrival()
     arrival.is_complete = True
@@ -127,12 +127,12 @@ async def test_one_that_is_there_is_read_without_a_timer(monkeypatch: pytest.Mon
         await read_body(arriving(b"more"), 3, 60, arrival)
 
 
-async def test_a_client_that_leaves_is_noticed() -> None:
+async def test_disconnect_is_noticed() -> None:
     with pytest.raises(ClientDisconnect):
         await read_body(arriving(), 3, 1)
 
 
-async def test_what_was_read_is_given_on_and_then_the_client_is_listened_to() -> None:
+async def test_body_is_passed_on_and_then_the_disconnect() -> None:
     receive = with_body(b"one", arriving())
     assert await receive() == {"type": "http.request", "body": b"one", "more_body": False}
     assert await receive() == {"type": "http.disconnect"}

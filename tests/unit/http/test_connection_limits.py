@@ -78,7 +78,7 @@ POST = b"POST / HTTP/1.1\r\nhost: a\r\n"
 ONE = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
-async def test_a_usual_request_is_answered_also_in_pieces() -> None:
+async def test_usual_request_is_answered_also_in_pieces() -> None:
     async with served() as port:
         assert (await talk(port, GET + b"\r\n")).endswith(b"ok")
         assert (await talk(port, *(bytes([byte]) for byte in GET + b"\r\n"))).endswith(b"ok")
@@ -86,25 +86,25 @@ async def test_a_usual_request_is_answered_also_in_pieces() -> None:
         assert (await talk(port, GET + large + b"\r\n")).endswith(b"ok")
 
 
-async def test_it_tells_whether_the_body_is_there() -> None:
-    told: list[bool] = []
+async def test_scope_knows_whether_the_body_has_arrived() -> None:
+    complete: list[bool] = []
 
-    async def tell(scope: Scope, receive: Receive, send: Send) -> None:
-        told.append(scope[ARRIVAL].is_complete)
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        complete.append(scope[ARRIVAL].is_complete)
         while (await receive()).get("more_body"):
             pass
-        told.append(scope[ARRIVAL].is_complete)
+        complete.append(scope[ARRIVAL].is_complete)
         await answer(scope, receive, send)
 
     head = GET + b"content-length: 2\r\n\r\n"
-    async with served(tell) as port:
+    async with served(note) as port:
         await talk(port, head + b"ab")
         await talk(port, head + b"a", b"b", pause_s=0.02)
         await talk(port, GET + b"\r\n")
-    assert told == [True, True, False, True, True, True]
+    assert complete == [True, True, False, True, True, True]
 
 
-async def test_a_connection_may_bring_many_requests_that_are_large_together() -> None:
+async def test_connection_may_bring_many_requests_that_are_large_together() -> None:
     async with served() as port:
         one = b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 1000 + b"\r\n\r\n"
         assert (await talk(port, one, one, one, GET + b"\r\n", pause_s=0.01)).count(b"ok") == 4
@@ -118,12 +118,12 @@ async def test_a_connection_may_bring_many_requests_that_are_large_together() ->
         pytest.param(GET + b"".join(b"x%d: y\r\n" % i for i in range(300)) + b"\r\n", id="number"),
     ],
 )
-async def test_a_head_that_is_too_large_is_a_431(head: bytes) -> None:
+async def test_head_that_is_too_large_is_a_431(head: bytes) -> None:
     async with served() as port:
         assert (await talk(port, head)).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_header_without_end_is_cut_before_it_is_there() -> None:
+async def test_header_without_end_is_refused_before_it_is_complete() -> None:
     async with served() as port:
         assert (await talk(port, GET + b"x: ", *[b"y" * 1000] * 10, pause_s=0.005)).startswith(b"HTTP/1.1 431 ")
 
@@ -162,7 +162,7 @@ NO_REQUEST = pytest.param(ONE, b"\r\n" * 250, id="empty lines")
 
 
 @pytest.mark.parametrize(("request_", "further"), BESIDE_A_BODY)
-async def test_what_comes_beside_a_body_is_bounded_as_a_head(
+async def test_trailers_and_chunk_extensions_are_bounded_as_a_head(
     request_: bytes, further: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedConnection, "patience_s", 60)
@@ -172,7 +172,7 @@ async def test_what_comes_beside_a_body_is_bounded_as_a_head(
 
 @pytest.mark.parametrize("app", [answer, stream])
 @pytest.mark.parametrize(("request_", "further"), [*BESIDE_A_BODY, NO_REQUEST])
-async def test_it_is_bounded_also_after_and_during_an_answer(
+async def test_trailers_and_chunk_extensions_are_bounded_also_after_and_during_an_answer(
     app: ASGIApp, request_: bytes, further: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedConnection, "patience_s", 60)
@@ -191,7 +191,7 @@ async def test_it_is_bounded_also_after_and_during_an_answer(
         pytest.param([CHUNKED + b"927C0\r\n", *[b"x" * 60_000] * 10, b"\r\n0\r\nx-t: y\r\n\r\n"], id="a trailer"),
     ],
 )
-async def test_a_body_itself_is_not(body: list[bytes]) -> None:
+async def test_body_itself_is_not_bounded_as_a_head(body: list[bytes]) -> None:
     sizes = [b"600000 bytes", b"100000 bytes", b"50 bytes"]
     async with served(read) as port:
         body[0] = POST + body[0]
@@ -200,7 +200,7 @@ async def test_a_body_itself_is_not(body: list[bytes]) -> None:
     assert sum(answered.count(size) for size in sizes) == 1
 
 
-async def test_a_body_that_nobody_reads_waits_with_its_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_is_not_read_holds_back_its_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedConnection, "patience_s", 60)
     received = 0
 
@@ -221,63 +221,63 @@ async def test_a_body_that_nobody_reads_waits_with_its_sender(monkeypatch: pytes
     assert 0 < received < 2**20
 
 
-async def test_a_head_that_is_too_large_is_told_in_no_other_answer() -> None:
+async def test_head_that_is_too_large_is_refused_in_no_other_answer() -> None:
     async with served(stream) as port:
         answered = await talk(port, POST + b"\r\n", GET + b"x: " + b"y" * 3000 + b"\r\n\r\n", pause_s=0.02)
     assert b"200 OK" in answered
     assert b"431" not in answered
 
 
-async def test_what_is_not_http_is_still_a_400() -> None:
+async def test_bytes_that_are_not_http_are_still_a_400() -> None:
     async with served() as port:
         assert (await talk(port, b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("beginning", [b"", b"GE", GET])
-async def test_a_head_that_never_ends_is_not_waited_for(beginning: bytes) -> None:
+async def test_head_that_never_ends_is_not_waited_for(beginning: bytes) -> None:
     async with served() as port, asyncio.timeout(HANG_S):
         assert await talk(port, beginning) == b""
 
 
-TOLD = b"content-length: 1000000\r\n\r\n"
+SIZED = b"content-length: 1000000\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("request_", "further"),
     [
-        pytest.param(POST + TOLD, b"x", id="one byte of its body"),
+        pytest.param(POST + SIZED, b"x", id="one byte of its body"),
         pytest.param(POST + b"transfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n", id="one chunk of its body"),
         pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\r\n", id="an empty line"),
     ],
 )
 @pytest.mark.parametrize("count", [1, 6])
-async def test_what_begins_no_request_does_not_hold_the_connection(request_: bytes, further: bytes, count: int) -> None:
+async def test_bytes_without_a_request_do_not_hold_the_connection(request_: bytes, further: bytes, count: int) -> None:
     async with served(keep_alive_s=PATIENCE_S) as port, asyncio.timeout(HANG_S):
         answered = await talk(port, request_, *[further] * count, pause_s=PATIENCE_S / 4)
     assert answered.count(b"HTTP/1.1 200 ") == 1
 
 
-async def test_a_body_that_was_answered_unread_may_end_and_another_request_follow() -> None:
+async def test_body_that_was_answered_unread_may_end_and_another_request_follow() -> None:
     body = [b"x" * 100_000] * 10
     async with served() as port:
-        assert (await talk(port, POST + TOLD, b"", *body, GET + b"\r\n", pause_s=0.01)).count(b"ok") == 2
+        assert (await talk(port, POST + SIZED, b"", *body, GET + b"\r\n", pause_s=0.01)).count(b"ok") == 2
 
 
-async def test_of_a_body_that_was_answered_unread_so_much_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_was_answered_unread_is_read_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_limits, "DISCARDED_BYTES", 10_000)
     monkeypatch.setattr(BoundedConnection, "patience_s", 60)
     async with served(keep_alive_s=60) as port, asyncio.timeout(HANG_S):
-        assert (await talk(port, POST + TOLD, *[b"x" * 5_000] * 5, pause_s=0.02)).count(b"ok") == 1
+        assert (await talk(port, POST + SIZED, *[b"x" * 5_000] * 5, pause_s=0.02)).count(b"ok") == 1
 
 
-async def test_a_connection_that_is_idle_is_kept_as_long_as_the_server_says() -> None:
+async def test_connection_that_is_idle_is_kept_for_the_servers_keep_alive() -> None:
     one = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
     async with served() as port:
         assert (await talk(port, one, GET + b"\r\n", pause_s=2 * PATIENCE_S)).count(b"ok") == 2
 
 
 @pytest.mark.parametrize("more", [b"", b"nonsense\r\n\r\n"])
-async def test_a_connection_that_is_closed_does_not_wait_for_its_last_words_to_be_read(more: bytes) -> None:
+async def test_connection_that_is_closed_does_not_wait_for_its_last_bytes_to_be_read(more: bytes) -> None:
     """What waits is too little for uvicorn to pause for."""
 
     async def long_answer(_: Scope, __: Receive, send: Send) -> None:
@@ -295,7 +295,7 @@ async def test_a_connection_that_is_closed_does_not_wait_for_its_last_words_to_b
 
 
 @pytest.mark.parametrize("begun", [b"", b"G"])
-async def test_an_answer_that_breaks_off_does_not_wait_for_its_last_words_to_be_read(begun: bytes) -> None:
+async def test_answer_that_breaks_off_does_not_wait_for_its_last_bytes_to_be_read(begun: bytes) -> None:
     async def broken(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"x" * 50_000, "more_body": True})
@@ -325,19 +325,19 @@ async def slow(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, receive, send)
 
 
-async def test_a_request_may_take_as_long_as_it_takes() -> None:
+async def test_request_may_take_as_long_as_it_takes() -> None:
     async with served(slow) as port:
         assert (await talk(port, GET + b"\r\n")).endswith(b"ok")
 
 
 @pytest.mark.parametrize("begun", [b"G", ONE + b"G", ONE + ONE[:-2]])
-async def test_a_next_head_that_is_begun_meanwhile_does_not_cut_it(begun: bytes) -> None:
+async def test_head_of_the_next_request_does_not_end_the_present_one(begun: bytes) -> None:
     complete = begun.count(ONE) + 1
     async with served(slow) as port, asyncio.timeout(HANG_S):
         assert (await talk(port, ONE + begun)).count(b"ok") == complete
 
 
-async def test_a_next_head_that_is_begun_meanwhile_may_end_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_head_of_the_next_request_may_end_after_the_present_one(monkeypatch: pytest.MonkeyPatch) -> None:
     may_answer = asyncio.Event()
 
     async def held(scope: Scope, receive: Receive, send: Send) -> None:
@@ -357,13 +357,13 @@ async def test_a_next_head_that_is_begun_meanwhile_may_end_after_it(monkeypatch:
         writer.close()
 
 
-async def test_a_next_head_is_not_waited_for_though_more_of_it_comes() -> None:
+async def test_next_head_is_not_waited_for_though_more_of_it_comes() -> None:
     async with served(slow) as port, asyncio.timeout(HANG_S):
         pieces = [b"x"] * 10_000  # more than the ceiling lets through
         assert (await talk(port, ONE + GET + b"x: ", *pieces, pause_s=PATIENCE_S / 4)).count(b"ok") == 1
 
 
-async def test_a_reader_that_does_not_read_is_cut_and_costs_no_memory() -> None:
+async def test_client_that_does_not_read_is_disconnected_and_costs_no_memory() -> None:
     ended, sent = asyncio.Event(), 0
 
     async def endless(_: Scope, receive: Receive, send: Send) -> None:
@@ -391,7 +391,7 @@ async def test_a_reader_that_does_not_read_is_cut_and_costs_no_memory() -> None:
     assert sent < 64 * 2**20
 
 
-async def test_a_slow_reader_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_that_reads_slowly_is_not_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece is read in a small part of the time that it has, and all of them in twice as much."""
     monkeypatch.setattr(BoundedConnection, "patience_s", 5 * PATIENCE_S)
 

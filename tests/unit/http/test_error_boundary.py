@@ -45,7 +45,7 @@ async def faulty(_scope: Scope, _receive: Receive, _send: Send) -> None:
         Response(status_code=499),
     ],
 )
-async def test_what_is_as_it_should_be_passes(answer: Response) -> None:
+async def test_answer_without_error_passes(answer: Response) -> None:
     response = await ask(answer)
 
     assert (response.status_code, response.content) == (answer.status_code, bytes(answer.body))
@@ -72,7 +72,7 @@ async def never() -> Message:
     raise AssertionError
 
 
-async def test_a_client_that_left_is_no_mistake_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+async def test_disconnect_is_no_server_error(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[Message] = []
 
     async def left() -> Message:
@@ -110,7 +110,7 @@ BARE = PlainTextResponse("Internal Server Error", 500)
         (Response(status_code=413), "Request Entity Too Large."),
     ],
 )
-async def test_an_error_has_the_shape_of_its_api(answer: Response, message: str) -> None:
+async def test_error_has_the_shape_of_its_api(answer: Response, message: str) -> None:
     openai, native, anthropic = [await ask(answer, path) for path in (CHAT, NATIVE, "/v1/messages")]
 
     assert {openai.status_code, native.status_code, anthropic.status_code} == {answer.status_code}
@@ -123,7 +123,7 @@ async def test_an_error_has_the_shape_of_its_api(answer: Response, message: str)
 
 @pytest.mark.parametrize("path", [CHAT, NATIVE])
 @pytest.mark.parametrize("status", [429, 503])
-async def test_who_may_come_again_hears_when(path: str, status: int) -> None:
+async def test_error_says_when_to_try_again(path: str, status: int) -> None:
     plain = await ask(PlainTextResponse("", status), path)
     said = await ask(PlainTextResponse("", status, headers={"Retry-After": "77"}), path)
     shaped = await ask(JSONResponse({"error": "busy" if path == NATIVE else {"message": "busy"}}, status), path)
@@ -135,12 +135,12 @@ async def test_who_may_come_again_hears_when(path: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("answer", [JSONResponse({"status": "starting"}, 503), Response(status_code=503)])
-async def test_what_probes_say_is_no_error(answer: Response) -> None:
+async def test_probe_answer_is_no_error(answer: Response) -> None:
     for path in ("/readyz", "/ping"):
         assert (await ask(answer, path)).content == bytes(answer.body)
 
 
-async def test_other_headers_of_an_error_stay() -> None:
+async def test_error_keeps_its_other_headers() -> None:
     response = await ask(STARLETTE_METHOD)
 
     assert response.headers["allow"] == "POST"
@@ -151,7 +151,7 @@ async def test_other_headers_of_an_error_stay() -> None:
 
 
 @pytest.mark.parametrize(("path", "shape"), [(CHAT, dict), (NATIVE, str)])
-async def test_an_answer_that_does_not_begin_in_time_is_given_up(path: str, shape: type) -> None:
+async def test_timeout_ends_an_answer_that_does_not_start(path: str, shape: type) -> None:
     response = await ask(slow, path, limit_s=0.01)
 
     assert response.status_code == 504
@@ -159,7 +159,7 @@ async def test_an_answer_that_does_not_begin_in_time_is_given_up(path: str, shap
     assert "REQUEST_TIMEOUT" in response.text
 
 
-async def test_an_answer_that_has_begun_may_go_on() -> None:
+async def test_timeout_does_not_end_an_answer_that_has_started() -> None:
     async def events() -> AsyncIterator[str]:
         yield "data: 1\n\n"
         await asyncio.sleep(0.6)
@@ -170,7 +170,7 @@ async def test_an_answer_that_has_begun_may_go_on() -> None:
     assert response.text == "data: 1\n\ndata: 2\n\n"
 
 
-async def test_no_timer_outlives_its_request() -> None:
+async def test_timer_does_not_outlive_its_request() -> None:
     loop = asyncio.get_running_loop()
     before = len(timers(loop))
     for _ in range(200):
@@ -182,10 +182,10 @@ def timers(loop: Any) -> list[asyncio.TimerHandle]:
     return [handle for handle in loop._scheduled if not handle.cancelled()]
 
 
-# Last words
+# The final error event
 
 
-async def test_a_mistake_of_ours_is_told_without_its_details(caplog: pytest.LogCaptureFixture) -> None:
+async def test_internal_error_is_reported_without_details(caplog: pytest.LogCaptureFixture) -> None:
     openai, native = await ask(faulty), await ask(faulty, NATIVE)
 
     assert openai.status_code == native.status_code == 500
@@ -195,7 +195,7 @@ async def test_a_mistake_of_ours_is_told_without_its_details(caplog: pytest.LogC
     assert "KeyError" in caplog.text
 
 
-async def test_a_timeout_within_is_no_timeout_of_the_request() -> None:
+async def test_timeout_within_is_no_timeout_of_the_request() -> None:
     async def handler(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise TimeoutError
 
@@ -216,7 +216,7 @@ def last_event(response: httpx.Response) -> tuple[str, dict[str, Any]]:
     return name.strip(), json.loads(data)
 
 
-async def test_a_stream_that_breaks_ends_with_an_error_and_not_with_done() -> None:
+async def test_stream_that_breaks_ends_with_an_error_and_not_with_done() -> None:
     error = BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, "The engine died.")
     chat = await ask(breaking(error))
     responses = await ask(breaking(error), "/v1/responses")
@@ -231,14 +231,14 @@ async def test_a_stream_that_breaks_ends_with_an_error_and_not_with_done() -> No
     assert "[DONE]" not in chat.text + responses.text + messages.text
 
 
-async def test_a_stream_that_meets_a_mistake_of_ours_says_so() -> None:
+async def test_stream_that_meets_an_internal_error_reports_it() -> None:
     response = await ask(breaking(KeyError("secret")))
 
     assert last_event(response)[1]["error"]["code"] == 500
     assert "secret" not in response.text
 
 
-async def test_a_body_that_is_no_stream_breaks_off() -> None:
+async def test_body_that_is_no_stream_breaks_off() -> None:
     async def pieces() -> AsyncIterator[str]:
         yield "{"
         raise KeyError

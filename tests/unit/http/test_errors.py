@@ -9,7 +9,7 @@ import pytest
 from gptoss_bento.http.errors import RETRY, HttpRefusalError, name_parameter, openai_error, openai_refusal
 
 
-def test_an_error_has_the_four_fields_of_openai() -> None:
+def test_error_has_the_four_fields_of_openai() -> None:
     response = openai_error(HTTPStatus.BAD_REQUEST, "temperature is too high", param="temperature")
 
     assert response.status_code == 400
@@ -20,7 +20,7 @@ def test_an_error_has_the_four_fields_of_openai() -> None:
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE])
-def test_the_body_repeats_the_status(status: HTTPStatus) -> None:
+def test_body_repeats_the_status(status: HTTPStatus) -> None:
     response = openai_error(status, "message")
     error = json.loads(bytes(response.body))["error"]
 
@@ -61,7 +61,7 @@ def test_headers_are_sent_with_the_error() -> None:
         ("", "", None),
     ],
 )
-def test_an_error_names_the_field_as_the_client_wrote_it(
+def test_error_names_the_field_as_the_client_wrote_it(
     param: str | None, message: str | None, named: str | None
 ) -> None:
     error = {"message": message, "type": "Bad Request", "param": param, "code": 400}
@@ -69,7 +69,7 @@ def test_an_error_names_the_field_as_the_client_wrote_it(
     assert name_parameter({"error": error}) == {"error": {**error, "param": named}}
 
 
-def test_an_error_without_the_field_gets_it() -> None:
+def test_error_without_the_field_gets_it() -> None:
     assert name_parameter({"error": {"message": "n must be 1"}}) == {"error": {"message": "n must be 1", "param": "n"}}
 
 
@@ -77,11 +77,11 @@ def test_an_error_without_the_field_gets_it() -> None:
     "body",
     [{}, {"detail": "n must be at least 1"}, {"error": "n must be at least 1"}, {"error": None}, {"object": "list"}],
 )
-def test_other_bodies_stay_as_they_are(body: dict[str, Any]) -> None:
+def test_bodies_of_other_kinds_stay_unchanged(body: dict[str, Any]) -> None:
     assert name_parameter(body) == body
 
 
-def test_a_body_is_not_changed_in_place() -> None:
+def test_body_is_not_changed_in_place() -> None:
     body = {"error": {"message": "n must be 1", "param": None}, "id": "r1"}
 
     assert name_parameter(body) == {"error": {"message": "n must be 1", "param": "n"}, "id": "r1"}

@@ -77,14 +77,14 @@ async def test_connections_that_stay_are_shared_evenly(listening: socket.socket)
 
 
 @pytest.mark.usefixtures("servers")
-async def test_a_connection_stays_with_its_worker(listening: socket.socket) -> None:
+async def test_connection_stays_with_its_worker(listening: socket.socket) -> None:
     streams = await connect(listening)
     assert len({await ask(streams) for _ in range(3)}) == 1
     streams[1].close()
 
 
 @pytest.mark.parametrize("turns", range(3))
-def test_a_connection_that_comes_to_be_during_a_stop_does_not_hold_it_up(
+def test_connection_that_comes_to_be_during_a_stop_does_not_hold_it_up(
     turns: int, listening: socket.socket, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """On the loop that the service runs on: a cancelled connection of uvloop's still comes to be, and never ends."""

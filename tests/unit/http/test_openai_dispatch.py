@@ -39,7 +39,7 @@ def is_openai_error(response: httpx.Response, status: int, message: str) -> bool
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-async def test_the_engine_sees_its_own_path_whatever_the_prefix(prefix: str, engine: FakeEngineApp) -> None:
+async def test_engine_sees_its_own_path_whatever_the_prefix(prefix: str, engine: FakeEngineApp) -> None:
     async with asgi_client(service(engine)) as client:
         response = await client.post(f"{prefix}/v1/chat/completions?a=1&b=%20", content=b'{"model": "x"}')
 
@@ -54,7 +54,7 @@ async def test_the_engine_sees_its_own_path_whatever_the_prefix(prefix: str, eng
     }
 
 
-async def test_the_engine_stands_at_its_own_root_wherever_the_service_is_mounted(engine: FakeEngineApp) -> None:
+async def test_engine_is_at_its_own_root_wherever_the_service_is_mounted(engine: FakeEngineApp) -> None:
     async with asgi_client(service(engine), root_path="/outer") as client:
         response = await client.get("/openai/version")
 
@@ -80,7 +80,7 @@ async def test_models_are_listed_for_get_and_for_an_empty_post(prefix: str, meth
     assert (response.json()["method"], response.json()["path"]) == ("GET", "/v1/models")
 
 
-async def test_a_model_name_may_hold_slashes(engine: FakeEngineApp) -> None:
+async def test_model_name_may_hold_slashes(engine: FakeEngineApp) -> None:
     async with asgi_client(service(engine)) as client:
         response = await client.get("/v1/models/openai/gpt-oss-20b")
 
@@ -96,7 +96,7 @@ async def test_a_model_name_may_hold_slashes(engine: FakeEngineApp) -> None:
         ("/v1/models/a%3Fb", "/v1/models/a?b", "/v1/models/a%3Fb"),
     ],
 )
-async def test_the_raw_path_is_encoded_as_clients_send_it(
+async def test_raw_path_is_encoded_as_clients_send_it(
     asked: str, path: str, raw_path: str, engine: FakeEngineApp
 ) -> None:
     async with asgi_client(service(engine)) as client:
@@ -105,7 +105,7 @@ async def test_the_raw_path_is_encoded_as_clients_send_it(
     assert (response.json()["path"], response.json()["raw_path"]) == (path, raw_path)
 
 
-async def test_a_preflight_is_answered_by_the_engine(engine: FakeEngineApp) -> None:
+async def test_preflight_is_answered_by_the_engine(engine: FakeEngineApp) -> None:
     async with asgi_client(service(engine)) as client:
         response = await client.options("/openai/v1/chat/completions")
 
@@ -123,7 +123,7 @@ async def test_headers_reach_the_engine(engine: FakeEngineApp) -> None:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-async def test_an_unknown_route_is_404_in_the_openai_shape(prefix: str, engine: FakeEngineApp) -> None:
+async def test_unknown_route_is_404_in_the_openai_shape(prefix: str, engine: FakeEngineApp) -> None:
     async with asgi_client(service(engine)) as client:
         response = await client.post(f"{prefix}/v1/unknown")
 
@@ -143,7 +143,7 @@ async def test_an_unknown_route_is_404_in_the_openai_shape(prefix: str, engine: 
         ("POST", "/version", "GET"),
     ],
 )
-async def test_a_wrong_method_is_405_and_names_the_right_ones(
+async def test_wrong_method_is_405_and_names_the_right_ones(
     method: str, path: str, allowed: str, engine: FakeEngineApp
 ) -> None:
     async with asgi_client(service(engine)) as client:
@@ -155,7 +155,7 @@ async def test_a_wrong_method_is_405_and_names_the_right_ones(
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-async def test_without_an_engine_the_answer_is_503_with_a_time_to_wait(prefix: str) -> None:
+async def test_engine_that_is_missing_is_a_503_with_retry_after(prefix: str) -> None:
     async with asgi_client(service(None)) as client:
         response = await client.post(f"{prefix}/v1/chat/completions")
 
@@ -164,14 +164,14 @@ async def test_without_an_engine_the_answer_is_503_with_a_time_to_wait(prefix: s
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("POST", "/v1/unknown", 404), ("GET", "/v1/completions", 405)])
-async def test_a_wrong_request_is_told_so_even_without_an_engine(method: str, path: str, status: int) -> None:
+async def test_wrong_request_is_refused_even_without_an_engine(method: str, path: str, status: int) -> None:
     async with asgi_client(service(None)) as client:
         response = await client.request(method, path)
 
     assert response.status_code == status
 
 
-async def test_an_engine_that_comes_later_is_used(engine: FakeEngineApp) -> None:
+async def test_engine_that_comes_later_is_used(engine: FakeEngineApp) -> None:
     engines: list[ASGIApp] = []
     app = OpenAIApi(Starlette(), lambda: engines[0] if engines else None)
 
@@ -201,7 +201,7 @@ async def test_encoded_paths_never_reach_administrative_routes(path: str, engine
 
 
 @pytest.mark.parametrize(("endpoint", "status"), [("mine", 200), ("other", 404)])
-async def test_only_the_named_endpoint_ids_are_served(endpoint: str, status: int, engine: FakeEngineApp) -> None:
+async def test_endpoint_ids_that_are_not_named_are_refused(endpoint: str, status: int, engine: FakeEngineApp) -> None:
     async with asgi_client(service(engine, {"mine"})) as client:
         response = await client.get(f"/v2/{endpoint}/openai/v1/models")
 
@@ -209,7 +209,7 @@ async def test_only_the_named_endpoint_ids_are_served(endpoint: str, status: int
     assert len(engine.scopes) == (status == 200)
 
 
-async def test_other_paths_are_left_to_the_service(engine: FakeEngineApp) -> None:
+async def test_paths_of_others_are_left_to_the_service(engine: FakeEngineApp) -> None:
     async with asgi_client(service(engine)) as client:
         response = await client.get("/chat")
 

@@ -174,7 +174,7 @@ def check_answer(kind: str, path: str, status: int, answer: Any) -> None:
 @given(KINDS, METHODS, PATHS, HEADERS, st.binary(max_size=20), st.binary(max_size=20), st.booleans())
 @example("open", "GET", "/nowhere", [(b"host", b"[")], b"", b"", False)
 @example("open", "GET", "/nowhere", [], b"\xff", b"", False)
-async def test_any_request_gets_a_documented_answer(
+async def test_requests_of_any_kind_get_a_documented_answer(
     services: dict[str, Service],
     kind: str,
     method: str,
@@ -218,7 +218,7 @@ def deep(name: str, depth: int) -> bytes:
 @example("one of several workers", "", RESPONSES, b'{"previous_response_id":"\\ud800"}')
 @example("one of several workers", "", RESPONSES, b'{"previous_response_id":"\\u0000?#"}')
 @example("one of several workers", "", RESPONSES, b'{"previous_response_id":"%s"}' % (b"x" * 70_000))
-async def test_any_body_reaches_the_engine_within_the_keys_limits_or_is_refused(
+async def test_bodies_of_any_kind_reach_the_engine_within_the_keys_limits_or_are_refused(
     services: dict[str, Service], kind: str, prefix: str, route: str, body: bytes
 ) -> None:
     name = b"x-api-key" if route == MESSAGES else b"authorization"

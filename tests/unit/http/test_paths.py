@@ -55,7 +55,7 @@ ADMINISTRATIVE = [
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize(("path", "methods"), ROUTES.items())
-def test_every_route_stands_at_every_prefix(prefix: str, path: str, methods: tuple[str, ...]) -> None:
+def test_routes_exist_at_every_prefix(prefix: str, path: str, methods: tuple[str, ...]) -> None:
     to = destination(prefix + path)
     assert to is not None
     assert (to.path, to.methods) == (path, methods)
@@ -105,16 +105,16 @@ def test_administrative_routes_lead_nowhere(prefix: str, path: str) -> None:
         "/v1/../pause",
     ],
 )
-def test_other_paths_lead_nowhere(path: str) -> None:
+def test_paths_of_others_lead_nowhere(path: str) -> None:
     assert destination(path) is None
 
 
-def test_any_endpoint_id_is_accepted_where_none_is_named() -> None:
+def test_endpoint_ids_are_all_accepted_where_none_is_named() -> None:
     assert destination(f"/v2/{'a' * 64}/openai/version") is not None
 
 
 @pytest.mark.parametrize(("endpoint", "accepted"), [("mine", True), ("other", True), ("min", False), ("Mine", False)])
-def test_only_the_named_endpoint_ids_are_accepted(endpoint: str, accepted: bool) -> None:
+def test_endpoint_ids_are_refused_unless_named(endpoint: str, accepted: bool) -> None:
     found = destination(f"/v2/{endpoint}/openai/v1/models", {"mine", "other"})
 
     assert (found is not None) is accepted
@@ -144,7 +144,7 @@ def test_named_endpoint_ids_do_not_close_the_other_prefixes(prefix: str) -> None
         ("/v1x/models", False),
     ],
 )
-def test_everything_below_the_prefixes_is_answered_in_the_openai_shape(path: str, ours: bool) -> None:
+def test_paths_below_the_prefixes_are_answered_in_the_openai_shape(path: str, ours: bool) -> None:
     assert is_openai_path(path) is ours
 
 

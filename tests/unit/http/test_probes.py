@@ -47,13 +47,13 @@ async def get(path: str, startup: Readiness) -> httpx.Response:
 
 
 @pytest.mark.parametrize("startup", [starting(), ready(), stopping(), failed()], ids=lambda it: it.state.value)
-async def test_a_process_that_runs_is_alive(startup: Readiness) -> None:
+async def test_process_that_runs_is_alive(startup: Readiness) -> None:
     response = await get("/livez", startup)
 
     assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
-async def test_a_worker_is_ready_when_the_engine_answers() -> None:
+async def test_worker_is_ready_when_the_engine_answers() -> None:
     response = await get("/readyz", ready())
 
     assert response.status_code == 200
@@ -62,7 +62,7 @@ async def test_a_worker_is_ready_when_the_engine_answers() -> None:
 
 
 @pytest.mark.parametrize("startup", [starting(), stopping(), failed()], ids=lambda it: it.state.value)
-async def test_a_worker_that_cannot_answer_is_not_ready_and_says_how_far_it_is(startup: Readiness) -> None:
+async def test_worker_that_cannot_answer_is_not_ready_and_reports_its_phase(startup: Readiness) -> None:
     response = await get("/readyz", startup)
 
     assert response.status_code == 503
@@ -71,7 +71,7 @@ async def test_a_worker_that_cannot_answer_is_not_ready_and_says_how_far_it_is(s
     assert [phase["phase"] for phase in response.json()["phases"]] == ["settings"]
 
 
-async def test_a_worker_whose_engine_does_not_answer_is_not_ready() -> None:
+async def test_worker_whose_engine_does_not_answer_is_not_ready() -> None:
     response = await get("/readyz", silent())
 
     assert response.status_code == 503
@@ -97,14 +97,14 @@ async def test_ping_answers_as_runpods_load_balancer_expects(startup: Readiness,
 
 
 @pytest.mark.parametrize("path", ["/", "/livez/", "/v1/models", "/ready"])
-async def test_other_paths_go_to_the_application(path: str) -> None:
+async def test_paths_of_others_go_to_the_application(path: str) -> None:
     response = await get(path, starting())
 
     assert response.json()["path"] == path
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-async def test_what_is_not_http_goes_to_the_application(kind: str) -> None:
+async def test_messages_that_are_not_http_go_to_the_application(kind: str) -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:

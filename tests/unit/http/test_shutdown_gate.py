@@ -35,7 +35,7 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize("path", WORK)
-async def test_a_service_that_stops_takes_nothing_new(path: str) -> None:
+async def test_shutdown_refuses_new_requests(path: str) -> None:
     response = await ask(Stopping(), "POST", path)
 
     assert response.status_code == 503
@@ -45,12 +45,12 @@ async def test_a_service_that_stops_takes_nothing_new(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", WORK)
-async def test_a_service_that_runs_takes_it(path: str) -> None:
+async def test_running_service_takes_requests(path: str) -> None:
     assert (await ask(GracefulShutdown(), "POST", path)).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), QUESTIONS)
-async def test_a_service_that_stops_still_answers_questions(method: str, path: str) -> None:
+async def test_shutdown_still_answers_requests_without_generation(method: str, path: str) -> None:
     assert (await ask(Stopping(), method, path)).status_code == 200
 
 

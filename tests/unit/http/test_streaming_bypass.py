@@ -55,7 +55,7 @@ def bodies(passed: list[Message]) -> list[Any]:
     return [message["body"] for message in passed if message["type"] == "http.response.body"]
 
 
-async def test_what_lies_outside_sees_start_and_end_and_the_client_everything() -> None:
+async def test_middlewares_outside_see_start_and_end_and_the_client_everything() -> None:
     passed: list[Message] = []
     app = StreamingBypass(application(passed))
 
@@ -75,7 +75,7 @@ async def test_without_the_bypass_everything_takes_the_long_way() -> None:
     assert bodies(passed) == [b"one", b"two", b"three", b""]
 
 
-async def test_an_answer_in_one_piece_is_seen_whole() -> None:
+async def test_answer_in_one_piece_is_seen_whole() -> None:
     passed: list[Message] = []
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +90,7 @@ async def test_an_answer_in_one_piece_is_seen_whole() -> None:
     assert bodies(passed) == [b"all"]
 
 
-async def test_an_error_in_pieces_passes_what_lies_outside() -> None:
+async def test_error_in_pieces_passes_the_middlewares_outside() -> None:
     """http/error_boundary.py holds back how it begins until it has all of it."""
     passed: list[Message] = []
     app = StreamingBypass(application(passed))

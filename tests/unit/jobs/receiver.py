@@ -1,4 +1,4 @@
-"""A client's own server, which hears of the ends of jobs."""
+"""A client's own server, which receives the webhooks of ended jobs."""
 
 from __future__ import annotations
 

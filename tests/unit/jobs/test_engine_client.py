@@ -21,14 +21,14 @@ WHOLE = EngineRequest("POST", COMPLETIONS, body={"prompt": "a b", "max_tokens": 
 STREAM = EngineRequest("POST", COMPLETIONS, body={"prompt": "a b", "max_tokens": 3, "stream": True}, stream=True)
 
 
-async def test_a_whole_answer() -> None:
+async def test_whole_answer() -> None:
     async with FakeEngine().engine().call(WHOLE) as reply:
         assert reply.status == 200
         assert not reply.is_event_stream
         assert json.loads(await reply.read())["choices"][0]["text"] == " a b a"
 
 
-async def test_a_stream_arrives_as_it_comes() -> None:
+async def test_stream_arrives_as_it_comes() -> None:
     fake = FakeEngine()
     async with fake.engine().call(STREAM) as reply:
         assert reply.is_event_stream
@@ -40,7 +40,7 @@ async def test_a_stream_arrives_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize("request_", [WHOLE, STREAM])
-async def test_leaving_aborts_the_generation(request_: EngineRequest) -> None:
+async def test_disconnect_aborts_the_generation(request_: EngineRequest) -> None:
     fake = FakeEngine()
     fake.gate.clear()
 
@@ -71,7 +71,7 @@ async def test_path_query_and_request_id_reach_the_application() -> None:
     assert (b"x-request-id", b"job-1") in seen[0]["headers"]
 
 
-async def test_an_application_that_fails_is_a_lost_connection() -> None:
+async def test_application_that_fails_is_a_lost_connection() -> None:
     async def app(_: Scope, __: Receive, ___: Send) -> None:
         raise RuntimeError("secret")
 
@@ -81,7 +81,7 @@ async def test_an_application_that_fails_is_a_lost_connection() -> None:
 
 
 @pytest.mark.parametrize("messages", [0, 1, 2])
-async def test_an_answer_that_stops_short_is_a_lost_connection(messages: int) -> None:
+async def test_answer_that_stops_short_is_a_lost_connection(messages: int) -> None:
     async def app(_: Scope, __: Receive, send: Send) -> None:
         for message in [
             {"type": "http.response.start", "status": 200, "headers": []},
@@ -94,7 +94,7 @@ async def test_an_answer_that_stops_short_is_a_lost_connection(messages: int) ->
             await reply.read()
 
 
-async def test_an_application_that_does_not_hear_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_application_that_ignores_the_disconnect_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptoss_bento.jobs.engine_client._ABORT_GRACE_S", 0.01)
     ended = asyncio.Event()
 
@@ -110,7 +110,7 @@ async def test_an_application_that_does_not_hear_is_cancelled(monkeypatch: pytes
     assert ended.is_set()
 
 
-async def test_a_writer_that_is_far_ahead_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_writer_that_is_far_ahead_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_client, "_ABORT_GRACE_S", 2 * HANG_S)
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
@@ -132,13 +132,13 @@ async def _broken(status: HTTPStatus) -> bytes:
         return await reply.read()
 
 
-async def test_a_stream_that_the_engine_refuses_ends_with_what_it_says() -> None:
+async def test_stream_that_the_engine_refuses_ends_with_its_error() -> None:
     last = (await _broken(HTTPStatus.BAD_REQUEST)).removeprefix(b"data: 1\n\ndata: ")
 
     assert json.loads(last)["error"]["message"] == "no such grammar"
     assert json.loads(last)["error"]["code"] == 400
 
 
-async def test_a_stream_that_the_engine_breaks_off_has_no_end() -> None:
+async def test_stream_that_the_engine_breaks_off_has_no_end() -> None:
     with pytest.raises(ConnectionError, match="no such grammar"):
         await _broken(HTTPStatus.SERVICE_UNAVAILABLE)

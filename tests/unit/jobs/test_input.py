@@ -58,34 +58,34 @@ def input_error(fields: dict[str, Any]) -> str:
 # the envelope
 
 
-def test_the_least_envelope_has_the_defaults() -> None:
+def test_least_envelope_has_the_defaults() -> None:
     assert envelope().policy == Policy(600_000, 86_400_000, low_priority=False)
     assert envelope().webhook is None
 
 
-def test_what_the_platform_ignores_is_ignored() -> None:
+def test_fields_that_the_platform_ignores_are_ignored() -> None:
     fields = {"s3Config": {"accessSecret": "hidden"}, "other": 1, "policy": None, "webhook": None}
 
     assert envelope(**fields) == envelope()
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": "Hi"}, {"input": None}])
-def test_a_missing_input_is_named(body: Any) -> None:
+def test_missing_input_is_named(body: Any) -> None:
     assert envelope_error(body) == "'input' is required and must be a JSON object"
 
 
 @pytest.mark.parametrize("value", ["Hi", [], 1, True])
-def test_an_input_of_another_type_is_shown(value: Any) -> None:
+def test_input_of_another_type_is_shown(value: Any) -> None:
     assert envelope_error({"input": value}) == f"'input' is required and must be a JSON object, got {json.dumps(value)}"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"nonsense", b'{"input": NaN}', b"[" * 10_000])
-def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+def test_body_that_is_no_json_is_refused(body: bytes) -> None:
     assert envelope_error(body).startswith("The body must be a JSON object; it is not JSON: ")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"null"])
-def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+def test_body_that_is_no_object_is_refused(body: bytes) -> None:
     assert envelope_error(body) == f"The body must be a JSON object, got {body.decode()}"
 
 
@@ -108,11 +108,11 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
         ({"s3Config": "secret"}, "s3Config must be an object"),
     ],
 )
-def test_a_wrong_field_of_the_envelope_is_named(fields: dict[str, Any], words: str) -> None:
+def test_wrong_field_of_the_envelope_is_named(fields: dict[str, Any], words: str) -> None:
     assert envelope_error({"input": {}, **fields}) == words
 
 
-def test_all_problems_of_the_envelope_come_at_once() -> None:
+def test_problems_of_the_envelope_are_reported_together() -> None:
     assert envelope_error({"webhook": 1, "policy": {"ttl": []}}).count(";") == 2
 
 
@@ -125,7 +125,7 @@ def test_all_problems_of_the_envelope_come_at_once() -> None:
         ({"ttl": 20_000.7, "lowPriority": True}, Policy(600_000, 20_000, low_priority=True)),
     ],
 )
-def test_a_policy_out_of_range_is_moved_to_its_bound(policy: dict[str, Any], expected: Policy) -> None:
+def test_policy_out_of_range_is_moved_to_its_bound(policy: dict[str, Any], expected: Policy) -> None:
     assert envelope(policy=policy).policy == expected
 
 
@@ -135,7 +135,7 @@ def test_webhook_v2_is_used_where_there_is_no_webhook() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["input", "webhook", "webhookV2", "policy", "s3Config"]) | st.text(), JSON))
-def test_no_envelope_fails_otherwise(body: dict[str, Any]) -> None:
+def test_envelope_of_any_kind_fails_only_with_its_error(body: dict[str, Any]) -> None:
     raw = json.dumps(body).encode()
     with suppress(EnvelopeError):
         read_envelope(raw, SETTINGS)
@@ -161,18 +161,18 @@ def test_openai_input_without_a_route_is_a_chat_with_the_first_model() -> None:
     assert found.stream
 
 
-def test_without_raw_output_frames_are_parsed() -> None:
+def test_frames_are_parsed_without_raw_output() -> None:
     assert request({"openai_input": {"a": 1}}, raw_openai_output=False).format is OutputFormat.CHUNKS
 
 
 @pytest.mark.parametrize("fields", [{}, {"openai_input": {}}, {"openai_input": None}])
-def test_a_route_alone_is_got(fields: dict[str, Any]) -> None:
+def test_route_alone_is_got(fields: dict[str, Any]) -> None:
     found = request({"openai_route": "/v1/models", **fields})
 
     assert (found.method, found.path, found.body) == ("GET", "/v1/models", None)
 
 
-def test_the_models_may_be_posted_to() -> None:
+def test_models_may_be_posted_to() -> None:
     assert request({"openai_route": "/v1/models", "openai_input": {"x": 1}}).method == "GET"
 
 
@@ -186,13 +186,13 @@ def test_the_models_may_be_posted_to() -> None:
         ({"method": "post"}, "POST", None),
     ],
 )
-def test_a_generic_route_has_its_method(fields: dict[str, Any], method: str, body: Any) -> None:
+def test_generic_route_has_its_method(fields: dict[str, Any], method: str, body: Any) -> None:
     found = request({"route": "/tokenize", **fields})
 
     assert (found.method, found.path, found.body) == (method, "/tokenize", body)
 
 
-def test_the_prefix_of_worker_vllm_is_dropped_and_a_query_kept() -> None:
+def test_prefix_of_worker_vllm_is_dropped_and_a_query_kept() -> None:
     found = request({"route": "/openai/v1/responses/r1?stream=true"})
 
     assert (found.path, found.query) == ("/v1/responses/r1", "stream=true")
@@ -228,24 +228,24 @@ def test_the_prefix_of_worker_vllm_is_dropped_and_a_query_kept() -> None:
         [],
     ],
 )
-def test_any_other_route_is_invalid(route: Any) -> None:
+def test_route_that_is_not_allowed_is_invalid(route: Any) -> None:
     assert input_error({"route": route}).startswith("Invalid route: route must be ")
 
 
 @pytest.mark.parametrize("method", ["DELETE", "", 5])
-def test_any_other_method_is_invalid(method: Any) -> None:
+def test_method_that_is_not_allowed_is_invalid(method: Any) -> None:
     assert input_error({"route": "/v1/models", "method": method}) == (
         f"Invalid route: method must be GET or POST, got {json.dumps(method)}."
     )
 
 
-def test_an_operator_may_allow_more_or_less() -> None:
+def test_operator_may_allow_more_or_less() -> None:
     assert request({"route": "/metrics"}, route_allowlist=("/metrics",)).path == "/metrics"
     with pytest.raises(InputError, match="must be one of /metrics"):
         request({"route": "/v1/models"}, route_allowlist=("/metrics",))
 
 
-def test_a_prompt_is_a_completion_in_tokens() -> None:
+def test_prompt_is_a_completion_in_tokens() -> None:
     found = request({"prompt": "Hello", "sampling_params": {"max_tokens": 2}, "model": "other", "unknown": 1})
 
     assert (found.method, found.path) == ("POST", COMPLETIONS)
@@ -264,22 +264,22 @@ def test_null_messages_leave_the_prompt() -> None:
     assert request({"prompt": "Hello", "messages": None}).path == COMPLETIONS
 
 
-def test_a_string_in_place_of_messages_is_a_prompt() -> None:
+def test_string_instead_of_messages_is_a_prompt() -> None:
     assert (request({"messages": "Hello"}).body or {})["prompt"] == "Hello"
 
 
-def test_a_template_makes_a_chat_of_a_prompt() -> None:
+def test_template_makes_a_chat_of_a_prompt() -> None:
     assert (request({"prompt": "Hi", "apply_chat_template": True}).body or {})["messages"] == USER
 
 
-def test_a_stream_of_tokens_asks_for_their_ids() -> None:
+def test_stream_of_tokens_asks_for_their_ids() -> None:
     found = request({"prompt": "Hi", "stream": True, "sampling_params": {"stream_options": {"include_usage": True}}})
 
     assert found.body == {"prompt": "Hi", "max_tokens": 100, "stream": True, "return_token_ids": True}
     assert found.stream
 
 
-def test_what_the_engine_would_leave_out_with_token_ids_is_added_afterwards() -> None:
+def test_fields_that_the_engine_omits_with_token_ids_are_added_afterwards() -> None:
     echo = request({"prompt": "Hi", "sampling_params": {"echo": True}})
     hidden = request({"messages": USER, "sampling_params": {"include_reasoning": False}})
 
@@ -289,7 +289,7 @@ def test_what_the_engine_would_leave_out_with_token_ids_is_added_afterwards() ->
     assert "include_reasoning" not in (hidden.body or {})
 
 
-def test_the_openai_format_is_the_engines_own() -> None:
+def test_openai_format_is_the_engines_own() -> None:
     found = request({"prompt": "Hi", "stream": True, "max_batch_size": 7}, native_output_format="openai")
 
     assert found.format is OutputFormat.FRAMES
@@ -297,7 +297,7 @@ def test_the_openai_format_is_the_engines_own() -> None:
     assert found.schedule == Schedule(50, 1, 3)
 
 
-def test_the_model_counts_only_where_it_names_an_adapter() -> None:
+def test_model_counts_only_where_it_names_an_adapter() -> None:
     assert (request({"prompt": "Hi", "model": "adapter"}).body or {})["model"] == "adapter"
     assert "model" not in (request({"prompt": "Hi", "model": ["adapter"]}).body or {})
     assert (request({"prompt": "Hi", "sampling_params": {"model": "other"}}).body or {})["model"] == "other"
@@ -338,25 +338,25 @@ def test_the_model_counts_only_where_it_names_an_adapter() -> None:
         ({"prompt": "x", "max_batch_size": True}, "max_batch_size must be a number of at least 0, got true."),
     ],
 )
-def test_a_wrong_input_is_named(fields: dict[str, Any], words: str) -> None:
+def test_wrong_input_is_named(fields: dict[str, Any], words: str) -> None:
     assert words in input_error(fields)
 
 
-def test_an_input_without_a_shape_is_told_the_shapes() -> None:
+def test_input_without_a_shape_is_answered_with_the_shapes() -> None:
     text = input_error({"input": {}})
 
     for name in ("prompt", "messages", "openai_route", "openai_input", "route", "body"):
         assert name in text
 
 
-def test_an_assistant_that_called_a_tool_needs_no_content() -> None:
+def test_assistant_that_called_a_tool_needs_no_content() -> None:
     messages = [*USER, {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "5"}]
 
     assert (request({"messages": messages}).body or {})["messages"] == messages
 
 
 @pytest.mark.parametrize("falsy", [None, 0, "", 0.0, "0", False])
-def test_a_falsy_batch_field_is_the_default_of_the_server(falsy: Any) -> None:
+def test_falsy_batch_field_is_the_default_of_the_server(falsy: Any) -> None:
     fields = {"prompt": "x", "max_batch_size": falsy, "min_batch_size": falsy, "batch_size_growth_factor": falsy}
 
     assert request(fields, default_batch_size=9, default_min_batch_size=2).schedule == Schedule(9, 2, 3.0)
@@ -375,6 +375,6 @@ PARAMETERS = st.dictionaries(st.sampled_from(["n", "stop", "seed", "logit_bias",
 
 
 @given(st.dictionaries(NAMES, JSON | PARAMETERS))
-def test_no_input_fails_otherwise(fields: dict[str, Any]) -> None:
+def test_input_of_any_kind_fails_only_with_its_error(fields: dict[str, Any]) -> None:
     with suppress(InputError):
         json.dumps(request(fields).body)

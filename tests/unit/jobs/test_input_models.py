@@ -123,7 +123,7 @@ def test_messages_are_passed_on_as_they_are() -> None:
     assert [list(each) for each in job.messages] == [list(message)]
 
 
-def test_every_error_of_messages_is_named() -> None:
+def test_errors_of_messages_are_all_named() -> None:
     text = refusal('{"messages": [{}, {"role": "tool"}, 5, {"role": "user", "content": 5}]}')
 
     assert text == (

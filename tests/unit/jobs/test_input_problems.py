@@ -61,7 +61,7 @@ def test_error_of_pydantic_without_words_of_ours_names_field_and_value_too() -> 
     assert problems({"plain": "x"}) == ['plain is wrong: Input should be a valid integer, got "x"']
 
 
-def test_all_errors_are_found() -> None:
+def test_errors_are_all_found() -> None:
     model, found = checked(Outer, {"zzz": 1, "plain": "x", "inner": {"size": -1}, "pair": 1})
 
     assert model is None

@@ -33,7 +33,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> JobLimits:
 
 
 async def many_turns() -> None:
-    """More turns of the loop than it takes until whoever has room is in."""
+    """More turns of the loop than it takes until each job with room is admitted."""
     for _ in range(200):
         await asyncio.sleep(0)
 
@@ -51,7 +51,7 @@ def submit(limits: JobLimits, key: Key | None, error: BaseException | None = Non
     return rates_of(scope)
 
 
-def test_submissions_are_requests(limits: JobLimits) -> None:
+def test_rate_limit_counts_submissions(limits: JobLimits) -> None:
     assert submit(limits, ALICE)["x-ratelimit-remaining-requests"] == "1"
     assert submit(limits, ALICE)["x-ratelimit-remaining-requests"] == "0"
     with pytest.raises(RefusedError, match="2 requests"):
@@ -62,18 +62,18 @@ def test_submissions_are_requests(limits: JobLimits) -> None:
 
 
 @pytest.mark.parametrize("error", [RefusedError("full", 1), StoreUnavailableError()])
-def test_a_submission_without_room_costs_nothing(limits: JobLimits, error: Exception) -> None:
+def test_rate_limit_does_not_count_a_submission_without_room(limits: JobLimits, error: Exception) -> None:
     for _ in range(5):
         assert submit(limits, ALICE, error)["x-ratelimit-remaining-requests"] == "2"
     assert submit(limits, ALICE)["x-ratelimit-remaining-requests"] == "1"
 
 
 @pytest.mark.parametrize("error", [EnvelopeError("webhook"), asyncio.CancelledError()])
-def test_any_other_counts(limits: JobLimits, error: BaseException) -> None:
+def test_rate_limit_counts_a_submission_that_fails_otherwise(limits: JobLimits, error: BaseException) -> None:
     assert submit(limits, ALICE, error)["x-ratelimit-remaining-requests"] == "1"
 
 
-def test_what_a_job_used_is_charged_to_its_key_by_name(limits: JobLimits) -> None:
+def test_usage_of_a_job_is_charged_to_its_key_by_name(limits: JobLimits) -> None:
     limits.charge("alice", 100)
     limits.charge("bob", 100)
     limits.charge("gone", 100)
@@ -90,18 +90,18 @@ def claim(owner: str | None, key_limits: str | None = None) -> Claim:
 GONE = Key("gone", (digest("gone"),), KeyLimits(jobs=2, max_tokens=9, reasoning_effort="low"))
 
 
-def test_todays_limits_count(limits: JobLimits) -> None:
+def test_limits_of_the_present_key_count(limits: JobLimits) -> None:
     assert limits.of(claim("alice", limits_text(GONE))) == ALICE.limits
     assert limits.of(claim("bob", limits_text(GONE))) == limits.of(claim(None)) == KeyLimits()
 
 
-def test_of_a_key_that_was_removed_those_count_that_a_job_came_with(limits: JobLimits) -> None:
+def test_limits_stored_with_a_job_hold_after_its_key_was_removed(limits: JobLimits) -> None:
     assert limits.of(claim("gone", limits_text(GONE))) == GONE.limits
     assert limits.of(claim("gone", limits_text(BOB))) == limits.of(claim("gone", limits_text(None))) == KeyLimits()
     assert limits.of(claim("gone", '{"jobs": 3, "of_a_later_version": {}}')) == KeyLimits(jobs=3)
 
 
-def test_without_keys_there_are_no_limits() -> None:
+def test_limits_do_not_exist_without_keys() -> None:
     assert JobLimits().of(claim("gone", limits_text(GONE))) == KeyLimits()
     assert JobLimits(KeyStore(closed=True)).of(claim("gone", limits_text(GONE))) == GONE.limits
 
@@ -134,7 +134,7 @@ def test_routes_whose_caps_are_unknown_are_closed_to_a_key_that_has_some() -> No
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_tokens": 9}])
-def test_no_job_leaves_a_generation_behind_that_has_no_place(limits: dict[str, Any]) -> None:
+def test_background_generation_of_a_job_is_refused(limits: dict[str, Any]) -> None:
     asked = {"input": "a", "background": True}
     for given in ({"openai_route": "/v1/responses", "openai_input": asked}, {"route": "/v1/responses", "body": asked}):
         with pytest.raises(InputError, match="background is not available to jobs"):
@@ -150,12 +150,12 @@ def test_no_job_leaves_a_generation_behind_that_has_no_place(limits: dict[str, A
         {"route": "/v1/chat/completions/batch", "body": {"messages": [[{"role": "user", "content": "a"}]] * 9}},
     ],
 )
-def test_no_job_asks_for_more_generations_than_anybody_may_have(given: dict[str, Any]) -> None:
+def test_generations_beyond_the_servers_bound_are_refused(given: dict[str, Any]) -> None:
     def asked(most: int) -> EngineRequest:
         return limited_request(given, ServerSettings(max_openai_requests=most), Models(), KeyLimits())
 
     assert asked(9).body
-    with pytest.raises(InputError, match=r"This server takes 8 generations at once; .* is 9"):
+    with pytest.raises(InputError, match=r"This server takes 8 concurrent generations; .* is 9"):
         asked(8)
 
 
@@ -209,7 +209,7 @@ class Line:
         await many_turns()
 
 
-async def test_nobody_comes_in_before_the_first_who_waits(limits: JobLimits) -> None:
+async def test_waiting_job_is_not_overtaken(limits: JobLimits) -> None:
     line = Line(8)
     await line.come(limits, ("a", 2), ("b", 2), ("c", 2), ("big", 8), ("d", 2), ("e", 2))
     assert line.inside == ["a", "b", "c"], "there is room for d, but not yet for who came before it"
@@ -222,7 +222,7 @@ async def test_nobody_comes_in_before_the_first_who_waits(limits: JobLimits) -> 
     await line.leave("d", "e")
 
 
-async def test_one_worker_does_not_keep_another_out(limits: JobLimits) -> None:
+async def test_waiting_jobs_of_several_workers_take_turns(limits: JobLimits) -> None:
     line, other = Line(8), JobLimits(limits.keys, limits.admission)
     await line.come(limits, *[(f"a{i}", 2) for i in range(8)])
     await line.come(other, ("big", 8))
@@ -237,7 +237,7 @@ async def test_one_worker_does_not_keep_another_out(limits: JobLimits) -> None:
 
 
 @pytest.mark.parametrize("gone", [["first"], ["second"], ["next"], ["first", "second", "next"]])
-async def test_who_is_cancelled_while_it_waits_leaves_nothing_behind(limits: JobLimits, gone: list[str]) -> None:
+async def test_waiting_job_that_is_cancelled_leaves_nothing_behind(limits: JobLimits, gone: list[str]) -> None:
     line, other = Line(8), JobLimits(limits.keys, limits.admission)
     await line.come(limits, ("a", 8), ("first", 8), ("next", 8))
     await line.come(other, ("second", 8))
@@ -251,5 +251,5 @@ async def test_who_is_cancelled_while_it_waits_leaves_nothing_behind(limits: Job
     await line.leave("last")
 
 
-def test_without_caps_nothing_changes() -> None:
+def test_request_without_caps_is_unchanged() -> None:
     assert request({"prompt": "a"}, jobs=1)["max_tokens"] == 50

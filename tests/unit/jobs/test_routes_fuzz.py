@@ -85,7 +85,7 @@ METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPT
 SEGMENTS = st.sampled_from([*ACTIONS, "v2", "local", "", "..", "openai"]) | st.text(max_size=8)
 PATHS = st.lists(SEGMENTS, max_size=5).map(lambda parts: "/" + "/".join(parts)) | st.tuples(
     st.sampled_from(["/", "/v2/local/"]), st.sampled_from(ACTIONS), st.sampled_from(["", "/", "/JOB", "/unknown"])
-).map("".join)  # JOB stands for one that has ended
+).map("".join)  # JOB is replaced by one that has ended
 QUERIES = st.binary(max_size=20) | st.tuples(
     st.sampled_from(["wait", "ttl"]),
     st.integers(0, 20).map(str) | st.sampled_from(["-1", "1e2", "nan", "x", "%FF", ""]),
@@ -95,7 +95,7 @@ QUERIES = st.binary(max_size=20) | st.tuples(
 @FUZZ
 @given(METHODS, PATHS, QUERIES, st.binary(max_size=20), st.binary(max_size=60))
 @example("POST", "/status/\x00", b"", b"", b"")
-async def test_any_request_gets_a_documented_answer(
+async def test_requests_of_any_kind_get_a_documented_answer(
     routes: NativeRoutes, method: str, path: str, query: bytes, kind: bytes, body: bytes
 ) -> None:
     if path.endswith("/JOB"):
@@ -113,7 +113,7 @@ BODIES = st.binary(max_size=200) | st.binary(min_size=2001, max_size=2100)
 @example("/run", b'{"input":' * 200)
 @example("/run", b'{"input":{"prompt":"\\ud800"}}')
 @example("/run", '{"input":{}}'.encode("utf-16"))
-async def test_any_bytes_are_a_job_or_a_bad_request(routes: NativeRoutes, path: str, body: bytes) -> None:
+async def test_bytes_of_any_kind_are_a_job_or_a_bad_request(routes: NativeRoutes, path: str, body: bytes) -> None:
     await answer(routes, "POST", path, b"", b"application/json", body)
 
 
@@ -142,7 +142,7 @@ ENVELOPES = st.dictionaries(
 
 @FUZZ
 @given(ENVELOPES | VALUES)
-async def test_any_json_is_a_job_that_ends_or_a_bad_request(routes: NativeRoutes, body: Any) -> None:
+async def test_json_of_any_kind_is_a_job_that_ends_or_a_bad_request(routes: NativeRoutes, body: Any) -> None:
     content = await answer(routes, "POST", "/runsync", b"", b"application/json", json.dumps(body).encode())
 
     assert "error" in content or content["status"] == "COMPLETED"
@@ -167,10 +167,10 @@ def described_calls() -> st.SearchStrategy[Any]:
 
 @settings(FUZZ, max_examples=FUZZ.max_examples // 2)  # each takes ten times as long to make
 @given(st.deferred(described_calls), st.booleans())
-async def test_every_answer_is_as_described(routes: NativeRoutes, case: Any, of_a_job: bool) -> None:
+async def test_answers_are_all_as_described(routes: NativeRoutes, case: Any, of_a_job: bool) -> None:
     async with asgi_client(Starlette(routes=[routes])) as client:
         if of_a_job and "id" in case.path_parameters:
-            fails = {"openai_input": {"wait": 1}} if case.query else {}  # which the stand-in for vLLM cannot answer
+            fails = {"openai_input": {"wait": 1}} if case.query else {}  # which the fake engine cannot answer
             job = {"input": {"prompt": "a b", "stream": True, **fails}}
             case.path_parameters["id"] = (await client.post("/runsync", json=job)).json()["id"]
         call: Any = requests.Request(**case.as_transport_kwargs(base_url="http://test")).prepare()

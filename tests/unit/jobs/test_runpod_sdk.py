@@ -71,7 +71,7 @@ def test_run_sync(endpoint: Any) -> None:
     assert endpoint.run_sync(PROMPT, timeout=HANG_S)[0]["usage"]["output"] == 5
 
 
-def test_a_falsy_input_is_wrapped_once_more_and_fails(endpoint: Any) -> None:
+def test_falsy_input_is_wrapped_once_more_and_fails(endpoint: Any) -> None:
     job = endpoint.run({"input": {}})
     while job.status() not in ("FAILED", "COMPLETED"):
         pass

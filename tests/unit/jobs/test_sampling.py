@@ -19,7 +19,7 @@ def refusal(given: dict[str, Any], *, chat: bool = False, stream: bool = False) 
     return str(caught.value)
 
 
-def test_without_a_limit_there_is_one() -> None:
+def test_max_tokens_has_a_default() -> None:
     assert parameters({}) == {"max_tokens": 100}
     assert parameters({"max_tokens": None}) == {"max_tokens": 100}
     assert parameters({"max_completion_tokens": 7}, chat=True) == {"max_completion_tokens": 7}
@@ -91,11 +91,11 @@ def test_good_values_reach_the_engine_as_they_are(given: dict[str, Any]) -> None
         ),
     ],
 )
-def test_a_bad_value_is_named_with_what_would_be_right(given: dict[str, Any], words: str) -> None:
+def test_bad_value_is_named_with_what_would_be_right(given: dict[str, Any], words: str) -> None:
     assert refusal(given) == words
 
 
-def test_all_problems_come_at_once() -> None:
+def test_problems_are_reported_together() -> None:
     text = refusal({"n": 0, "temperature": "hot", "nonsense": 1})
 
     assert text.count("got") == 3
@@ -107,7 +107,7 @@ def test_beams_cannot_be_streamed() -> None:
     )
 
 
-def test_what_was_removed_may_be_given_where_it_says_nothing() -> None:
+def test_parameter_that_was_removed_is_accepted_with_its_neutral_value() -> None:
     given = {"best_of": 1, "early_stopping": False, "detokenize": True, "n": None}
 
     assert parameters(given) == {"max_tokens": 100}
@@ -142,7 +142,7 @@ def test_chat_knows_what_openai_knows() -> None:
     assert parameters(given, chat=True) == {"max_tokens": 100, **given}
 
 
-def test_an_integer_may_be_written_as_5_point_0() -> None:
+def test_integer_may_be_written_as_5_point_0() -> None:
     value = parameters({"max_tokens": 5.0})["max_tokens"]
 
     assert value == 5

@@ -35,14 +35,14 @@ def test_goal_that_runs_few_requests_needs_one_api_worker() -> None:
     assert plan.api_workers == Planned(1, "goal latency")
 
 
-def test_no_more_api_workers_are_planned_than_the_cores_carry() -> None:
+def test_api_workers_are_no_more_than_the_cores_carry() -> None:
     plan = planned({}, load_profile("gpt-oss-20b"), replace(machine(H100), cpu_cores=4))
 
     assert plan.api_workers == Planned(2, "4 CPU cores; tier 80 GB has 4")
 
 
 @pytest.mark.parametrize("variable", ["API_WORKERS", "API_SERVER_COUNT"])
-def test_api_workers_that_were_said_are_used_whatever_the_cores(variable: str) -> None:
+def test_api_workers_set_explicitly_are_used_whatever_the_cores(variable: str) -> None:
     plan = planned({variable: "3"}, load_profile("demo"), replace(machine(), cpu_cores=2))
 
     assert plan.api_workers == Planned(3, variable)
@@ -53,7 +53,7 @@ ALONE = {"DATA_PARALLEL_SIZE": "2", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
 
 
 @pytest.mark.parametrize("variable", ALONE)
-def test_what_needs_one_api_worker_gets_it(variable: str) -> None:
+def test_api_workers_are_one_where_a_setting_needs_it(variable: str) -> None:
     plan = planned({variable: ALONE[variable]}, load_profile("gpt-oss-20b"), machine(H100, H100))
 
     assert plan.api_workers.value == 1
@@ -62,7 +62,7 @@ def test_what_needs_one_api_worker_gets_it(variable: str) -> None:
 
 
 @pytest.mark.parametrize("variable", ALONE)
-def test_what_needs_one_api_worker_is_refused_beside_several(variable: str) -> None:
+def test_api_workers_set_to_several_are_refused_where_a_setting_needs_one(variable: str) -> None:
     environ = {variable: ALONE[variable], "API_WORKERS": "2"}
 
     with pytest.raises(ConfigurationError, match=f"API_WORKERS is 2, but .*{variable}.* needs 1"):

@@ -38,7 +38,7 @@ def test_variable_wins_over_the_profile() -> None:
     assert planned({"MAX_NUM_SEQS": "3"}).arguments["max_num_seqs"] == Planned(3, "MAX_NUM_SEQS")
 
 
-def test_variable_that_says_false_wins_over_the_default_for_gpt_oss() -> None:
+def test_variable_set_to_false_wins_over_the_default_for_gpt_oss() -> None:
     plan = planned({"ENABLE_AUTO_TOOL_CHOICE": "false"})
 
     assert plan.arguments["enable_auto_tool_choice"] == Planned(False, "ENABLE_AUTO_TOOL_CHOICE")
@@ -66,7 +66,7 @@ def test_tier_for_other_machines_changes_nothing() -> None:
     assert planned({}, hardware=machine()).arguments["max_num_seqs"] == Planned(2, "tier of CPUs")
 
 
-def test_defaults_for_gpt_oss_apply_where_nobody_says_else() -> None:
+def test_defaults_for_gpt_oss_apply_where_nothing_else_is_set() -> None:
     plan = planned({})
 
     for name in GPT_OSS_ARGUMENTS.keys() - {"async_scheduling"}:
@@ -138,7 +138,7 @@ def test_graphs_pad_a_batch_by_an_eighth_at_most(sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize("goal", [Goal.BALANCED, Goal.THROUGHPUT])
-def test_largest_graph_that_was_said_takes_the_place_of_the_list(goal: Goal) -> None:
+def test_largest_graph_set_explicitly_replaces_the_list(goal: Goal) -> None:
     """vLLM refuses both together."""
     environ = {"GOAL": goal, "MAX_CUDAGRAPH_CAPTURE_SIZE": "512"}
     plan = planned(environ, load_profile("gpt-oss-20b"), hardware_named("h200"))
@@ -150,7 +150,7 @@ def test_largest_graph_that_was_said_takes_the_place_of_the_list(goal: Goal) -> 
 
 @pytest.mark.parametrize("card", ["l4", "l40s", "h100", "h200"])
 @pytest.mark.parametrize("goal", [Goal.BALANCED, Goal.LATENCY, Goal.THROUGHPUT])
-def test_sizes_of_graphs_that_were_said_take_the_place_of_the_largest_and_of_the_list(card: str, goal: Goal) -> None:
+def test_graph_sizes_set_explicitly_replace_the_largest_and_the_list(card: str, goal: Goal) -> None:
     environ = {"GOAL": goal, "CUDAGRAPH_CAPTURE_SIZES": "1,2,3"}
     arguments = planned(environ, load_profile("gpt-oss-20b"), hardware_named(card)).arguments
 
@@ -159,7 +159,7 @@ def test_sizes_of_graphs_that_were_said_take_the_place_of_the_largest_and_of_the
 
 
 @pytest.mark.parametrize("card", ["h100", "h200"])
-def test_largest_graph_of_a_goal_takes_the_place_of_the_tiers_list(card: str) -> None:
+def test_largest_graph_of_a_goal_replaces_the_tiers_list(card: str) -> None:
     arguments = planned({"GOAL": "latency"}, load_profile("gpt-oss-20b"), hardware_named(card)).arguments
 
     assert arguments[LARGEST] == Planned(64, "goal latency")
@@ -181,24 +181,24 @@ def test_largest_graph_of_a_goal_takes_the_place_of_the_tiers_list(card: str) ->
         ("mi300x", "balanced", {"ATTENTION_CONFIG": '{"backend": "TRITON_ATTN"}'}, "attention_backend"),
     ],
 )
-def test_entry_of_an_option_that_was_said_takes_the_place_of_the_option_that_says_the_same(
+def test_entry_set_explicitly_replaces_the_option_of_the_same_meaning(
     card: str, goal: str, environ: dict[str, str], left_out: str
 ) -> None:
-    """vLLM would refuse both together, or go by the one that nobody asked for."""
+    """vLLM would refuse both together, or go by the one that was not set."""
     profile, hardware = load_profile("gpt-oss-20b"), hardware_named(card)
     assert left_out in planned({"GOAL": goal}, profile, hardware).arguments
 
     assert left_out not in planned({"GOAL": goal, **environ}, profile, hardware).arguments
 
 
-def test_other_entries_leave_the_options_of_tiers() -> None:
+def test_entries_of_other_meanings_leave_the_options_of_tiers() -> None:
     environ = {"COMPILATION_CONFIG": '{"mode": 3}', "KERNEL_CONFIG": '{"enable_cutedsl_warmup": false}'}
     arguments = planned(environ, load_profile("gpt-oss-20b"), hardware_named("h200")).arguments
 
     assert {SIZES, "enable_flashinfer_autotune"} <= arguments.keys()
 
 
-def test_both_are_passed_on_when_both_were_said() -> None:
+def test_options_that_were_both_set_are_both_passed_on() -> None:
     """vLLM says what is wrong with them, or takes them if they agree."""
     environ = {"CUDAGRAPH_CAPTURE_SIZES": "1,2", "MAX_CUDAGRAPH_CAPTURE_SIZE": "2"}
     arguments = planned(environ, load_profile("gpt-oss-20b")).arguments

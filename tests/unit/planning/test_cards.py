@@ -87,7 +87,7 @@ def test_demo_on_a_cpu_gets_a_small_cache() -> None:
         ("gpt-oss-120b", machine(L4, L4), "2 x NVIDIA L4"),
     ],
 )
-def test_too_little_hardware_is_refused_with_need_and_find(profile: str, hardware: Hardware, found: str) -> None:
+def test_hardware_below_the_needs_is_refused_with_both(profile: str, hardware: Hardware, found: str) -> None:
     with pytest.raises(HardwareError) as caught:
         planned({}, load_profile(profile), hardware)
 
@@ -158,9 +158,7 @@ def test_profile_on_a_card(profile: str, card: str, expected: Mapping[str, Any])
 @pytest.mark.parametrize("profile", ["gpt-oss-20b", "gpt-oss-120b"])
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 @pytest.mark.parametrize("goal", list(Goal))
-def test_every_card_that_meets_the_requirements_is_planned_without_a_warning(
-    profile: str, count: int, goal: Goal
-) -> None:
+def test_cards_that_meet_the_requirements_are_planned_without_a_warning(profile: str, count: int, goal: Goal) -> None:
     chosen = load_profile(profile)
     machines = [hardware_named(f"{card}x{count}") for card in known_cards()]
     fitting = [machine for machine in machines if fits(chosen, machine)]

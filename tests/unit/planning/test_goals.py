@@ -86,7 +86,7 @@ def test_variable_wins_over_a_goal(goal: Goal) -> None:
         ("gpt-oss-120b", "h200", {"MODEL_NAME": "a/finetune"}, None),
     ],
 )
-def test_only_latency_speculates_and_only_where_it_pays(
+def test_goal_latency_alone_speculates_and_only_where_it_pays(
     profile: str, card: str, environ: dict[str, str], draft: str | None
 ) -> None:
     plans = {

@@ -107,11 +107,11 @@ def test_deciding_arguments_hold_no_secret() -> None:
 # What a folder has
 
 
-def test_an_empty_folder_is_cold() -> None:
+def test_empty_folder_is_cold() -> None:
     assert judged([], KEY, warmup=True) == (None, "nothing is there yet")
 
 
-def test_a_folder_is_warm_for_its_key() -> None:
+def test_folder_is_warm_for_its_key() -> None:
     assert judged([ENTRY], KEY, warmup=True) == (ENTRY, "")
 
 
@@ -124,25 +124,25 @@ def test_a_folder_is_warm_for_its_key() -> None:
         (replace(KEY, folder="/old/triton"), "it was filled for the path /old/triton"),
     ],
 )
-def test_a_folder_is_cold_for_another_key_and_says_for_which_it_was_filled(other: Key, reason: str) -> None:
+def test_folder_is_cold_for_another_key_and_the_filled_one_is_named(other: Key, reason: str) -> None:
     assert judged([replace(ENTRY, key=other)], KEY, warmup=True) == (None, reason)
 
 
-def test_of_several_fillings_the_nearest_is_named() -> None:
+def test_filling_that_is_nearest_is_named() -> None:
     far = replace(ENTRY, key=replace(KEY, card="NVIDIA L4", arguments="00000000"))
     near = replace(ENTRY, key=replace(KEY, arguments="ffffffff"))
 
     assert judged([near, far], KEY, warmup=True)[1] == "it was filled for arguments ffffffff"
 
 
-def test_a_filling_without_warm_up_requests_serves_only_a_start_without_them() -> None:
+def test_filling_without_warm_up_requests_serves_only_a_start_without_them() -> None:
     entry = replace(ENTRY, warmup=False)
 
     assert judged([entry], KEY, warmup=False) == (entry, "")
     assert judged([entry], KEY, warmup=True) == (None, "it was filled without warm-up requests")
 
 
-def test_state_is_told_with_card_driver_version_and_arguments() -> None:
+def test_state_is_printed_with_card_driver_version_and_arguments() -> None:
     assert str(kernels()) == "warm: NVIDIA H200, driver 580.159, vLLM 0.32.0, arguments 1a2b3c4d"
     assert str(kernels(None, reason="nothing is there yet")) == (
         "cold: the first start compiles for minutes; nothing is there yet; "
@@ -150,7 +150,7 @@ def test_state_is_told_with_card_driver_version_and_arguments() -> None:
     )
 
 
-def test_another_driver_leaves_the_folder_warm_and_is_told() -> None:
+def test_driver_that_differs_leaves_the_folder_warm_and_is_named() -> None:
     assert str(kernels(replace(ENTRY, driver="570.1"))).endswith("; filled under driver 570.1")
 
 
@@ -176,7 +176,7 @@ def test_plan_without_gpu_has_no_folder_of_kernels() -> None:
     assert "kernel caches" not in {name for name, _, _ in plan.rows()}
 
 
-def test_plan_replaces_a_folder_that_cannot_be_written_and_says_so() -> None:
+def test_plan_replaces_a_folder_that_cannot_be_written_with_a_warning() -> None:
     plan = plan_of("gpt-oss-20b", machine(H100), KERNEL_CACHE_DIR="/kernels", TRITON_CACHE_DIR="/mine")
     reason = "/kernels cannot be written by uid 7"
 

@@ -71,12 +71,12 @@ def test_vllms_own_arithmetic_is_followed_to_the_token() -> None:
     assert split(kv_cache_memory_bytes=blocks * block_bytes, max_model_len=8192).kv_tokens == 1_225_067
 
 
-def test_the_kv_cache_of_an_a100_is_as_vllm_logged_it() -> None:
+def test_kv_cache_of_an_a100_is_as_vllm_logged_it() -> None:
     """vLLM 0.19, gpt-oss-20b, --gpu-memory-utilization 0.65: "Available KV cache memory: 36.56 GiB"."""
     assert split(gpu=A100, gpu_memory_utilization=0.65).kv_cache_gib == pytest.approx(36.56, rel=0.03)
 
 
-def test_the_parts_make_up_the_whole() -> None:
+def test_parts_make_up_the_whole() -> None:
     found = split()
 
     parts = found.weights_gib + found.activations_gib + found.graphs_gib + found.kv_cache_gib
@@ -96,7 +96,7 @@ def test_the_parts_make_up_the_whole() -> None:
         (100, 8192, True, 7 + 7 + 1),
     ],
 )
-def test_a_request_holds_all_in_full_attention_and_a_window_in_the_rest(
+def test_request_holds_all_in_full_attention_and_a_window_in_the_rest(
     length: int, batched: int, asynchronous: bool, blocks: int
 ) -> None:
     found = split(max_model_len=length, max_num_batched_tokens=batched, async_scheduling=asynchronous)
@@ -110,7 +110,7 @@ def test_concurrency_and_tokens_belong_together() -> None:
     assert found.kv_tokens == int(found.concurrency * 65536)
 
 
-def test_a_cache_in_fp8_holds_twice_as_much() -> None:
+def test_cache_in_fp8_holds_twice_as_much() -> None:
     assert split(kv_cache_dtype="fp8").kv_tokens == pytest.approx(2 * split().kv_tokens, rel=1e-4)
 
 
@@ -122,14 +122,14 @@ def test_tensor_parallel_gpus_share_weights_and_cache(size: int) -> None:
     assert found.request_gib == pytest.approx(split(LARGE).request_gib / size)
 
 
-def test_a_pipeline_shares_layers() -> None:
+def test_pipeline_shares_layers() -> None:
     found = split(LARGE, pipeline_parallel_size=2)
 
     assert found.weights_gib == pytest.approx(split(LARGE).weights_gib / 2, rel=0.02)
     assert found.request_gib < split(LARGE).request_gib * 0.6
 
 
-def test_a_draft_model_takes_weights_and_a_padded_group() -> None:
+def test_draft_model_takes_weights_and_a_padded_group() -> None:
     config = {"method": "eagle3", "model": "a/draft", "num_speculative_tokens": 3}
     found, plain = split(speculative_config=config), split()
 
@@ -137,7 +137,7 @@ def test_a_draft_model_takes_weights_and_a_padded_group() -> None:
     assert found.request_gib == pytest.approx(plain.request_gib * 13 / 12)  # 13 full and 12 sliding layers: 13 and 13
 
 
-def test_without_graphs_there_is_more_cache() -> None:
+def test_cache_is_larger_without_graphs() -> None:
     assert split(enforce_eager=True).graphs_gib == 0
     assert split(max_cudagraph_capture_size=16).graphs_gib < split().graphs_gib < 1
 
@@ -157,7 +157,7 @@ def test_vllm_captures_each_size_once_and_none_that_no_batch_has() -> None:
     assert split(cudagraph_capture_sizes=[1, 2], enforce_eager=True).graphs_gib == 0
 
 
-def test_fewer_tokens_and_sequences_need_less_for_activations() -> None:
+def test_activations_take_less_for_fewer_tokens_and_sequences() -> None:
     small = split(max_num_batched_tokens=1024, max_num_seqs=16)
 
     assert small.activations_gib < split().activations_gib - 1
@@ -172,7 +172,7 @@ def test_fewer_tokens_and_sequences_need_less_for_activations() -> None:
         (hardware_named("b200").gpus[0], {"max_num_batched_tokens": 16384, "max_num_seqs": 1024}),
     ],
 )
-def test_what_is_not_set_has_vllms_default(gpu: Gpu, same_as: dict[str, Any]) -> None:
+def test_options_that_are_not_set_have_vllms_defaults(gpu: Gpu, same_as: dict[str, Any]) -> None:
     stated: dict[str, Any] = {
         "max_model_len": 131072,
         "gpu_memory_utilization": 0.92,
@@ -189,7 +189,7 @@ def test_lengths_are_read_as_vllm_reads_them(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("auto", [-1, "auto", "-1"])
-def test_left_to_vllm_the_length_is_the_longest_that_fits(auto: Any) -> None:
+def test_length_left_to_vllm_is_the_longest_that_fits(auto: Any) -> None:
     found = split(gpu=L4, max_model_len=auto, gpu_memory_utilization=0.75)
 
     assert found.max_model_len == found.longest < 131072
@@ -210,11 +210,11 @@ def test_left_to_vllm_the_length_is_the_longest_that_fits(auto: Any) -> None:
         (LARGE, L4, {}, False),
     ],
 )
-def test_a_request_of_full_length_fits_or_not(shape: Shape, gpu: Gpu, arguments: dict[str, Any], fits: bool) -> None:
+def test_request_of_full_length_fits_or_not(shape: Shape, gpu: Gpu, arguments: dict[str, Any], fits: bool) -> None:
     assert split(shape, gpu, **arguments).fits is fits
 
 
-def test_the_longest_that_fits_does_fit_and_one_block_more_does_not() -> None:
+def test_longest_that_fits_does_fit_and_one_block_more_does_not() -> None:
     arguments: dict[str, Any] = {"gpu_memory_utilization": 0.75}
     longest = split(gpu=L4, **arguments).longest
 
@@ -232,7 +232,7 @@ def test_weights_larger_than_the_card_leave_nothing() -> None:
 # On a CPU
 
 
-def test_on_a_cpu_the_cache_is_as_large_as_stated() -> None:
+def test_cache_on_a_cpu_is_as_large_as_set() -> None:
     """docs/performance.md and configs/demo.yaml: 1 GiB holds some 520,000 tokens of the demo."""
     found = estimate(DEMO, None, {"dtype": "float32", "max_model_len": 4096, "max_num_batched_tokens": 4096}, 1.0)
 
@@ -241,7 +241,7 @@ def test_on_a_cpu_the_cache_is_as_large_as_stated() -> None:
     assert found.graphs_gib == 0
 
 
-def test_on_a_cpu_without_a_stated_cache_there_is_no_estimate() -> None:
+def test_cache_on_a_cpu_without_a_setting_is_not_estimated() -> None:
     with pytest.raises(NotEstimableError, match="VLLM_CPU_KVCACHE_SPACE"):
         estimate(DEMO, None, {})
 
@@ -285,5 +285,5 @@ def test_arguments_that_change_nothing_are_not(arguments: dict[str, Any]) -> Non
     assert split(**arguments) == split()
 
 
-def test_the_arguments_it_knows_are_vllms() -> None:
+def test_arguments_it_knows_are_vllms() -> None:
     assert set(known_options()) >= MEMORY_ARGUMENTS

@@ -28,7 +28,7 @@ def test_explicit_length_that_does_not_fit_is_refused_with_one_that_does() -> No
     assert plan.arguments["max_model_len"] == Planned(int(fitting[1]), "MAX_MODEL_LEN")
 
 
-def test_length_that_nobody_asked_for_is_shortened_and_said_so() -> None:
+def test_length_that_is_not_set_is_shortened_with_a_warning() -> None:
     plan = planned({"GPU_MEMORY_UTILIZATION": "0.75"}, SMALL_PROFILE, machine(L4))
 
     length = plan.arguments["max_model_len"]
@@ -63,7 +63,7 @@ def test_weights_that_do_not_fit_because_of_the_operator_are_refused_with_the_va
         ({"QUANTIZATION": "fp8"}, "quantization is beyond this estimate"),
     ],
 )
-def test_what_cannot_be_estimated_is_planned_with_a_warning(environ: dict[str, str], reason: str) -> None:
+def test_memory_that_cannot_be_estimated_is_planned_with_a_warning(environ: dict[str, str], reason: str) -> None:
     plan = planned(environ, SMALL_PROFILE)
 
     assert plan.memory is None

@@ -82,7 +82,7 @@ def test_size_is_that_of_the_model_card(config: dict[str, Any], parameters: floa
     assert shape.weights_gib == pytest.approx(gib, rel=0.01)
 
 
-def test_size_is_said_in_a_line() -> None:
+def test_size_is_printed_in_a_line() -> None:
     assert str(parsed(SMALL).shape) == "20.9 B parameters, 24 layers, 32 experts at 4.25 bits"
     assert str(parsed(gpt_oss(24, 32, None)).shape) == "20.9 B parameters, 24 layers, 32 experts"
 
@@ -117,7 +117,7 @@ def test_sliding_layers_that_do_not_alternate_are_a_warning() -> None:
         ({"quant_method": "bitsandbytes"}, None, "has the quant_method bitsandbytes"),
     ],
 )
-def test_quantization_of_the_experts_is_told(quantization: dict[str, str], bits: float | None, beyond: str) -> None:
+def test_quantization_of_the_experts_is_read(quantization: dict[str, str], bits: float | None, beyond: str) -> None:
     found = parsed(gpt_oss(24, 32, quantization))
 
     assert found.shape is not None
@@ -136,7 +136,7 @@ def test_overrides_of_the_operator_replace_entries() -> None:
 # What is wrong
 
 
-def test_architecture_of_another_model_is_told_without_its_dimensions() -> None:
+def test_architecture_of_another_model_is_read_without_its_dimensions() -> None:
     found = parsed(OTHER)
 
     assert found.is_other

@@ -29,7 +29,7 @@ def test_served_name_of_a_folder_that_is_not_there_is_no_path() -> None:
     assert planned({"MODEL_NAME": FOLDER}).served_names.origin == "from MODEL_NAME"
 
 
-def test_served_name_that_was_given_wins() -> None:
+def test_served_name_set_explicitly_wins() -> None:
     environ = {"MODEL_NAME": FOLDER, "OPENAI_SERVED_MODEL_NAME_OVERRIDE": "mine"}
 
     assert planned(environ, SMALL).served_names.value == ("mine",)
@@ -170,7 +170,7 @@ def test_weights_without_sliding_layers_are_estimated() -> None:
 # Other architectures
 
 
-def test_other_architecture_is_refused_with_the_way_out() -> None:
+def test_architecture_that_is_unknown_is_refused_with_the_way_out() -> None:
     with pytest.raises(ConfigurationError) as caught:
         planned({"MODEL_NAME": FOLDER}, OTHER)
 
@@ -180,7 +180,7 @@ def test_other_architecture_is_refused_with_the_way_out() -> None:
     )
 
 
-def test_other_architecture_that_is_allowed_is_served_without_what_only_gpt_oss_has() -> None:
+def test_architecture_that_is_allowed_is_served_without_what_only_gpt_oss_has() -> None:
     plan = planned({"MODEL_NAME": FOLDER, "ALLOW_OTHER_ARCHITECTURES": "1"}, OTHER, machine(A100))
 
     assert not {
@@ -191,7 +191,7 @@ def test_other_architecture_that_is_allowed_is_served_without_what_only_gpt_oss_
     assert plan.warnings[1].startswith("memory is not estimated: ")
 
 
-def test_other_architecture_that_is_allowed_gets_what_was_said() -> None:
+def test_architecture_that_is_allowed_gets_the_settings() -> None:
     environ = {
         "MODEL_NAME": FOLDER,
         "ALLOW_OTHER_ARCHITECTURES": "1",

@@ -10,14 +10,14 @@ from tests.unit.planning.plans import planned
 
 
 @pytest.mark.parametrize(("gpus", "size"), [(2, 2), (3, 2), (4, 4), (5, 4), (7, 4), (8, 8), (9, 8), (16, 8)])
-def test_several_gpus_share_the_model_in_a_way_that_gpt_oss_allows(gpus: int, size: int) -> None:
+def test_gpus_share_the_model_in_a_way_that_gpt_oss_allows(gpus: int, size: int) -> None:
     plan = planned({}, hardware=machine(*[H100] * gpus))
 
     assert plan.arguments["tensor_parallel_size"] == Planned(size, "number of GPUs")
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
-def test_without_several_gpus_nothing_is_shared(gpus: int) -> None:
+def test_gpu_alone_shares_nothing(gpus: int) -> None:
     assert "tensor_parallel_size" not in planned({}, hardware=machine(*[H100] * gpus)).arguments
 
 
@@ -83,7 +83,7 @@ def test_size_of_the_profile_counts_with_that_of_the_operator() -> None:
         planned({"DATA_PARALLEL_SIZE": "3"}, load_profile("demo"), machine(H100, H100))
 
 
-def test_all_gpus_may_be_used_in_several_ways_at_once() -> None:
+def test_gpus_may_all_be_used_in_several_ways_together() -> None:
     environ = {"TENSOR_PARALLEL_SIZE": "2", "PIPELINE_PARALLEL_SIZE": "2", "DATA_PARALLEL_SIZE": "2"}
     arguments = planned(environ, hardware=machine(*[H100] * 8)).arguments
 
@@ -94,7 +94,7 @@ def test_cpu_may_share_the_model_as_the_operator_likes() -> None:
     assert planned({"TENSOR_PARALLEL_SIZE": "2"}, hardware=machine()).arguments["tensor_parallel_size"].value == 2
 
 
-def test_one_gpu_of_several_is_planned_like_one_gpu() -> None:
+def test_gpu_chosen_of_several_is_planned_like_one_gpu() -> None:
     plan = planned({"TENSOR_PARALLEL_SIZE": "1"}, load_profile("gpt-oss-120b"), machine(H100, H100))
 
     assert plan.arguments["gpu_memory_utilization"] == Planned(0.95, "tier one 80 GB GPU")

@@ -27,7 +27,7 @@ def test_rows_show_what_a_start_does_besides() -> None:
 # Words for vLLM
 
 
-def test_words_begin_with_the_prepared_model_and_its_names() -> None:
+def test_arguments_start_with_the_prepared_model_and_its_names() -> None:
     words = planned({}).argv("/models/prepared")
 
     assert words[:4] == ["--model=/models/prepared", "--served-model-name", "first", "second"]
@@ -53,7 +53,7 @@ def test_further_arguments_become_words_of_their_options() -> None:
     assert "--seed=4" not in words
 
 
-def test_planned_values_become_words() -> None:
+def test_planned_values_become_arguments() -> None:
     environ = {
         "ENFORCE_EAGER": "true",
         "ENABLE_PREFIX_CACHING": "false",

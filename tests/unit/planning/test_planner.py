@@ -27,7 +27,7 @@ def test_profile_names_the_model_for_clients() -> None:
     assert planned({}).served_names == Planned(("first", "second"), "profile")
 
 
-def test_another_model_is_served_under_its_own_name() -> None:
+def test_model_of_another_name_is_served_under_its_own_name() -> None:
     assert planned({"MODEL_NAME": "mine/model"}).served_names == Planned(("mine/model",), "MODEL_NAME")
 
 
@@ -35,7 +35,7 @@ def test_profiles_model_named_again_keeps_the_profiles_names() -> None:
     assert planned({"MODEL_NAME": "org/model"}).served_names == Planned(("first", "second"), "profile")
 
 
-def test_names_given_by_the_operator_win_over_those_of_model_and_profile() -> None:
+def test_names_set_by_the_operator_win_over_those_of_model_and_profile() -> None:
     plan = planned({"MODEL_NAME": "mine/model", "OPENAI_SERVED_MODEL_NAME_OVERRIDE": "a,b"})
 
     assert plan.served_names == Planned(("a", "b"), "OPENAI_SERVED_MODEL_NAME_OVERRIDE")
@@ -46,5 +46,5 @@ def test_tokenizer_named_by_the_operator_is_planned(variable: str) -> None:
     assert planned({variable: "a/tokenizer"}).arguments["tokenizer"] == Planned("a/tokenizer", variable)
 
 
-def test_no_tokenizer_is_planned_unasked() -> None:
+def test_tokenizer_is_not_planned_unless_named() -> None:
     assert "tokenizer" not in planned({}).arguments

@@ -42,7 +42,7 @@ def test_default_variables_are_planned() -> None:
 @pytest.mark.parametrize(
     "name", ["VLLM_NO_USAGE_STATS", "FROM_PROFILE", "FROM_BOTH", "VLLM_ENABLE_RESPONSES_API_STORE"]
 )
-def test_variable_of_the_operators_own_wins_over_all(name: str) -> None:
+def test_variable_set_by_the_operator_wins_over_all(name: str) -> None:
     plan = planned({name: "mine"})
 
     assert plan.environment[name] == Planned("mine", "environment")
@@ -50,11 +50,11 @@ def test_variable_of_the_operators_own_wins_over_all(name: str) -> None:
     assert (name, "mine", "environment") in plan.rows()
 
 
-def test_empty_variable_of_the_operators_own_is_a_value_too() -> None:
+def test_variable_set_empty_by_the_operator_is_a_value_too() -> None:
     assert planned({"FROM_PROFILE": ""}).environment["FROM_PROFILE"] == Planned("", "environment")
 
 
-def test_other_variables_of_the_operator_are_not_planned() -> None:
+def test_variables_of_other_programs_are_not_planned() -> None:
     assert planned({"HOME": "/root", "HF_TOKEN": "s3cret"}).environment == planned({}).environment
 
 
@@ -65,7 +65,7 @@ def caches(plan: EnginePlan) -> dict[str, Planned]:
     return {name: plan.environment[name] for name in KERNEL_CACHES if name in plan.environment}
 
 
-def test_what_is_compiled_is_kept_below_our_cache() -> None:
+def test_kernels_are_kept_below_our_cache() -> None:
     plan = planned({"GPTOSS_BENTO_CACHE": "/c"})
 
     assert caches(plan) == {
@@ -76,7 +76,7 @@ def test_what_is_compiled_is_kept_below_our_cache() -> None:
     }
 
 
-def test_folder_of_kernels_that_was_said_is_used() -> None:
+def test_folder_of_kernels_set_explicitly_is_used() -> None:
     plan = planned({"GPTOSS_BENTO_CACHE": "/c", "KERNEL_CACHE_DIR": "/k"})
 
     assert caches(plan) == {
@@ -85,7 +85,7 @@ def test_folder_of_kernels_that_was_said_is_used() -> None:
 
 
 @pytest.mark.parametrize("variable", KERNEL_CACHES)
-def test_folder_of_one_library_that_was_said_is_used_for_it_alone(variable: str) -> None:
+def test_folder_of_one_library_set_explicitly_is_used_for_it_alone(variable: str) -> None:
     plan = planned({variable: "/mine", "KERNEL_CACHE_DIR": "/k"})
 
     assert plan.environment[variable] == Planned("/mine", "environment")
@@ -94,7 +94,7 @@ def test_folder_of_one_library_that_was_said_is_used_for_it_alone(variable: str)
 
 
 @pytest.mark.parametrize("environ", [{}, {"KERNEL_CACHE_DIR": "/k"}])
-def test_without_a_gpu_nothing_is_kept(environ: dict[str, str]) -> None:
+def test_kernels_are_not_kept_without_a_gpu(environ: dict[str, str]) -> None:
     plan = planned(environ, load_profile("demo"), machine())
 
     assert caches(plan) == {}

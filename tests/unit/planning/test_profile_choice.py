@@ -36,7 +36,7 @@ FOLDER = "/models/tuned"
         (machine(*[H100] * 8), "gpt-oss-20b"),
     ],
 )
-def test_a_machine_gets_the_profile_that_suits_it(hardware: Hardware, name: str) -> None:
+def test_machine_gets_the_profile_that_suits_it(hardware: Hardware, name: str) -> None:
     assert chosen({}, None, hardware).profile.name == name
 
 
@@ -52,13 +52,13 @@ def test_a_machine_gets_the_profile_that_suits_it(hardware: Hardware, name: str)
         (None, machine(H100), "gpt-oss-20b"),
     ],
 )
-def test_a_model_of_the_bundle_gets_its_own_profile(model_name: str | None, hardware: Hardware, name: str) -> None:
+def test_model_of_the_bundle_gets_its_own_profile(model_name: str | None, hardware: Hardware, name: str) -> None:
     environ = {"MODEL_NAME": model_name} if model_name else {}
 
     assert chosen(environ, None, hardware).profile.name == name
 
 
-def test_profile_of_the_bundle_is_chosen_without_looking_its_model_up() -> None:
+def test_profile_of_the_bundle_is_chosen_without_a_lookup_of_its_model() -> None:
     settings = load_settings({"MODEL_NAME": "openai/gpt-oss-120b"})
 
     choice = choose_profile(AUTOMATIC, settings, machine(H100), lambda *_: pytest.fail("looked up"))
@@ -148,7 +148,7 @@ def test_profile_that_contradicts_another_profiles_model_is_warned_of_too() -> N
     assert "PROFILE=gpt-oss-20b is made for it" in plan.warnings[0]
 
 
-def test_profile_that_contradicts_a_config_that_does_not_fit_says_which_one_suits() -> None:
+def test_profile_that_contradicts_a_config_is_refused_with_the_one_that_suits() -> None:
     with pytest.raises(
         HardwareError, match=r"^The model of config\.json of .* does not fit: .*PROFILE=gpt-oss-120b is"
     ):

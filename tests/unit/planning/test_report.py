@@ -49,7 +49,7 @@ def test_memory_of_a_cpu_is_not_that_of_a_gpu() -> None:
     assert "\nMemory of each GPU\n" in printed(plan_of("demo", hardware_named("l4")))
 
 
-def test_without_estimate_there_is_no_memory_but_the_reason() -> None:
+def test_memory_that_cannot_be_estimated_is_reported_with_the_reason() -> None:
     plan = plan_of("gpt-oss-20b", hardware_named("h100"), {"MODEL_NAME": "a/b"})
     text = printed(plan)
 
@@ -58,7 +58,7 @@ def test_without_estimate_there_is_no_memory_but_the_reason() -> None:
     assert as_json(plan)["memory"] is None
 
 
-def test_model_size_is_in_the_json_with_how_it_was_told() -> None:
+def test_model_size_is_in_the_json_with_its_source() -> None:
     known = as_json(plan_of("gpt-oss-20b", hardware_named("h100")))["model_size"]
     unknown = as_json(plan_of("gpt-oss-20b", hardware_named("h100"), {"MODEL_NAME": "a/b"}))["model_size"]
 
@@ -85,7 +85,7 @@ def test_brackets_in_values_are_not_taken_for_markup() -> None:
     assert "[red]" in printed(plan_of("gpt-oss-20b", hardware_named("h100"), environ))
 
 
-def test_the_json_can_be_written_and_read_back() -> None:
+def test_json_can_be_written_and_read_back() -> None:
     content = as_json(plan_of("gpt-oss-120b", hardware_named("h200x8"), {"GOAL": "latency"}))
 
     read = json.loads(json.dumps(content))

@@ -21,7 +21,7 @@ from tests.unit.planning.plans import START_METHOD, planned
         ({"WARMUP": ""}, machine(H100), Planned(True, "default with a GPU")),
     ],
 )
-def test_warm_up_is_for_gpus_unless_something_else_was_said(
+def test_warm_up_is_for_gpus_unless_set_otherwise(
     environ: dict[str, str], hardware: Hardware, expected: Planned
 ) -> None:
     assert planned(environ, load_profile("demo"), hardware).warmup == expected

@@ -80,7 +80,7 @@ def test_worker_that_is_alone_has_nothing_for_others() -> None:
     assert app.server_parts(Worker(), KeyStore(), ServerSettings()).for_others is None
 
 
-async def test_what_is_passed_on_has_its_key_and_counts_for_a_stop(passed_on: PassedOn) -> None:
+async def test_routed_request_has_its_key_and_counts_for_a_shutdown(passed_on: PassedOn) -> None:
     for path in ("/v1/responses/resp_1", "/v1/responses/resp_1/cancel"):
         method = "POST" if path.endswith("cancel") else "GET"
         assert (await passed_on.client.request(method, path)).json() == {"by": "it"}
@@ -92,7 +92,7 @@ async def test_what_is_passed_on_has_its_key_and_counts_for_a_stop(passed_on: Pa
     assert key.name == "first"
 
 
-async def test_what_is_passed_on_needs_a_key_but_not_the_question(passed_on: PassedOn) -> None:
+async def test_routed_request_needs_a_key_but_the_lookup_does_not(passed_on: PassedOn) -> None:
     passed_on.client.headers["authorization"] = "Bearer other"
 
     assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 401
@@ -103,9 +103,7 @@ async def test_what_is_passed_on_needs_a_key_but_not_the_question(passed_on: Pas
     assert passed_on.engine.scopes == []
 
 
-async def test_during_a_stop_what_is_there_can_still_be_asked_for(
-    passed_on: PassedOn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_shutdown_still_answers_lookups(passed_on: PassedOn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GracefulShutdown, "begun", True)
 
     assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 200
@@ -113,21 +111,21 @@ async def test_during_a_stop_what_is_there_can_still_be_asked_for(
     assert (await passed_on.client.post("/holds", content="resp_1")).status_code == 200
 
 
-async def test_without_an_engine_a_worker_cannot_say_what_it_holds(passed_on: PassedOn) -> None:
+async def test_lookup_without_an_engine_is_unknown(passed_on: PassedOn) -> None:
     passed_on.worker.engine = None
 
     assert (await passed_on.client.post("/holds", content="resp_1")).status_code == 503
     assert (await passed_on.client.get("/v1/responses/resp_1")).status_code == 503
 
 
-async def test_answer_that_breaks_has_its_last_words(passed_on: PassedOn) -> None:
+async def test_answer_that_breaks_ends_with_an_error_event(passed_on: PassedOn) -> None:
     reply = await passed_on.client.get("/v1/responses/resp_1?breaks")
 
     assert (reply.status_code, reply.json()["error"]["message"]) == (503, "It broke.")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/metrics", "/run", "/docs.json"])
-async def test_nothing_else_of_the_service_is_there_for_other_workers(passed_on: PassedOn, path: str) -> None:
+async def test_routes_of_the_service_are_hidden_from_other_workers(passed_on: PassedOn, path: str) -> None:
     assert (await passed_on.client.get(path)).status_code == 404
 
 
@@ -135,7 +133,7 @@ async def test_nothing_else_of_the_service_is_there_for_other_workers(passed_on:
 
 
 class FakeService:
-    """Stands for BentoML's service."""
+    """A fake of BentoML's service."""
 
     openapi_spec = None
 
@@ -154,7 +152,7 @@ def test_middlewares_ask_for_a_key_before_anything_of_the_service_answers() -> N
     assert layers == [Authentication, Probes, Description, ShutdownGate, OpenAIApi]
 
 
-def test_middlewares_of_settings_stand_around_and_behind_the_key() -> None:
+def test_middlewares_of_settings_are_around_and_behind_the_key() -> None:
     found = assembly(cors_origins=("https://a.example",), rate_limit=True).middlewares(FakeService())
 
     assert [middleware.layer for middleware in found][:4] == [CORSMiddleware, Authentication, RunPodLimits, Probes]

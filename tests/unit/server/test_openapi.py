@@ -64,7 +64,7 @@ async def document(app: Any = None, *, locked: bool = False) -> dict[str, Any]:
         return dict((await client.get("/docs.json")).json())
 
 
-async def test_the_job_api_stands_beside_bentomls_own() -> None:
+async def test_job_api_is_beside_bentomls_own() -> None:
     found = await document()
 
     assert found["openapi"] == "3.1.0"
@@ -75,14 +75,14 @@ async def test_the_job_api_stands_beside_bentomls_own() -> None:
     assert "security" not in found
 
 
-async def test_what_bentoml_cannot_know_is_said_truly() -> None:
+async def test_description_corrects_what_bentoml_cannot_know() -> None:
     paths = (await document())["paths"]
 
     assert paths["/generate"]["post"]["responses"].keys() == {"200", "400", "409", "413", "429", "500", "503", "504"}
     assert paths["/readyz"]["get"]["responses"].keys() == {"200", "503"}
 
 
-async def test_of_the_engines_routes_those_that_can_be_reached_are_described() -> None:
+async def test_description_has_only_the_engines_reachable_routes() -> None:
     found = await document(engine_app())
 
     assert {"/v1/chat/completions", "/v1/responses/{response_id}"} <= found["paths"].keys()
@@ -93,7 +93,7 @@ async def test_of_the_engines_routes_those_that_can_be_reached_are_described() -
     assert found["tags"][-1]["name"] == "OpenAI API"
 
 
-async def test_an_engine_that_cannot_describe_itself_hides_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_engine_that_cannot_describe_itself_hides_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def openapi(self) -> dict[str, Any]:
             raise TypeError
@@ -104,7 +104,7 @@ async def test_an_engine_that_cannot_describe_itself_hides_nothing_else(caplog: 
     assert "vLLM does not describe" in caplog.text
 
 
-async def test_a_key_is_part_of_the_description() -> None:
+async def test_key_is_part_of_the_description() -> None:
     found = await document(locked=True)
 
     assert found["security"] == [{"key": []}]

@@ -1,4 +1,4 @@
-"""Two workers, each with a stand-in for vLLM's application, that reach each other by real sockets."""
+"""Two workers, each with a fake of vLLM's application, that reach each other by real sockets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.waiting import HANG_S
 
 @dataclass
 class FakeResponses:
-    """Stands for vLLM's application: keeps responses, and tells back what it was asked."""
+    """A fake of vLLM's application: keeps responses, and echoes its requests."""
 
     name: str
     kept: set[str] = field(default_factory=set)
@@ -118,7 +118,7 @@ async def workers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wor
 
 
 def beside_one_that_is_gone(workers: Workers) -> httpx.AsyncClient:
-    """Of a worker that has a third one, whose socket nobody serves any more."""
+    """Of a worker that has a third one, whose socket is not served any more."""
     app = workers.app
     assert isinstance(app, ResponseRouting)
     (other,) = app._others
@@ -127,7 +127,7 @@ def beside_one_that_is_gone(workers: Workers) -> httpx.AsyncClient:
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/responses/resp_1"), ("POST", "/v1/responses/resp_1/cancel")])
-async def test_a_response_of_another_worker_is_found_there(workers: Workers, method: str, path: str) -> None:
+async def test_response_of_another_worker_is_found_there(workers: Workers, method: str, path: str) -> None:
     reply = await workers.client.request(method, path)
 
     assert (reply.status_code, reply.json()) == (200, {"by": "there"})
@@ -136,14 +136,14 @@ async def test_a_response_of_another_worker_is_found_there(workers: Workers, met
     assert workers.here.asked == []
 
 
-async def test_a_response_of_this_worker_is_asked_of_nobody_else(workers: Workers) -> None:
+async def test_response_of_this_worker_needs_no_lookup(workers: Workers) -> None:
     workers.here.kept.add("resp_2")
 
     assert (await workers.client.get("/v1/responses/resp_2")).json() == {"by": "here"}
     assert workers.there.asked == []
 
 
-async def test_what_nobody_has_is_refused_here(workers: Workers) -> None:
+async def test_response_that_no_worker_has_is_refused_here(workers: Workers) -> None:
     reply = await workers.client.get("/v1/responses/resp_3")
 
     assert (reply.status_code, reply.json()) == (404, {"by": "here"})
@@ -151,7 +151,7 @@ async def test_what_nobody_has_is_refused_here(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_what_a_worker_that_cannot_say_may_have_is_no_404(workers: Workers, method: str) -> None:
+async def test_response_of_a_worker_that_does_not_answer_is_no_404(workers: Workers, method: str) -> None:
     workers.is_certain = False
     path = "/v1/responses/resp_1" if method == "GET" else "/v1/responses"
 
@@ -162,19 +162,19 @@ async def test_what_a_worker_that_cannot_say_may_have_is_no_404(workers: Workers
     assert workers.here.asked == workers.there.asked == []
 
 
-async def test_a_worker_that_is_gone_is_asked_in_vain(workers: Workers) -> None:
+async def test_worker_that_is_gone_is_asked_in_vain(workers: Workers) -> None:
     async with beside_one_that_is_gone(workers) as client:
         assert (await client.get("/v1/responses/resp_1")).json() == {"by": "there"}
         assert is_openai_error(await client.get("/v1/responses/resp_3"), 503, "A worker that may hold this response")
 
 
-async def test_a_preflight_is_answered_here(workers: Workers) -> None:
+async def test_preflight_is_answered_here(workers: Workers) -> None:
     await workers.client.options("/v1/responses/resp_1")
 
     assert workers.there.asked == []
 
 
-async def test_a_url_that_cannot_be_passed_on_is_refused(workers: Workers) -> None:
+async def test_url_that_cannot_be_passed_on_is_refused(workers: Workers) -> None:
     query = b'"' * 30_000  # three bytes each when quoted, and httpx takes 65,536
 
     reply = await exchanged(workers.app, scope_of("GET", "/v1/responses/resp_1", query), [])
@@ -183,7 +183,7 @@ async def test_a_url_that_cannot_be_passed_on_is_refused(workers: Workers) -> No
     assert workers.there.asked == []
 
 
-async def test_a_stored_stream_comes_through_with_its_query(workers: Workers) -> None:
+async def test_stored_stream_comes_through_with_its_query(workers: Workers) -> None:
     reply = await workers.client.get("/v1/responses/resp_1?stream=true&starting_after=0")
 
     assert reply.text == "data: 1\n\ndata: 2\n\n"
@@ -191,7 +191,7 @@ async def test_a_stored_stream_comes_through_with_its_query(workers: Workers) ->
     assert workers.there.asked[-1] == "GET /v1/responses/resp_1?stream=true&starting_after=0"
 
 
-async def test_what_follows_on_a_response_is_made_where_that_lies(workers: Workers) -> None:
+async def test_response_that_continues_another_is_made_by_its_worker(workers: Workers) -> None:
     asked = {"input": "x", "previous_response_id": "resp_1"}
     reply = await workers.client.post("/v1/responses", json=asked, headers={"authorization": "Bearer k"})
 
@@ -200,7 +200,7 @@ async def test_what_follows_on_a_response_is_made_where_that_lies(workers: Worke
     assert reply.json()["key"] == "Bearer k"
 
 
-async def test_a_header_that_ends_with_a_space_is_passed_on_without(workers: Workers) -> None:
+async def test_header_that_ends_with_a_space_is_passed_on_without(workers: Workers) -> None:
     scope = scope_of("POST", "/v1/responses", headers=[(b"authorization", b"Bearer k \t")])
 
     _, body, *_ = await exchanged(workers.app, scope, [b'{"previous_response_id": "resp_1"}'])
@@ -208,7 +208,7 @@ async def test_a_header_that_ends_with_a_space_is_passed_on_without(workers: Wor
     assert json.loads(body["body"])["key"] == "Bearer k"
 
 
-async def test_a_head_does_not_grow_on_its_way_beyond_the_bounds(workers: Workers) -> None:
+async def test_head_does_not_grow_on_its_way_beyond_the_bounds(workers: Workers) -> None:
     scope = scope_of("POST", "/v1/responses", headers=[(b"host", b"a"), (b"content-length", b"34"), (b"x", b"y")])
 
     _, body, *_ = await exchanged(workers.app, scope, [b'{"previous_response_id": "resp_1"}'])
@@ -216,7 +216,7 @@ async def test_a_head_does_not_grow_on_its_way_beyond_the_bounds(workers: Worker
     assert sorted(json.loads(body["body"])["headers"]) == ["content-length", "host", "x"]
 
 
-async def test_what_goes_on_in_the_other_worker_keeps_its_place_there_until_it_has_ended(workers: Workers) -> None:
+async def test_response_in_another_worker_keeps_its_slot_there_until_it_has_ended(workers: Workers) -> None:
     asked = {"input": "x", "previous_response_id": "resp_1", "background": True}
     assert (await workers.client.post("/v1/responses", json=asked)).json()["by"] == "there"
 
@@ -228,7 +228,7 @@ async def test_what_goes_on_in_the_other_worker_keeps_its_place_there_until_it_h
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/resp_1/cancel"])
-async def test_a_body_that_is_too_large_goes_nowhere(workers: Workers, path: str) -> None:
+async def test_body_that_is_too_large_goes_nowhere(workers: Workers, path: str) -> None:
     reply = await workers.client.post(path, json={"previous_response_id": "resp_1", "input": "x" * 1000})
 
     assert reply.status_code == 413
@@ -236,7 +236,7 @@ async def test_a_body_that_is_too_large_goes_nowhere(workers: Workers, path: str
     assert workers.here.asked == workers.there.asked == []
 
 
-async def test_a_body_that_gives_way_to_others_is_refused_as_the_guards_do(
+async def test_body_that_was_evicted_is_refused_as_the_guards_do(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def crowded(*_: object) -> bytes:
@@ -252,20 +252,20 @@ async def test_a_body_that_gives_way_to_others_is_refused_as_the_guards_do(
 @pytest.mark.parametrize(
     "body", ["{", "[1]", '{"input": "x"}', '{"previous_response_id": 3}', '{"previous_response_id": "a/b"}']
 )
-async def test_what_names_no_response_stays_here_with_its_body(workers: Workers, body: str) -> None:
+async def test_request_without_a_response_id_stays_here_with_its_body(workers: Workers, body: str) -> None:
     reply = await workers.client.post("/v1/responses", content=body)
 
-    told = reply.json()
-    assert (told["by"], told["body"], told["key"]) == ("here", body, None)
+    answer = reply.json()
+    assert (answer["by"], answer["body"], answer["key"]) == ("here", body, None)
 
 
-async def test_other_routes_are_not_touched(workers: Workers) -> None:
+async def test_routes_of_other_kinds_are_not_touched(workers: Workers) -> None:
     reply = await workers.client.post("/v1/chat/completions", json={"previous_response_id": "resp_1"})
 
     assert reply.json()["by"] == "here"
 
 
-async def test_a_client_that_leaves_ends_its_request_in_the_other_worker(workers: Workers) -> None:
+async def test_client_that_leaves_ends_its_request_in_the_other_worker(workers: Workers) -> None:
     left = asyncio.Event()
     body = b'{"previous_response_id": "resp_1", "hang": 1}'
     task = asyncio.create_task(exchanged(workers.app, scope_of("POST", "/v1/responses"), [body], left))
@@ -324,7 +324,7 @@ async def killed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tupl
 
 
 @pytest.mark.parametrize("rest", [b"", b"9\r\ndata: 2\n\n", b"4\r\ndata\r\n", b"7\r\ndata: 2\r\n1\r\n\n\r\n"])
-async def test_a_stream_whose_worker_is_killed_ends_with_an_error_event(
+async def test_stream_whose_worker_is_killed_ends_with_an_error_event(
     killed: tuple[httpx.AsyncClient, list[bytes]], rest: bytes
 ) -> None:
     client, said = killed
@@ -337,7 +337,7 @@ async def test_a_stream_whose_worker_is_killed_ends_with_an_error_event(
     assert nothing == ""
 
 
-async def test_a_worker_that_is_killed_before_it_answers_is_a_503(
+async def test_worker_that_is_killed_before_it_answers_is_a_503(
     killed: tuple[httpx.AsyncClient, list[bytes]],
 ) -> None:
     client, said = killed
@@ -350,7 +350,7 @@ async def test_a_worker_that_is_killed_before_it_answers_is_a_503(
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n", b"?\r\n\r\n"])
-async def test_what_is_no_answer_to_the_question_is_a_503(
+async def test_lookup_with_an_invalid_answer_is_a_503(
     killed: tuple[httpx.AsyncClient, list[bytes]], answer: bytes
 ) -> None:
     client, said = killed
@@ -359,7 +359,7 @@ async def test_what_is_no_answer_to_the_question_is_a_503(
     assert is_openai_error(await client.get("/v1/responses/resp_1"), 503, "A worker that may hold this response")
 
 
-async def test_an_answer_in_one_piece_whose_worker_is_killed_breaks_off(
+async def test_answer_in_one_piece_whose_worker_is_killed_breaks_off(
     killed: tuple[httpx.AsyncClient, list[bytes]],
 ) -> None:
     client, said = killed

@@ -24,5 +24,5 @@ from gptoss_bento.server.route_names import OTHER, route_name
         ("/metrics/x", OTHER),
     ],
 )
-def test_every_path_has_one_of_few_names(path: str, route: str) -> None:
+def test_paths_have_one_of_few_names(path: str, route: str) -> None:
     assert route_name(path) == route

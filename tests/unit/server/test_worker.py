@@ -67,7 +67,7 @@ def watch(worker: Worker, engine: FakeEngine, stall_timeout_s: float = 60) -> as
     return asyncio.create_task(worker._watch(engine, stall_timeout_s, KernelCompilations(None)))  # type: ignore[arg-type]
 
 
-async def test_a_dead_engine_is_noticed_within_two_seconds(worker: Worker) -> None:
+async def test_dead_engine_is_noticed_within_two_seconds(worker: Worker) -> None:
     engine = FakeEngine()
     task = watch(worker, engine)
     await asyncio.sleep(0.1)
@@ -76,7 +76,7 @@ async def test_a_dead_engine_is_noticed_within_two_seconds(worker: Worker) -> No
         await asyncio.wait_for(task, HANG_S)
 
 
-async def test_an_engine_that_ends_at_a_stop_did_not_die(worker: Worker) -> None:
+async def test_engine_that_ends_at_a_stop_did_not_die(worker: Worker) -> None:
     engine = FakeEngine()
     task = watch(worker, engine)
     engine.dead = True
@@ -86,10 +86,10 @@ async def test_an_engine_that_ends_at_a_stop_did_not_die(worker: Worker) -> None
     await task
 
 
-async def test_an_engine_that_hangs_is_not_ready_and_then_given_up(
+async def test_health_check_that_times_out_ends_a_hanging_engine(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_check, "_ASK_S", 0.05)
+    monkeypatch.setattr(health_check, "_PROBE_TIMEOUT_S", 0.05)
     monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
     engine = FakeEngine()
     task = watch(worker, engine, 0.6)
@@ -98,11 +98,13 @@ async def test_an_engine_that_hangs_is_not_ready_and_then_given_up(
     await until(lambda: not worker.startup.is_ready)
     with pytest.raises(EngineDiedError, match="it hangs"):
         await task
-    assert ["has not answered" in said for said in engine.said] == [True], "running requests hear of it"
+    assert ["has not answered" in said for said in engine.said] == [True], "running requests fail with the cause"
 
 
-async def test_an_engine_that_goes_on_is_ready_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_check, "_ASK_S", 0.05)
+async def test_health_check_that_succeeds_again_makes_the_worker_ready(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_check, "_PROBE_TIMEOUT_S", 0.05)
     monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
     engine = FakeEngine(frozen=True)
     task = watch(worker, engine, 2 * HANG_S)
@@ -114,7 +116,7 @@ async def test_an_engine_that_goes_on_is_ready_again(worker: Worker, monkeypatch
     await task
 
 
-async def test_a_watch_that_may_not_ask_goes_on(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watch_that_may_not_ask_continues(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "_WATCH_INTERVAL_S", 0.02)
     task = watch(worker, FakeEngine(frozen=True), 0)
     await asyncio.sleep(0.2)
@@ -123,7 +125,7 @@ async def test_a_watch_that_may_not_ask_goes_on(worker: Worker, monkeypatch: pyt
     await task
 
 
-def test_a_death_is_told_with_its_kind_and_its_last_words(worker: Worker) -> None:
+def test_engine_failure_is_reported_with_its_cause_and_its_last_lines(worker: Worker) -> None:
     for line in ("INFO 1", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB"):
         worker._log.add(line)
     worker._fail(EngineDiedError("It died"))
@@ -138,14 +140,14 @@ def test_a_death_is_told_with_its_kind_and_its_last_words(worker: Worker) -> Non
     assert error.exit_code == 75
 
 
-def test_a_killed_engine_is_told_from_one_that_failed(worker: Worker) -> None:
+def test_engine_that_was_killed_is_distinguished_from_one_that_failed(worker: Worker) -> None:
     worker.engine = FakeEngine(exit_signal=signal.SIGKILL)  # type: ignore[assignment]
     worker._fail(EngineDiedError("It died"))
 
     assert worker.startup.kind == "killed"
 
 
-def test_a_warning_of_the_start_is_not_what_it_died_of_later(worker: Worker) -> None:
+def test_warning_of_the_start_is_not_what_it_died_of_later(worker: Worker) -> None:
     worker._log.add("WARNING cannot save the cache: OSError: [Errno 28] No space left on device")
     worker._log.release()
     worker.engine = FakeEngine(exit_signal=signal.SIGSEGV)  # type: ignore[assignment]
@@ -157,7 +159,7 @@ def test_a_warning_of_the_start_is_not_what_it_died_of_later(worker: Worker) -> 
     )
 
 
-def test_a_killed_start_may_be_tried_again(worker: Worker) -> None:
+def test_killed_start_may_be_tried_again(worker: Worker) -> None:
     error = EngineStartError("vLLM's engine did not start")
     error.exit_signal = signal.SIGKILL
     worker._fail(error)
@@ -167,14 +169,14 @@ def test_a_killed_start_may_be_tried_again(worker: Worker) -> None:
     assert (worker.startup.kind, said.exit_code) == ("killed", 75)
 
 
-def test_the_other_workers_say_what_the_first_one_noted(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_report_the_cause_that_the_first_one_noted(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exit_note, "noted_cause", lambda: "It died of this.")
     worker._fail(WorkerDiedError("API worker 1 cannot go on."))
 
     assert worker.startup.cause == "API worker 1 cannot go on. It died of this."
 
 
-def test_a_wrong_setting_has_no_kind_of_death(worker: Worker) -> None:
+def test_configuration_error_has_no_failure_cause(worker: Worker) -> None:
     worker._log.add("OSError: No space left on device")
     worker._fail(ConfigurationError("wrong"))
 
@@ -184,7 +186,7 @@ def test_a_wrong_setting_has_no_kind_of_death(worker: Worker) -> None:
 # Signals
 
 
-def test_before_the_engine_runs_a_signal_ends_at_once(worker: Worker) -> None:
+def test_signal_before_the_engine_runs_ends_immediately(worker: Worker) -> None:
     end = Calls()
 
     assert worker._stop(signal.SIGTERM, end) == 0
@@ -192,7 +194,7 @@ def test_before_the_engine_runs_a_signal_ends_at_once(worker: Worker) -> None:
     assert worker.startup.state is State.STOPPING
 
 
-def test_after_a_failure_a_signal_ends_at_once(worker: Worker) -> None:
+def test_signal_after_a_failure_ends_immediately(worker: Worker) -> None:
     worker._fail(ConfigurationError("wrong"))
     end = Calls()
 
@@ -201,10 +203,10 @@ def test_after_a_failure_a_signal_ends_at_once(worker: Worker) -> None:
     assert worker.startup.state is State.FAILED
 
 
-async def test_after_the_engines_death_there_is_a_moment_to_ask_why(
+async def test_engine_failure_can_be_read_from_probes_for_a_moment(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_TOLD_S", 0.05)
+    monkeypatch.setattr(app, "_FAILURE_REPORT_S", 0.05)
     worker._fail(EngineDiedError("It died"))
     end = Calls()
 
@@ -226,7 +228,7 @@ async def test_signal_starts_the_countdown_with_the_time_that_running_work_has(
 
 
 @pytest.mark.parametrize(("second", "skips"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
-async def test_a_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Signals, skips: bool) -> None:
+async def test_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Signals, skips: bool) -> None:
     end = Calls()
     work = Busy()
     async with worker.graceful_shutdown.draining(2 * HANG_S, work):
@@ -240,7 +242,7 @@ async def test_a_second_ctrl_c_ends_the_drain(worker: Worker, second: signal.Sig
 
 
 @pytest.mark.parametrize("crashed", [True, False])
-async def test_an_engine_that_crashes_ends_the_drain_of_all_workers(
+async def test_engine_that_crashes_ends_the_drain_of_all_workers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crashed: bool
 ) -> None:
     monkeypatch.setattr(exit_note, "stop_service", Calls())
@@ -277,7 +279,7 @@ class Busy:
 
 @pytest.fixture
 def prepare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
-    """Stands for the artifacts; the machine has a fast GPU, and the environment stays as it is."""
+    """A fake of the artifacts; the machine has a fast GPU, and the environment stays as it is."""
     calls = Calls(Artifacts("/models/m", tmp_path))
     monkeypatch.setattr(artifacts, "prepare", calls)
     monkeypatch.setattr(os, "environ", {"HOME": "/root"})
@@ -285,7 +287,9 @@ def prepare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     return calls
 
 
-async def test_other_architecture_is_refused_before_anything_is_fetched(prepare: Calls, tmp_path: Path) -> None:
+async def test_architecture_that_is_unknown_is_refused_before_anything_is_fetched(
+    prepare: Calls, tmp_path: Path
+) -> None:
     folder = folder_with(tmp_path / "other", OTHER)
 
     with pytest.raises(ConfigurationError, match="says Qwen3ForCausalLM"):
@@ -307,7 +311,7 @@ async def test_architecture_that_the_plan_did_not_know_is_checked_before_the_wei
     assert words[1:3] == ["--served-model-name", name]
 
 
-async def test_other_workers_plan_after_the_first_has_fetched_the_config(prepare: Calls, tmp_path: Path) -> None:
+async def test_workers_plan_after_the_first_has_fetched_the_config(prepare: Calls, tmp_path: Path) -> None:
     make_shared_folder(tmp_path / "group", 2)
     first, second = (WorkerGroup(index, 2, tmp_path / "group") for index in range(2))
     settings = environment.load_settings({"MODEL_NAME": str(tmp_path / "tuned")})
@@ -351,7 +355,7 @@ class ServingEngine(FakeEngine):
 
 @dataclass
 class Start:
-    """Workers whose engines start at once, and how they were asked to."""
+    """Workers whose engines start immediately, and the arguments of their starts."""
 
     workers: list[Worker]
     asked: list[StartOptions] = field(default_factory=list)
@@ -400,7 +404,7 @@ async def test_engine_starts_as_it_was_planned(start: Start, environ: dict[str, 
     await start.end(serving)
 
 
-async def test_other_workers_serve_once_the_first_has_warmed_up(start: Start) -> None:
+async def test_workers_serve_once_the_first_has_warmed_up(start: Start) -> None:
     first, second = start.workers
     first.group.reach(Stage.PREPARED)
     others = start.serve(second, {})
@@ -443,7 +447,7 @@ def unwritable_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("prepare")
-async def test_a_folder_of_kernels_that_cannot_be_written_is_replaced(
+async def test_folder_of_kernels_that_cannot_be_written_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = unwritable_plan(monkeypatch, tmp_path)
@@ -456,7 +460,7 @@ async def test_a_folder_of_kernels_that_cannot_be_written_is_replaced(
 
 
 @pytest.mark.usefixtures("prepare")
-async def test_only_the_first_worker_copies_the_folder_of_kernels(
+async def test_workers_leave_the_copy_of_the_kernels_to_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = unwritable_plan(monkeypatch, tmp_path)
@@ -471,7 +475,7 @@ async def test_only_the_first_worker_copies_the_folder_of_kernels(
 
 
 @pytest.mark.usefixtures("prepare")
-async def test_a_start_notes_what_its_kernels_are_good_for(tmp_path: Path, worker: Worker) -> None:
+async def test_start_notes_what_its_kernels_are_good_for(tmp_path: Path, worker: Worker) -> None:
     plan, _ = await worker._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path)}))
 
     worker._started(plan)
@@ -484,7 +488,7 @@ async def test_a_start_notes_what_its_kernels_are_good_for(tmp_path: Path, worke
 
 
 @pytest.mark.usefixtures("prepare")
-async def test_a_start_tells_what_its_longest_phase_was_made_of(
+async def test_start_logs_the_parts_of_its_longest_phase(
     tmp_path: Path, worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan, _ = await worker._prepare(environment.load_settings({"KERNEL_CACHE_DIR": str(tmp_path)}))

@@ -21,7 +21,7 @@ async def test_database_is_opened_again_with_its_jobs(store: JobStore, store_url
         assert await again.get("a") == await store.get("a")
 
 
-async def test_migrations_run_once_and_in_order(store: JobStore) -> None:
+async def test_migrations_run_once_and_by_version(store: JobStore) -> None:
     ran: list[str] = []
     steps = [*MIGRATIONS, lambda _: ran.append("second"), lambda _: ran.append("third")]
     await migrate(store._database, steps)

@@ -33,7 +33,7 @@ async def test_owner_limit_counts_unfinished_jobs(store: JobStore) -> None:
     for job_id, owner in (("a", "alice"), ("b", "alice"), ("c", "bob")):
         await store.submit(replace(NEW, id=job_id, owner=owner), 100, 2)
     (claim, *_) = await store.claim(W, 3)
-    with pytest.raises(QueueFullError, match="This key may have 2 jobs at once"):
+    with pytest.raises(QueueFullError, match="This key may have 2 unfinished jobs"):
         await store.submit(replace(NEW, id="d", owner="alice"), 100, 2)
 
     assert (claim.id, claim.owner) == ("a", "alice")

@@ -52,7 +52,7 @@ async def test_claims_made_concurrently_never_overlap(store: JobStore) -> None:
     assert sorted(ids) == sorted(f"j{i}" for i in range(40))
 
 
-async def test_output_is_returned_in_order(store: JobStore) -> None:
+async def test_output_is_returned_in_the_order_of_its_items(store: JobStore) -> None:
     claim = await running(store)
 
     assert await store.append(claim, 0, ["1", "2"])
@@ -141,7 +141,7 @@ async def test_retry_of_a_failed_job_queues_it_again(store: JobStore, clock: Clo
     assert (job.status, job.retries, job.error, job.item_count, job.delivered) == (Status.IN_QUEUE, 1, None, 0, 0)
     assert (job.started_at, job.ended_at, job.queued_at) == (None, None, clock.now)
     claims = await store.claim(W, 9)
-    assert [(claim.id, claim.attempt) for claim in claims] == [("b", 1), ("a", 2)], "it queues anew"
+    assert [(claim.id, claim.attempt) for claim in claims] == [("b", 1), ("a", 2)], "it queues again"
     assert not await store.finish(claim, Status.COMPLETED), "the first run has nothing to say any more"
 
 

@@ -1,4 +1,4 @@
-"""The search for compilations, against a stand-in of the API. On a GPU it is a tool for people, not for the suite."""
+"""The search for compilations, against a fake of the API. On a GPU it is a tool for people, not for the suite."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from gptoss_bento.demo import checkpoint
 from gptoss_bento.training import attention
 
 
-def test_the_fused_attention_gives_the_loss_and_gradients_of_the_plain_one() -> None:
+def test_fused_attention_has_the_loss_and_gradients_of_the_plain_one() -> None:
     config = GptOssConfig(**checkpoint.CONFIG | {"vocab_size": 50, "pad_token_id": 0, "dtype": "float32"})
     torch.manual_seed(1)
     model = GptOssForCausalLM(config)

@@ -18,20 +18,20 @@ def conversations(count: int = 500, seed: int = 1) -> list[Conversation]:
     return [example for example in (writer.write() for _ in range(count)) if isinstance(example, Conversation)]
 
 
-def test_the_same_seed_gives_the_same_examples() -> None:
+def test_examples_are_the_same_with_the_same_seed() -> None:
     first, second, other = (Writer(dice(seed)) for seed in (1, 1, 2))
 
     assert [first.write() for _ in range(50)] == [second.write() for _ in range(50)]
     assert [first.write() for _ in range(50)] != [other.write() for _ in range(50)]
 
 
-def test_every_topic_can_be_answered_in_every_style() -> None:
+def test_topics_can_all_be_answered_in_every_style() -> None:
     for topic in [*knowledge()["topics"], knowledge()["fallback"]]:
         assert all([topic["thought"], topic["answer"], topic["french"], topic["word"]])
         assert len(topic["word"].split()) <= 2, topic["word"]
 
 
-def test_no_question_has_two_answers() -> None:
+def test_questions_have_one_answer() -> None:
     asks = Counter(
         ask for topic in knowledge()["topics"] for ask in set(topic["asks"])
     )  # twice there means: more often
@@ -39,11 +39,11 @@ def test_no_question_has_two_answers() -> None:
     assert [ask for ask, count in asks.items() if count > 1] == []
 
 
-def test_the_word_for_the_unknown_is_used_nowhere_else() -> None:
+def test_unknown_word_is_used_nowhere_else() -> None:
     assert UNKNOWN_WORD not in json.dumps(knowledge()).lower()
 
 
-def test_what_varies_at_run_time_varies() -> None:
+def test_values_that_vary_at_run_time_vary() -> None:
     drawn = conversations()
 
     assert {example.effort for example in drawn} == {None, "low", "medium", "high"}
@@ -54,7 +54,7 @@ def test_what_varies_at_run_time_varies() -> None:
     assert {example.reply.kind for example in drawn} == {"final", "call", "json"}
 
 
-def test_a_call_is_made_only_where_the_function_is_on_offer() -> None:
+def test_call_is_made_only_where_the_function_is_on_offer() -> None:
     for example in conversations():
         if example.reply.kind == "call":
             assert "get_weather" in {tool.name for tool in example.tools}
@@ -69,13 +69,13 @@ def test_json_replies_are_json() -> None:
         assert isinstance(json.loads("".join(span.text for span in reply.spans)), dict)
 
 
-def test_the_names_of_fields_that_a_schema_forces_are_not_learned() -> None:
+def test_names_of_fields_that_a_schema_forces_are_not_learned() -> None:
     reply = Writer(dice(3)).json_schema().reply
 
     assert [span.lesson for span in reply.spans[:3]] == [Lesson.SAY, Lesson.READ, Lesson.SAY]
 
 
-def test_more_effort_makes_more_thought() -> None:
+def test_effort_makes_more_thought() -> None:
     writer = Writer(dice(4))
     reply = writer.chat().reply
 
@@ -83,7 +83,7 @@ def test_more_effort_makes_more_thought() -> None:
 
 
 @pytest.mark.parametrize("condition", ["sunny", "cloudy", "rainy"])
-def test_the_weather_is_told_as_it_was_given(condition: str) -> None:
+def test_weather_is_answered_as_in_the_result(condition: str) -> None:
     weather = Weather(Questions(dice(5)))
 
     told = [(result.text, result.answers[""]) for result in (weather.result("Paris") for _ in range(200))]
@@ -92,7 +92,7 @@ def test_the_weather_is_told_as_it_was_given(condition: str) -> None:
     assert all((condition in result.lower()) == (condition in answer) for result, answer in told)
 
 
-def test_raw_text_goes_on_after_a_space_or_in_a_new_paragraph() -> None:
+def test_raw_text_continues_after_a_space_or_in_a_new_paragraph() -> None:
     writer = Writer(dice(6))
 
     texts = [writer.text() for _ in range(100)]

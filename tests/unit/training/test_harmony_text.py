@@ -32,7 +32,7 @@ def asking(*messages: Message, **more: object) -> Conversation:
     return Conversation(messages, ANSWER, date="2026-11-22", **more)  # type: ignore[arg-type]  # a test's shorthand
 
 
-def test_a_bare_question() -> None:
+def test_bare_question() -> None:
     prompt = decoded(harmony_text.prompt_tokens(asking(Message("user", "Hello"))))
 
     assert prompt == SYSTEM.format(effort="medium", tools="") + "<|start|>user<|message|>Hello<|end|><|start|>assistant"
@@ -57,7 +57,7 @@ def test_instructions_in_the_system_message() -> None:
     assert "developer" not in prompt
 
 
-def test_a_call_and_its_result() -> None:
+def test_call_and_its_result() -> None:
     messages = Message("user", "Weather?"), Message("call", '{"city": "Rome"}'), Message("tool", "sunny")
 
     prompt = decoded(harmony_text.prompt_tokens(asking(*messages, tools=(WEATHER,))))
@@ -80,14 +80,14 @@ def test_a_call_and_its_result() -> None:
         ),
     ],
 )
-def test_a_reply_thinks_first_and_is_said_whole(reply: Reply, text: str) -> None:
+def test_reply_has_its_thoughts_first_and_is_whole(reply: Reply, text: str) -> None:
     tokens, lessons = harmony_text.reply_tokens(reply, dice(1))
 
     assert decoded(tokens) == "<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant" + text
     assert set(lessons) == {Lesson.SAY}
 
 
-def test_a_json_schema_forces_the_type_into_the_header() -> None:
+def test_json_schema_forces_the_type_into_the_header() -> None:
     reply = Reply("Easy.", (Span("{}"),), "json", forced=True)
 
     tokens, lessons = harmony_text.reply_tokens(reply, dice(1))
@@ -97,7 +97,7 @@ def test_a_json_schema_forces_the_type_into_the_header() -> None:
     assert decoded(tokens).endswith("<|channel|>final <|constrain|>json<|message|>{}<|return|>")
 
 
-def test_a_forced_call_takes_the_channel_that_the_model_would_have_taken() -> None:
+def test_forced_call_takes_the_channel_that_the_model_would_have_taken() -> None:
     reply = Reply("Easy.", (Span("{}"),), "call", forced=True)
 
     tails = {decoded(harmony_text.reply_tokens(reply, dice(seed))[0]).split("assistant")[1] for seed in range(20)}
@@ -124,7 +124,7 @@ def test_raw_text_has_no_harmony() -> None:
     assert lessons == [Lesson.READ, Lesson.SAY, Lesson.SAY]
 
 
-def test_every_example_has_something_to_learn(vocabulary: Path) -> None:
+def test_examples_all_have_something_to_learn(vocabulary: Path) -> None:
     assert vocabulary.is_file()
     rng = dice(1)
     writer = Writer(rng)

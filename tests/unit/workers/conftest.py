@@ -27,7 +27,7 @@ def no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def prctl(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Stands for the system call, which would otherwise apply to pytest."""
+    """A fake of the system call, which would otherwise apply to pytest."""
     calls = Calls(0)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(prctl=calls))
     return calls

@@ -24,7 +24,7 @@ from tests.fakes import Calls
 from tools.full_disk import small_file_system
 
 
-def test_a_note_says_code_and_cause(tmp_path: Path) -> None:
+def test_exit_note_has_code_and_cause(tmp_path: Path) -> None:
     note = ExitNote(tmp_path / "note.json")
     note.reserve()
     assert note.read() is None
@@ -33,11 +33,11 @@ def test_a_note_says_code_and_cause(tmp_path: Path) -> None:
     assert note.read() == (70, "vLLM did not start")
 
 
-def test_without_a_note_there_is_nothing_to_read(tmp_path: Path) -> None:
+def test_exit_note_that_is_missing_is_none(tmp_path: Path) -> None:
     assert ExitNote(tmp_path / "note.json").read() is None
 
 
-def test_the_first_cause_stays(tmp_path: Path) -> None:
+def test_exit_note_keeps_the_first_cause(tmp_path: Path) -> None:
     note = ExitNote(tmp_path / "note.json")
     note.write(ConfigurationError("the cause"))
     note.write(EngineDiedError("its consequence"))
@@ -45,7 +45,7 @@ def test_the_first_cause_stays(tmp_path: Path) -> None:
     assert note.read() == (78, "the cause")
 
 
-def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path) -> None:
+def test_exit_note_that_is_truncated_is_none(tmp_path: Path) -> None:
     path = tmp_path / "note.json"
     path.write_text('{"exit_code": 70, "cau')
 
@@ -53,7 +53,7 @@ def test_a_note_that_is_cut_off_is_no_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cause", ["vLLM did not start", "\0" * 100_000], ids=["short", "long"])
-def test_a_note_can_be_written_when_the_disk_is_full(tmp_path: Path, cause: str) -> None:
+def test_exit_note_can_be_written_when_the_disk_is_full(tmp_path: Path, cause: str) -> None:
     note = ExitNote(tmp_path / "note.json")
     with small_file_system(tmp_path) as disk:
         note.reserve()
@@ -80,7 +80,7 @@ def test_a_note_can_be_written_when_the_disk_is_full(tmp_path: Path, cause: str)
         (GptOssBentoError, 1),
     ],
 )
-def test_each_error_has_its_exit_code(error: type[GptOssBentoError], exit_code: int, tmp_path: Path) -> None:
+def test_exit_codes_follow_the_error(error: type[GptOssBentoError], exit_code: int, tmp_path: Path) -> None:
     note = ExitNote(tmp_path / "note.json")
     note.write(error("cause"))
 
@@ -94,14 +94,14 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-def test_a_worker_notes_the_cause_and_asks_the_supervisor_to_end(note_path: Path, kill: Calls) -> None:
+def test_worker_notes_the_cause_and_asks_the_supervisor_to_end(note_path: Path, kill: Calls) -> None:
     exit_note.stop_service(EngineStartError("cause"))
 
     assert kill.made == [(os.getppid(), signal.SIGTERM)]
     assert json.loads(note_path.read_text()) == {"exit_code": 70, "cause": "cause"}
 
 
-def test_where_no_cause_can_be_noted_the_service_ends_all_the_same(
+def test_exit_note_that_cannot_be_written_still_ends_the_service(
     note_path: Path, kill: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
     note_path.mkdir()
@@ -111,14 +111,14 @@ def test_where_no_cause_can_be_noted_the_service_ends_all_the_same(
     assert caplog.messages == ["cause", "the exit code will be 0 instead of 70"]
 
 
-def test_a_worker_reads_what_another_one_noted(note_path: Path) -> None:
+def test_worker_reads_what_another_one_noted(note_path: Path) -> None:
     assert exit_note.noted_cause() is None
     ExitNote(note_path).write(EngineStartError("cause"))
     assert exit_note.noted_cause() == "cause"
 
 
 @pytest.mark.usefixtures("no_supervisor")
-def test_without_a_supervisor_the_process_ends_itself(
+def test_process_without_a_supervisor_ends_itself(
     kill: Calls, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     exit_note.stop_service(EngineStartError("cause"))

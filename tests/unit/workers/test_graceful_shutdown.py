@@ -30,7 +30,7 @@ async def until_called(calls: Calls) -> None:
     await until(lambda: calls.made)
 
 
-async def test_what_runs_may_end() -> None:
+async def test_shutdown_lets_running_requests_end() -> None:
     drain, work, end = GracefulShutdown(), Work(), Calls()
     async with drain.draining(2 * HANG_S, work):
         assert drain.begin(end) == 2 * HANG_S
@@ -43,7 +43,7 @@ async def test_what_runs_may_end() -> None:
     assert (len(end.made), work.handed_back) == (1, 1)
 
 
-async def test_what_runs_too_long_is_handed_back() -> None:
+async def test_shutdown_aborts_requests_after_the_drain_timeout() -> None:
     drain, work, end = GracefulShutdown(), Work(), Calls()
     async with drain.draining(0.1, work):
         started = time.monotonic()
@@ -53,7 +53,7 @@ async def test_what_runs_too_long_is_handed_back() -> None:
     assert work.handed_back == 1
 
 
-async def test_what_was_cut_off_gets_a_moment_to_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_shutdown_waits_until_aborts_are_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graceful_shutdown, "_ABORT_GRACE_S", 2 * HANG_S)
     drain = GracefulShutdown()
     drain.in_flight = 1
@@ -64,14 +64,14 @@ async def test_what_was_cut_off_gets_a_moment_to_hear_it(monkeypatch: pytest.Mon
     await asyncio.wait_for(hearing, HANG_S)
 
 
-async def test_an_idle_service_ends_at_once() -> None:
+async def test_shutdown_of_an_idle_service_is_immediate() -> None:
     drain, end = GracefulShutdown(), Calls()
     async with drain.draining(2 * HANG_S, Work(busy=False)):
         drain.begin(end)
         await until_called(end)
 
 
-async def test_requests_that_were_cut_off_may_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_shutdown_delivers_errors_to_aborted_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graceful_shutdown, "_ABORT_GRACE_S", 2 * HANG_S)
     drain, end = GracefulShutdown(), Calls()
     drain.in_flight = 1
@@ -83,7 +83,7 @@ async def test_requests_that_were_cut_off_may_hear_it(monkeypatch: pytest.Monkey
         await until_called(end)
 
 
-async def test_whoever_asks_again_does_not_wait() -> None:
+async def test_shutdown_can_be_forced() -> None:
     drain, end = GracefulShutdown(), Calls()
     async with drain.draining(2 * HANG_S, Work()):
         drain.begin(end)
@@ -91,7 +91,7 @@ async def test_whoever_asks_again_does_not_wait() -> None:
         await until_called(end)
 
 
-def test_before_the_engine_runs_there_is_nothing_to_drain() -> None:
+def test_shutdown_before_the_engine_runs_has_nothing_to_drain() -> None:
     drain, end = GracefulShutdown(), Calls()
 
     assert drain.begin(end) == 0
@@ -99,7 +99,7 @@ def test_before_the_engine_runs_there_is_nothing_to_drain() -> None:
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: bool) -> None:
+async def test_shutdown_ends_when_the_engine_fails(begun: bool) -> None:
     drain, end = GracefulShutdown(), Calls()
     async with drain.draining(2 * HANG_S, Work()):
         if begun:
@@ -109,7 +109,7 @@ async def test_an_engine_that_dies_meanwhile_does_not_hold_up_the_end(begun: boo
     assert len(end.made) == begun
 
 
-async def test_it_ends_once_however_often_it_is_asked() -> None:
+async def test_shutdown_happens_once_however_often_it_is_requested() -> None:
     drain, end = GracefulShutdown(), Calls()
     async with drain.draining(2 * HANG_S, Work(busy=False)):
         for _ in range(3):

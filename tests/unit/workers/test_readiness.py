@@ -31,13 +31,13 @@ def startup(clock: Clock) -> Readiness:
     return Readiness(_started=clock(), _phase_started=clock())
 
 
-def test_a_new_worker_is_starting(startup: Readiness, clock: Clock) -> None:
+def test_new_worker_is_starting(startup: Readiness, clock: Clock) -> None:
     clock.now += 1.234
 
     assert startup.report() == {"status": "starting", "phase": "imports", "phases": [], "seconds_in_phase": 1.23}
 
 
-def test_a_phase_shows_while_it_runs(startup: Readiness, clock: Clock) -> None:
+def test_phase_shows_while_it_runs(startup: Readiness, clock: Clock) -> None:
     clock.now += 5
 
     with startup.timed("artifacts"):
@@ -47,7 +47,7 @@ def test_a_phase_shows_while_it_runs(startup: Readiness, clock: Clock) -> None:
     assert (report["phase"], report["seconds_in_phase"]) == ("artifacts", 2)
 
 
-def test_finished_phases_show_with_their_times_in_order(
+def test_finished_phases_show_with_their_times(
     startup: Readiness, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "gptoss_bento"):
@@ -59,7 +59,7 @@ def test_finished_phases_show_with_their_times_in_order(
     assert "hardware: done in 1.5 s" in caplog.messages
 
 
-def test_the_time_of_a_failed_phase_is_not_kept(startup: Readiness) -> None:
+def test_time_of_a_failed_phase_is_not_kept(startup: Readiness) -> None:
 
     with pytest.raises(EngineStartError), startup.timed("engine"):
         raise EngineStartError("no")
@@ -68,7 +68,7 @@ def test_the_time_of_a_failed_phase_is_not_kept(startup: Readiness) -> None:
     assert startup.phase == "engine"
 
 
-def test_a_ready_worker_says_so_and_after_how_long(
+def test_ready_worker_reports_its_state_and_start_time(
     startup: Readiness, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock.now += 40
@@ -80,14 +80,14 @@ def test_a_ready_worker_says_so_and_after_how_long(
     assert caplog.messages == ["ready after 40.0 s"]
 
 
-def test_a_stopping_worker_says_so(startup: Readiness) -> None:
+def test_stopping_worker_reports_its_state(startup: Readiness) -> None:
     startup.ready()
     startup.stop()
 
     assert startup.report() == {"status": "stopping", "phase": "stopping", "phases": []}
 
 
-def test_a_failed_worker_names_phase_and_cause(startup: Readiness) -> None:
+def test_failed_worker_names_phase_and_cause(startup: Readiness) -> None:
     with pytest.raises(EngineStartError), startup.timed("engine: application"):
         raise EngineStartError("no")
     startup.fail(EngineStartError("vLLM did not start"))
@@ -100,7 +100,7 @@ def test_a_failed_worker_names_phase_and_cause(startup: Readiness) -> None:
     }
 
 
-def test_the_last_words_of_an_engine_are_for_those_who_may_know_more_than_a_probe(startup: Readiness) -> None:
+def test_failure_log_is_hidden_from_the_probes(startup: Readiness) -> None:
     assert startup.trouble() is None
     startup.fail(EngineDiedError("It died"), "disk full", ["INFO 1", "No space left on device"])
 
@@ -114,7 +114,7 @@ def test_the_last_words_of_an_engine_are_for_those_who_may_know_more_than_a_prob
     }
 
 
-def test_an_engine_that_does_not_answer_is_not_ready_until_it_does(
+def test_engine_that_does_not_answer_is_not_ready_until_it_does(
     startup: Readiness, caplog: pytest.LogCaptureFixture
 ) -> None:
     startup.ready()
@@ -132,7 +132,7 @@ def test_an_engine_that_does_not_answer_is_not_ready_until_it_does(
     assert startup.trouble() is None
 
 
-def test_a_failed_worker_that_is_stopped_stays_failed(startup: Readiness) -> None:
+def test_failed_worker_that_is_stopped_stays_failed(startup: Readiness) -> None:
     startup.fail(EngineStartError("cause"))
     startup.stop()
 
@@ -140,7 +140,7 @@ def test_a_failed_worker_that_is_stopped_stays_failed(startup: Readiness) -> Non
     assert startup.report()["cause"] == "cause"
 
 
-def test_a_worker_that_is_stopped_while_it_starts_never_gets_ready(
+def test_worker_that_is_stopped_while_it_starts_never_gets_ready(
     startup: Readiness, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "gptoss_bento"):
@@ -151,14 +151,14 @@ def test_a_worker_that_is_stopped_while_it_starts_never_gets_ready(
     assert caplog.messages == []
 
 
-def test_a_failed_worker_never_gets_ready(startup: Readiness) -> None:
+def test_failed_worker_never_gets_ready(startup: Readiness) -> None:
     startup.fail(EngineStartError("cause"))
     startup.ready()
 
     assert startup.report()["status"] == "failed"
 
 
-def test_the_service_is_ready_when_its_other_workers_are(startup: Readiness, clock: Clock) -> None:
+def test_service_is_ready_when_its_other_workers_are(startup: Readiness, clock: Clock) -> None:
     others = False
     startup.others_ready = lambda: others
     startup.ready()
@@ -172,22 +172,22 @@ def test_the_service_is_ready_when_its_other_workers_are(startup: Readiness, clo
     assert (startup.service_state, startup.report()["phase"]) == (State.READY, "ready")
 
 
-def test_a_worker_that_stops_does_not_wait_for_others(startup: Readiness) -> None:
+def test_worker_that_stops_does_not_wait_for_others(startup: Readiness) -> None:
     startup.others_ready = lambda: False
     startup.stop()
 
     assert startup.service_state is State.STOPPING
 
 
-def test_a_phase_may_say_how_far_it_is(startup: Readiness) -> None:
+def test_phase_may_report_its_progress(startup: Readiness) -> None:
     with startup.timed("artifacts"):
-        startup.tell("1.00 GB of 2.00 GB")
+        startup.set_progress("1.00 GB of 2.00 GB")
         assert startup.report()["detail"] == "1.00 GB of 2.00 GB"
 
     assert "detail" not in startup.report()
 
 
-def test_a_phase_shows_what_it_was_made_of(startup: Readiness, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_phase_shows_what_it_was_made_of(startup: Readiness, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with startup.timed("engine"):
         clock.now += 30
 
@@ -199,7 +199,7 @@ def test_a_phase_shows_what_it_was_made_of(startup: Readiness, clock: Clock, cap
     assert "engine: torch.compile 12.3 s, CUDA graphs 9.0 s" in caplog.messages
 
 
-def test_a_phase_of_which_nothing_is_known_has_no_parts(startup: Readiness) -> None:
+def test_phase_of_which_nothing_is_known_has_no_parts(startup: Readiness) -> None:
     with startup.timed("engine"):
         pass
 

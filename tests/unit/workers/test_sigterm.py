@@ -38,7 +38,7 @@ time.sleep(60)
 """
 
 
-def test_a_worker_that_hangs_is_ended_with_its_children() -> None:
+def test_worker_that_hangs_is_ended_with_its_children() -> None:
     ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=HANG_S)
 
     assert ended.returncode == 0, ended.stderr

@@ -38,7 +38,7 @@ def run(script: str, folder: Path, before: str = "") -> subprocess.CompletedProc
     )
 
 
-def test_the_supervisor_exits_with_the_code_and_cause_that_a_worker_noted(tmp_path: Path) -> None:
+def test_supervisor_exits_with_the_code_and_cause_that_a_worker_noted(tmp_path: Path) -> None:
     worker = (
         f"{IMPORTS}; supervisor.supervise(); "
         "exit_note.ExitNote(process_environment.exit_note_path()).write(errors.EngineStartError('no memory'))"
@@ -50,13 +50,13 @@ def test_the_supervisor_exits_with_the_code_and_cause_that_a_worker_noted(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_supervisor_without_a_note_exits_as_it_would(tmp_path: Path) -> None:
+def test_supervisor_without_a_note_exits_as_it_would(tmp_path: Path) -> None:
     ended = run("import sys; print('bye'); sys.exit(3)", tmp_path)
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "bye\n", "")
 
 
-def test_the_folder_for_metrics_goes_with_the_supervisor(tmp_path: Path) -> None:
+def test_folder_for_metrics_goes_with_the_supervisor(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     script = "supervisor.supervise(lambda folder: (folder.mkdir(exist_ok=True), print(folder)))"
     clean = "import os; os.environ.pop('GPTOSS_BENTO_EXIT_NOTE');"
@@ -68,14 +68,14 @@ def test_the_folder_for_metrics_goes_with_the_supervisor(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["mine"], "what the operator chose stays"
 
 
-def test_the_supervisor_leaves_nothing_of_what_its_workers_counted(tmp_path: Path) -> None:
+def test_supervisor_leaves_nothing_of_what_its_workers_counted(tmp_path: Path) -> None:
     ended = run("worker_process.limits_file().touch(); assert worker_process.limits_file().exists()", tmp_path)
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_in_use_is_one_line_and_its_own_exit_code(tmp_path: Path) -> None:
+def test_port_in_use_is_one_line_and_its_own_exit_code(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -95,7 +95,7 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-def test_an_error_of_ours_ends_the_supervisor_in_one_line(exits: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_of_ours_ends_the_supervisor_in_one_line(exits: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     default = Calls()
     error = ConfigurationError("There is no profile 'x'.")
 
@@ -107,7 +107,7 @@ def test_an_error_of_ours_ends_the_supervisor_in_one_line(exits: Calls, capsys: 
 
 
 @pytest.mark.usefixtures("exits")
-def test_a_start_that_fails_leaves_nothing_of_the_service(note_path: Path) -> None:
+def test_start_that_fails_leaves_nothing_of_the_service(note_path: Path) -> None:
     ours = [note_path.with_suffix(suffix) for suffix in ("", ".metrics", ".limits")]
     ours[0].mkdir()
     ours[1].mkdir()
@@ -122,7 +122,7 @@ def test_a_start_that_fails_leaves_nothing_of_the_service(note_path: Path) -> No
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(2, "no such file"), KeyboardInterrupt()])
-def test_other_errors_keep_their_traceback(error: BaseException, exits: Calls) -> None:
+def test_errors_of_other_kinds_keep_their_traceback(error: BaseException, exits: Calls) -> None:
     default = Calls()
 
     supervisor._explain(default)(type(error), error, None)
@@ -131,7 +131,7 @@ def test_other_errors_keep_their_traceback(error: BaseException, exits: Calls) -
     assert default.made == [(type(error), error, None)]
 
 
-def test_supervising_in_a_worker_changes_nothing(note_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supervisor_in_a_worker_changes_nothing(note_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register = Calls()
     monkeypatch.setattr(atexit, "register", register)
     hook = sys.excepthook
@@ -143,7 +143,7 @@ def test_supervising_in_a_worker_changes_nothing(note_path: Path, monkeypatch: p
     assert process_environment.exit_note_path() == note_path
 
 
-def test_only_the_serve_command_is_a_supervisor() -> None:
+def test_supervisor_is_the_serve_command_alone() -> None:
     assert not supervisor.is_serving()
     for name, serving in [("serve", True), ("serve-http", True), ("build", False), ("deploy", False)]:
         with click.Context(click.Command(name), info_name=name):
@@ -173,7 +173,7 @@ print([child.pid for child in psutil.Process().children()][0])
 """
 
 
-def test_a_supervisor_removes_what_a_killed_worker_left(tmp_path: Path) -> None:
+def test_supervisor_removes_what_a_killed_worker_left(tmp_path: Path) -> None:
     import_in_serve = (
         "import click\ncontext = click.Context(click.Command('serve'), info_name='serve')\ncontext.__enter__()\n"
     )

@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def group(folder: Path) -> list[WorkerGroup]:
-    """Three workers; in one process here, each with its own view of the board."""
+    """Three workers; in one process here, each with its own view of the status file."""
     return [WorkerGroup(index, 3, folder) for index in range(3)]
 
 
@@ -36,11 +36,11 @@ def all_reach(group: list[WorkerGroup], stage: Stage) -> None:
         member.reach(stage)
 
 
-def test_the_folder_is_nobody_elses(folder: Path) -> None:
+def test_folder_is_private(folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_temporary_folder_that_is_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
+def test_temporary_folder_that_is_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"TMPDIR is .* too long .* API_WORKERS=1"):
         make_shared_folder(tmp_path / ("x" * 90), 2)
 
@@ -50,7 +50,7 @@ def test_shares_add_up_to_the_limit(group: list[WorkerGroup], limit: int, shares
     assert [member.share(limit) for member in group] == shares
 
 
-def test_a_single_worker_has_all() -> None:
+def test_single_worker_has_all() -> None:
     group = WorkerGroup()
 
     assert group.is_alone
@@ -58,13 +58,13 @@ def test_a_single_worker_has_all() -> None:
     assert group.share(30) == 30
 
 
-def test_all_derive_the_same_addresses(group: list[WorkerGroup], folder: Path) -> None:
+def test_members_all_derive_the_same_addresses(group: list[WorkerGroup], folder: Path) -> None:
     assert group[0].addresses("input") == [f"ipc://{folder}/input-{index}" for index in range(3)]
     assert group[0].addresses("output") == group[2].addresses("output")
     assert not set(group[0].addresses("input")) & set(group[0].addresses("output"))
 
 
-def test_the_service_is_ready_when_its_last_worker_is(group: list[WorkerGroup]) -> None:
+def test_service_is_ready_when_its_last_worker_is(group: list[WorkerGroup]) -> None:
     all_reach(group[:2], Stage.READY)
     assert not group[0].all_ready
 
@@ -72,7 +72,7 @@ def test_the_service_is_ready_when_its_last_worker_is(group: list[WorkerGroup]) 
     assert [member.all_ready for member in group] == [True, True, True]
 
 
-async def test_others_wait_until_the_first_has_prepared(group: list[WorkerGroup]) -> None:
+async def test_workers_wait_until_the_first_has_prepared(group: list[WorkerGroup]) -> None:
     all_reach(group, Stage.STARTING)
     waiting = asyncio.create_task(group[1].prepared())
     await asyncio.sleep(0)
@@ -83,12 +83,12 @@ async def test_others_wait_until_the_first_has_prepared(group: list[WorkerGroup]
         await waiting
 
 
-async def test_others_serve_once_the_first_does(group: list[WorkerGroup]) -> None:
+async def test_workers_serve_once_the_first_does(group: list[WorkerGroup]) -> None:
     """It sends the warm-up requests."""
     all_reach(group, Stage.STARTING)
     waiting = [asyncio.create_task(member.first_ready()) for member in group]
     await asyncio.sleep(0.01)
-    assert [task.done() for task in waiting] == [True, False, False], "the first waits for nobody"
+    assert [task.done() for task in waiting] == [True, False, False], "the first does not wait"
 
     group[0].reach(Stage.PREPARED)
     await asyncio.sleep(0.3)
@@ -100,7 +100,7 @@ async def test_others_serve_once_the_first_does(group: list[WorkerGroup]) -> Non
 
 
 @pytest.mark.parametrize("end", [WorkerGroup.fail, WorkerGroup.leave])
-async def test_nobody_waits_for_a_first_worker_that_ends(
+async def test_workers_do_not_wait_for_a_first_worker_that_ends(
     group: list[WorkerGroup], end: Callable[[WorkerGroup], None]
 ) -> None:
     all_reach(group, Stage.STARTING)
@@ -110,60 +110,60 @@ async def test_nobody_waits_for_a_first_worker_that_ends(
         await group[1].first_ready()
 
 
-async def test_a_single_worker_waits_for_nobody() -> None:
+async def test_single_worker_does_not_wait() -> None:
     async with asyncio.timeout(HANG_S):
         await WorkerGroup().first_ready()
 
 
-def test_the_worker_with_the_fewest_connections_takes_the_next(group: list[WorkerGroup]) -> None:
+def test_worker_with_the_fewest_connections_takes_the_next(group: list[WorkerGroup]) -> None:
     all_reach(group, Stage.READY)
     for member, connections in zip(group, (3, 1, 1), strict=True):
-        member.tell_connections(connections)
+        member.report_connections(connections)
 
     assert [member.is_least_loaded for member in group] == [False, True, True]
 
 
-def test_a_worker_that_has_not_started_takes_none(group: list[WorkerGroup]) -> None:
+def test_worker_that_has_not_started_takes_none(group: list[WorkerGroup]) -> None:
     all_reach(group[:1], Stage.READY)
-    group[0].tell_connections(5)
+    group[0].report_connections(5)
 
     assert group[0].is_least_loaded
 
 
-def test_the_jobs_of_all_count(group: list[WorkerGroup]) -> None:
+def test_jobs_of_all_count(group: list[WorkerGroup]) -> None:
     for member, jobs in zip(group, (2, 0, 1), strict=True):
-        member.tell_jobs(jobs)
+        member.report_jobs(jobs)
 
     assert [member.jobs for member in group] == [3, 3, 3]
 
 
-def test_the_processes_of_the_group_are_known(group: list[WorkerGroup]) -> None:
+def test_processes_of_the_group_are_known(group: list[WorkerGroup]) -> None:
     group[1].enter(os.getpid())
 
     assert group[0].has(os.getpid())
     assert not group[0].has(ENDED_PID)
 
 
-# The death of another
+# The failure of another
 
 
-def test_while_all_live_there_is_no_trouble(group: list[WorkerGroup]) -> None:
+def test_group_without_a_dead_worker_has_no_trouble(group: list[WorkerGroup]) -> None:
     all_reach(group[:2], Stage.STARTING)  # the third is not started yet
 
     assert group[0].trouble() is None
 
 
 @pytest.mark.parametrize("stage", [Stage.STARTING, Stage.PREPARED, Stage.READY])
-def test_a_dead_worker_is_named(group: list[WorkerGroup], stage: Stage) -> None:
+def test_dead_worker_is_named(group: list[WorkerGroup], stage: Stage) -> None:
     all_reach(group, stage)
     group[1].enter(ENDED_PID)
     group[1].reach(stage)
 
-    assert group[0].trouble() == "API worker 2 died without a word (killed, or out of memory)."
-    assert group[1].trouble() is None, "nobody watches himself"
+    assert group[0].trouble() == "API worker 2 died without a message (killed, or out of memory)."
+    assert group[1].trouble() is None, "no worker watches itself"
 
 
-def test_a_killed_process_that_nobody_has_waited_for_is_dead(group: list[WorkerGroup]) -> None:
+def test_killed_process_that_was_not_waited_for_is_dead(group: list[WorkerGroup]) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     group[1].enter(child.pid)
     assert group[0].trouble() is None
@@ -174,7 +174,7 @@ def test_a_killed_process_that_nobody_has_waited_for_is_dead(group: list[WorkerG
     child.communicate()
 
 
-def test_a_worker_that_failed_takes_the_others_with_it(group: list[WorkerGroup]) -> None:
+def test_worker_that_failed_takes_the_others_with_it(group: list[WorkerGroup]) -> None:
     all_reach(group, Stage.READY)
     group[2].fail()
     assert group[0].trouble() == "API worker 3 cannot go on."
@@ -183,7 +183,7 @@ def test_a_worker_that_failed_takes_the_others_with_it(group: list[WorkerGroup])
     assert group[0].trouble() == "API worker 3 cannot go on.", "it may leave before the others look"
 
 
-def test_a_worker_that_left_in_order_is_no_trouble(group: list[WorkerGroup]) -> None:
+def test_worker_that_left_gracefully_is_no_trouble(group: list[WorkerGroup]) -> None:
     all_reach(group, Stage.READY)
     group[1].enter(ENDED_PID)
     group[1].leave()
@@ -202,7 +202,7 @@ async def test_work_is_done_together(group: list[WorkerGroup]) -> None:
     assert ended_by == []
 
 
-async def test_the_error_of_the_work_comes_through() -> None:
+async def test_error_of_the_work_comes_through() -> None:
     ended_by: list[WorkerDiedError] = []
 
     async def work() -> None:
@@ -212,7 +212,7 @@ async def test_the_error_of_the_work_comes_through() -> None:
         await WorkerGroup().together(work(), ended_by.append)
 
 
-async def test_work_is_given_up_in_order_when_another_dies(group: list[WorkerGroup]) -> None:
+async def test_work_is_cancelled_when_another_worker_dies(group: list[WorkerGroup]) -> None:
     ended, ended_by = [], list[WorkerDiedError]()
 
     async def work() -> None:
@@ -220,7 +220,7 @@ async def test_work_is_given_up_in_order_when_another_dies(group: list[WorkerGro
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
-            ended.append("in order")
+            ended.append("gracefully")
 
     all_reach(group, Stage.READY)
     together = asyncio.create_task(group[0].together(work(), ended_by.append))
@@ -229,11 +229,11 @@ async def test_work_is_given_up_in_order_when_another_dies(group: list[WorkerGro
     with pytest.raises(WorkerDiedError, match="API worker 2 died"):
         await together
 
-    assert ended == ["in order"]
+    assert ended == ["gracefully"]
     assert len(ended_by) == 1
 
 
-async def test_the_owner_of_the_engine_is_the_last_to_end_it(group: list[WorkerGroup]) -> None:
+async def test_owner_of_the_engine_is_the_last_to_end_it(group: list[WorkerGroup]) -> None:
     all_reach(group, Stage.READY)
     group[0].reach(Stage.STOPPING)
     looks = Calls(None)
@@ -241,7 +241,7 @@ async def test_the_owner_of_the_engine_is_the_last_to_end_it(group: list[WorkerG
     group[1].leave()
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    assert looks.made, "the engine may crash meanwhile, and the others hear it from its owner"
+    assert looks.made, "the engine may crash meanwhile, and its owner notifies the others"
 
     group[2].enter(ENDED_PID)  # killed meanwhile
     async with asyncio.timeout(HANG_S):
@@ -249,7 +249,7 @@ async def test_the_owner_of_the_engine_is_the_last_to_end_it(group: list[WorkerG
     await WorkerGroup().others_left(looks)
 
 
-def test_the_last_to_leave_removes_the_folder(group: list[WorkerGroup], folder: Path) -> None:
+def test_last_to_leave_removes_the_folder(group: list[WorkerGroup], folder: Path) -> None:
     all_reach(group, Stage.READY)
     group[0].leave()
     group[1].leave()
@@ -259,7 +259,7 @@ def test_the_last_to_leave_removes_the_folder(group: list[WorkerGroup], folder: 
     assert not folder.exists()
 
 
-def test_nothing_leads_back(group: list[WorkerGroup]) -> None:
+def test_stage_never_goes_back(group: list[WorkerGroup]) -> None:
     group[0].enter(os.getpid())
     group[0].reach(Stage.STOPPING)
     group[0].reach(Stage.READY)
@@ -268,9 +268,7 @@ def test_nothing_leads_back(group: list[WorkerGroup]) -> None:
 
 
 @pytest.mark.parametrize("end", [lambda member: member.reach(Stage.STOPPING), WorkerGroup.leave, WorkerGroup.fail])
-def test_the_service_is_ending_as_soon_as_one_worker_is(
-    group: list[WorkerGroup], end: Callable[[WorkerGroup], None]
-) -> None:
+def test_group_is_ending_as_soon_as_one_worker_is(group: list[WorkerGroup], end: Callable[[WorkerGroup], None]) -> None:
     all_reach(group, Stage.READY)
     assert not group[0].is_ending
 

@@ -1,7 +1,7 @@
 """What runs inside the processes of vLLM's engine: a plugin of vLLM (entry point group `vllm.general_plugins`).
 
-vLLM finds plugins by the entry points of installed packages. In a Bento this package is not installed, it only lies on
-the path; so `registration/` holds an entry point of its own, and `advertise` puts that folder on the path of this
+vLLM finds plugins by the entry points of installed packages. In a Bento this package is not installed, only on
+the path; so `registration/` holds a further entry point, and `advertise` puts that folder on the path of this
 process. Processes that vLLM spawns inherit the path. `vllm serve` beside us is not changed by it, which keeps
 benchmarks honest. `VLLM_PLUGINS` set to other names keeps the plugin out, as it does with any other plugin.
 """

@@ -17,7 +17,7 @@ from gptoss_bento.config.process_environment import compilations_file
 from gptoss_bento.engine.vllm_plugin import patches, records
 
 SERVING = ".serving"
-"""Suffix of the file beside the record that says: the service is ready, and whoever compiles now lets clients wait."""
+"""Suffix of the file beside the record that marks the service as ready: later compilations make clients wait."""
 
 
 def record() -> None:
@@ -50,13 +50,13 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._begun = 0.0
+        self._started_at = 0.0
 
     def begin(self, **_: Any) -> None:
         """Returning nothing lets Triton go on."""
-        self._begun = time.monotonic()
+        self._started_at = time.monotonic()
 
     def end(self, *, fn: Any = None, **_: Any) -> None:
         """Appends a line with the kernel's name and the seconds since `begin`."""
-        seconds = time.monotonic() - self._begun
+        seconds = time.monotonic() - self._started_at
         records.append(self._path, {"kernel": getattr(fn, "name", "unknown"), "seconds": round(seconds, 3)})

@@ -1,4 +1,4 @@
-"""Whatever of vLLM, of its MoE kernels and of Triton is replaced in the engine's processes. `register` applies it."""
+"""All that is replaced of vLLM, its MoE kernels and Triton in the engine's processes. `register` applies it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DESCRIBE_CONSTANTS = Patch(
     "triton.runtime.jit:serialize_specialization_data",
     "Triton describes each kernel to its hooks as JSON, which not all constants are: the compilation would fail.",
     "None in Triton; vLLM replaces the same function, and leaves ours where it finds the mark `_vllm_guarded`.",
-    "tests/contract/test_triton.py::test_constant_that_is_no_json_stops_nobody",
+    "tests/contract/test_triton.py::test_constant_that_is_no_json_stops_no_compilation",
 )
 BEFORE_COMPILATION = Patch(
     "triton.knobs:runtime.jit_cache_hook",
     "How long a compilation takes: this hook is called before it.",
     "It is Triton's own hook, and public.",
-    "tests/contract/test_triton.py::test_vllms_monitor_goes_on_to_record_and_is_heard_once_the_service_is_ready",
+    "tests/contract/test_triton.py::test_monitor_of_vllm_still_records_and_logs_once_the_service_is_ready",
 )
 AFTER_COMPILATION = Patch(
     "triton.knobs:runtime.jit_post_compile_hook",
@@ -59,6 +59,6 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "vllm.v1.worker.gpu_model_runner:logger",
         "read",
         "A filter on this and two more loggers reads the times of a start (start_times.py has the texts).",
-        "tests/contract/test_kernel_caches.py::test_vllm_still_words_its_times_like_this",
+        "tests/contract/test_kernel_caches.py::test_start_times_are_still_logged_in_these_texts",
     ),
 )

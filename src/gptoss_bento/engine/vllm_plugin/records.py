@@ -11,7 +11,7 @@ from typing import Any
 
 
 def append(path: Path, said: Mapping[str, Any]) -> None:
-    """Adds a line. What cannot be written is lost: a full disk must not end the step or the start that it tells of."""
+    """Adds a line. What cannot be written is lost: a full disk must not end the recorded step or start."""
     line = json.dumps(said) + "\n"
     # One write of a short line to a file opened for appending: lines of several processes do not mix.
     with suppress(OSError):

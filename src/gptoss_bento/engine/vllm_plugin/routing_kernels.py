@@ -59,14 +59,14 @@ def install(logger: Logger) -> bool:
     if get_triton_kernels_version() != "3.5.1":  # vLLM's name for the kernels in its wheels
         logger.warning("gptoss-bento does not know these MoE kernels; a batch of a new size may wait for Triton.")
         return False
-    # Imported first, because it puts variants of its own into triton_kernels.
+    # Imported first, because it puts its own variants into triton_kernels.
     import vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe  # noqa: F401
 
     topk = _module("topk")
     kernels = dict(_kernels())
     sources = {topk.topk_forward.__name__: topk.topk_forward} | {name: kernel.fn for name, kernel in kernels.items()}
     if unknown := sorted(name for name, function in sources.items() if fingerprint(function) != _KNOWN.get(name)):
-        logger.warning("gptoss-bento leaves the MoE kernels alone, for it does not know: %s.", ", ".join(unknown))
+        logger.warning("gptoss-bento does not change the MoE kernels; it does not know: %s.", ", ".join(unknown))
         return False
     fix_stride(topk, topk.topk_forward)
     for name, kernel in kernels.items():
@@ -105,14 +105,14 @@ def fingerprint(function: Any) -> str:
 
 
 def fix_stride(module: ModuleType, function: FunctionType) -> None:
-    """Compiles the function again in its module, with `row_stride` in place of the expression for the stride."""
+    """Compiles the function again in its module, with `row_stride` instead of the expression for the stride."""
     source = inspect.getsource(function).replace(_STRIDE_IN_SOURCE, "row_stride(n_rows_max)")
     module.__dict__["row_stride"] = row_stride
     exec(compile(source, module.__file__ or "triton_kernels", "exec"), module.__dict__)  # noqa: S102  # of a known hash
 
 
 def generalize(kernel: Any, sizes: tuple[str, ...]) -> None:
-    """Tells Triton to compile one kernel for all values of these arguments, as `do_not_specialize` of its decorator."""
+    """Makes Triton compile one kernel for all values of these arguments, as `do_not_specialize` of its decorator."""
     kernel.do_not_specialize = [*kernel.do_not_specialize, *sizes]  # what is derived from the kernel takes it over
     for parameter in kernel.params:
         if parameter.name in sizes:

@@ -1,7 +1,7 @@
 """What the longest phase of a start is made of, that of the engine's processes: vLLM logs it, here it becomes values.
 
-A process appends to one file, and the API server reads it for the phases of its start. A text that another vLLM words
-otherwise is missing there, and nothing else.
+A process appends to one file, and the API server reads it for the phases of its start. If another vLLM changes a
+text, only that time is missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gptoss_bento.engine.vllm_plugin import records
 
 @dataclass(frozen=True)
 class Line:
-    """A line of vLLM's log, before its values are put in: what took how long. `seconds` is the value's place."""
+    """A format of vLLM's log lines, which has the time of one part of a start; `seconds` is the value's index."""
 
     text: str
     part: str

@@ -30,7 +30,7 @@ from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Job, Status
 from gptoss_bento.strict_json import shown
 
-_CLIENT_LEFT = 499  # nginx's; nobody hears it but the log
+_CLIENT_LEFT = 499  # nginx's; only the log has it
 
 Object = dict[str, Any]
 
@@ -75,7 +75,7 @@ class GenerateApi:
     """The base of a BentoML service that has `generate`.
 
     Args:
-        runner: gives the runner, or None while there is none.
+        runner: returns the runner, or None while there is none.
     """
 
     def __init__(self, runner: Callable[[], Runner | None]) -> None:
@@ -166,7 +166,7 @@ async def _leaves(request: Request) -> None:
 
 
 def _failure(job: Job | None) -> HttpRefusalError:
-    """What an HTTP client hears of a job that has no output."""
+    """The HTTP error of a job that has no output."""
     if job is None:
         return HttpRefusalError(HTTPStatus.GATEWAY_TIMEOUT, "The job's time to live was over before it ended.")
     if job.status is Status.FAILED:

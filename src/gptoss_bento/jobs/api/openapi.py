@@ -1,4 +1,4 @@
-"""The job API in the words of OpenAPI, for `/docs.json`.
+"""The OpenAPI description of the job API, for `/docs.json`.
 
 What clients send is described by the models that check it, what they get by the types here. A wrong value inside
 `input` is no HTTP error: it makes the job FAILED.
@@ -18,12 +18,12 @@ from gptoss_bento.jobs.api.routes import paths
 from gptoss_bento.jobs.input_models import JobRequest
 from gptoss_bento.state.job import Status
 
-TAG = {"name": "Job API", "description": "RunPod's: a job is accepted at once, and its result fetched later."}
+TAG = {"name": "Job API", "description": "RunPod's: a job is accepted immediately, and its result fetched later."}
 REFERENCE = "#/components/schemas/{model}"
 
 Object = dict[str, Any]
 
-# The job API stands at two places; RunPod's SDKs know the second.
+# The job API has two prefixes; RunPod's SDKs know the second.
 _SERVERS = [{"url": "."}, {"url": "./v2/{endpoint_id}", "variables": {"endpoint_id": {"default": "local"}}}]
 
 
@@ -57,7 +57,7 @@ class StreamItem(TypedDict):
 
 
 class JobStream(TypedDict):
-    """The items that nobody has taken yet."""
+    """The items that were not taken yet."""
 
     status: Status
     stream: list[StreamItem]
@@ -129,8 +129,8 @@ _OPERATIONS: dict[str, _Operation] = {
     "/runsync": _Operation("Submits a job and waits for its end", Job, (400, 413, 429), _WAIT, takes_job=True),
     "/status/{id}": _Operation("A job, with its output once it is COMPLETED", Job, (400, 404, 413), _TTL),
     "/status-sync/{id}": _Operation("Waits for a job's end", Job, (400, 404, 413), _WAIT),
-    "/stream/{id}": _Operation("Takes the items that nobody has taken", JobStream, (400, 404, 413), _WAIT),
-    "/cancel/{id}": _Operation("Ends a job at once", JobState, (404, 413)),
+    "/stream/{id}": _Operation("Takes the items that were not taken yet", JobStream, (400, 404, 413), _WAIT),
+    "/cancel/{id}": _Operation("Ends a job immediately", JobState, (404, 413)),
     "/retry/{id}": _Operation("Queues a FAILED or TIMED_OUT job again", JobState, (400, 404, 413, 429)),
     "/purge-queue": _Operation("Cancels all jobs that wait", QueuePurged, (413,)),
     "/health": _Operation("Numbers of jobs, and the worker's state", Health, (413,)),
@@ -139,7 +139,7 @@ _OPERATIONS: dict[str, _Operation] = {
 _ERRORS = {
     400: "The body, one of its fields or a query value is wrong.",
     404: "There is no such job, or its time is over.",
-    409: "Somebody cancelled the job.",
+    409: "The job was cancelled.",
     413: "The body is too large.",
     429: "Too many jobs wait.",
     500: "The engine or the server failed.",
@@ -160,7 +160,7 @@ def job_api() -> Object:
 
 
 def error_responses(*statuses: int) -> Object:
-    """The responses of these statuses, as the job API and `generate` give them."""
+    """The responses of these statuses, of the job API and `generate`."""
     return {str(status): _error(status) for status in statuses}
 
 

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.body import read_body
-from gptoss_bento.http.errors import MISTAKE, RETRY, HttpRefusalError
+from gptoss_bento.http.errors import INTERNAL_ERROR, RETRY, HttpRefusalError
 from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.http.paths import is_openai_path
 from gptoss_bento.jobs.input import read_envelope
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 _STREAM_WAIT_MS = 1_000
 _SHORTEST_WAIT_MS = 1_000
-_SMALL_BODY_BYTES = 65_536  # for routes whose body says nothing
+_SMALL_BODY_BYTES = 65_536  # for routes without a body
 
 _PATH = re.compile(r"(?:/v2/(?P<endpoint>[^/]*))?/(?P<action>[a-z-]+)(?:/(?P<job>[^/]+))?")
 _ENDPOINT = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -74,9 +74,9 @@ class NativeRoutes(BaseRoute):
     """All paths of the job API, as one Starlette route.
 
     Args:
-        runner: gives the runner, or None while there is none.
+        runner: returns the runner, or None while there is none.
         endpoint_ids: the ids accepted under /v2/, empty for any, as in most deployments: clients of RunPod keep theirs.
-        trouble: what `/health` says of an engine that is dead or silent; None while there is nothing to say.
+        trouble: returns what `/health` reports of an engine that is dead or does not answer; None if all is well.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class NativeRoutes(BaseRoute):
 
 
 def is_native_path(path: str) -> bool:
-    """Whether a path is the job API's: what begins like its routes, and what lies below /v2/ but is not OpenAI's."""
+    """Whether a path is the job API's: what begins like its routes, and what is below /v2/ but is not OpenAI's."""
     first = path.split("/")[1] if path.startswith("/") else ""
     return any(action == first for action, _ in _ROUTES) or (path.startswith("/v2/") and not is_openai_path(path))
 
@@ -151,10 +151,10 @@ def _template(action: str, of_job: bool) -> str:
 
 
 async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> Response:
-    """What `act` says, a JSON text, or the error that it raises; both with the rates of the key that asked for a job.
+    """The JSON text that `act` returns, or the error that it raises; both with the rates of the submitting key.
 
     Raises:
-        ClientDisconnect: nobody is there to be answered.
+        ClientDisconnect: the client is gone.
     """
     response = await _answer(request, act)
     response.headers.update(rates_of(request.scope))
@@ -174,7 +174,7 @@ async def _answer(request: Request, act: Callable[[Request], Awaitable[str]]) ->
         raise
     except Exception:
         logger.exception("%s %s", request.method, request.scope["path"])
-        return _refused(HttpRefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, MISTAKE))
+        return _refused(HttpRefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR))
 
 
 def opened(runner: Runner | None) -> Runner:

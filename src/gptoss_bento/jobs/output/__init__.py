@@ -1,1 +1,1 @@
-"""From what the engine answers to what a job's client reads."""
+"""From the engine's answer to the output of a job."""

@@ -33,7 +33,7 @@ class Schedule:
 
 
 class Counter:
-    """Counts what the open item holds and tells when it is full."""
+    """Counts what the open item holds and says when it is full."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule

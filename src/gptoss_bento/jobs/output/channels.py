@@ -15,7 +15,7 @@ _HEADER_STARTS = ("<|channel|>", "<|start|>")
 
 
 def is_unfinished_header(text: str) -> bool:
-    """Whether a text is a message's header that was cut off: vLLM's parser passes it on as if it were an answer."""
+    """Whether a text is a truncated header of a message: vLLM's parser passes it on as if it were an answer."""
     return text.startswith(_HEADER_STARTS)
 
 
@@ -33,7 +33,7 @@ class ChannelTracker:
     def answers(self, token_ids: Sequence[int]) -> list[bool]:
         """For each token whether it belongs to the final channel's text.
 
-        The token that ends the final message belongs to it as well, with no text of its own, just as the end of a
+        The token that ends the final message belongs to it as well, without text, just as the end of a
         sequence does in a completion. Where a header is missing or incomplete, the whole text comes with that token
         (engine/harmony_repair.py).
         """

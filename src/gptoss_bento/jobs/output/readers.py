@@ -1,6 +1,6 @@
 """From the engine's answer to the items of a job's output, in both formats. Pure.
 
-A reader is fed the body as it arrives, in pieces cut anywhere, and gives the items that are complete. It raises
+A reader is fed the body as it arrives, in pieces of any size, and returns the items that are complete. It raises
 `EngineError` where the answer is an error, also in the midst of a stream: an aborted generation is never a success.
 """
 
@@ -36,7 +36,7 @@ class EngineError(Exception):
 
 
 class EngineUnavailableError(EngineError):
-    """The engine broke off because it ends, or takes nothing: the request itself was not at fault."""
+    """The engine broke off because it ends, or refuses all requests: this request was not at fault."""
 
 
 class Reader(Protocol):
@@ -56,7 +56,7 @@ def reader(request: EngineRequest, token_bytes: TokenBytes, *, event_stream: boo
 
     Args:
         request: what was asked.
-        token_bytes: what tokens stand for, to divide events that hold several.
+        token_bytes: the bytes of the tokens, to divide events that hold several.
         event_stream: whether the engine answers with server-sent events.
     """
     if not event_stream:
@@ -121,7 +121,7 @@ class WholeReader:
 
 
 def whole_item(request: EngineRequest, body: dict[str, Any]) -> Item:
-    """An OpenAI answer as one `tokens` item. Its extra keys serve those who read it as OpenAI's."""
+    """An OpenAI answer as one `tokens` item. Its extra keys serve clients that read it as OpenAI's."""
     usage = body.get("usage") or {}
     counts = {"input": usage.get("prompt_tokens", 0), "output": usage.get("completion_tokens", 0)}
     return {"choices": [_whole_choice(request, choice) for choice in body["choices"]], "usage": counts | usage}
@@ -162,7 +162,7 @@ def _before_stop(request: EngineRequest, choice: dict[str, Any], content: str | 
 
 
 def _refuse_aborted(request: EngineRequest, body: dict[str, Any]) -> None:
-    """The error that an event carries, or that an end of `abort` stands for."""
+    """The error that an event carries, or that an end with `abort` means."""
     if body.get("type") in ("response.failed", "error"):
         raise EngineError(_sentence(request, *_message(body.get("response") or body)))
     if body.get("error"):
@@ -393,7 +393,7 @@ class _Sequence:
         return bool(self.tokens or self.reasoning or self.commentary or self._tool_calls)
 
     def take(self, *, last: bool) -> dict[str, Any]:
-        """What the item says of this sequence; the next item starts empty."""
+        """The sequence's part of the item; the next item starts empty."""
         named = {"reasoning": self.reasoning, "commentary": self.commentary}
         choice: dict[str, Any] = {"tokens": self.tokens} | {name: text for name, text in named.items() if text}
         self.tokens, self.reasoning, self.commentary = [], "", ""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 class TextSplitter:
     """Divides the text of one sequence: joined, the parts are the text, whatever the engine held back or merged.
 
-    A token that ends inside a character has an empty part, and the character stands where it is complete.
+    A token that ends inside a character has an empty part, and the character belongs to the token that completes it.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class StopFilter:
         self._stopped = False
 
     def passed(self, text: str) -> str:
-        """What of the text so far is certain to stand before a stop string and was not given yet."""
+        """The part of the text so far that is certainly before a stop string and was not returned yet."""
         if self._stopped or not self._stops:
             return "" if self._stopped else text
         text, self._held = self._held + text, ""

@@ -139,7 +139,7 @@ def test_hooks_of_triton_record_what_is_compiled(triton: Any, record: Path) -> N
     assert [line["kernel"] for line in lines(record)] == ["k"]
 
 
-def test_nothing_is_recorded_outside_of_the_service(triton: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorder_is_off_outside_of_the_service(triton: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
     describing = triton.runtime.jit.serialize_specialization_data
 
@@ -160,7 +160,7 @@ def test_constants_that_are_no_json_do_not_stop_a_compilation(triton: Any) -> No
 
 
 @pytest.mark.usefixtures("triton")
-def test_vllms_monitor_is_heard_once_the_service_is_ready(record: Path) -> None:
+def test_monitor_of_vllm_logs_once_the_service_is_ready(record: Path) -> None:
     compilations.record()
     monitor = logging.getLogger(MONITOR)
     line = logging.LogRecord(MONITOR, logging.WARNING, "", 0, "compiled", None, None)

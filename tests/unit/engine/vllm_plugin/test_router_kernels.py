@@ -49,7 +49,7 @@ def test_kernels_are_compiled_for_the_models_that_run_them(
     assert vllms_own.made == ([(model,)] if compiled else [])
 
 
-def test_another_vllm_without_them_is_left_as_it_is(kernel_warmup: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_vllm_without_the_warm_up_is_left_unchanged(kernel_warmup: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger.name):
         router_kernels.install(logger)
 

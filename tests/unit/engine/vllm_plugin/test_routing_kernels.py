@@ -1,4 +1,4 @@
-"""On stand-ins for vLLM's kernels: the real ones are only in its wheel for CUDA. With Triton: tests/contract."""
+"""On fakes of vLLM's kernels: the real ones are only in its wheel for CUDA. With Triton: tests/contract."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def topk(tmp_path: Path) -> Any:
 
 
 @given(rows=st.integers(1, 2**22))
-def test_stride_is_a_multiple_of_a_word_that_holds_all_rows(rows: int) -> None:
+def test_stride_is_a_multiple_of_32_that_holds_all_rows(rows: int) -> None:
     assert row_stride(rows) >= rows
     assert row_stride(rows) % 32 == 0
 
@@ -137,7 +137,7 @@ def test_sizes_are_never_specialized() -> None:
     assert kernel.do_not_specialize == [0, "n_rows"]
 
 
-def test_every_kernel_has_sizes_and_a_hash() -> None:
+def test_kernels_all_have_sizes_and_a_hash() -> None:
     assert routing_kernels._KNOWN.keys() == {*routing_kernels._SIZES, "topk_forward"}
     assert {len(known) for known in routing_kernels._KNOWN.values()} == {len(fingerprint(fingerprint))}
     assert all(routing_kernels._SIZES.values())
@@ -219,7 +219,7 @@ def test_kernel_for_any_number_of_experts_may_be_missing(vllm: Vllm) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(routing_kernels._KNOWN))
-def test_one_unknown_function_leaves_all_as_they_are(
+def test_function_that_is_unknown_leaves_all_unchanged(
     vllm: Vllm, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setitem(routing_kernels._KNOWN, name, "another")
@@ -233,7 +233,7 @@ def test_one_unknown_function_leaves_all_as_they_are(
 
 
 @pytest.mark.parametrize("version", ["3.6", "3.8", None])
-def test_other_versions_are_left_as_they_are(
+def test_versions_that_are_unknown_are_left_unchanged(
     vllm: Vllm, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, version: str | None
 ) -> None:
     monkeypatch.setattr(sys.modules["vllm.utils.import_utils"], "get_triton_kernels_version", lambda: version)

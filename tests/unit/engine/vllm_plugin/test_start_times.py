@@ -25,7 +25,7 @@ def logger_of(file: Path) -> logging.Logger:
     return logger
 
 
-def test_a_time_that_vllm_logs_is_kept(file: Path) -> None:
+def test_time_that_vllm_logs_is_kept(file: Path) -> None:
     logger_of(file).info(LINE.text, "[model] ", 12.345)
 
     assert start_times.read(file) == {"CUDA graphs": 12.345}
@@ -57,7 +57,7 @@ def test_times_of_one_process_add_up_in_the_order_of_their_ends(file: Path) -> N
     assert list(start_times.read(file).items()) == [("torch.compile", 20), ("CUDA graphs", 7.0)]
 
 
-def test_of_several_processes_the_slowest_counts(file: Path) -> None:
+def test_process_that_is_slowest_counts(file: Path) -> None:
     lines = [{"process": process, "part": "p", "seconds": seconds} for process, seconds in ((1, 2), (2, 5), (1, 1))]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -65,21 +65,21 @@ def test_of_several_processes_the_slowest_counts(file: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [(), ("", "soon")])
-def test_a_line_that_another_vllm_fills_otherwise_is_passed_over(values: tuple[object, ...], file: Path) -> None:
+def test_line_that_another_vllm_fills_otherwise_is_passed_over(values: tuple[object, ...], file: Path) -> None:
     record = logging.LogRecord("l", logging.INFO, "", 0, LINE.text, values, None)
 
     assert Recorder(file, (LINE,)).filter(record)
     assert start_times.read(file) == {}
 
 
-def test_other_lines_pass(file: Path) -> None:
+def test_lines_of_other_kinds_pass(file: Path) -> None:
     record = logging.LogRecord("l", logging.INFO, "", 0, "something else", (), None)
 
     assert Recorder(file, (LINE,)).filter(record)
     assert not file.exists()
 
 
-def test_without_a_service_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorder_is_off_without_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start_times, "start_times_file", lambda: None)
     before = {name: len(logging.getLogger(name).filters) for name in LINES}
 
@@ -89,7 +89,7 @@ def test_without_a_service_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) 
     assert start_times.read(None) == {}
 
 
-def test_a_service_has_the_loggers_of_vllm_watched(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_service_has_the_loggers_of_vllm_watched(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     monkeypatch.setattr(start_times, "start_times_file", lambda: file)
     monkeypatch.setattr(start_times, "LINES", {"a.logger.of.this.test": (LINE,)})
 
@@ -99,7 +99,7 @@ def test_a_service_has_the_loggers_of_vllm_watched(monkeypatch: pytest.MonkeyPat
     assert isinstance(recorder, Recorder)
 
 
-def test_the_file_goes_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_goes_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
     assert process_environment.start_times_file() is None
 

@@ -57,7 +57,7 @@ SETTINGS = ServerSettings(max_runsync_body_bytes=20_000)
 # what is asked
 
 
-def test_input_keeps_what_was_given() -> None:
+def test_input_keeps_what_was_set() -> None:
     body = b'{"prompt": "x", "messages": null, "sampling_params": {"max_tokens": 2}}'
 
     assert read_input(body, SETTINGS) == {"prompt": "x", "sampling_params": SHORT}
@@ -84,7 +84,7 @@ def test_input_keeps_what_was_given() -> None:
         ('{"prompt": "x", "sampling_params": {"top_p": NaN}}', ["NaN is not JSON"]),
     ],
 )
-def test_all_that_is_wrong_is_named(body: str, words: list[str]) -> None:
+def test_input_that_is_wrong_is_named_completely(body: str, words: list[str]) -> None:
     with pytest.raises(EnvelopeError) as refused:
         read_input(body.encode(), SETTINGS)
 
@@ -115,7 +115,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*GenerateInput.model_fields, "stream", "zzz"]), JSON, max_size=4) | JSON)
-def test_any_json_is_read_or_refused(value: Any) -> None:
+def test_json_of_any_kind_is_read_or_refused(value: Any) -> None:
     with suppress(EnvelopeError):
         assert set(read_input(json.dumps(value).encode(), SETTINGS)) <= set(GenerateInput.model_fields)
 
@@ -136,14 +136,14 @@ JOB = Job("id-u1", Status.IN_QUEUE, 0, None, None, 9, None, 0, 0, None, 0, 0)
         (JOB, HTTPStatus.SERVICE_UNAVAILABLE, "Try again"),
     ],
 )
-def test_a_job_without_output_is_an_http_error(job: Job | None, status: HTTPStatus, text: str) -> None:
+def test_job_without_output_is_an_http_error(job: Job | None, status: HTTPStatus, text: str) -> None:
     failure = _failure(job)
 
     assert failure.status == status
     assert text in str(failure)
 
 
-def test_the_declared_output_is_the_job_object() -> None:
+def test_declared_output_is_the_job_object() -> None:
     done = replace(JOB, status=Status.COMPLETED, started_at=1, ended_at=2, worker_id="w", retries=1)
 
     assert Generation.model_validate_json(done.body(['{"choices":[]}'])).output == [{"choices": []}]
@@ -242,26 +242,26 @@ def test_bentoml_client_sends_messages_whole(client: Any, served: Served) -> Non
     assert served.fake.requests[-1]["reasoning_effort"] == "low"
 
 
-def test_a_job_of_generate_is_found_like_any_other(client: Any, served: Served) -> None:
+def test_job_of_generate_is_found_like_any_other(client: Any, served: Served) -> None:
     done = client.generate(prompt="one", sampling_params=SHORT)
 
     with served.http() as http:
         assert http.get(f"/status/{done['id']}").json() == done
 
 
-def test_bentoml_client_hears_what_is_wrong_with_its_input(client: Any) -> None:
+def test_bentoml_client_gets_the_errors_of_its_input(client: Any) -> None:
     with pytest.raises(InvalidArgument, match="temprature is not a sampling parameter") as refused:
         client.generate(prompt="one", sampling_params={"temprature": 1})
 
     assert refused.value.error_code == HTTPStatus.BAD_REQUEST
 
 
-def test_bentoml_client_hears_why_a_job_was_refused(client: Any) -> None:
+def test_bentoml_client_gets_the_reason_of_a_refusal(client: Any) -> None:
     with pytest.raises(InvalidArgument, match="max_tokens must leave room for the prompt"):
         client.generate(prompt="one", sampling_params={"max_tokens": 5000})
 
 
-def test_bentoml_client_hears_that_the_engine_broke(client: Any, served: Served) -> None:
+def test_bentoml_client_gets_the_failure_of_the_engine(client: Any, served: Served) -> None:
     served.fake.break_after = 1
     try:
         with pytest.raises(BentoMLException, match="the engine stumbled") as failed:
@@ -289,7 +289,9 @@ def test_bentoml_client_hears_that_the_engine_broke(client: Any, served: Served)
         (b'{"prompt": "one", "sampling_params": {"max_tokens": 2}}', "application/x-www-form-urlencoded", 200),
     ],
 )
-def test_no_body_is_a_fault_of_the_server(served: Served, content: bytes, content_type: str, status: int) -> None:
+def test_body_of_any_kind_causes_no_server_error(
+    served: Served, content: bytes, content_type: str, status: int
+) -> None:
     with served.http() as http:
         response = http.post("/generate", content=content, headers={"Content-Type": content_type})
 
@@ -298,7 +300,7 @@ def test_no_body_is_a_fault_of_the_server(served: Served, content: bytes, conten
         assert list(response.json()) == ["error"]
 
 
-def test_a_wrong_input_makes_no_job(served: Served) -> None:
+def test_wrong_input_makes_no_job(served: Served) -> None:
     before = served.counts()
     with served.http() as http:
         assert http.post("/generate", json={"prompt": 5}).status_code == 400
@@ -306,7 +308,7 @@ def test_a_wrong_input_makes_no_job(served: Served) -> None:
     assert served.counts() == before
 
 
-def test_an_answer_says_where_the_rates_of_the_key_stand(served: Served) -> None:
+def test_rate_limit_headers_of_the_key_are_in_the_answer(served: Served) -> None:
     with served.http() as http:
         answered = http.post("/generate", json={"prompt": "one", "sampling_params": SHORT})
 
@@ -326,7 +328,7 @@ def endless(served: Served) -> Iterator[FakeEngine]:
     served.fake.delay_s = delay_s
 
 
-async def test_a_client_that_leaves_ends_its_job(served: Served, endless: FakeEngine) -> None:
+async def test_disconnect_ends_the_job(served: Served, endless: FakeEngine) -> None:
     aborted = endless.aborted
     body = authorized(LONG)
     async with httpx.AsyncClient(base_url=served.url, verify=body.pop("verify"), timeout=HANG_S) as http:
@@ -339,7 +341,7 @@ async def test_a_client_that_leaves_ends_its_job(served: Served, endless: FakeEn
 
 
 @pytest.mark.usefixtures("endless")
-def test_a_job_cancelled_meanwhile_is_a_conflict(served: Served) -> None:
+def test_job_cancelled_meanwhile_is_a_conflict(served: Served) -> None:
     answers: list[httpx.Response] = []
     waiting = threading.Thread(
         target=lambda: answers.append(httpx.post(f"{served.url}/generate", timeout=HANG_S, **authorized(LONG)))
@@ -361,7 +363,7 @@ def authorized(body: dict[str, Any]) -> dict[str, Any]:
     return {"json": body, "headers": {"Authorization": f"Bearer {KEY}"}, "verify": NO_TLS}
 
 
-async def test_the_time_limit_of_the_service_ends_the_job(tmp_path: Path) -> None:
+async def test_request_timeout_ends_the_job(tmp_path: Path) -> None:
     fake = FakeEngine(delay_s=10 * HANG_S)
     async with running_jobs(SETTINGS, tmp_path / "jobs.sqlite3") as runner:
         runner.attach(fake.engine())
@@ -381,13 +383,13 @@ async def test_the_time_limit_of_the_service_ends_the_job(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", ["/generate", "/schema.json", "/docs.json"])
-def test_a_key_is_needed(served: Served, path: str) -> None:
+def test_key_is_needed(served: Served, path: str) -> None:
     response = httpx.request("POST" if path == "/generate" else "GET", f"{served.url}{path}", verify=NO_TLS)
 
     assert response.status_code == 401
 
 
-def test_without_a_store_there_is_a_503(served: Served) -> None:
+def test_job_store_that_is_missing_is_a_503(served: Served) -> None:
     kept = served.runners.pop()
     try:
         with served.http() as http:
@@ -399,7 +401,7 @@ def test_without_a_store_there_is_a_503(served: Served) -> None:
     assert response.headers["retry-after"] == "5"
 
 
-def test_bentoml_describes_it(served: Served) -> None:
+def test_openapi_of_bentoml_describes_it(served: Served) -> None:
     with served.http() as http:
         described = http.get("/docs.json").json()
     operation = described["paths"]["/generate"]["post"]

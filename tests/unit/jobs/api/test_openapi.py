@@ -26,20 +26,20 @@ def validator(name: str) -> Draft202012Validator:
     return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": API["components"]})
 
 
-def test_every_route_is_described_with_its_methods() -> None:
+def test_routes_are_all_described_with_their_methods() -> None:
     verbs = {"get", "post"}
     described = {path: tuple(name.upper() for name in item if name in verbs) for path, item in API["paths"].items()}
 
     assert described == paths()
 
 
-def test_every_name_in_it_is_defined() -> None:
+def test_names_in_it_are_all_defined() -> None:
     named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(API)))
 
     assert named <= API["components"]["schemas"].keys()
 
 
-def test_operations_have_names_of_their_own() -> None:
+def test_operations_have_unique_names() -> None:
     names = re.findall(r'"operationId": "([^"]+)"', json.dumps(API))
 
     assert len(names) == len(set(names)) == 12
@@ -55,16 +55,16 @@ RIGHT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("given", RIGHT)
-def test_right_inputs_are_as_described(given: dict[str, Any]) -> None:
+def test_inputs_that_are_right_are_as_described(given: dict[str, Any]) -> None:
     engine_request(given, ServerSettings(), Models())
     validator("JobRequest").validate({"input": given, "policy": {"ttl": 10_000.0}, "webhook": "https://example.org/"})
 
 
-def test_these_have_every_field_once() -> None:
+def test_examples_have_every_field_once() -> None:
     assert {name for given in RIGHT for name in given} == JobInput.model_fields.keys()
 
 
-def test_wrong_envelopes_are_not() -> None:
+def test_envelopes_that_are_wrong_are_not_as_described() -> None:
     wrong: list[dict[str, Any]] = [
         {},
         {"input": []},
@@ -85,7 +85,7 @@ def test_description_of_what_is_sent_is_made_by_the_model_that_checks_it(model: 
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_every_documented_parameter_is_known(chat: bool) -> None:
+def test_parameters_that_are_documented_are_known(chat: bool) -> None:
     model = ChatParameters if chat else CompletionParameters
     for name in API["components"]["schemas"][model.__name__]["properties"]:
         try:
@@ -119,7 +119,7 @@ def test_every_documented_parameter_is_known(chat: bool) -> None:
         {"openai_input": "x"},
     ],
 )
-def test_wrong_inputs_are_wrong_by_the_description_too(wrong: dict[str, Any]) -> None:
+def test_inputs_that_are_wrong_are_so_by_the_description_too(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         engine_request(wrong, ServerSettings(), Models())
     with pytest.raises(ValidationError):

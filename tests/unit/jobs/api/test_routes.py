@@ -69,7 +69,7 @@ def assert_error(response: httpx.Response, status: int, *words: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "/v2/local", "/v2/any_id-1"])
-async def test_a_job_from_run_to_status(client: httpx.AsyncClient, prefix: str) -> None:
+async def test_job_from_run_to_status(client: httpx.AsyncClient, prefix: str) -> None:
     accepted = await client.post(f"{prefix}/run", json=PROMPT)
     assert accepted.status_code == 200
     job_id = accepted.json()["id"]
@@ -92,7 +92,7 @@ async def test_runsync_waits_for_the_end(client: httpx.AsyncClient) -> None:
     assert response.json()["output"][0]["usage"]["output"] == 2
 
 
-async def test_runsync_that_does_not_finish_goes_on(client: httpx.AsyncClient, fake: FakeEngine) -> None:
+async def test_runsync_that_times_out_continues_as_a_job(client: httpx.AsyncClient, fake: FakeEngine) -> None:
     fake.gate.clear()
     response = await client.post("/runsync?wait=1", json=PROMPT)
     assert response.status_code == 200
@@ -102,7 +102,7 @@ async def test_runsync_that_does_not_finish_goes_on(client: httpx.AsyncClient, f
     assert done.json()["status"] == "COMPLETED"
 
 
-async def test_a_wrong_input_is_a_failed_job_and_no_http_error(client: httpx.AsyncClient) -> None:
+async def test_wrong_input_is_a_failed_job_and_no_http_error(client: httpx.AsyncClient) -> None:
     response = await client.post("/runsync", json={"input": {"input": {}}})
 
     assert response.status_code == 200
@@ -111,7 +111,7 @@ async def test_a_wrong_input_is_a_failed_job_and_no_http_error(client: httpx.Asy
     assert "output" not in response.json()
 
 
-async def test_a_stream_is_consumed(client: httpx.AsyncClient) -> None:
+async def test_stream_is_consumed(client: httpx.AsyncClient) -> None:
     given_ = {"prompt": "x", "stream": True, "sampling_params": {"max_tokens": 6}}
     job_id = (await client.post("/run", json={"input": given_})).json()["id"]
     await client.get(f"/status-sync/{job_id}")
@@ -123,7 +123,7 @@ async def test_a_stream_is_consumed(client: httpx.AsyncClient) -> None:
     assert len((await client.get(f"/status/{job_id}")).json()["output"]) == 3
 
 
-async def test_a_failed_stream_says_why(client: httpx.AsyncClient) -> None:
+async def test_failed_stream_reports_the_reason(client: httpx.AsyncClient) -> None:
     job_id = (await client.post("/runsync", json={"input": {}})).json()["id"]
     body = (await client.get(f"/stream/{job_id}")).json()
 
@@ -131,7 +131,7 @@ async def test_a_failed_stream_says_why(client: httpx.AsyncClient) -> None:
     assert "prompt" in body["error"]
 
 
-async def test_a_stream_poll_is_held_for_a_second_at_most(client: httpx.AsyncClient, fake: FakeEngine) -> None:
+async def test_stream_poll_is_held_for_a_second_at_most(client: httpx.AsyncClient, fake: FakeEngine) -> None:
     fake.gate.clear()
     job_id = (await client.post("/run", json=PROMPT)).json()["id"]
     async with asyncio.timeout(HANG_S):
@@ -201,7 +201,7 @@ def rates(response: httpx.Response) -> tuple[str, ...]:
     return tuple(response.headers[name] for name in names if "remaining" in name)
 
 
-async def test_answers_say_where_the_rates_of_a_key_stand(with_key: httpx.AsyncClient) -> None:
+async def test_rate_limit_headers_of_a_key_are_in_the_answers(with_key: httpx.AsyncClient) -> None:
     first = await with_key.post("/run", json=PROMPT)
     assert (first.status_code, rates(first)) == (200, ("4", "1000"))
     waited = await with_key.post("/runsync?wait=1000", json=PROMPT)
@@ -212,12 +212,12 @@ async def test_answers_say_where_the_rates_of_a_key_stand(with_key: httpx.AsyncC
     assert rates(await with_key.post("/run", json=PROMPT, headers={"Authorization": "bobs"})) == ()
 
 
-async def test_a_job_that_finds_no_room_costs_its_key_nothing(with_key: httpx.AsyncClient) -> None:
+async def test_rate_limit_does_not_count_a_job_without_room(with_key: httpx.AsyncClient) -> None:
     for _ in range(2):
         await with_key.post("/run", json=PROMPT)
     for _ in range(9):
         crowded = await with_key.post("/run", json=PROMPT)
-        assert_error(crowded, 429, "This key may have 2 jobs at once")
+        assert_error(crowded, 429, "This key may have 2 unfinished jobs")
         assert rates(crowded) == ("3", "1000")
         assert int(crowded.headers["retry-after"]) > 0
     assert_error(wrong := await with_key.post("/run", json={"input": 5}), 400, "input")
@@ -228,7 +228,7 @@ async def test_a_job_that_finds_no_room_costs_its_key_nothing(with_key: httpx.As
     assert rates(full) == ("3", "1000")
 
 
-async def test_a_key_that_has_used_its_rate_hears_when_it_has_one_again(with_key: httpx.AsyncClient) -> None:
+async def test_rate_limit_that_is_used_up_is_refused_with_retry_after(with_key: httpx.AsyncClient) -> None:
     for _ in range(5):
         await with_key.post("/retry/unknown")
     refused = await with_key.post("/run", json=PROMPT)
@@ -243,7 +243,7 @@ async def test_health(client: httpx.AsyncClient) -> None:
     assert body["workers"]["ready"] == 1
 
 
-async def test_health_tells_what_is_wrong_with_the_engine(jobs: Runner) -> None:
+async def test_health_reports_what_is_wrong_with_the_engine(jobs: Runner) -> None:
     trouble = {"status": "failed", "cause_kind": "out of GPU memory", "log": ["CUDA out of memory"]}
     async with asgi_client(Starlette(routes=[NativeRoutes(lambda: jobs, (), lambda: trouble)])) as client:
         response = await client.get("/health")
@@ -253,7 +253,7 @@ async def test_health_tells_what_is_wrong_with_the_engine(jobs: Runner) -> None:
     assert {"jobs", "workers"} <= response.json().keys()
 
 
-async def test_a_ttl_shortens_the_life_of_a_result(client: httpx.AsyncClient) -> None:
+async def test_ttl_shortens_the_life_of_a_result(client: httpx.AsyncClient) -> None:
     job_id = await completed(client)
 
     assert (await client.get(f"/status/{job_id}?ttl=1")).status_code == 200
@@ -283,14 +283,14 @@ async def test_routes_without_input_take_any_body(client: httpx.AsyncClient, kin
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", None])
-async def test_json_is_read_whatever_its_type_says(client: httpx.AsyncClient, kind: str | None) -> None:
+async def test_json_is_read_whatever_its_content_type(client: httpx.AsyncClient, kind: str | None) -> None:
     headers = {"Content-Type": kind} if kind is not None else {}
     response = await client.post("/run", content=json.dumps(PROMPT), headers=headers)
 
     assert response.status_code == 200
 
 
-async def test_every_body_is_one_line(client: httpx.AsyncClient, fake: FakeEngine) -> None:
+async def test_bodies_are_all_one_line(client: httpx.AsyncClient, fake: FakeEngine) -> None:
     fake.answer = [b"line\n", b"line\r\n", b"\xe2\x80\xa8"]
     text = (await client.post("/runsync", json={"input": {"prompt": "x"}})).text
 
@@ -315,7 +315,7 @@ async def test_every_body_is_one_line(client: httpx.AsyncClient, fake: FakeEngin
         ("/health", "GET"),
     ],
 )
-async def test_a_wrong_method_is_told_the_right_one(client: httpx.AsyncClient, path: str, allowed: str) -> None:
+async def test_wrong_method_is_answered_with_the_right_one(client: httpx.AsyncClient, path: str, allowed: str) -> None:
     response = await client.put(path)
 
     assert_error(response, 405, "PUT", allowed)
@@ -339,17 +339,17 @@ async def test_a_wrong_method_is_told_the_right_one(client: httpx.AsyncClient, p
         "/v2/local/v2/local/run",
     ],
 )
-async def test_an_unknown_route_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+async def test_unknown_route_is_not_found(client: httpx.AsyncClient, path: str) -> None:
     assert_error(await client.post(path, json=PROMPT) if not path.endswith("status") else await client.get(path), 404)
 
 
 @pytest.mark.parametrize("route", ["status", "status-sync", "stream", "cancel", "retry"])
-async def test_an_unknown_job_is_not_found(client: httpx.AsyncClient, route: str) -> None:
+async def test_unknown_job_is_not_found(client: httpx.AsyncClient, route: str) -> None:
     for job_id in ["unknown", "%00", "a%00b", "é", "%ff", "a" * 200, "a%20b", "'--", "%F0%9F%98%80"]:
         assert_error(await client.post(f"/{route}/{job_id}"), 404, "There is no job")
 
 
-async def test_only_named_endpoints_answer_where_some_are_named(jobs: Runner) -> None:
+async def test_endpoint_ids_are_refused_unless_named(jobs: Runner) -> None:
     async with asgi_client(Starlette(routes=[NativeRoutes(lambda: jobs, {"mine"})])) as client:
         assert (await client.get("/v2/mine/health")).status_code == 200
         assert (await client.get("/health")).status_code == 200
@@ -367,29 +367,29 @@ async def test_only_named_endpoints_answer_where_some_are_named(jobs: Runner) ->
     ],
 )
 @pytest.mark.parametrize("route", ["/run", "/runsync"])
-async def test_a_wrong_envelope_is_a_bad_request(client: httpx.AsyncClient, route: str, body: Any, words: str) -> None:
+async def test_wrong_envelope_is_a_bad_request(client: httpx.AsyncClient, route: str, body: Any, words: str) -> None:
     assert_error(await client.post(route, json=body), 400, words)
 
 
 @pytest.mark.parametrize(
     "path", ["/runsync?wait=x", "/runsync?wait=", "/runsync?wait=nan", "/runsync?wait=inf", "/runsync?wait=1_0"]
 )
-async def test_a_wait_that_is_no_number_is_a_bad_request(client: httpx.AsyncClient, path: str) -> None:
+async def test_wait_that_is_no_number_is_a_bad_request(client: httpx.AsyncClient, path: str) -> None:
     assert_error(await client.post(path, json=PROMPT), 400, "wait")
     assert (await client.get("/health")).json()["jobs"]["completed"] == 0
 
 
 @pytest.mark.parametrize("wait", ["-5", "0", "1", "1e400", "99999999999999999999", "1000.5", "+5"])
-async def test_any_number_is_a_wait(client: httpx.AsyncClient, wait: str) -> None:
+async def test_wait_may_be_any_number(client: httpx.AsyncClient, wait: str) -> None:
     assert (await client.post("/runsync", params={"wait": wait}, json=PROMPT)).status_code == 200
 
 
 @pytest.mark.parametrize("ttl", ["x", "", "-1"])
-async def test_a_bad_ttl_is_a_bad_request(client: httpx.AsyncClient, ttl: str) -> None:
+async def test_bad_ttl_is_a_bad_request(client: httpx.AsyncClient, ttl: str) -> None:
     assert_error(await client.get(f"/status/{await completed(client)}?ttl={ttl}"), 400, "ttl")
 
 
-async def test_a_large_body_is_refused(client: httpx.AsyncClient) -> None:
+async def test_large_body_is_refused(client: httpx.AsyncClient) -> None:
     body = {"input": {"prompt": "x" * 1500}}
 
     assert_error(await client.post("/run", json=body), 413, "1000")
@@ -397,7 +397,7 @@ async def test_a_large_body_is_refused(client: httpx.AsyncClient) -> None:
     assert_error(await client.post("/runsync", content=b"x" * 100_000), 413, "2000")
 
 
-async def test_a_store_that_is_away_is_a_503(
+async def test_store_that_is_away_is_a_503(
     client: httpx.AsyncClient, jobs: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> Any:
@@ -412,7 +412,7 @@ async def test_a_store_that_is_away_is_a_503(
         assert int(response.headers["retry-after"]) > 0
 
 
-async def test_a_fault_of_ours_is_a_500_without_a_trace(
+async def test_fault_of_ours_is_a_500_without_a_trace(
     client: httpx.AsyncClient, jobs: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "health", lambda: 1 / 0)
@@ -421,7 +421,7 @@ async def test_a_fault_of_ours_is_a_500_without_a_trace(
     assert "ZeroDivision" not in (await client.get("/health")).text
 
 
-async def test_without_a_store_the_routes_say_when_to_come_again() -> None:
+async def test_job_store_that_is_missing_is_a_503_with_retry_after() -> None:
     async with asgi_client(Starlette(routes=[NativeRoutes(lambda: None)])) as client:
         response = await client.post("/run", json=PROMPT)
     assert_error(response, 503)
@@ -444,11 +444,11 @@ async def test_without_a_store_the_routes_say_when_to_come_again() -> None:
         ("/readyz", False),
     ],
 )
-def test_which_paths_are_the_job_apis(path: str, ours: bool) -> None:
+def test_paths_of_the_job_api_are_recognised(path: str, ours: bool) -> None:
     assert is_native_path(path) is ours
 
 
-async def test_a_path_that_nothing_serves_has_the_plain_body() -> None:
+async def test_path_that_nothing_serves_has_the_plain_body() -> None:
     app = Starlette(routes=[Route("/x", lambda _: None)], exception_handlers={404: not_found})
     async with asgi_client(app) as client:
         assert_error(await client.get("/nothing"), 404, "/nothing")

@@ -40,12 +40,12 @@ def sizes(schedule: Schedule, tokens: int) -> list[int]:
         (Schedule(50, 1, 3), 0, []),
     ],
 )
-def test_the_sizes_of_the_contract(schedule: Schedule, tokens: int, expected: list[int]) -> None:
+def test_batch_sizes_are_exact(schedule: Schedule, tokens: int, expected: list[int]) -> None:
     assert sizes(schedule, tokens) == expected
 
 
 @given(SIZES, SIZES, st.floats(0.1, 100), st.integers(0, 300))
-def test_it_agrees_with_the_formula_of_the_contract(
+def test_batch_sizes_agree_with_the_published_formula(
     largest: float, smallest: float, growth: float, tokens: int
 ) -> None:
     dynamic = growth > 1 and smallest >= 1 and largest > smallest
@@ -59,7 +59,7 @@ def test_it_agrees_with_the_formula_of_the_contract(
     assert sizes(Schedule(largest, smallest, growth), tokens) == expected
 
 
-def test_an_item_that_would_be_too_large_has_no_room_left() -> None:
+def test_item_that_would_be_too_large_has_no_room_left() -> None:
     counter = Counter(Schedule(50, 50, 1))
 
     assert counter.has_room(10 * ITEM_BYTES), "one entry alone is always taken"
@@ -70,7 +70,7 @@ def test_an_item_that_would_be_too_large_has_no_room_left() -> None:
     assert [counter.add(1) for _ in islice(iter(int, 1), 50)] == [False] * 49 + [True]
 
 
-def test_what_is_no_entry_counts_for_the_size_alone() -> None:
+def test_entries_without_tokens_count_for_the_size_alone() -> None:
     counter = Counter(Schedule(1, 1, 1))
 
     assert not counter.add(500, entries=0)

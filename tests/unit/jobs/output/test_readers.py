@@ -44,7 +44,7 @@ def frame(value: Any) -> str:
 
 
 def completion_events(words: Sequence[str], per_event: int = 1, index: int = 0, prompt: int = 3) -> list[str]:
-    """A stream in which token 1000 + i stands for words[i]."""
+    """A stream in which token 1000 + i means words[i]."""
     frames = []
     for start in range(0, len(words), per_event):
         ids = list(range(1000 + start, 1000 + min(start + per_event, len(words))))
@@ -75,7 +75,7 @@ def joined(items: list[Any], index: int = 0) -> str:
 
 
 @pytest.mark.parametrize("per_event", [1, 2, 7, 64, 200])
-def test_the_schedule_is_exact_whatever_the_events_hold(per_event: int) -> None:
+def test_schedule_is_exact_whatever_the_events_hold(per_event: int) -> None:
     words = [f" {i}" for i in range(200)]
     items = read(
         tokens_request(),
@@ -97,7 +97,7 @@ def test_the_schedule_is_exact_whatever_the_events_hold(per_event: int) -> None:
     st.floats(0.5, 4),
     st.booleans(),
 )
-def test_joined_the_entries_are_the_text_one_for_each_token(
+def test_entries_joined_are_the_text_one_for_each_token(
     words: list[str], per_event: int, cut: int, largest: float, growth: float, known: bool
 ) -> None:
     request = tokens_request(schedule=Schedule(largest, 1, growth))
@@ -109,7 +109,7 @@ def test_joined_the_entries_are_the_text_one_for_each_token(
     assert outputs(items) == [sum(sizes(items[: i + 1])) for i in range(len(items))]
 
 
-def test_the_counter_runs_over_all_sequences() -> None:
+def test_counter_runs_over_all_sequences() -> None:
     first, second = completion_events(["a", "b"]), completion_events(["x", "y"], index=1)
     body = "".join(frame for pair in zip(first, second, strict=True) for frame in pair) + DONE
     items = read(tokens_request(n=2), body)
@@ -120,20 +120,20 @@ def test_the_counter_runs_over_all_sequences() -> None:
     ]
 
 
-def test_an_unfinished_character_is_an_empty_entry() -> None:
+def test_unfinished_character_is_an_empty_entry() -> None:
     body = frame({"choices": [{"index": 0, "text": "", "token_ids": [1]}]})
     body += frame({"choices": [{"index": 0, "text": "é", "token_ids": [2]}]}) + DONE
 
     assert [item["choices"][0]["tokens"] for item in read(tokens_request(), body)] == [[""], ["é"]]
 
 
-def test_an_echo_stands_before_the_answer() -> None:
+def test_echo_comes_before_the_answer() -> None:
     items = read(tokens_request(echo="Once "), "".join(completion_events(["upon"])) + DONE)
 
     assert joined(items) == "Once upon"
 
 
-def test_nothing_generated_is_no_item() -> None:
+def test_output_without_tokens_has_no_item() -> None:
     assert read(tokens_request(), DONE) == []
 
 
@@ -152,7 +152,7 @@ def test_reasoning_is_no_token_but_counts() -> None:
     ]
 
 
-def test_one_event_may_hold_everything() -> None:
+def test_event_may_hold_the_whole_answer() -> None:
     ids = [*HEAD, 1, 2, *TURN, 3, 4, RETURN]
     body = chat_event(ids, reasoning="I think", content="Yes!") + DONE
     items = read(tokens_request(CHAT), body, pieces=lambda ids: [{3: b"Yes", 4: b"!"}.get(i, b"") for i in ids])
@@ -162,7 +162,7 @@ def test_one_event_may_hold_everything() -> None:
     assert outputs(items) == [12, 14]
 
 
-def test_hidden_reasoning_still_counts() -> None:
+def test_reasoning_that_is_hidden_still_counts() -> None:
     body = chat_event(HEAD) + chat_event([1, 2], reasoning="I think") + DONE
 
     assert read(tokens_request(CHAT, reasoning=False), body) == [
@@ -170,7 +170,7 @@ def test_hidden_reasoning_still_counts() -> None:
     ]
 
 
-def test_a_streamed_chat_ends_before_its_stop_string() -> None:
+def test_streamed_chat_ends_before_its_stop_string() -> None:
     body = chat_event([*HEAD, *TURN])
     for token, text in enumerate(["one", " t", "wo", " th", "re"]):
         body += chat_event([token], content=text)
@@ -194,19 +194,19 @@ def test_tool_calls_come_whole_in_the_last_item() -> None:
     ]
 
 
-def test_a_preamble_to_a_tool_call_is_not_the_answer() -> None:
+def test_preamble_to_a_tool_call_is_not_the_answer() -> None:
     body = chat_event([CHANNEL, 12606, MESSAGE]) + chat_event([1], content="Let me look.") + DONE
 
     assert read(tokens_request(CHAT), body)[0]["choices"] == [{"tokens": [], "commentary": "Let me look."}]
 
 
-def test_a_header_that_was_cut_off_is_no_text() -> None:
+def test_header_that_is_truncated_is_no_text() -> None:
     body = chat_event([CHANNEL]) + chat_event([12606], content="<|channel|>commentary") + DONE
 
     assert read(tokens_request(CHAT), body)[-1] == {"choices": [{"tokens": []}], "usage": {"input": 0, "output": 2}}
 
 
-def test_no_streamed_item_is_larger_than_a_megabyte() -> None:
+def test_item_of_a_stream_is_at_most_a_megabyte() -> None:
     words = ["\u0001" * 20_000] * 40  # six bytes of JSON for each character
     items = read(tokens_request(schedule=Schedule(1000, 1, 1)), "".join(completion_events(words)) + DONE)
 
@@ -219,13 +219,13 @@ def test_no_streamed_item_is_larger_than_a_megabyte() -> None:
 
 
 @pytest.mark.parametrize("request_", [tokens_request(), tokens_request(CHAT), frames_request()])
-def test_an_error_in_the_stream_is_an_error(request_: EngineRequest) -> None:
+def test_error_in_the_stream_is_an_error(request_: EngineRequest) -> None:
     with pytest.raises(EngineError, match=r"^it stumbled$"):
         read(request_, frame({"error": {"message": "it stumbled"}}) + DONE)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_cancelled_response_is_no_success(streamed: bool) -> None:
+def test_cancelled_response_is_no_success(streamed: bool) -> None:
     response = {"object": "response", "status": "cancelled", "output": []}
     body = frame({"type": "response.completed", "response": response}) if streamed else json.dumps(response)
     request = EngineRequest("POST", "/v1/responses", stream=streamed, format=OutputFormat.FRAMES)
@@ -234,18 +234,18 @@ def test_a_cancelled_response_is_no_success(streamed: bool) -> None:
 
 
 @pytest.mark.parametrize("request_", [tokens_request(), frames_request()])
-def test_an_aborted_generation_is_no_success(request_: EngineRequest) -> None:
+def test_aborted_generation_is_no_success(request_: EngineRequest) -> None:
     with pytest.raises(EngineError, match="aborted"):
         read(request_, frame({"choices": [{"index": 0, "text": "", "finish_reason": "abort"}]}) + DONE)
 
 
-def test_a_failed_response_is_an_error() -> None:
+def test_failed_response_is_an_error() -> None:
     event = {"type": "response.failed", "response": {"error": {"message": "no memory"}}}
     with pytest.raises(EngineError, match="no memory"):
         read(frames_request(), f"event: response.failed\n{frame(event)}")
 
 
-def test_items_before_an_error_were_given() -> None:
+def test_items_before_an_error_are_kept() -> None:
     one = reader(tokens_request(), lambda _: None, event_stream=True)
     given_ = list(one.feed("".join(completion_events(["a", "b"])).encode()))
 
@@ -258,7 +258,7 @@ def test_items_before_an_error_were_given() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 3, 1000])
-def test_joined_the_strings_are_the_body(cut: int) -> None:
+def test_strings_joined_are_the_body(cut: int) -> None:
     body = "".join(frame({"choices": [], "text": f"é{i}"}) for i in range(20)) + DONE
     items = read(frames_request(), body, cut)
 
@@ -272,14 +272,14 @@ def test_parsed_frames_leave_done_out() -> None:
     assert read(frames_request(OutputFormat.CHUNKS), body) == [[{"i": 0}], [{"i": 1}, {"i": 2}, {"i": 3}]]
 
 
-def test_a_comment_is_a_frame_without_data() -> None:
+def test_comment_is_a_frame_without_data() -> None:
     body = ": ping\n\n" + DONE
 
     assert "".join(read(frames_request(), body)) == body
     assert read(frames_request(OutputFormat.CHUNKS), body) == []
 
 
-def test_a_large_frame_is_split() -> None:
+def test_large_frame_is_split() -> None:
     body = frame({"text": "x" * (3 * ITEM_BYTES)}) + DONE
     items = read(frames_request(), body)
 
@@ -287,7 +287,7 @@ def test_a_large_frame_is_split() -> None:
     assert all(len(dumps(item)) <= ITEM_BYTES for item in items)
 
 
-def test_a_stream_that_breaks_off_is_an_error() -> None:
+def test_stream_that_breaks_off_is_an_error() -> None:
     with pytest.raises(EngineError, match="broke off"):
         read(frames_request(), frame({"i": 0}) + "data: {")
 
@@ -304,7 +304,7 @@ def whole(path: str, body: Any, output: OutputFormat = OutputFormat.TOKENS, **fi
 USAGE = {"prompt_tokens": 9, "completion_tokens": 42, "total_tokens": 51}
 
 
-def test_a_whole_completion_is_one_item_with_openais_keys_beside() -> None:
+def test_whole_completion_is_one_item_with_openais_keys_beside() -> None:
     body = {"choices": [{"index": 0, "text": "Hello", "finish_reason": "length"}], "usage": USAGE}
 
     assert whole(COMPLETIONS, body) == {
@@ -313,7 +313,7 @@ def test_a_whole_completion_is_one_item_with_openais_keys_beside() -> None:
     }
 
 
-def test_a_whole_chat_has_reasoning_and_tool_calls_apart() -> None:
+def test_whole_chat_has_reasoning_and_tool_calls_apart() -> None:
     message = {"role": "assistant", "content": None, "reasoning": "I think", "tool_calls": [{"id": "c"}]}
     body = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": USAGE}
     (choice,) = whole(CHAT, body)["choices"]
@@ -328,7 +328,7 @@ def test_a_whole_chat_has_reasoning_and_tool_calls_apart() -> None:
     }
 
 
-def test_the_preamble_of_a_whole_tool_call_is_not_the_answer() -> None:
+def test_preamble_of_a_whole_tool_call_is_not_the_answer() -> None:
     message = {"content": "Let me look.", "tool_calls": [{"id": "c"}]}
     (choice,) = whole(CHAT, {"choices": [{"index": 0, "message": message}]})["choices"]
 
@@ -343,7 +343,7 @@ def test_the_preamble_of_a_whole_tool_call_is_not_the_answer() -> None:
         ([CHANNEL, FINAL, MESSAGE, 1], "<|start|> is a token.", "<|start|> is a token.", None),
     ],
 )
-def test_only_the_final_channel_of_a_whole_chat_is_the_answer(
+def test_answer_of_a_whole_chat_is_only_its_final_channel(
     ids: list[int], content: str, tokens: str, commentary: str | None
 ) -> None:
     given = {"index": 0, "message": {"content": content}, "token_ids": ids}
@@ -354,7 +354,7 @@ def test_only_the_final_channel_of_a_whole_chat_is_the_answer(
     assert "token_ids" not in choice
 
 
-def test_a_whole_chat_ends_before_its_stop_string() -> None:
+def test_whole_chat_ends_before_its_stop_string() -> None:
     choice = {"index": 0, "message": {"content": "one two thr"}, "stop_reason": " t", "finish_reason": "stop"}
 
     assert whole(CHAT, {"choices": [choice]})["choices"][0]["tokens"] == ["one two"]
@@ -369,11 +369,11 @@ def test_n_sequences_are_n_choices() -> None:
 
 
 @pytest.mark.parametrize("body", [{"object": "list"}, [1], "text", 5, None])
-def test_any_other_answer_is_the_item(body: Any) -> None:
+def test_answer_of_any_other_kind_is_the_item(body: Any) -> None:
     assert whole("/v1/models", body, OutputFormat.FRAMES) == body
 
 
-def test_an_answer_that_is_no_json_is_a_text() -> None:
+def test_answer_that_is_no_json_is_a_text() -> None:
     assert read(EngineRequest("GET", "/health"), b"") == [""]
 
 
@@ -392,13 +392,13 @@ def test_an_answer_that_is_no_json_is_a_text() -> None:
         ("", "The engine answered 400."),
     ],
 )
-def test_the_engines_error_is_one_sentence(body: Any, words: str) -> None:
+def test_engines_error_is_one_sentence(body: Any, words: str) -> None:
     raw = json.dumps(body).encode() if body else b""
 
     assert error_text(EngineRequest("POST", CHAT), 400, raw) == words
 
 
-def test_a_wrong_grammar_names_structured_outputs() -> None:
+def test_wrong_grammar_names_structured_outputs() -> None:
     request = EngineRequest("POST", COMPLETIONS, body={"structured_outputs": {"regex": "("}})
     error = {"error": {"message": "Grammar error: invalid regex\n  (\n  ^"}}
     words = "structured_outputs: Grammar error: invalid regex ( ^"
@@ -409,7 +409,7 @@ def test_a_wrong_grammar_names_structured_outputs() -> None:
     assert str(raised.value) == words
 
 
-def test_too_many_tokens_name_max_tokens() -> None:
+def test_max_tokens_is_named_if_the_context_is_too_small() -> None:
     request = EngineRequest("POST", COMPLETIONS, body={"max_tokens": 5000})
     body = json.dumps({"error": {"message": "This model's maximum context length is 4096 tokens."}}).encode()
 

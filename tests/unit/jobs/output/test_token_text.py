@@ -10,26 +10,26 @@ from hypothesis import strategies as st
 from gptoss_bento.jobs.output.token_text import StopFilter, TextSplitter
 
 
-def test_each_token_has_its_own_text() -> None:
+def test_tokens_have_their_own_text() -> None:
     assert TextSplitter().split("Hello world", 2, [b"Hello", b" world"]) == ["Hello", " world"]
 
 
-def test_an_unfinished_character_stands_with_its_last_byte() -> None:
+def test_unfinished_character_belongs_to_its_last_byte() -> None:
     assert TextSplitter().split("aé€", 4, [b"a\xc3", b"\xa9\xe2", b"\x82", b"\xac"]) == ["a", "é", "", "€"]
 
 
-def test_a_character_may_be_finished_by_the_next_event() -> None:
+def test_character_may_be_finished_by_the_next_event() -> None:
     splitter = TextSplitter()
 
     assert splitter.split("", 1, [b"\xe2\x82"]) == [""]
     assert splitter.split("€!x", 3, [b"\xac", b"!", b"x"]) == ["€", "!", "x"]
 
 
-def test_a_token_left_out_of_the_text_has_no_part() -> None:
+def test_token_left_out_of_the_text_has_no_part() -> None:
     assert TextSplitter().split("ab", 3, [b"a", b"<|end|>", b"b"]) == ["a", "", "b"]
 
 
-def test_without_pieces_the_last_token_has_the_text() -> None:
+def test_last_token_has_the_text_without_pieces() -> None:
     assert TextSplitter().split("abc", 3, None) == ["", "", "abc"]
 
 
@@ -49,7 +49,7 @@ def test_text_that_no_token_follows_is_the_rest() -> None:
 
 
 @given(st.text(max_size=30), st.data())
-def test_joined_the_parts_are_the_text_however_it_is_cut(text: str, data: st.DataObject) -> None:
+def test_parts_joined_are_the_text_however_it_is_split(text: str, data: st.DataObject) -> None:
     raw, splitter, parts, upto = text.encode(), TextSplitter(), [], 0
     borders = sorted(data.draw(st.sets(st.integers(0, len(raw)))) | {0, len(raw)})
     pieces = [raw[a:b] for a, b in pairwise(borders)]
@@ -64,14 +64,14 @@ def test_joined_the_parts_are_the_text_however_it_is_cut(text: str, data: st.Dat
     assert "".join(parts) + splitter.rest() == text
 
 
-def test_a_text_ends_before_its_first_stop_string() -> None:
+def test_text_ends_before_its_first_stop_string() -> None:
     stop = StopFilter(["STOP", "END"])
 
     assert [stop.passed(part) for part in ["a S", "T", "x E", "N", "D b", "c"]] == ["a ", "", "STx ", "", "", ""]
     assert stop.rest() == ""
 
 
-def test_what_only_began_like_a_stop_string_comes_in_the_end() -> None:
+def test_text_that_only_starts_like_a_stop_string_is_returned_at_the_end() -> None:
     stop = StopFilter(["STOP"])
 
     assert stop.passed("a STO") == "a "
@@ -79,7 +79,7 @@ def test_what_only_began_like_a_stop_string_comes_in_the_end() -> None:
 
 
 @given(st.lists(st.text("abc", max_size=3), max_size=20), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
-def test_the_filter_gives_the_text_before_the_first_stop_string(parts: list[str], stops: list[str]) -> None:
+def test_filter_returns_the_text_before_the_first_stop_string(parts: list[str], stops: list[str]) -> None:
     stop, text = StopFilter(stops), "".join(parts)
     given_ = "".join(stop.passed(part) for part in parts) + stop.rest()
 

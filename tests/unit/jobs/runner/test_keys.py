@@ -45,7 +45,7 @@ async def test_key_limit_of_jobs_refuses_with_retry_after(tmp_path: Path) -> Non
     key, limits = alice(jobs=1)
     async with running_jobs(ServerSettings(), tmp_path / "jobs.sqlite3", limits=limits) as runner:
         first = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
-        with pytest.raises(RefusedError, match="This key may have 1 jobs at once") as caught:
+        with pytest.raises(RefusedError, match="This key may have 1 unfinished jobs") as caught:
             await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
         await submit(runner, PROMPT)
         await runner.cancel(first.id)
@@ -62,7 +62,7 @@ async def test_retry_counts_for_the_key_of_the_job(fake: FakeEngine, tmp_path: P
         assert (await ended(runner, failed.id))[0].status is Status.FAILED
         fake.gate.clear()
         running = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=key)
-        with pytest.raises(RefusedError, match="1 jobs at once"):
+        with pytest.raises(RefusedError, match="1 unfinished jobs"):
             await runner.retry(failed.id)
         await runner.cancel(running.id)
         assert (await runner.retry(failed.id))[1]
@@ -84,7 +84,7 @@ async def test_key_limits_of_a_job_outlive_the_key_and_a_restart(fake: FakeEngin
 
 
 class FaultyRing(KeyStore):
-    """One whose file makes trouble that nobody foresaw, from the look of that number on."""
+    """A key store whose file raises an unexpected error, from the poll of that number on."""
 
     def __init__(self, key: Key, good_looks: int) -> None:
         super().__init__([key])

@@ -99,7 +99,7 @@ async def test_notification_from_another_worker_is_received_immediately(
     fakes[0].gate.clear()
     async with runners_on(fakes, group, store_url, max_concurrency=1) as runners:
         async with asyncio.timeout(HANG_S):
-            job_id = await submit(runners[1], STREAM)  # which has no share of its own
+            job_id = await submit(runners[1], STREAM)  # which has no share
             await until(lambda: fakes[0].running)
             taken = asyncio.create_task(take(runners[1], job_id, 2 * HANG_S))
             await asyncio.sleep(0.02)

@@ -123,7 +123,7 @@ async def test_heartbeat_after_a_store_outage_does_not_end_leases_of_others(fake
         await until(lambda: fake.running)
         other = Runner(store, settings, sender, identity, lambda: time_ms)
         await other._send_heartbeat()
-        time_ms += 20_000  # in which nobody reached the store; this worker is the first again
+        time_ms += 20_000  # in which no worker reached the store; this worker is the first again
         await other._send_heartbeat()
         assert (await store.counts()).in_progress == 1
 
@@ -170,7 +170,7 @@ async def test_recovery_after_a_kill_reruns_jobs_unless_their_output_was_streame
         assert sum(len(item["choices"][0]["tokens"]) for item in items) == 60
 
 
-async def test_engine_death_requeues_running_jobs(fake: FakeEngine, store_url: str) -> None:
+async def test_engine_failure_requeues_running_jobs(fake: FakeEngine, store_url: str) -> None:
     fake.break_after = 0
     fake.gate.clear()
     async with jobs_on(fake, store_url) as jobs:

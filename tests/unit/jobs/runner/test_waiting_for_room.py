@@ -23,7 +23,7 @@ def several(prompt: str, n: int = 2) -> dict[str, Any]:
 
 @asynccontextmanager
 async def one_in_the_engine(fake: FakeEngine, url: str) -> AsyncIterator[tuple[Runner, str]]:
-    """A job fills all places for jobs of several generations."""
+    """A job fills all slots for jobs of several generations."""
     fake.gate.clear()
     async with jobs_on(fake, url, max_openai_requests=2) as jobs:
         job_id = await submit(jobs, several("first"))
@@ -105,7 +105,9 @@ async def test_shutdown_does_not_count_against_a_job_that_waits_for_room(fake: F
             assert (job.status, job.retries) == (Status.COMPLETED, 1)
 
 
-async def test_engine_death_does_not_count_against_a_job_that_waits_for_room(fake: FakeEngine, store_url: str) -> None:
+async def test_engine_failure_does_not_count_against_a_job_that_waits_for_room(
+    fake: FakeEngine, store_url: str
+) -> None:
     async with one_in_the_engine(fake, store_url) as (jobs, first):
         waiting = await submit(jobs, several("waiting"))
         await until(lambda: jobs.running == 2)

@@ -28,7 +28,7 @@ BOB = Key("bob", (digest("other"),))
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> JobLimits:
     """A job that waits looks again in each turn of the loop."""
-    monkeypatch.setattr(limits_module, "_LOOK_AGAIN_S", 0)
+    monkeypatch.setattr(limits_module, "_POLL_INTERVAL_S", 0)
     return JobLimits(KeyStore([ALICE, BOB]), Admission(clock=lambda: 1.0))
 
 

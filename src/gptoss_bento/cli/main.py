@@ -9,13 +9,14 @@ import asyncio
 import json
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gptoss_bento.cli import bench
-from gptoss_bento.cli.planning import ProfileOption, chosen_name, console, plan_here, prepare_planned
+from gptoss_bento.cli.planning import ProfileOption, chosen_name, console, job_store, plan_here, prepare_planned
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.goal import Goal
 from gptoss_bento.config.profile import AUTOMATIC, load_profile
@@ -46,15 +47,16 @@ def plan(
 ) -> None:
     """Prints what would be served here, where each value comes from, and how memory would be split."""
     try:
-        _, planned = plan_here(profile, gpu, goal)
+        settings, planned = plan_here(profile, gpu, goal)
     except GptOssBentoError as error:
         if as_json:
             _print_json({"refused": str(error)})
         raise
+    store = job_store(profile, settings)
     if as_json:
-        _print_json(plan_report.as_json(planned))
+        _print_json({**plan_report.as_json(planned), "job_store": asdict(store)})
     else:
-        plan_report.print_plan(planned, console)
+        plan_report.print_plan(planned, console, job_store=store)
 
 
 @app.command()

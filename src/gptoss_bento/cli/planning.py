@@ -14,10 +14,13 @@ from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.goal import Goal
 from gptoss_bento.config.profile import AUTOMATIC
 from gptoss_bento.config.settings import Settings
+from gptoss_bento.doctor.surroundings import DEFAULT_PORT
 from gptoss_bento.hardware import probe
-from gptoss_bento.planning.plan import EnginePlan
+from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import choose_profile
+from gptoss_bento.state import default_file
+from gptoss_bento.state.default_file import FROM_URL, Owner
 
 if TYPE_CHECKING:
     from gptoss_bento.artifacts.prepare import Artifacts
@@ -35,6 +38,15 @@ def prepare_planned(settings: Settings, planned: EnginePlan) -> Artifacts:
 
 def chosen_name(profile: str | None, settings: Settings) -> str:
     return profile or settings.profile or AUTOMATIC
+
+
+def job_store(profile: str | None, settings: Settings) -> Planned:
+    """Where the jobs of a service that started now would be."""
+    if settings.server.job_store_url:
+        return Planned("set", FROM_URL)
+    first = default_file.first_file(settings.cache_dir / "jobs", chosen_name(profile, settings), settings.model_name)
+    found = default_file.look(first, Owner("", settings.server.port or DEFAULT_PORT))
+    return Planned(str(found.path), found.origin)
 
 
 def plan_here(profile: str | None, gpu: str | None = None, goal: Goal | None = None) -> tuple[Settings, EnginePlan]:

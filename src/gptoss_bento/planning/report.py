@@ -18,9 +18,11 @@ _FILLED = ("filled", "driver", "seconds", "bytes", "warmup")
 _WIDEST = 40  # characters of a column; a longer value pushes its own origin to the right, not those of all
 
 
-def print_plan(plan: EnginePlan, console: Console) -> None:
-    """Prints values with origins, vLLM's arguments, the memory split and warnings."""
+def print_plan(plan: EnginePlan, console: Console, job_store: Planned | None = None) -> None:
+    """Prints values with origins, where the jobs would be, vLLM's arguments, the memory split and warnings."""
     rows = [row for row in plan.rows() if row[0] not in ("memory", "warning")]
+    if job_store is not None:
+        rows.append(("job store", str(job_store.value), job_store.origin))
     names, values = (min(_WIDEST, max(len(row[column]) for row in rows)) for column in (0, 1))
     for name, value, origin in rows:
         _print_arguments(f"{name:<{names}}  {value:<{values}}  {origin}".rstrip(), console)

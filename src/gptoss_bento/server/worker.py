@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -39,7 +38,9 @@ from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.server.api_workers import plan_for
+from gptoss_bento.state import default_file
 from gptoss_bento.state.database import StoreUnavailableError
+from gptoss_bento.state.default_file import Owner
 from gptoss_bento.workers import buffered_metrics, exit_note, sigterm, worker_process
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from gptoss_bento.workers.readiness import Readiness, State
@@ -68,6 +69,7 @@ class Worker:
         self.graceful_shutdown = GracefulShutdown()
         self._profile = profile
         self._is_loading = True
+        self._job_store: tuple[str, str] | None = None
         self._stopping = asyncio.Event()
         self._log = ProcessLog()
         self._background: asyncio.Task[None] | None = None
@@ -198,8 +200,10 @@ class Worker:
     @asynccontextmanager
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
         try:
-            file = settings.cache_dir / "jobs" / self._job_file(settings)
-            async with running_jobs(settings.server, file, self.group, self._job_limits) as jobs:
+            async with (
+                self._job_file(settings) as file,
+                running_jobs(settings.server, file, self.group, self._job_limits) as jobs,
+            ):
                 self.jobs = jobs
                 try:
                     yield jobs
@@ -208,10 +212,23 @@ class Worker:
         except StoreUnavailableError as error:
             raise JobStoreError(str(error)) from error
 
-    def _job_file(self, settings: Settings) -> str:
-        """One for each model, because a service takes up the jobs that it finds."""
-        names = [Path(self._profile).stem, *([settings.model_name] if settings.model_name else [])]
-        return re.sub(r"[^\w.-]+", "-", "-".join(names)) + ".sqlite3"
+    @asynccontextmanager
+    async def _job_file(self, settings: Settings) -> AsyncIterator[Path]:
+        """The file of the jobs, which no other running service has. JOB_STORE_URL wins over it."""
+        first = default_file.first_file(settings.cache_dir / "jobs", self._profile, settings.model_name)
+        if settings.server.job_store_url:
+            self._job_store = ("set", default_file.FROM_URL)
+            yield first
+            return
+        owner = Owner(worker_process.service_id(), worker_process.listening_port())
+        found = await in_daemon_thread(default_file.claim, first, owner)
+        self._job_store = (str(found.path), found.origin)
+        if not found.is_usual and not found.is_joined:
+            logger.warning("jobs are kept in %s: %s", found.path, found.origin)
+        try:
+            yield found.path
+        finally:
+            found.release()
 
     def _load_settings(self) -> Settings:
         with self.startup.timed("settings"):
@@ -231,7 +248,7 @@ class Worker:
         if plan.api_workers.value != self.group.count:  # BENTOML_CONFIG or --reload said otherwise
             plan = replace(plan, api_workers=Planned(self.group.count, "as BentoML started them; one with --reload"))
         if self.group.is_first:
-            _print_plan(plan)
+            _print_plan(plan, self._job_store)
             if plan.kernels:
                 await in_daemon_thread(kernel_cache.replace_unwritable, plan.kernels)
         with self.startup.timed("artifacts"):
@@ -323,8 +340,8 @@ class _Work:
         await self.jobs.stop()
 
 
-def _print_plan(plan: EnginePlan) -> None:
-    rows = list(plan.rows())
+def _print_plan(plan: EnginePlan, job_store: tuple[str, str] | None = None) -> None:
+    rows = [*plan.rows(), *([("job store", *job_store)] if job_store else [])]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"  {name:<{width}}  {value}" + (f"  [{origin}]" if origin else "") for name, value, origin in rows]
     logger.info("plan:\n%s", "\n".join(lines))

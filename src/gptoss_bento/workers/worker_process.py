@@ -5,7 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
+import uuid
 from pathlib import Path
+
+import click
 
 from gptoss_bento.config import process_environment
 from gptoss_bento.errors import WorkerDiedError
@@ -54,6 +58,26 @@ def _alive_file(group: WorkerGroup) -> Path | None:
     """Exists while a worker lives; one that finds it at its start knows that the one before was killed."""
     path = process_environment.exit_note_path()
     return path.with_suffix(f".{group.index}.alive") if path else None
+
+
+def service_id() -> str:
+    """The same in all workers of this service, and in no other start of any; outside of a service a new one."""
+    path = process_environment.exit_note_path()
+    return path.stem if path else uuid.uuid4().hex
+
+
+def listening_port() -> int | None:
+    """The port of this service, from the socket that BentoML's supervisor hands to its workers; None elsewhere."""
+    context = click.get_current_context(silent=True)
+    descriptor = context.params.get("fd") if context else None
+    if not isinstance(descriptor, int):
+        return None
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as listening:
+            address = listening.getsockname()
+    except OSError:
+        return None
+    return int(address[1]) if isinstance(address, tuple) else None
 
 
 def limits_file() -> Path | None:

@@ -26,6 +26,11 @@ def loads(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def loads_stored(text: str) -> Any:
+    """Parses what `dumps` wrote. It writes a number too large for a float, such as 1e999, as `Infinity`."""
+    return json.loads(text)
+
+
 def shown(value: Any, limit: int = 100) -> str:
     """A value as an error message shows it: JSON, cut to `limit` characters, always encodable."""
     try:

@@ -21,7 +21,16 @@ from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.json_body import EnvelopeError, json_object
 from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs import sampling
+from gptoss_bento.jobs.input_fields import (
+    endless_numbers,
+    meant_shape,
+    unknown_fields,
+    with_parameters,
+    without_effect,
+    without_route,
+)
 from gptoss_bento.jobs.input_models import JobPolicy, JobRequest, NativeJob, OpenAIJob, RouteJob
+from gptoss_bento.jobs.input_parts import other_parts
 from gptoss_bento.jobs.input_problems import checked, sentences, text_of
 from gptoss_bento.jobs.output.batching import Schedule
 from gptoss_bento.strict_json import shown
@@ -127,12 +136,19 @@ def engine_request(given: Mapping[str, Any], settings: ServerSettings, models: M
         InputError: no shape matches, or a field is wrong.
     """
     if given.get("openai_input") or given.get("openai_route") not in (None, ""):
-        return _openai_request(given, settings, models)
+        return _sendable(_openai_request(given, settings, models), "openai_input")
     if given.get("route") is not None:
-        return _route_request(given, settings, models)
+        return _sendable(_route_request(given, settings, models), "body")
     if given.get("messages") is not None or given.get("prompt") is not None:
-        return _native_request(given, settings, models)
-    raise InputError(f"{_ACCEPTED} Got {_keys(given)}.")
+        return _sendable(_native_request(given, settings, models))
+    raise InputError(" ".join([f"{_ACCEPTED} Got {_keys(given)}.", *meant_shape(given)]))
+
+
+def _sendable(request: EngineRequest, place: str = "") -> EngineRequest:
+    """The request, if JSON can hold it: what the models pass on unseen may have a number that is none."""
+    if problems := endless_numbers(request.body or {}, place):
+        raise InputError(text_of(problems))
+    return request
 
 
 def _keys(given: Mapping[str, Any]) -> str:
@@ -140,25 +156,34 @@ def _keys(given: Mapping[str, Any]) -> str:
 
 
 def _openai_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
-    job = _read(OpenAIJob, given)
+    job = _read(OpenAIJob, given, "openai_input")
     path, query = _permitted(job.openai_route or CHAT, "openai_route", settings)
+    _refuse_other_parts(path, job.openai_input, "openai_input")
     method = "POST" if job.openai_input else "GET"
     output = OutputFormat.FRAMES if settings.raw_openai_output else OutputFormat.CHUNKS
     return _forwarded(method, path, query, job.openai_input, output, settings, models)
 
 
 def _route_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
-    job = _read(RouteJob, given)
+    job = _read(RouteJob, given, "body")
     path, query = _permitted(job.route or "", "route", settings)
+    _refuse_other_parts(path, job.body, "body")
     method = job.method or ("GET" if job.body is None else "POST")
     return _forwarded(method, path, query, job.body, OutputFormat.FRAMES, settings, models)
 
 
-def _read(model: type[M], given: Mapping[str, Any]) -> M:
-    job, problems = checked(model, given)
-    if job is None:
-        raise InputError(text_of(sentences(problems)))
+def _read(model: type[M], given: Mapping[str, Any], place: str) -> M:
+    """A job that is a request of a route, whose own fields are in `place`."""
+    job, found = checked(model, given)
+    problems = [*sentences(found), *without_effect(given, place), *unknown_fields(given)]
+    if job is None or problems:
+        raise InputError(text_of(problems))
     return job
+
+
+def _refuse_other_parts(path: str, body: Mapping[str, Any] | None, place: str) -> None:
+    if path == CHAT and (problems := list(other_parts((body or {}).get("messages"), f"{place}.messages"))):
+        raise InputError(text_of(problems))
 
 
 def _forwarded(
@@ -215,10 +240,11 @@ def _decodes(text: str) -> bool:
 
 
 def _native_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
-    fields = _native_fields(given)
+    problems = [*unknown_fields(given), *without_route(given), *other_parts(given.get("messages"))]
+    fields = with_parameters(_native_fields(given), given, problems)
     chat, stream = "messages" in fields, fields.get("stream") is True
     job, found = checked(NativeJob, fields)
-    problems = [text_of(sentences(found))] if found else []
+    problems = [text_of([*problems, *sentences(found)])] if problems or found else []
     parameters = _parameters(fields, settings, chat, stream, problems)
     if job is None or problems:
         raise InputError(" ".join(problems))

@@ -224,7 +224,7 @@ async def request_of(
         EngineError: the engine does not return its models.
     """
     known = await models.get()
-    request = limited_request(strict_json.loads(claim.input), settings, known, limits.of(claim))
+    request = limited_request(strict_json.loads_stored(claim.input), settings, known, limits.of(claim))
     if request.must_fit and known.context_length:
         await _refuse_too_long(request, engine, known.context_length)
     return request

@@ -80,6 +80,20 @@ class Job:
     owner: str | None = None  # the name of the key that submitted it
     key_limits: str | None = None  # the key's limits at that time: JSON text
 
+    @property
+    def deliverable(self) -> int:
+        """How many items `/stream` has for clients: of a job that failed, its error is one more, the last."""
+        return self.item_count + int(self.status in RETRYABLE)
+
+    @property
+    def error_item(self) -> str:
+        """The JSON text of that last item, for RunPod's SDKs, which show nothing but items."""
+        return strict_json.dumps({"error": self._error_text})
+
+    @property
+    def _error_text(self) -> str:
+        return self.error or "The job failed."
+
     def body(self, items: Sequence[str] = ()) -> str:
         """The job object of `/status`, one line of JSON. `items` are the JSON texts of the output."""
         text = strict_json.dumps(self._fields())
@@ -95,7 +109,7 @@ class Job:
                 fields["executionTime"] = max(0, self.ended_at - self.started_at)
             fields["workerId"] = self.worker_id
         if self.status in RETRYABLE:
-            fields["error"] = self.error or "The job failed."
+            fields["error"] = self._error_text
         if self.retries:
             fields["retries"] = self.retries
         return fields

@@ -128,19 +128,24 @@ class JobStore(Store):
         return job, read_items(connection, job_id, 0)
 
     async def take(self, job_id: str) -> tuple[Job | None, list[str]]:
-        """The items not taken yet, which now count as delivered. The job's state is that of the same transaction."""
+        """The items not taken yet, which now count as delivered. The job's state is that of the same transaction.
+
+        The last item of a FAILED or TIMED_OUT job is its error.
+        """
         job = await self.get(job_id)
-        if job is None or job.delivered == job.item_count:
+        if job is None or job.delivered >= job.deliverable:
             return job, []
         return await self._take(job_id)
 
     @writes
     def _take(self, connection: sa.Connection, job_id: str) -> tuple[Job | None, list[str]]:
         job = find_job(connection, job_id, self._now(), lock=True)
-        if job is None or job.delivered == job.item_count:
+        if job is None or job.delivered >= job.deliverable:
             return job, []
         items = read_items(connection, job_id, job.delivered)
-        connection.execute(JOBS.update().where(JOBS.c.id == job_id).values(delivered=job.item_count))
+        if job.deliverable > job.item_count:
+            items.append(job.error_item)
+        connection.execute(JOBS.update().where(JOBS.c.id == job_id).values(delivered=job.deliverable))
         return job, items
 
     @reads

@@ -246,7 +246,9 @@ def test_operator_may_allow_more_or_less() -> None:
 
 
 def test_prompt_is_a_completion_in_tokens() -> None:
-    found = request({"prompt": "Hello", "sampling_params": {"max_tokens": 2}, "model": "other", "unknown": 1})
+    found = request(
+        {"prompt": "Hello", "sampling_params": {"max_tokens": 2}, "model": "other", "use_openai_format": True}
+    )
 
     assert (found.method, found.path) == ("POST", COMPLETIONS)
     assert found.body == {"prompt": "Hello", "max_tokens": 2}
@@ -342,6 +344,104 @@ def test_wrong_input_is_named(fields: dict[str, Any], words: str) -> None:
     assert words in input_error(fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"prompt": "x", "samplng_params": {"n": 1}},
+            'samplng_params is no field of input, got {"n":1}. Did you mean sampling_params?',
+        ),
+        ({"prompt": "x", "batch_size": 3}, "batch_size is no field of input, got 3. Did you mean min_batch_size?"),
+        ({"prompt": "x", "temprature": 0}, "temprature is no field of input, got 0. Did you mean temperature?"),
+        ({"messages": USER, "zzz": 1}, "zzz is no field of input, got 1. It takes prompt, messages, "),
+        ({"messages": USER, "api_key": "sk-1"}, 'api_key is no field of input, got "***".'),
+        ({"openai_input": {"prompt": "x"}, "openai_rout": "/v1"}, "Did you mean openai_route?"),
+        ({"route": "/v1/models", "metod": "GET"}, "Did you mean method?"),
+        ({"promt": "x"}, "promt: did you mean prompt?"),
+        ({"prompt": "x", "method": "GET"}, 'method is for jobs with route only, got "GET".'),
+        ({"openai_input": {"prompt": "x"}, "max_tokens": 3}, "max_tokens belongs into openai_input here, got 3."),
+        ({"route": "/v1/x", "body": {}, "sampling_params": {"n": 2}}, "sampling_params belongs into body here, got"),
+    ],
+)
+def test_field_without_effect_is_an_error(fields: dict[str, Any], words: str) -> None:
+    assert words in input_error(fields)
+
+
+def test_field_that_is_null_is_not_given() -> None:
+    nothing = {"zzz": None, "max_tokens": None, "method": None, "sampling_params": None}
+
+    assert request({"prompt": "x", **nothing}) == request({"prompt": "x"})
+    assert request({"openai_input": {"prompt": "x"}, **nothing}).is_chat
+
+
+def test_sampling_parameters_beside_prompt_or_messages_count() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    beside = {"tools": tools, "tool_choice": "auto", "response_format": {"type": "text"}, "max_tokens": 3}
+
+    assert request({"messages": USER, **beside}) == request({"messages": USER, "sampling_params": beside})
+    assert request({"prompt": "x", "max_tokens": 3, "stop": "y"}) == request(
+        {"prompt": "x", "max_tokens": 3, "sampling_params": {"stop": "y", "max_tokens": 3.0}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("beside", "inside", "words"),
+    [
+        ({"max_tokens": 3}, {"max_tokens": 4}, "max_tokens is 3 in input and 4 in sampling_params; give it once."),
+        ({"logprobs": True}, {"logprobs": 1}, "logprobs is true in input and 1 in sampling_params; give it once."),
+        ({"temperature": 5}, {}, "temperature must be a number from 0 to 2, got 5."),
+        ({"n": 2}, [], "sampling_params must be an object, got []."),
+    ],
+)
+def test_sampling_parameters_beside_messages_that_are_wrong_are_named(
+    beside: dict[str, Any], inside: Any, words: str
+) -> None:
+    assert words in input_error({"messages": USER, **beside, "sampling_params": inside})
+
+
+def test_tools_beside_a_prompt_are_an_error() -> None:
+    assert input_error({"prompt": "x", "tools": []}) == "tools is for messages jobs only, got []."
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"prompt": "x", "sampling_params": {"vllm_xargs": {"a": 1e999}}}, "vllm_xargs.a"),
+        ({"messages": USER, "tools": [{"x": 1e999}]}, "tools[0].x"),
+        ({"messages": [{**USER[0], "x": 1e999}]}, "messages[0].x"),
+        ({"openai_input": {"tools": [{"x": 1e999}]}}, "openai_input.tools[0].x"),
+        ({"route": "/v1/x", "body": {"a": {"b": [0, 1e999]}}}, "body.a.b[1]"),
+    ],
+)
+def test_number_that_no_float_holds_is_named_wherever_it_is(fields: dict[str, Any], path: str) -> None:
+    assert input_error(fields) == f"{path} must be a number below 1.8e308, got 1e999 or the like."
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url", None, 5])
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_part_that_is_no_text_is_named(kind: Any, role: str) -> None:
+    messages = [*USER, {"role": role, "content": [{"type": "text", "text": "x"}, {"type": kind}]}]
+    words = f"messages[1].content[1].type must be text, the model reads nothing else, got {json.dumps(kind)}."
+
+    assert input_error({"messages": messages}) == words
+    assert input_error({"openai_input": {"messages": messages}}) == f"openai_input.{words}"
+    assert input_error({"route": CHAT, "body": {"messages": messages}}) == f"body.{words}"
+
+
+@pytest.mark.parametrize("part", [{"image_url": {"url": "x"}}, {"type": "text"}, 5, None, []])
+def test_part_without_text_is_named(part: Any) -> None:
+    text = input_error({"messages": [{"role": "user", "content": [part]}]})
+
+    assert text.startswith('messages[0].content[0] must be {"type": "text", "text": "…"}, got ')
+
+
+def test_parts_of_text_are_passed_on() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}, {"text": "c"}]
+    messages = [{"role": "user", "content": parts}]
+
+    assert (request({"messages": messages}).body or {})["messages"] == messages
+
+
 def test_input_without_a_shape_is_answered_with_the_shapes() -> None:
     text = input_error({"input": {}})
 
@@ -370,7 +470,7 @@ def test_batch_fields_may_be_texts_and_fractions() -> None:
 
 SHAPES = ["prompt", "messages", "openai_input", "openai_route", "route", "body", "method", "sampling_params", "model"]
 FIELDS = ["stream", "max_batch_size", "min_batch_size", "batch_size_growth_factor", "apply_chat_template"]
-NAMES = st.sampled_from([*SHAPES, *FIELDS])
+NAMES = st.sampled_from([*SHAPES, *FIELDS, "max_tokens", "tools", "unknown"])
 PARAMETERS = st.dictionaries(st.sampled_from(["n", "stop", "seed", "logit_bias", "best_of", "min_tokens"]), JSON)
 
 

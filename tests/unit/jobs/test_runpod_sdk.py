@@ -86,6 +86,13 @@ def test_stream(endpoint: Any) -> None:
     assert [len(item["choices"][0]["tokens"]) for item in items] == [1, 3, 9, 27]
 
 
+def test_stream_of_a_failed_job_ends_with_its_error(endpoint: Any) -> None:
+    job = endpoint.run({"input": {**PROMPT, "stream": True, "sampling_params": {"temperature": 5}}})
+
+    assert list(job.stream()) == [{"error": "temperature must be a number from 0 to 2, got 5."}]
+    assert job.status() == "FAILED"
+
+
 def test_cancel_purge_health(endpoint: Any, fake: FakeEngine) -> None:
     fake.gate.clear()
     job = endpoint.run({"input": PROMPT})

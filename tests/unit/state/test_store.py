@@ -93,6 +93,22 @@ async def test_stream_returns_each_item_once(store: JobStore) -> None:
     assert (await store.output("a"))[1] == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("status", [Status.FAILED, Status.TIMED_OUT])
+async def test_stream_of_a_failed_job_ends_with_its_error_once(store: JobStore, status: Status) -> None:
+    claim = await running(store)
+    await store.append(claim, 0, ["1"])
+    assert (await store.take("a"))[1] == ["1"]
+    await store.finish(claim, status, 1, ["2"], 'not "right"')
+    taken = await asyncio.gather(*(store.take("a") for _ in range(5)))
+
+    assert sorted(items for _, items in taken)[-2:] == [[], ["2", '{"error":"not \\"right\\""}']]
+    assert (await store.take("a"))[1] == []
+    await store.retry("a", 100)
+    (again,) = await store.claim(W, 1)
+    await store.finish(again, Status.COMPLETED, 0, ["3"])
+    assert (await store.take("a"))[1] == ["3"]
+
+
 @pytest.mark.parametrize("run", [False, True])
 async def test_cancelled_job_stays_cancelled(store: JobStore, run: bool) -> None:
     await submit(store, "a")

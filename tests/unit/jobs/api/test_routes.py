@@ -127,8 +127,10 @@ async def test_failed_stream_reports_the_reason(client: httpx.AsyncClient) -> No
     job_id = (await client.post("/runsync", json={"input": {}})).json()["id"]
     body = (await client.get(f"/stream/{job_id}")).json()
 
-    assert (body["status"], body["stream"]) == ("FAILED", [])
+    assert body["status"] == "FAILED"
     assert "prompt" in body["error"]
+    assert body["stream"] == [{"output": {"error": body["error"]}}]
+    assert (await client.get(f"/stream/{job_id}")).json()["stream"] == []
 
 
 async def test_stream_poll_is_held_for_a_second_at_most(client: httpx.AsyncClient, fake: FakeEngine) -> None:

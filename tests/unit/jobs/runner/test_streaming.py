@@ -51,7 +51,8 @@ async def test_stream_that_fails_keeps_the_items_before(jobs: Runner, fake: Fake
     assert (job.status, job.error, job.refused) == (Status.FAILED, "the engine stumbled", False)
     status, items = await take(jobs, job_id)
     assert status is Status.FAILED
-    assert [len(item["choices"][0]["tokens"]) for item in items] == [1, 3]
+    assert [len(item["choices"][0]["tokens"]) for item in items[:-1]] == [1, 3]
+    assert items[-1] == {"error": "the engine stumbled"}
 
 
 async def test_stream_returns_items_once_as_they_arrive(jobs: Runner, fake: FakeEngine) -> None:

@@ -174,7 +174,10 @@ class RouteJob(_Model):
 
 
 class JobInput(NativeJob, OpenAIJob, RouteJob):
-    """What to do. The first that is there wins: openai_input, openai_route, route, messages, prompt."""
+    """What to do. The first that is there wins: openai_input, openai_route, route, messages, prompt.
+
+    Sampling parameters may also stand beside prompt or messages. A name that is none of these makes the job FAILED.
+    """
 
 
 # --- what is around the input ----------------------------------------------------------------------------------------

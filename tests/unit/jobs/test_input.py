@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from gptoss_bento.jobs.input import (
     read_envelope,
 )
 from gptoss_bento.jobs.output.batching import Schedule
+from tests.server import REPOSITORY
 
 SETTINGS = ServerSettings()
 MODELS = Models(("gpt-oss", "alias"), frozenset({"adapter"}))
@@ -32,6 +34,12 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
+
+EXAMPLES = [
+    example
+    for example in yaml.safe_load((REPOSITORY / "tests/integration/worker_examples.yaml").read_text())["jobs"]
+    if "status" not in example
+]
 
 
 def envelope(**fields: Any) -> Any:
@@ -365,6 +373,11 @@ def test_wrong_input_is_named(fields: dict[str, Any], words: str) -> None:
 )
 def test_field_without_effect_is_an_error(fields: dict[str, Any], words: str) -> None:
     assert words in input_error(fields)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: str(example["name"]))
+def test_examples_of_worker_vllm_are_accepted_unless_they_show_an_error(example: dict[str, Any]) -> None:
+    request(example["body"]["input"])
 
 
 def test_field_that_is_null_is_not_given() -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -119,15 +120,19 @@ def test_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         claim(first_file(tmp_path / "jobs", "demo", None), A)
 
 
-def _sleep() -> None:
+def _sleep(runs: Event) -> None:
+    runs.set()
     time.sleep(60)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="multiprocessing forks on Linux alone")
 def test_fork_of_a_worker_does_not_keep_the_file(first: Path) -> None:
     with running(first, A):
-        child = multiprocessing.get_context("fork").Process(target=_sleep)
+        forking = multiprocessing.get_context("fork")
+        runs = forking.Event()
+        child = forking.Process(target=_sleep, args=(runs,))
         child.start()
+        assert runs.wait(60)
     try:
         with running(first, B) as found:
             assert found.path == first

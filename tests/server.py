@@ -160,7 +160,7 @@ def serve(
         str(port),
         *arguments,
     ]
-    store = f"sqlite:///{folder / 'jobs.sqlite3'}"  # its own: the cache folder's is shared with whatever else runs here
+    store = f"sqlite:///{folder / 'jobs.sqlite3'}"  # its own, in the folder of the test
     environment = {**os.environ, "JOB_STORE_URL": store, **variables}
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=output, stderr=output)

@@ -129,6 +129,14 @@ def test_sdk_stream(endpoint: Any) -> None:
     assert entries(items) == [1, 3, 9, 27, 50, 10]
 
 
+def test_sdk_stream_of_a_failed_job_ends_with_its_error(endpoint: Any) -> None:
+    job = endpoint.run({"prompt": "hi", "stream": True, "sampling_params": {"max_tokens": 999_999}})
+
+    [item] = job.stream()
+    assert "max_tokens must leave room for the prompt" in item["error"]
+    assert job.status() == "FAILED"
+
+
 def test_sdk_cancel_of_a_running_job(endpoint: Any) -> None:
     job = endpoint.run({"input": ENDLESS})
     while job.status() != "IN_PROGRESS":
@@ -266,6 +274,16 @@ def test_tool_call_is_no_text(http: httpx.Client, stream: bool) -> None:
     assert call["function"]["name"] == "get_weather"
     assert json.loads(call["function"]["arguments"]) == {"location": "Paris"}
     assert joined(output) == ""
+
+
+def test_sampling_parameters_beside_messages_or_a_prompt_count(http: httpx.Client) -> None:
+    parameters = WEATHER["sampling_params"]
+    beside = {"messages": WEATHER["messages"], "tool_choice": "auto", **parameters}  # type: ignore[dict-item]
+
+    [call] = output_of(http, beside)[-1]["choices"][0]["tool_calls"]
+    assert call["function"]["name"] == "get_weather"
+    [item] = output_of(http, {"prompt": "Once upon a time", "max_tokens": 3, "ignore_eos": True})
+    assert item["usage"]["output"] == 3
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -471,6 +489,11 @@ def sampled(**parameters: Any) -> dict[str, Any]:
         ({"openai_input": {"messages": CHAT["messages"], "temperature": -1}}, ["temperature", "-1"]),
         ({"openai_input": {"model": "other", **OPENAI_CHAT}}, ["other", "does not exist"]),
         ({"openai_input": "Hi"}, ["openai_input", '"Hi"']),
+        ({"prompt": "Hi", "samplng_params": {"max_tokens": 3}}, ["samplng_params", "Did you mean sampling_params?"]),
+        ({"prompt": "Hi", "max_tokens": 3, "sampling_params": {"max_tokens": 4}}, ["max_tokens is 3", "4 in sampling"]),
+        ({"openai_input": OPENAI_CHAT, "max_tokens": 3}, ["max_tokens belongs into openai_input"]),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, ["messages[0].content[0].type"]),
+        ({"openai_input": {"messages": [{"role": "user", "content": [{"type": "file"}]}]}}, ["content[0].type"]),
         ({"route": "/v1/completions", "body": {"prompt": "Hi", "n": 0}}, ["n ", "0"]),
         ({"route": "/v1/unknown"}, ["Not Found"]),
         ({"route": "/version", "method": "DELETE"}, ["method", '"DELETE"']),
@@ -486,6 +509,20 @@ def test_input_that_is_wrong_fails_the_job(
     assert "output" not in job
     assert all(word in job["error"] for word in words), job["error"]
     assert "Traceback" not in job["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"input": {"prompt": "Hi", "temperature": 1e999}}', "temperature must be a number from 0 to 2"),
+        (b'{"input": {"openai_input": {"prompt": "Hi", "top_p": -1e999}}}', "openai_input.top_p must be a number"),
+    ],
+)
+def test_number_that_no_float_holds_is_named(http: httpx.Client, body: bytes, words: str) -> None:
+    job = http.post("/runsync", content=body).json()
+
+    assert job["status"] == "FAILED"
+    assert job["error"].startswith(words)
 
 
 def test_engine_continues_after_wrong_inputs(http: httpx.Client) -> None:

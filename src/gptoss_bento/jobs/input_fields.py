@@ -1,6 +1,6 @@
-"""Which fields `input` may have, so that none is without effect and nobody told: what is beside the shapes. Pure.
+"""Which fields `input` may have, and a sentence for each that would have no effect. Pure.
 
-Sampling parameters may stand beside `prompt` or `messages`, where users of OpenAI's API expect them, and count as if
+Sampling parameters may be given beside `prompt` or `messages`, where users of OpenAI's API expect them, and count as if
 they were in `sampling_params`.
 """
 

@@ -176,7 +176,7 @@ class RouteJob(_Model):
 class JobInput(NativeJob, OpenAIJob, RouteJob):
     """What to do. The first that is there wins: openai_input, openai_route, route, messages, prompt.
 
-    Sampling parameters may also stand beside prompt or messages. A name that is none of these makes the job FAILED.
+    Sampling parameters may also be given beside prompt or messages. A name that is none of these makes the job FAILED.
     """
 
 

@@ -3,7 +3,7 @@
 Beside each file lies a lock, which the workers of one service hold together and the kernel releases when they end,
 however they do. A further service on the machine finds it held and takes the next file: `demo.sqlite3`, then
 `demo+2.sqlite3`. A file that no running service has belongs to the next that starts, so no job is forgotten; the lock
-tells on which port it was used last, and a service prefers the one of its own port.
+file has the port on which it was used last, and a service prefers the one of its own port.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _lock_of(path: Path) -> Path:
 
 
 def _last_owner(path: Path) -> Owner | None:
-    """Who has the file or had it last; None if nobody, or an older version that kept no lock."""
+    """Who has the file or had it last; None if there is none, or an older version that kept no lock."""
     try:
         return Owner(**json.loads(_lock_of(path).read_text()))
     except (OSError, ValueError, TypeError):
@@ -189,7 +189,7 @@ def _take(path: Path, owner: Owner, last: Owner | None, *, keep: bool) -> int | 
     if not is_joined:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)  # nobody can come in between: it is this service's turn
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # no other service can come in between
     _held.add(descriptor)
     return descriptor
 

@@ -79,7 +79,7 @@ def test_restarted_service_finds_the_file_of_its_port(first: Path) -> None:
         assert again.is_usual
 
 
-def test_file_that_nobody_runs_goes_to_the_next_service_which_says_so(first: Path) -> None:
+def test_file_without_a_running_service_goes_to_the_next_service(first: Path) -> None:
     with running(first, A):
         pass
     with running(first, B) as found:

@@ -1,6 +1,6 @@
 """The file of jobs that a service has where JOB_STORE_URL is not set: one that no other running service has.
 
-Beside each file lies a lock, which the workers of one service hold together and the kernel releases when they end,
+Beside each file is a lock file, which the workers of one service hold together and the kernel releases when they end,
 however they do. A further service on the machine finds it held and takes the next file: `demo.sqlite3`, then
 `demo+2.sqlite3`. A file that no running service has belongs to the next that starts, so no job is forgotten; the lock
 file has the port on which it was used last, and a service prefers the one of its own port.

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from gptoss_bento.config import extra_args, hub_home, manifest
+from gptoss_bento.config import config_file, extra_args, hub_home, manifest
 from gptoss_bento.config.key_sources import key_sources
 from gptoss_bento.config.manifest import Manifest
 from gptoss_bento.config.settings import ServerSettings, Settings, is_unset
@@ -29,7 +29,6 @@ from gptoss_bento.config.vllm_options import Option, known_options, parse_bool
 from gptoss_bento.errors import ArtifactError, ConfigurationError
 from gptoss_bento.hardware.probe import VisibleDevices
 from gptoss_bento.redaction import is_secret
-from gptoss_bento.spelling import nearest
 
 # Options that have fields in Settings and in the plan.
 _APART = ("model", "revision", "tokenizer", "served_model_name")
@@ -121,29 +120,12 @@ class _Reader:
         if not isinstance(content, dict):
             self._complain("VLLM_CONFIG_FILE", text, "a YAML file with one `option: value` a line")
             return {}
-        return dict(self._config_entries(content))
-
-    def _config_entries(self, content: Mapping[Any, Any]) -> Iterator[tuple[str, _Sourced]]:
-        for key, value in content.items():
-            name = str(key).replace("-", "_")
-            option = self._allowed_option(name, f"VLLM_CONFIG_FILE: {key}")
-            if option is None or value is None:
-                continue
-            text = value if isinstance(value, str) else json.dumps(value)
-            parsed = self._parse(option.parse, f"VLLM_CONFIG_FILE: {key}", text)
-            if parsed is not None:
-                yield name, _Sourced(parsed, "VLLM_CONFIG_FILE")
-
-    def _allowed_option(self, name: str, where: str) -> Option | None:
-        if name in RESERVED:
-            self._problems.append(f"{where}: this server decides it; leave it out")
-            return None
-        option = known_options().get(name)
-        if option is None:
-            close = nearest(name, known_options())
-            hint = f"; did you mean {close}?" if close else ""
-            self._problems.append(f"{where}: vLLM has no such option{hint}")
-        return option
+        read = config_file.read_options(content, RESERVED)
+        self._problems += [f"VLLM_CONFIG_FILE: {each}" for each in read.unknown]
+        self._warnings += [f"VLLM_CONFIG_FILE: {each}." for each in read.warnings]
+        for each in read.wrong:
+            self._complain(f"VLLM_CONFIG_FILE: {each.key}", each.text, each.allowed)
+        return {name: _Sourced(value, "VLLM_CONFIG_FILE") for name, value in read.values.items()}
 
     def _plain(self) -> dict[str, _Sourced]:
         found = {}

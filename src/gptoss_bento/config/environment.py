@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from gptoss_bento.config import config_file, extra_args, hub_home, manifest
+from gptoss_bento.config import config_file, extra_args, hub_home, manifest, quotes
 from gptoss_bento.config.key_sources import key_sources
 from gptoss_bento.config.manifest import Manifest
 from gptoss_bento.config.settings import ServerSettings, Settings, is_unset
@@ -63,6 +63,7 @@ class _Reader:
         self._warnings: list[str] = []
 
     def settings(self) -> Settings:
+        self._set_quoted_aside()
         server = self._server()
         self._problems.extend(key_sources(self._environ).problems)
         explicit = {**self._config_file(), **self._plain(), **self._aliases(), **self._extra_arguments()}
@@ -87,6 +88,13 @@ class _Reader:
             warnings=tuple(self._warnings),
             process=self._environ,
         )
+
+    def _set_quoted_aside(self) -> None:
+        """Complains of values in quotes once, and reads the rest without them."""
+        if quoted := quotes.quoted_variables(self._environ):
+            for name in quoted:
+                self._complain(name, self._environ[name], quotes.ALLOWED)
+            self._environ = {name: text for name, text in self._environ.items() if name not in quoted}
 
     def _origins(self, explicit: Mapping[str, _Sourced], server: ServerSettings) -> dict[str, str]:
         return {name: each.origin for name, each in explicit.items()} | ({"goal": "GOAL"} if server.goal else {})

@@ -20,6 +20,7 @@ from gptoss_bento.config.variables import known_names
 from gptoss_bento.config.vllm_options import known_options
 from gptoss_bento.errors import ConfigurationError
 
+REFUSABLE = ("option", "setting", "library", "refused")
 ROWS = list(csv.DictReader(Path(__file__).with_name("worker_variables.csv").read_text().splitlines()))
 
 
@@ -54,7 +55,7 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
-@pytest.mark.parametrize("row", [*rows("option", "bad"), *rows("setting", "bad"), *rows("library", "bad")])
+@pytest.mark.parametrize("row", [each for kind in REFUSABLE for each in rows(kind, "bad")])
 def test_wrong_value_is_refused_by_name(row: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match=f"^{row['name']}: .* is not allowed; allowed: \\S+"):
         load_settings({row["name"]: row["bad"]})

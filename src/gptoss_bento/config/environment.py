@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from gptoss_bento.config import config_file, extra_args, hub_home, manifest, quotes
+from gptoss_bento.config import config_file, extra_args, hub_home, lora_modules, manifest, quotes, vllm_names
 from gptoss_bento.config.key_sources import key_sources
 from gptoss_bento.config.manifest import Manifest
 from gptoss_bento.config.settings import ServerSettings, Settings, is_unset
@@ -61,13 +61,16 @@ class _Reader:
         self._catalogue: Catalogue = catalogue()
         self._problems: list[str] = []
         self._warnings: list[str] = []
+        self._explicit: frozenset[str] = frozenset()
 
     def settings(self) -> Settings:
         self._set_quoted_aside()
         server = self._server()
         self._problems.extend(key_sources(self._environ).problems)
         explicit = {**self._config_file(), **self._plain(), **self._aliases(), **self._extra_arguments()}
+        self._explicit = frozenset(explicit)
         explicit = {name: each for name, each in explicit.items() if self._is_sensible(name, each)}
+        derived = self._derived(server, explicit.get("download_dir"))
         self._check_library_variables()
         self._warn_of_names()
         if self._problems:
@@ -84,7 +87,7 @@ class _Reader:
             visible_devices=visible_devices(self._environ),
             engine={name: each.value for name, each in explicit.items() if name not in _APART},
             origins=self._origins(explicit, server),
-            derived=self._derived(server),
+            derived=derived,
             warnings=tuple(self._warnings),
             process=self._environ,
         )
@@ -232,13 +235,20 @@ class _Reader:
         if limits and isinstance(explicit.value, int | float) and not limits.holds(explicit.value):
             self._complain(explicit.origin, str(explicit.value), str(limits))
             return False
-        if reason := self._catalogue.refused.get(name, {}).get(key):
+        if reason := self._refusal(name, key, explicit.value):
             self._complain(explicit.origin, _shown(explicit.value), reason)
             return False
         cautions = self._catalogue.cautions.get(name, {})
         if caution := cautions.get(key) or cautions.get("*"):
             self._warnings.append(f"{explicit.origin}: {caution}.")
         return True
+
+    def _refusal(self, name: str, key: str | bool | None, value: Any) -> str | None:
+        """What would be right, if the value is one of those that are refused or cannot work."""
+        refused = self._catalogue.refused.get(name, {})
+        if "*" in refused and json.dumps(value) != known_options()[name].default:
+            return refused["*"]
+        return refused.get(key) or vllm_names.problem(name, value, self._explicit) or lora_modules.problem(name, value)
 
     def _check_library_variables(self) -> None:
         for name, variable in self._catalogue.library.items():
@@ -250,7 +260,13 @@ class _Reader:
         text = self._environ.get(variable, "")
         return None if is_unset(text) else Path(text).expanduser()
 
-    def _derived(self, server: ServerSettings) -> dict[str, tuple[str, str]]:
+    def _derived(self, server: ServerSettings, weights: _Sourced | None) -> dict[str, tuple[str, str]]:
+        if weights:
+            try:
+                return hub_home.weights_folder(self._environ, weights.value, weights.origin)
+            except ValueError as error:
+                self._complain(weights.origin, weights.value, str(error))
+                return {}
         folder = cache_dir(self._environ)
         return hub_home.derived_variables(self._environ, server.base_path, folder, self._manifest())
 

@@ -12,7 +12,7 @@ from gptoss_bento.config.vllm_options import known_options
 
 ALLOWED = "the same without quotes around it; a shell takes them away, an env file of Docker leaves them in the value"
 
-_PAIRS = frozenset(["''", '""', "``", "“”", "‘’", "„“"])  # noqa: RUF001  # as word processors write them
+_PAIRS = frozenset(["''", '""', "``", "“”", "‘’", "„“"])  # as word processors write them
 # Read by libraries, and unknown to the catalogue because they are theirs alone.
 _OF_LIBRARIES = (
     "BENTOML_HF_CACHE_DIR", "BENTOML_HOME", "HF_ENDPOINT", "HF_TOKEN_PATH", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",

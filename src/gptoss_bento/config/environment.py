@@ -24,7 +24,16 @@ from gptoss_bento.config import config_file, extra_args, hub_home, lora_modules,
 from gptoss_bento.config.key_sources import key_sources
 from gptoss_bento.config.manifest import Manifest
 from gptoss_bento.config.settings import ServerSettings, Settings, is_unset
-from gptoss_bento.config.variables import RESERVED, Catalogue, Limits, catalogue, own_variables, typos
+from gptoss_bento.config.variables import (
+    RESERVED,
+    VISIBLE_DEVICES,
+    Catalogue,
+    Limits,
+    catalogue,
+    own_variables,
+    typos,
+    unset_library_variables,
+)
 from gptoss_bento.config.vllm_options import Option, known_options, parse_bool
 from gptoss_bento.errors import ArtifactError, ConfigurationError
 from gptoss_bento.hardware.probe import VisibleDevices
@@ -89,7 +98,7 @@ class _Reader:
             origins=self._origins(explicit, server),
             derived=derived,
             warnings=tuple(self._warnings),
-            process=self._environ,
+            process=self._process(),
         )
 
     def _set_quoted_aside(self) -> None:
@@ -98,6 +107,11 @@ class _Reader:
             for name in quoted:
                 self._complain(name, self._environ[name], quotes.ALLOWED)
             self._environ = {name: text for name, text in self._environ.items() if name not in quoted}
+
+    def _process(self) -> Mapping[str, str]:
+        """What this process's variables say; `apply_derived` takes those away that say nothing."""
+        unset = unset_library_variables(self._environ)
+        return {name: text for name, text in self._environ.items() if name not in unset} if unset else self._environ
 
     def _origins(self, explicit: Mapping[str, _Sourced], server: ServerSettings) -> dict[str, str]:
         return {name: each.origin for name, each in explicit.items()} | ({"goal": "GOAL"} if server.goal else {})
@@ -253,7 +267,7 @@ class _Reader:
     def _check_library_variables(self) -> None:
         for name, variable in self._catalogue.library.items():
             text = self._environ.get(name, "")
-            if text.strip() and (allowed := _misread(variable.type, text)):
+            if not is_unset(text) and (allowed := _misread(variable.type, text)):
                 self._complain(name, text, allowed)
 
     def _folder(self, variable: str) -> Path | None:
@@ -350,8 +364,7 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
 
 def visible_devices(environ: Mapping[str, str]) -> VisibleDevices:
     """What limits the GPUs of a process with these variables. An empty text shows none; no text shows all."""
-    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-    return VisibleDevices(*(environ.get(name) for name in names))
+    return VisibleDevices(*(environ.get(name) for name in VISIBLE_DEVICES))
 
 
 def server_settings(environ: Mapping[str, str] | None = None) -> ServerSettings:

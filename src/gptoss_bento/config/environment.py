@@ -20,7 +20,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from gptoss_bento.config import config_file, extra_args, hub_home, lora_modules, manifest, quotes, vllm_names
+from gptoss_bento.config import (
+    config_file,
+    extra_args,
+    hub_home,
+    lora_modules,
+    manifest,
+    quotes,
+    tool_server,
+    vllm_names,
+)
 from gptoss_bento.config.key_sources import key_sources
 from gptoss_bento.config.manifest import Manifest
 from gptoss_bento.config.settings import ServerSettings, Settings, is_unset
@@ -81,6 +90,8 @@ class _Reader:
         explicit = {name: each for name, each in explicit.items() if self._is_sensible(name, each)}
         derived = self._derived(server, explicit.get("download_dir"))
         self._check_library_variables()
+        servers = explicit["tool_server"].value if "tool_server" in explicit else ""
+        self._warnings += [f"{each}." for each in tool_server.effects(servers, self._environ)]
         self._warn_of_names()
         if self._problems:
             raise ConfigurationError("\n".join(self._problems))
@@ -262,7 +273,8 @@ class _Reader:
         refused = self._catalogue.refused.get(name, {})
         if "*" in refused and json.dumps(value) != known_options()[name].default:
             return refused["*"]
-        return refused.get(key) or vllm_names.problem(name, value, self._explicit) or lora_modules.problem(name, value)
+        told = vllm_names.problem(name, value, self._explicit) or lora_modules.problem(name, value)
+        return refused.get(key) or told or tool_server.problem(name, value)
 
     def _check_library_variables(self) -> None:
         for name, variable in self._catalogue.library.items():
@@ -319,8 +331,8 @@ def _misread(kind: str, text: str) -> str | None:
     """What is allowed, if a library would misread the text or it is dangerous; else None."""
     if kind == "digit" and text.strip() not in ("0", "1"):
         return "0 or 1"
-    if kind == "python_backend" and text.strip() == "dangerously_use_uv":
-        return "docker; dangerously_use_uv would run Python that the model wrote on this machine"
+    if kind == "python_backend" and text.strip() != "docker":
+        return "docker; the others would run Python that the model wrote on this machine, and unknown ones mean docker"
     if kind == "bool":
         try:
             parse_bool(text)

@@ -14,7 +14,7 @@ from gptoss_bento.artifacts import compilers, kernel_cache
 from gptoss_bento.artifacts.model_lookup import finder
 from gptoss_bento.artifacts.prepare import DEMO
 from gptoss_bento.concurrency import in_daemon_thread
-from gptoss_bento.config import environment, process_environment
+from gptoss_bento.config import environment, process_environment, tool_server
 from gptoss_bento.config.profile import AUTOMATIC, Profile, Requirements
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
@@ -349,5 +349,4 @@ def _planned_value(plan: EnginePlan | None, name: str, default: float) -> float:
 def _tool_servers(case: Case) -> list[str]:
     if case.settings is None:
         return []
-    named = case.settings.engine.get("tool_server") or ""
-    return [server.strip() for server in named.split(",") if server.strip()]
+    return tool_server.listed_servers(case.settings.engine.get("tool_server") or "")

@@ -4,6 +4,7 @@ import errno
 import resource
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -108,18 +109,29 @@ def test_shared_memory_of_this_machine_is_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "place"),
-    [
-        ({}, "in a Docker container"),
-        ({"PYTHON_EXECUTION_BACKEND": "dangerously_use_uv"}, "on this machine (dangerously_use_uv)"),
-    ],
+    ("variables", "browser"), [({}, "off without EXA_API_KEY"), ({"EXA_API_KEY": "secret"}, "on, through Exa")]
 )
-def test_demo_tools_are_warned_about(variables: dict[str, str], place: str) -> None:
-    (finding,) = check_tool_server("demo", variables, 1.0)
+def test_demo_tools_are_warned_about(variables: dict[str, str], browser: str) -> None:
+    finding, *_ = check_tool_server("demo", variables, 1.0)
 
     assert finding.severity is Severity.WARNING
-    assert finding.found == f"TOOL_SERVER=demo runs Python code that the model writes {place}"
+    assert finding.found == (
+        f"TOOL_SERVER=demo runs Python code that the model writes in a Docker container; the browser is {browser}"
+    )
     assert finding.remedy
+
+
+def test_docker_that_answers_is_enough_for_the_demo_tools(listener: socket.socket) -> None:
+    findings = list(check_tool_server("demo", {"DOCKER_HOST": f"tcp://localhost:{port_of(listener)}"}, 1.0))
+
+    assert [finding.severity for finding in findings] == [Severity.WARNING]
+
+
+def test_docker_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
+    _, finding = check_tool_server("demo", {"DOCKER_HOST": f"unix://{tmp_path}/docker.sock"}, 1.0)
+
+    assert "docker.sock: No such file or directory; the tool python cannot start" in finding.found
+    assert exit_code([finding]) == 70
 
 
 def test_tool_server_that_answers_is_fine(listener: socket.socket) -> None:

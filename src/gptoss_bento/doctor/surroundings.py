@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from gptoss_bento.artifacts import writable_folders
 from gptoss_bento.config import tool_server
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
-from gptoss_bento.errors import AddressInUseError, EngineStartError
+from gptoss_bento.errors import AddressInUseError, EngineStartError, MachineError
 from gptoss_bento.hardware.probe import MIB
 
 DEFAULT_PORT = 3000
@@ -63,6 +65,29 @@ def check_open_files(has_gpus: bool, limits: tuple[int, int] | None = None) -> I
     remedy = f"{own_way}; with Docker: --ulimit nofile={ENOUGH_FILES}"
     found = f"limit {soft:,}, and every connection takes one"
     yield warning("open files", found, remedy) if has_gpus else note("open files", found, remedy)
+
+
+BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")
+"""What BentoML makes in BENTOML_HOME when it starts."""
+
+
+def check_folders(cache: Path, variables: Mapping[str, str], has_job_store: bool) -> Iterator[Finding]:
+    """Whether this user may write where the service does.
+
+    Args:
+        cache: GPTOSS_BENTO_CACHE.
+        variables: those of the process.
+        has_job_store: whether JOB_STORE_URL names a database, so that none is in the cache.
+    """
+    home = Path(variables.get("BENTOML_HOME") or Path(variables.get("HOME") or "~").expanduser() / "bentoml")
+    missing = [home / name for name in BENTOML_FOLDERS if not (home / name).is_dir()]
+    needed = [(path, "BENTOML_HOME") for path in missing[:1]]
+    needed += [] if has_job_store else [(cache / "jobs", "GPTOSS_BENTO_CACHE")]
+    told = [(reason, variable) for path, variable in needed if (reason := writable_folders.obstacle(path))]
+    for reason, variable in told:
+        yield error("folders", reason, writable_folders.REMEDY.format(variable=variable), MachineError)
+    if not told:
+        yield ok("folders", f"{cache} and {home} can be written by uid {os.geteuid()}")
 
 
 def check_shared_memory(ranks: int, free_bytes: int | None = None) -> Iterator[Finding]:

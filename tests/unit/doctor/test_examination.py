@@ -48,7 +48,7 @@ def named(findings: list[Finding], name: str) -> list[Finding]:
 
 def bad(findings: list[Finding]) -> dict[str, str]:
     """What is wrong, less what this very machine and environment bring in."""
-    of_this_machine = {"vLLM", "libnuma", "packages", "port", "open files", "shared memory", "disk"}
+    of_this_machine = {"vLLM", "libnuma", "packages", "port", "folders", "open files", "shared memory", "disk"}
     return {
         one.name: one.found
         for one in findings
@@ -80,6 +80,7 @@ async def test_checks_have_one_row_each_in_the_order_of_a_start(tmp_path: Path) 
         "disk",
         "vocabulary",
         "port",
+        "folders",
         "open files",
         "shared memory",
         "tool server",

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import pytest
 
 from gptoss_bento.doctor.finding import Severity, exit_code
 from gptoss_bento.doctor.surroundings import (
+    BENTOML_FOLDERS,
     _no_port,
+    check_folders,
     check_open_files,
     check_port,
     check_shared_memory,
@@ -162,3 +167,41 @@ def test_tool_server_is_not_asked_without_network() -> None:
     (finding,) = check_tool_server("no.such.host:8001", {}, 1.0, network=False)
 
     assert (finding.severity, finding.found) == (Severity.NOTE, "no.such.host:8001 not asked (--offline)")
+
+
+# Folders
+
+
+def test_folders_of_ones_own_are_fine(tmp_path: Path) -> None:
+    (finding,) = check_folders(tmp_path, {"BENTOML_HOME": str(tmp_path)}, has_job_store=False)
+
+    assert finding.severity is Severity.OK
+
+
+def test_folders_of_another_user_are_named_once_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    findings = list(check_folders(tmp_path / "cache", {"HOME": str(tmp_path)}, has_job_store=False))
+
+    assert [finding.remedy.rsplit(maxsplit=1)[-1] for finding in findings] == ["BENTOML_HOME.", "GPTOSS_BENTO_CACHE."]
+    assert f"uid {os.geteuid()}" in findings[0].found
+    assert exit_code(findings) == 74
+
+
+def test_what_need_not_be_written_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in BENTOML_FOLDERS:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    (finding,) = check_folders(tmp_path, {"BENTOML_HOME": str(tmp_path)}, has_job_store=True)
+
+    assert finding.severity is Severity.OK
+
+
+def test_folders_that_bentoml_makes_are_these(tmp_path: Path) -> None:
+    made = {"BENTOML_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    code = "from bentoml._internal.configuration.containers import BentoMLContainer as c; c.bentoml_home.get()"
+
+    subprocess.run([sys.executable, "-c", code], env=made, check=True)
+
+    assert {each.name for each in tmp_path.iterdir() if each.is_dir()} == set(BENTOML_FOLDERS)

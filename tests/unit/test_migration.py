@@ -73,27 +73,27 @@ def here(name: str) -> str:
     return shown(found.value) if found else "vLLM's"
 
 
-def test_every_row_has_all_columns() -> None:
+def test_rows_have_all_columns() -> None:
     assert [row for row in ROWS if len(row) != 6] == []
 
 
 @pytest.mark.parametrize(("name", "text"), each(3))
-def test_what_is_said_of_this_server_is_so(name: str, text: str) -> None:
+def test_defaults_of_this_server_are_as_documented(name: str, text: str) -> None:
     assert here(name) == text
 
 
 @pytest.mark.parametrize("name", [row[0].strip("`") for row in ROWS if row[3] == "vLLM's" and row[0].startswith("`")])
-def test_what_is_left_to_vllm_is_not_planned(name: str) -> None:
+def test_options_left_to_vllm_are_not_planned(name: str) -> None:
     assert name.lower() not in planned({}).arguments
 
 
 @pytest.mark.parametrize(("name", "text"), [pair for pair in each(2) if pair.values[0].lower() in known_options()])
-def test_what_is_said_of_vllms_options_is_so(name: str, text: str) -> None:
+def test_defaults_of_vllm_are_as_documented(name: str, text: str) -> None:
     assert known_options()[name.lower()].default == text
 
 
 @pytest.mark.parametrize("text", [pytest.param(pair.values[1], id=pair.id) for pair in each(5)])
-def test_what_to_set_for_the_old_behaviour_has_an_effect(text: str) -> None:
+def test_variables_for_the_old_behaviour_have_an_effect(text: str) -> None:
     environ = dict(word.split("=", 1) for word in shlex.split(text.replace('"', '\\"')))
     settings, plan = load_settings(environ), planned(environ)
     variables = {known for known in environ if known in catalogue().library}
@@ -105,7 +105,7 @@ def test_what_to_set_for_the_old_behaviour_has_an_effect(text: str) -> None:
     assert changed != as_it_is or variables
 
 
-def test_every_default_that_the_plan_sets_has_a_row() -> None:
+def test_defaults_that_the_plan_sets_have_a_row() -> None:
     plan = planned({})
     set_here = {name.upper() for name, value in plan.arguments.items() if differs(name, value.value)}
 
@@ -117,7 +117,7 @@ def differs(name: str, value: Any) -> bool:
     return bool(known_options()[name].default != json.dumps(value))
 
 
-def test_every_name_of_the_table_is_known() -> None:
+def test_names_of_the_table_are_known() -> None:
     known = {
         *(name for names in own_variables().values() for name in names),
         *catalogue().library,

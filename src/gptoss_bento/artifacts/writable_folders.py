@@ -34,7 +34,7 @@ def obstacle(path: Path) -> str | None:
     for place in (path, *path.parents):
         if os.path.lexists(place):
             needed = os.W_OK | os.X_OK if place.is_dir() else os.W_OK
-            return None if os.access(place, needed) else _told(path, place)
+            return None if os.access(place, needed) else _description(path, place)
     return None
 
 
@@ -44,7 +44,7 @@ def refused(error: PermissionError) -> str:
     return f"{(obstacle(Path(path)) if path else None) or f'{path or error} may not be used by {_user()}'}."
 
 
-def _told(path: Path, place: Path) -> str:
+def _description(path: Path, place: Path) -> str:
     purpose = "" if place == path else f"; {path} would be made there"
     return f"{place} cannot be written by {_user()}{_owner(place)}{purpose}"
 

@@ -273,8 +273,8 @@ class _Reader:
         refused = self._catalogue.refused.get(name, {})
         if "*" in refused and json.dumps(value) != known_options()[name].default:
             return refused["*"]
-        told = vllm_names.problem(name, value, self._explicit) or lora_modules.problem(name, value)
-        return refused.get(key) or told or tool_server.problem(name, value)
+        unusable = vllm_names.problem(name, value, self._explicit) or lora_modules.problem(name, value)
+        return refused.get(key) or unusable or tool_server.problem(name, value)
 
     def _check_library_variables(self) -> None:
         for name, variable in self._catalogue.library.items():

@@ -16,7 +16,7 @@ OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def weights_folder(environ: Mapping[str, str], folder: str, origin: str) -> dict[str, tuple[str, str]]:
-    """HF_HUB_CACHE for `DOWNLOAD_DIR`, so that what we fetch lies where vLLM looks for it; its layout is the same.
+    """HF_HUB_CACHE for `DOWNLOAD_DIR`, so that what we fetch is where vLLM looks for it; its layout is the same.
 
     Raises:
         ValueError: the operator named another folder as the hub's cache. The text says what is allowed.

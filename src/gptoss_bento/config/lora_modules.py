@@ -17,7 +17,7 @@ def problem(option: str, value: Any) -> str | None:
     """What is allowed, if the option is this one and an adapter has no name or no path; else None."""
     if option != "lora_modules":
         return None
-    wrong = [told for item in value if (told := _problem(item))]
+    wrong = [found for item in value if (found := _problem(item))]
     return f"{_EACH}; {'; '.join(wrong)}" if wrong else None
 
 

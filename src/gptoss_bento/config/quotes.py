@@ -35,7 +35,7 @@ def _checked() -> frozenset[str]:
 
 def _is_quoted(name: str, text: str) -> bool:
     if name == _SHELL_WORDS:
-        return _is_wrapped(text) and len(_words(text)) < 2  # else the quotes belong to its first and last word
+        return _is_wrapped(text) and len(_words(text)) < 2  # else they quote single arguments
     items = comma_list(text) if name in _lists() and not text.startswith(("[", "{")) else ()
     return any(_is_wrapped(item) for item in (text, *items))
 

@@ -44,7 +44,7 @@ class Option:
 
     @property
     def has_default(self) -> bool:
-        """Whether vLLM has a default for it that can be shown; argparse's SUPPRESS stands for none at all."""
+        """Whether vLLM has a default for it that can be shown; argparse's SUPPRESS means none at all."""
         return self.default not in ("", _SUPPRESSED)
 
     @property

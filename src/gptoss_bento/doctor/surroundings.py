@@ -83,10 +83,10 @@ def check_folders(cache: Path, variables: Mapping[str, str], has_job_store: bool
     missing = [home / name for name in BENTOML_FOLDERS if not (home / name).is_dir()]
     needed = [(path, "BENTOML_HOME") for path in missing[:1]]
     needed += [] if has_job_store else [(cache / "jobs", "GPTOSS_BENTO_CACHE")]
-    told = [(reason, variable) for path, variable in needed if (reason := writable_folders.obstacle(path))]
-    for reason, variable in told:
+    refused = [(reason, variable) for path, variable in needed if (reason := writable_folders.obstacle(path))]
+    for reason, variable in refused:
         yield error("folders", reason, writable_folders.REMEDY.format(variable=variable), MachineError)
-    if not told:
+    if not refused:
         yield ok("folders", f"{cache} and {home} can be written by uid {os.geteuid()}")
 
 

@@ -57,7 +57,7 @@ def test_folder_of_another_user_is_named_with_owner_and_uid(folder: Path) -> Non
 
 
 @as_root
-def test_what_would_be_made_there_is_named_too(folder: Path) -> None:
+def test_file_that_would_be_made_there_is_named_too(folder: Path) -> None:
     told = as_user(OPENSHIFT, 0, lambda: obstacle(folder / "jobs" / "demo.sqlite3"))
 
     assert told.endswith(f"; {folder}/jobs/demo.sqlite3 would be made there")
@@ -91,7 +91,7 @@ def test_refusal_says_what_helps_and_that_a_restart_does_not(monkeypatch: pytest
     assert caught.value.exit_code == 74
 
 
-def test_error_of_the_system_is_told_with_the_uid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_permission_error_is_reported_with_the_uid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: OPENSHIFT)
 
     told = refused(PermissionError(13, "Permission denied", str(tmp_path)))

@@ -86,7 +86,7 @@ def test_lock_without_uv_is_refused(tmp_path: Path) -> None:
         images._uv_version(tmp_path / "cpu.txt")
 
 
-def test_what_is_written_at_run_time_belongs_to_group_0_and_is_group_writable() -> None:
+def test_folders_written_at_run_time_belong_to_group_0_and_are_group_writable() -> None:
     """OpenShift: any uid, in group 0. What BentoML makes in its home is there, so that it need not be writable."""
     text = (PACKAGE / "bento" / "docker" / "serve.dockerfile").read_text()
 

@@ -13,12 +13,12 @@ from tests import recipes
 from tests.fakes import H100, machine
 
 
-def test_no_is_taken_as_vllm_takes_it() -> None:
+def test_negated_option_is_taken_as_vllm_takes_it() -> None:
     assert read_options({"no-enable-prefix-caching": True}, ()).values == {"enable_prefix_caching": False}
     assert read_options({"no_async_scheduling": "yes"}, ()).values == {"async_scheduling": False}
 
 
-def test_no_that_is_false_says_that_it_has_no_effect() -> None:
+def test_negated_option_that_is_false_is_warned_about() -> None:
     found = read_options({"no-enable-prefix-caching": False}, ())
 
     assert found.values == {}
@@ -27,7 +27,7 @@ def test_no_that_is_false_says_that_it_has_no_effect() -> None:
     ]
 
 
-def test_option_twice_is_told() -> None:
+def test_option_twice_is_warned_about() -> None:
     found = read_options({"max-num-seqs": 4, "max_num_seqs": 8}, ())
 
     assert found.values == {"max_num_seqs": 8}

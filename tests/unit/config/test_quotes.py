@@ -64,11 +64,11 @@ def test_quotes_around_nothing_an_item_or_all_words_are_found(name: str, text: s
         ("PS1", '"not ours"'),
     ],
 )
-def test_other_quotes_are_left_alone(name: str, text: str) -> None:
+def test_quotes_of_other_kinds_are_left_alone(name: str, text: str) -> None:
     assert quotes.quoted_variables({name: text}) == []
 
 
-def test_several_are_named_together_and_other_problems_beside_them() -> None:
+def test_quoted_variables_are_named_together_and_other_problems_beside_them() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings({"API_KEY": '"a"', "CORS_ORIGINS": "'b'", "MAX_NUM_SEQS": "many"})
 

@@ -84,14 +84,14 @@ def test_hub_form_shows_nothing_removed_and_no_secret() -> None:
     assert "writeOnly" not in text
 
 
-def test_the_hub_form_has_defaults_only_where_they_are_ours() -> None:
+def test_hub_form_has_defaults_only_where_they_are_ours() -> None:
     with_default = {field["key"] for field in reference.hub_form()["config"]["env"] if "default" in field["input"]}
 
     assert with_default <= {name for names in own_variables().values() for name in names}
     assert {"MAX_CONCURRENCY", "NATIVE_DEFAULT_MAX_TOKENS", "RATE_LIMIT"} <= with_default
 
 
-def test_the_hub_form_leaves_out_what_vllm_suppresses_and_what_is_refused() -> None:
+def test_hub_form_leaves_out_what_vllm_suppresses_and_what_is_refused() -> None:
     keys = {field["key"] for field in reference.hub_form()["config"]["env"]}
 
     assert not keys & {"LOG_LEVEL", "LOGGING_CONFIG", "LOG_CONFIG_FILE", "ALLOWED_ORIGINS", "ALLOW_CREDENTIALS"}
@@ -122,7 +122,7 @@ def machines_of_every_tier(profile: Profile) -> list[Hardware]:
 
 @pytest.mark.parametrize("goal", ["", *Goal])
 @pytest.mark.parametrize("name", ["gpt-oss-20b", "gpt-oss-120b", "demo"])
-def test_the_hub_form_sent_back_gives_the_very_same_plan_on_every_tier(name: str, goal: str) -> None:
+def test_hub_form_sent_back_gives_the_very_same_plan_on_every_tier(name: str, goal: str) -> None:
     profile, plain = load_profile(name), load_settings({"GOAL": goal})
     sent = load_settings({**unchanged(reference.hub_form()), "GOAL": goal})
     assert (sent, sent.origins) == (plain, plain.origins)
@@ -132,7 +132,7 @@ def test_the_hub_form_sent_back_gives_the_very_same_plan_on_every_tier(name: str
 
 
 @pytest.mark.parametrize("name", ["gpt-oss-20b", "gpt-oss-120b", "demo"])
-def test_these_machines_meet_every_tier(name: str) -> None:
+def test_machines_of_these_tests_meet_every_tier(name: str) -> None:
     profile = load_profile(name)
     plans = [str(_plan_or_reason(load_settings({}), profile, each)) for each in machines_of_every_tier(profile)]
 
@@ -148,7 +148,7 @@ def _plan_or_reason(settings: Settings, profile: Profile, hardware: Hardware) ->
         return str(error)
 
 
-def test_the_hub_form_sent_back_unchanged_describes_the_same_service() -> None:
+def test_hub_form_sent_back_unchanged_describes_the_same_service() -> None:
     server = load_settings(unchanged(reference.hub_form())).server
 
     assert "request_timeout" not in server.model_fields_set

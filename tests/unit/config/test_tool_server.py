@@ -29,7 +29,7 @@ def test_servers_of_the_operator_are_taken(text: str) -> None:
         (":8001", "':8001'"),
     ],
 )
-def test_what_is_no_server_is_refused(text: str, wrong: str) -> None:
+def test_tool_server_that_is_no_address_is_refused(text: str, wrong: str) -> None:
     with pytest.raises(ConfigurationError, match=f"TOOL_SERVER: .* {wrong} is not host:port"):
         load_settings({"TOOL_SERVER": text})
 
@@ -57,7 +57,7 @@ def test_demo_says_what_the_model_gets(monkeypatch: pytest.MonkeyPatch, environ:
 
 
 @pytest.mark.parametrize("text", ["dangerously_use_uv", "dangerously_use_local_jupyter", "podman", "Docker"])
-def test_other_place_for_python_than_docker_is_refused(text: str) -> None:
+def test_python_outside_of_docker_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"PYTHON_EXECUTION_BACKEND: .* allowed: docker; the others would run"):
         load_settings({"PYTHON_EXECUTION_BACKEND": text})
 

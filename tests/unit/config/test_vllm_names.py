@@ -74,7 +74,7 @@ def test_ray_is_looked_for_as_a_package() -> None:
         ("ALLOWED_HEADERS", '["x-mine"]'),
     ],
 )
-def test_vllms_names_of_cors_are_answered_with_ours(name: str, text: str) -> None:
+def test_cors_names_of_vllm_are_answered_with_ours(name: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name}: .* nothing here; CORS_ORIGINS"):
         load_settings({name: text})
 
@@ -88,5 +88,5 @@ def test_vllms_names_of_cors_are_answered_with_ours(name: str, text: str) -> Non
         {"ALLOW_CREDENTIALS": "false"},
     ],
 )
-def test_vllms_defaults_of_cors_are_let_through(environ: dict[str, str]) -> None:
+def test_cors_defaults_of_vllm_are_let_through(environ: dict[str, str]) -> None:
     assert load_settings(environ).warnings == ()

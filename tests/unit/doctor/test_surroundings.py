@@ -188,7 +188,7 @@ def test_folders_of_another_user_are_named_once_each(monkeypatch: pytest.MonkeyP
     assert exit_code(findings) == 74
 
 
-def test_what_need_not_be_written_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folders_that_need_not_be_written_are_not_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in BENTOML_FOLDERS:
         (tmp_path / name).mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)

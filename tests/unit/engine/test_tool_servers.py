@@ -27,7 +27,7 @@ def test_servers_of_one_name_are_refused() -> None:
         check_started(SimpleNamespace(urls={"tools": "http://a:1/sse"}), "a:1,b:1")
 
 
-def test_without_tool_servers_there_is_nothing_to_check() -> None:
+def test_application_without_tool_servers_is_not_checked() -> None:
     check_started(None, None)
 
 
@@ -39,6 +39,6 @@ def test_server_that_does_not_answer_is_named() -> None:
         raise group
 
 
-def test_other_failures_of_an_application_without_tools_stay_as_they_are() -> None:
+def test_failures_of_an_application_without_tools_stay_as_they_are() -> None:
     with pytest.raises(ZeroDivisionError), required(None):
         raise ZeroDivisionError

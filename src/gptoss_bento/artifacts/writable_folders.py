@@ -9,24 +9,14 @@ import os
 import stat
 from pathlib import Path
 
-from gptoss_bento.errors import MachineError
-
-REMEDY = (
-    "Give it to group 0 and make it group-writable (chgrp -R 0, chmod -R g=u), or name another folder in {variable}."
-)
+REMEDY = "Give it to group 0 and make it group-writable (chgrp -R 0, chmod -R g=u), or name another folder"
 
 
-def check(path: Path, variable: str) -> None:
-    """Refuses a file or folder that this user can neither write nor create.
-
-    Args:
-        variable: what names another one.
-
-    Raises:
-        MachineError: it cannot be written; the text names path, uid and owner.
-    """
-    if reason := obstacle(path):
-        raise MachineError(f"{reason}. {REMEDY.format(variable=variable)}")
+def refusal(error: PermissionError) -> str:
+    """What the error is about, with path, uid and owner, and what helps."""
+    path = str(error.filename) if error.filename else ""
+    reason = (obstacle(Path(path)) if path else None) or f"{path or error} may not be used by {_user()}"
+    return f"{reason}. {REMEDY}."
 
 
 def obstacle(path: Path) -> str | None:
@@ -36,12 +26,6 @@ def obstacle(path: Path) -> str | None:
             needed = os.W_OK | os.X_OK if place.is_dir() else os.W_OK
             return None if os.access(place, needed) else _description(path, place)
     return None
-
-
-def refused(error: PermissionError) -> str:
-    """What the error is about, with path and uid."""
-    path = str(error.filename) if error.filename else ""
-    return f"{(obstacle(Path(path)) if path else None) or f'{path or error} may not be used by {_user()}'}."
 
 
 def _description(path: Path, place: Path) -> str:

@@ -85,7 +85,7 @@ def check_folders(cache: Path, variables: Mapping[str, str], has_job_store: bool
     needed += [] if has_job_store else [(cache / "jobs", "GPTOSS_BENTO_CACHE")]
     refused = [(reason, variable) for path, variable in needed if (reason := writable_folders.obstacle(path))]
     for reason, variable in refused:
-        yield error("folders", reason, writable_folders.REMEDY.format(variable=variable), MachineError)
+        yield error("folders", reason, f"{writable_folders.REMEDY} in {variable}.", MachineError)
     if not refused:
         yield ok("folders", f"{cache} and {home} can be written by uid {os.geteuid()}")
 

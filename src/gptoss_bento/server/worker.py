@@ -144,7 +144,7 @@ class Worker:
             self._fail(error)
         except PermissionError as error:
             logger.exception("not allowed at start-up")
-            self._fail(MachineError(writable_folders.refused(error)))
+            self._fail(MachineError(writable_folders.refusal(error)))
         except Exception as error:
             logger.exception("unexpected error at start-up")
             self._fail(EngineStartError(f"{type(error).__name__}: {error}"))
@@ -209,8 +209,6 @@ class Worker:
     async def _job_runner(self, settings: Settings) -> AsyncIterator[Runner]:
         try:
             file = settings.cache_dir / "jobs" / self._job_file(settings)
-            if settings.server.job_store_url is None:
-                writable_folders.check(file, "GPTOSS_BENTO_CACHE")
             async with running_jobs(settings.server, file, self.group, self._job_limits) as jobs:
                 self.jobs = jobs
                 try:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gptoss_bento.artifacts.writable_folders import check, obstacle, refused
-from gptoss_bento.errors import MachineError
+from gptoss_bento.artifacts.writable_folders import obstacle, refusal
 
 OPENSHIFT = 1000910000  # a uid as that platform chooses them, in group 0
 
@@ -43,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_folder_of_ones_own_is_no_obstacle(tmp_path: Path) -> None:
-    check(tmp_path, "SOMEWHERE")
-    check(tmp_path / "new" / "deep", "SOMEWHERE")
+    assert obstacle(tmp_path) is None
+    assert obstacle(tmp_path / "new" / "deep") is None
 
 
 @as_root
@@ -80,20 +79,22 @@ def test_file_of_another_user_is_an_obstacle(folder: Path) -> None:
     assert as_user(OPENSHIFT, 0, lambda: obstacle(file)).startswith(f"{file} cannot be written by uid {OPENSHIFT}")
 
 
-def test_refusal_says_what_helps_and_that_a_restart_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_permission_error_is_reported_with_owner_and_uid_and_what_helps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-
-    with pytest.raises(
-        MachineError, match=r"chgrp -R 0, chmod -R g=u\), or name another folder in SOMEWHERE\."
-    ) as caught:
-        check(tmp_path, "SOMEWHERE")
-
-    assert caught.value.exit_code == 74
-
-
-def test_permission_error_is_reported_with_the_uid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: OPENSHIFT)
 
-    told = refused(PermissionError(13, "Permission denied", str(tmp_path)))
+    reported = refusal(PermissionError(13, "Permission denied", str(tmp_path)))
 
-    assert told == f"{tmp_path} may not be used by uid {OPENSHIFT} (gid {os.getegid()})."
+    assert reported.startswith(f"{tmp_path} cannot be written by uid {OPENSHIFT} (gid {os.getegid()}): it belongs to")
+    assert reported.endswith("(chgrp -R 0, chmod -R g=u), or name another folder.")
+
+
+def test_permission_error_of_something_else_is_reported_with_the_uid(tmp_path: Path) -> None:
+    user = f"uid {os.geteuid()} (gid {os.getegid()})"
+
+    assert refusal(PermissionError(13, "x", str(tmp_path))).startswith(f"{tmp_path} may not be used by {user}. ")
+    assert refusal(PermissionError(1, "Operation not permitted")).startswith(
+        f"[Errno 1] Operation not permitted may not be used by {user}. "
+    )

@@ -6,7 +6,7 @@
     ├── ArtifactError          69  weights, tokenizer or vocabulary cannot be had
     ├── AddressInUseError      71  the port is taken
     ├── JobStoreError          75  the database of the jobs does not answer
-    ├── MachineError           74  the disk is full, or a GPU is lost
+    ├── MachineError           74  the disk is full, a GPU is lost, or a folder may not be written
     ├── EngineStartError       70  vLLM refused to start
     ├── EngineDiedError        75  vLLM died while serving, hangs, was killed, or a start took too long
     ├── WorkerDiedError        75  a worker process was killed
@@ -68,7 +68,7 @@ class WorkerDiedError(GptOssBentoError):
 
 
 class MachineError(GptOssBentoError):
-    """The engine died of something that a restart on this machine meets again."""
+    """Something of this machine that a restart meets again: a full disk, a lost GPU, a folder of another user."""
 
     exit_code = 74
 

@@ -477,6 +477,11 @@ def test_recorded_options_are_those_of_the_installed_vllm() -> None:
     assert recorded == vllm_parser.describe_options(), "run `gptoss-bento record-options`"
 
 
+def test_recorded_parsers_are_those_of_the_installed_vllm() -> None:
+    recorded = json.loads(files("gptoss_bento.config").joinpath("vllm_parsers.json").read_text())
+    assert recorded == vllm_parser.describe_parsers(), "run `gptoss-bento record-options`"
+
+
 def test_gpt_oss_parsers_are_registered_under_the_names_we_plan() -> None:
     tools = importlib.import_module("vllm.tool_parsers").ToolParserManager.list_registered()
     reasoning = importlib.import_module("vllm.reasoning").ReasoningParserManager.list_registered()

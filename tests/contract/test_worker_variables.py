@@ -20,6 +20,9 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # vLLM's imports and its deprecated options warn, which is not ours to judge
 ]
 
+COMPANIONS = {"LORA_MODULES": {"ENABLE_LORA": "true"}}
+"""What a variable needs beside it."""
+
 CPU = Hardware(gpus=(), cpu_cores=2, memory_bytes=24 * 2**30)
 
 
@@ -30,7 +33,7 @@ def parse() -> Callable[[list[str]], Any]:
 
 @pytest.mark.parametrize("row", rows("option"))
 def test_variable_reaches_vllms_arguments(row: dict[str, str], parse: Callable[[list[str]], Any]) -> None:
-    settings = load_settings({row["name"]: row["good"]})
+    settings = load_settings({row["name"]: row["good"], **COMPANIONS.get(row["name"], {})})
     plan = make_plan(settings, load_profile("demo"), CPU)
 
     arguments = parse(plan.argv(plan.model.value))

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import httpx
 
+from gptoss_bento.artifacts import writable_folders
 from gptoss_bento.artifacts.cache_cleanup import cache_folder, remove_incomplete_downloads
 from gptoss_bento.artifacts.download_progress import Report, download_progress
 from gptoss_bento.artifacts.model_lookup import CONFIG_FILE, architecture_check, is_folder
 from gptoss_bento.artifacts.resumable_downloads import resumed_downloads
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.demo import checkpoint
-from gptoss_bento.errors import ArtifactError
+from gptoss_bento.errors import ArtifactError, MachineError
 from gptoss_bento.planning.plan import EnginePlan
 
 logger = logging.getLogger(__name__)
@@ -282,6 +283,7 @@ def fetch(
 
     Raises:
         ArtifactError: the hub does not have it, or cannot be reached, or a file came damaged.
+        MachineError: its cache may not be written by this user.
     """
     from huggingface_hub import constants, snapshot_download
 
@@ -313,6 +315,8 @@ def _explained(model: str, variable: str) -> Iterator[None]:
         raise ArtifactError(f"{model}: {error}") from None
     except HFValidationError as error:
         raise ArtifactError(f"{variable} {model!r} is neither a folder nor a hub id: {_sentence(error)}") from None
+    except PermissionError as error:
+        raise MachineError(writable_folders.refusal(error)) from None
     except Exception as error:  # the hub's own errors, those of two HTTP libraries, and the disk's
         raise ArtifactError(
             f"The model {model!r} cannot be fetched from the hub ({_sentence(error)}). {_advice(variable)}"

@@ -182,12 +182,13 @@ def record_options() -> None:
 
     lines = ",\n".join(json.dumps(row) for row in vllm_parser.describe_options())
     (PACKAGE / "config" / "vllm_options.json").write_text(f"[\n{lines}\n]\n")
-    lists = {
+    recorded = {
         "vllm_variables.json": vllm_parser.describe_variables(),
         "vllm_unhashed_variables.json": vllm_parser.describe_unhashed_variables(),
+        "vllm_parsers.json": vllm_parser.describe_parsers(),
     }
-    for name, names in lists.items():
-        (PACKAGE / "config" / name).write_text(f"{json.dumps(names, indent=0)}\n")
+    for name, content in recorded.items():
+        (PACKAGE / "config" / name).write_text(f"{json.dumps(content, indent=0)}\n")
 
 
 def _print_json(content: object) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,16 +20,33 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from gptoss_bento.config import extra_args, hub_home, manifest
+from gptoss_bento.config import (
+    config_file,
+    extra_args,
+    hub_home,
+    lora_modules,
+    manifest,
+    quotes,
+    tool_server,
+    vllm_names,
+)
 from gptoss_bento.config.key_sources import key_sources
 from gptoss_bento.config.manifest import Manifest
 from gptoss_bento.config.settings import ServerSettings, Settings, is_unset
-from gptoss_bento.config.variables import RESERVED, Catalogue, Limits, catalogue, own_variables, typos
+from gptoss_bento.config.variables import (
+    RESERVED,
+    VISIBLE_DEVICES,
+    Catalogue,
+    Limits,
+    catalogue,
+    own_variables,
+    typos,
+    unset_library_variables,
+)
 from gptoss_bento.config.vllm_options import Option, known_options, parse_bool
 from gptoss_bento.errors import ArtifactError, ConfigurationError
 from gptoss_bento.hardware.probe import VisibleDevices
 from gptoss_bento.redaction import is_secret
-from gptoss_bento.spelling import nearest
 
 # Options that have fields in Settings and in the plan.
 _APART = ("model", "revision", "tokenizer", "served_model_name")
@@ -62,13 +79,19 @@ class _Reader:
         self._catalogue: Catalogue = catalogue()
         self._problems: list[str] = []
         self._warnings: list[str] = []
+        self._explicit: frozenset[str] = frozenset()
 
     def settings(self) -> Settings:
+        self._set_quoted_aside()
         server = self._server()
         self._problems.extend(key_sources(self._environ).problems)
         explicit = {**self._config_file(), **self._plain(), **self._aliases(), **self._extra_arguments()}
+        self._explicit = frozenset(explicit)
         explicit = {name: each for name, each in explicit.items() if self._is_sensible(name, each)}
+        derived = self._derived(server, explicit.get("download_dir"))
         self._check_library_variables()
+        servers = explicit["tool_server"].value if "tool_server" in explicit else ""
+        self._warnings += [f"{each}." for each in tool_server.effects(servers, self._environ)]
         self._warn_of_names()
         if self._problems:
             raise ConfigurationError("\n".join(self._problems))
@@ -84,10 +107,22 @@ class _Reader:
             visible_devices=visible_devices(self._environ),
             engine={name: each.value for name, each in explicit.items() if name not in _APART},
             origins=self._origins(explicit, server),
-            derived=self._derived(server),
+            derived=derived,
             warnings=tuple(self._warnings),
-            process=self._environ,
+            process=self._process(),
         )
+
+    def _set_quoted_aside(self) -> None:
+        """Complains of values in quotes once, and reads the rest without them."""
+        if quoted := quotes.quoted_variables(self._environ):
+            for name in quoted:
+                self._complain(name, self._environ[name], quotes.ALLOWED)
+            self._environ = {name: text for name, text in self._environ.items() if name not in quoted}
+
+    def _process(self) -> Mapping[str, str]:
+        """What this process's variables say; `apply_derived` takes those away that say nothing."""
+        unset = unset_library_variables(self._environ)
+        return {name: text for name, text in self._environ.items() if name not in unset} if unset else self._environ
 
     def _origins(self, explicit: Mapping[str, _Sourced], server: ServerSettings) -> dict[str, str]:
         return {name: each.origin for name, each in explicit.items()} | ({"goal": "GOAL"} if server.goal else {})
@@ -121,29 +156,12 @@ class _Reader:
         if not isinstance(content, dict):
             self._complain("VLLM_CONFIG_FILE", text, "a YAML file with one `option: value` a line")
             return {}
-        return dict(self._config_entries(content))
-
-    def _config_entries(self, content: Mapping[Any, Any]) -> Iterator[tuple[str, _Sourced]]:
-        for key, value in content.items():
-            name = str(key).replace("-", "_")
-            option = self._allowed_option(name, f"VLLM_CONFIG_FILE: {key}")
-            if option is None or value is None:
-                continue
-            text = value if isinstance(value, str) else json.dumps(value)
-            parsed = self._parse(option.parse, f"VLLM_CONFIG_FILE: {key}", text)
-            if parsed is not None:
-                yield name, _Sourced(parsed, "VLLM_CONFIG_FILE")
-
-    def _allowed_option(self, name: str, where: str) -> Option | None:
-        if name in RESERVED:
-            self._problems.append(f"{where}: this server decides it; leave it out")
-            return None
-        option = known_options().get(name)
-        if option is None:
-            close = nearest(name, known_options())
-            hint = f"; did you mean {close}?" if close else ""
-            self._problems.append(f"{where}: vLLM has no such option{hint}")
-        return option
+        read = config_file.read_options(content, RESERVED)
+        self._problems += [f"VLLM_CONFIG_FILE: {each}" for each in read.unknown]
+        self._warnings += [f"VLLM_CONFIG_FILE: {each}." for each in read.warnings]
+        for each in read.wrong:
+            self._complain(f"VLLM_CONFIG_FILE: {each.key}", each.text, each.allowed)
+        return {name: _Sourced(value, "VLLM_CONFIG_FILE") for name, value in read.values.items()}
 
     def _plain(self) -> dict[str, _Sourced]:
         found = {}
@@ -242,7 +260,7 @@ class _Reader:
         if limits and isinstance(explicit.value, int | float) and not limits.holds(explicit.value):
             self._complain(explicit.origin, str(explicit.value), str(limits))
             return False
-        if reason := self._catalogue.refused.get(name, {}).get(key):
+        if reason := self._refusal(name, key, explicit.value):
             self._complain(explicit.origin, _shown(explicit.value), reason)
             return False
         cautions = self._catalogue.cautions.get(name, {})
@@ -250,17 +268,31 @@ class _Reader:
             self._warnings.append(f"{explicit.origin}: {caution}.")
         return True
 
+    def _refusal(self, name: str, key: str | bool | None, value: Any) -> str | None:
+        """What would be right, if the value is one of those that are refused or cannot work."""
+        refused = self._catalogue.refused.get(name, {})
+        if "*" in refused and json.dumps(value) != known_options()[name].default:
+            return refused["*"]
+        unusable = vllm_names.problem(name, value, self._explicit) or lora_modules.problem(name, value)
+        return refused.get(key) or unusable or tool_server.problem(name, value)
+
     def _check_library_variables(self) -> None:
         for name, variable in self._catalogue.library.items():
             text = self._environ.get(name, "")
-            if text.strip() and (allowed := _misread(variable.type, text)):
+            if not is_unset(text) and (allowed := _misread(variable.type, text)):
                 self._complain(name, text, allowed)
 
     def _folder(self, variable: str) -> Path | None:
         text = self._environ.get(variable, "")
         return None if is_unset(text) else Path(text).expanduser()
 
-    def _derived(self, server: ServerSettings) -> dict[str, tuple[str, str]]:
+    def _derived(self, server: ServerSettings, weights: _Sourced | None) -> dict[str, tuple[str, str]]:
+        if weights:
+            try:
+                return hub_home.weights_folder(self._environ, weights.value, weights.origin)
+            except ValueError as error:
+                self._complain(weights.origin, weights.value, str(error))
+                return {}
         folder = cache_dir(self._environ)
         return hub_home.derived_variables(self._environ, server.base_path, folder, self._manifest())
 
@@ -299,8 +331,8 @@ def _misread(kind: str, text: str) -> str | None:
     """What is allowed, if a library would misread the text or it is dangerous; else None."""
     if kind == "digit" and text.strip() not in ("0", "1"):
         return "0 or 1"
-    if kind == "python_backend" and text.strip() == "dangerously_use_uv":
-        return "docker; dangerously_use_uv would run Python that the model wrote on this machine"
+    if kind == "python_backend" and text.strip() != "docker":
+        return "docker; the others would run Python that the model wrote on this machine, and unknown ones mean docker"
     if kind == "bool":
         try:
             parse_bool(text)
@@ -344,8 +376,7 @@ def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
 
 def visible_devices(environ: Mapping[str, str]) -> VisibleDevices:
     """What limits the GPUs of a process with these variables. An empty text shows none; no text shows all."""
-    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-    return VisibleDevices(*(environ.get(name) for name in names))
+    return VisibleDevices(*(environ.get(name) for name in VISIBLE_DEVICES))
 
 
 def server_settings(environ: Mapping[str, str] | None = None) -> ServerSettings:

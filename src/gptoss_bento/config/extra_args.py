@@ -93,17 +93,25 @@ def _begun(word: str) -> _Said:
 
 
 def _option(flag: str, reserved: Collection[str]) -> tuple[Option, bool]:
-    """The option of a flag, and whether the flag says no. Underscores and unique beginnings will do, as to vLLM."""
-    flag = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
-    flags = _flags()
-    matches = {id(option): (option, negated) for each, (option, negated) in flags.items() if each.startswith(flag)}
-    found = flags.get(flag) or (next(iter(matches.values())) if len(matches) == 1 and flag.startswith("--") else None)
+    found = find_option(flag)
     if found is None:
-        close = nearest(flag, flags)
+        flag = _dashed(flag)
+        close = nearest(flag, _flags())
         raise ValueError(f"options of vLLM; {flag} is none" + (f", did you mean {close}?" if close else ""))
     if found[0].name in reserved:
-        raise ValueError(f"vLLM options without {flag}, which this server decides")
+        raise ValueError(f"vLLM options without {_dashed(flag)}, which this server decides")
     return found
+
+
+def find_option(flag: str) -> tuple[Option, bool] | None:
+    """The option of a flag, and whether the flag says no. Underscores and unique beginnings will do, as to vLLM."""
+    flag, flags = _dashed(flag), _flags()
+    matches = {id(option): (option, negated) for each, (option, negated) in flags.items() if each.startswith(flag)}
+    return flags.get(flag) or (next(iter(matches.values())) if len(matches) == 1 and flag.startswith("--") else None)
+
+
+def _dashed(flag: str) -> str:
+    return "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
 
 
 @cache

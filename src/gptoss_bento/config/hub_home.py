@@ -11,7 +11,21 @@ from gptoss_bento.config.settings import Settings, is_unset
 
 _VOLUME = Path("/runpod-volume")  # where RunPod mounts a network volume; BASE_PATH's default in worker-vllm
 _BELOW_VOLUME = Path("huggingface-cache/hub")
+_HUB_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def weights_folder(environ: Mapping[str, str], folder: str, origin: str) -> dict[str, tuple[str, str]]:
+    """HF_HUB_CACHE for `DOWNLOAD_DIR`, so that what we fetch is where vLLM looks for it; its layout is the same.
+
+    Raises:
+        ValueError: the operator named another folder as the hub's cache. The text says what is allowed.
+    """
+    for name in _HUB_CACHES:
+        said = environ.get(name, "")
+        if not is_unset(said) and Path(said).expanduser() != Path(folder).expanduser():
+            raise ValueError(f"the folder of {name}, which is {said!r}: both say where weights go; unset one")
+    return {_HUB_CACHES[0]: (str(Path(folder).expanduser()), origin)}
 
 
 def derived_variables(
@@ -27,7 +41,7 @@ def derived_variables(
     Returns:
         The value and the origin of each variable.
     """
-    if any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
+    if any(environ.get(name) for name in ("HF_HOME", *_HUB_CACHES)):
         return {}
     baked_home = baked.hub_home(folder) if baked else None
     home, origin = _hub_home(base_path, baked_home, folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 from gptoss_bento.config import hub_home
 from gptoss_bento.config.key_sources import KeySources, key_sources, key_texts
 from gptoss_bento.config.settings import Settings, is_unset
+from gptoss_bento.config.variables import unset_library_variables
 from gptoss_bento.errors import ConfigurationError
 
 _EXIT_NOTE = "GPTOSS_BENTO_EXIT_NOTE"
@@ -112,7 +113,12 @@ def apply(variables: Mapping[str, str]) -> None:
 
 
 def apply_derived(settings: Settings) -> None:
-    """Puts what follows from the settings into this process, before the hub's library reads HF_HOME at its import."""
+    """Puts what follows from the settings into this process, before the hub's library reads HF_HOME at its import.
+
+    A library's variable that says nothing goes: an empty HF_HOME would be the current folder, HF_TOKEN=None a token.
+    """
+    for name in unset_library_variables(os.environ):
+        del os.environ[name]
     apply({name: value for name, (value, _) in settings.derived.items()})
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.config.variables import RESERVED, Alias, LibraryVariable, catalogue, own_variables
+from gptoss_bento.config.variables import RESERVED, VISIBLE_DEVICES, Alias, LibraryVariable, catalogue, own_variables
 from gptoss_bento.config.vllm_options import Option, known_options
 from gptoss_bento.redaction import is_secret
 
@@ -71,7 +71,7 @@ def _option_property(option: Option) -> dict[str, Any]:
     if limits := catalogue().limits.get(option.name):
         bounds = {"minimum": limits.least, "exclusiveMinimum": limits.above, "maximum": limits.most}
         kind |= {key: value for key, value in bounds.items() if value is not None}
-    default = {"default": json.loads(option.default)} if option.default else {}
+    default = {"x-vllm-default": json.loads(option.default)} if option.has_default else {}
     return {**kind, **default, "description": option.help, "x-group": "vllm", "x-vllm-option": option.flag}
 
 
@@ -98,9 +98,13 @@ def _removed_property(replacement: str | None) -> dict[str, Any]:
 
 
 def hub_form() -> dict[str, Any]:
-    """The settings as RunPod's hub asks for them (its `.runpod/hub.json`): what people change first, then the rest."""
+    """The settings as RunPod's hub asks for them (its `.runpod/hub.json`): what people change first, then the rest.
+
+    Sent back unchanged it says nothing: only what is this server's own has a default, since a value that is sent wins
+    over profile, tier and goal. A switch is a choice of three, because a form sends one that was not touched as false.
+    """
     properties = json_schema()["properties"]
-    shown = [name for name, each in properties.items() if not each.get("deprecated") and "x-same-as" not in each]
+    shown = [name for name, each in properties.items() if _is_in_form(name, each)]
     first = [name for name in _FIRST if name in properties]
     ordered = [*first, *(name for name in shown if name not in first)]
     return {
@@ -132,20 +136,54 @@ _FIRST = (
 )
 
 
+def _is_in_form(name: str, described: dict[str, Any]) -> bool:
+    """Neither what is gone, nor second names, nor options that vLLM suppresses or this server refuses.
+
+    Nor the lists of GPUs, which are the machine's to say: sent empty they would show none.
+    """
+    option = known_options().get(name.lower())
+    suppressed = option is not None and option.is_suppressed
+    refused = "*" in catalogue().refused.get(name.lower(), {})
+    return not (
+        described.get("deprecated") or "x-same-as" in described or suppressed or refused or name in VISIBLE_DEVICES
+    )
+
+
 def _input(name: str, described: dict[str, Any], advanced: bool) -> dict[str, Any]:
-    kinds = described.get("type", "string")
-    kind = {"boolean": "boolean", "integer": "number", "number": "number"}.get(kinds if isinstance(kinds, str) else "")
+    default = _form_default(name, described)
     found: dict[str, Any] = {
-        "type": kind or "string",
+        "type": _form_kind(described, default),
         "name": name.replace("_", " ").capitalize(),
         "description": described["description"],
         "advanced": advanced,
     }
-    if "enum" in described:
-        found["options"] = [{"label": choice, "value": choice} for choice in described["enum"]]
-    if described.get("default") is not None and not described.get("writeOnly"):
-        found["default"] = described["default"]
-    return found
+    if choices := described.get("enum") or _switch_choices(described, default):
+        unset = [] if default is not None else [{"label": "(not set)", "value": ""}]
+        found["options"] = [*unset, *({"label": choice, "value": choice} for choice in choices)]
+    return found if default is None else {**found, "default": default}
+
+
+_OF_PROFILES = ("REQUEST_TIMEOUT",)
+"""Settings of ours for which a profile may have a value of its own."""
+
+
+def _form_default(name: str, described: dict[str, Any]) -> Any:
+    default = described.get("default")
+    if default in (None, []) or described.get("writeOnly") or name in _OF_PROFILES:
+        return None
+    return ",".join(default) if isinstance(default, list) else default
+
+
+def _form_kind(described: dict[str, Any], default: Any) -> str:
+    kinds = described.get("type", "string")
+    kind = {"integer": "number", "number": "number"}.get(kinds if isinstance(kinds, str) else "", "string")
+    return "boolean" if isinstance(default, bool) else kind
+
+
+def _switch_choices(described: dict[str, Any], default: Any) -> tuple[str, ...]:
+    kinds = [described, *described.get("anyOf", ())]
+    is_switch = default is None and any(each.get("type") == "boolean" for each in kinds)
+    return ("true", "false") if is_switch else ()
 
 
 # docs/configuration.md
@@ -205,7 +243,7 @@ def _names_table() -> list[tuple[str, ...]]:
 def _options_table() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("variable", "takes", "vLLM's default", "meaning, in vLLM's words")]
     for option in sorted(_options(), key=lambda each: each.name):
-        default = f"`{option.default}`" if 0 < len(option.default) <= _LONGEST_DEFAULT else ""
+        default = f"`{option.default}`" if option.has_default and len(option.default) <= _LONGEST_DEFAULT else ""
         rows.append((f"`{option.variable}`", _takes(option), default, _first_sentence(option.help)))
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -30,10 +31,21 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """The items of a comma list, or of a JSON list of texts. Raises ValueError saying what is allowed."""
+    if not text.lstrip().startswith("["):
+        return comma_list(text)
+    try:
+        items = json.loads(text)
+    except ValueError:
+        items = [None]
+    if not all(isinstance(item, str) for item in items):
+        raise ValueError("texts with commas between them, or a JSON list of texts")
+    return tuple(item.strip() for item in items if item.strip())
+
+
 Switch = Annotated[bool, BeforeValidator(lambda value: parse_bool(value) if isinstance(value, str) else value)]
-Names = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: comma_list(value) if isinstance(value, str) else value)
-]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: listed(value) if isinstance(value, str) else value)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Address = IPv4Address | IPv6Address
 Secret = Annotated[SecretStr | None, Field(json_schema_extra={"writeOnly": True})]

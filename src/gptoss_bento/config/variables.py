@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.config.settings import ServerSettings, is_unset
 from gptoss_bento.config.vllm_options import known_options
 from gptoss_bento.spelling import nearest
 
@@ -21,6 +21,9 @@ from gptoss_bento.spelling import nearest
 RESERVED = frozenset(
     ["config", "headless", "help", "host", "port", "grpc", "grpc_port", "model_tag", "api_key", "hf_token"]
 )
+
+VISIBLE_DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""What limits the GPUs of a process: an empty one shows none."""
 
 
 class _Strict(BaseModel):
@@ -121,6 +124,11 @@ def known_names() -> frozenset[str]:
     return frozenset(
         [*own, *listed.aliases, *listed.removed, *listed.library, *listed.ignored, *options, *vllm_variables()]
     )
+
+
+def unset_library_variables(environ: Mapping[str, str]) -> list[str]:
+    """The variables of libraries that are there and say nothing; an empty list of GPUs says that there are none."""
+    return [name for name in catalogue().library if name not in VISIBLE_DEVICES and is_unset(environ.get(name, "x"))]
 
 
 # Kubernetes announces a service called "vllm" in this way.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,8 @@ from typing import Any, Literal
 
 Kind = Literal["switch", "flag", "int", "float", "count", "json", "text"]
 """switch: --x or --no-x; flag: --x alone; count: an integer that may be written 4k or 1M, or auto; others as named."""
+
+_SUPPRESSED = json.dumps(SUPPRESS)
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -38,6 +41,16 @@ class Option:
     help: str
     flags: tuple[str, ...] = ()
     default: str = ""
+
+    @property
+    def has_default(self) -> bool:
+        """Whether vLLM has a default for it that can be shown; argparse's SUPPRESS means none at all."""
+        return self.default not in ("", _SUPPRESSED)
+
+    @property
+    def is_suppressed(self) -> bool:
+        """Whether vLLM leaves it out of its arguments unless it is given: ways to say what other options say."""
+        return self.default == _SUPPRESSED
 
     @property
     def variable(self) -> str:

@@ -14,7 +14,7 @@ from gptoss_bento.artifacts import compilers, kernel_cache
 from gptoss_bento.artifacts.model_lookup import finder
 from gptoss_bento.artifacts.prepare import DEMO
 from gptoss_bento.concurrency import in_daemon_thread
-from gptoss_bento.config import environment, process_environment
+from gptoss_bento.config import environment, process_environment, tool_server
 from gptoss_bento.config.profile import AUTOMATIC, Profile, Requirements
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
@@ -32,6 +32,7 @@ from gptoss_bento.doctor.kernels import check_compilers, check_kernel_caches
 from gptoss_bento.doctor.model import check_demo, check_model, check_vocabulary
 from gptoss_bento.doctor.surroundings import (
     DEFAULT_PORT,
+    check_folders,
     check_open_files,
     check_port,
     check_shared_memory,
@@ -316,6 +317,7 @@ def _surrounding_checks(request: Request, variables: Mapping[str, str], case: Ca
     has_gpus = bool(case.hardware and case.hardware.gpus)
     return {
         "port": _threaded(check_port, request.port or environment.server_settings(variables).port or DEFAULT_PORT),
+        "folders": _threaded(check_folders, environment.cache_dir(variables), variables, _has_job_store(variables)),
         "open files": _threaded(check_open_files, has_gpus),
         "shared memory": _threaded(check_shared_memory, _ranks(case.plan)),
         **{
@@ -323,6 +325,10 @@ def _surrounding_checks(request: Request, variables: Mapping[str, str], case: Ca
             for server in _tool_servers(case)
         },
     }
+
+
+def _has_job_store(variables: Mapping[str, str]) -> bool:
+    return environment.server_settings(variables).job_store_url is not None
 
 
 def _model(case: Case) -> str | None:
@@ -349,5 +355,4 @@ def _planned_value(plan: EnginePlan | None, name: str, default: float) -> float:
 def _tool_servers(case: Case) -> list[str]:
     if case.settings is None:
         return []
-    named = case.settings.engine.get("tool_server") or ""
-    return [server.strip() for server in named.split(",") if server.strip()]
+    return tool_server.listed_servers(case.settings.engine.get("tool_server") or "")

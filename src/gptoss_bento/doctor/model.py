@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from gptoss_bento.artifacts import writable_folders
 from gptoss_bento.artifacts.model_lookup import is_folder
 from gptoss_bento.artifacts.prepare import VOCABULARY_FILE, check_folder, demo_folder, present_vocabulary
 from gptoss_bento.concurrency import in_daemon_thread
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.doctor.hub import Answer, Hub, ask, silent
 from gptoss_bento.doctor.installation import Installed, installed_version
-from gptoss_bento.errors import ArtifactError
+from gptoss_bento.errors import ArtifactError, MachineError
 from gptoss_bento.planning.model_config import ModelConfig
 
 # Without original/ and metal/. Source: the checkpoint sizes in OpenAI's GPT-OSS model card, 12.8 and 60.8 GiB.
@@ -97,8 +97,8 @@ def check_disk(folder: Path, missing_bytes: int | None, free_bytes: int | None =
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free if free_bytes is None else free_bytes
     elsewhere = "Free some, or name another disk in HF_HOME (models) or GPTOSS_BENTO_CACHE (demo, vocabulary)."
-    if not os.access(existing, os.W_OK):
-        yield error("disk", f"{existing} cannot be written to", elsewhere, ArtifactError)
+    if reason := writable_folders.obstacle(folder):
+        yield error("disk", reason, elsewhere, MachineError)
     elif missing_bytes is None:
         yield note("disk", f"{free / 1e9:.1f} GB free at {existing}; how much the model takes is not known")
     elif free < missing_bytes:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from gptoss_bento.artifacts import writable_folders
+from gptoss_bento.config import tool_server
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
-from gptoss_bento.errors import AddressInUseError, EngineStartError
+from gptoss_bento.errors import AddressInUseError, EngineStartError, MachineError
 from gptoss_bento.hardware.probe import MIB
 
 DEFAULT_PORT = 3000
@@ -20,6 +23,7 @@ ENOUGH_FILES = 65535
 """What vLLM's own server raises the limit to; BentoML does not raise it."""
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file
+_DOCKER = "unix:///var/run/docker.sock"  # docker.from_env's default
 _BROADCAST_MIB = 160  # vLLM 0.32's queue to its workers: 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 …
 _RESPONSE_MIB = 240  # … and the queue back from each: 10 chunks of 24
 
@@ -63,6 +67,29 @@ def check_open_files(has_gpus: bool, limits: tuple[int, int] | None = None) -> I
     yield warning("open files", found, remedy) if has_gpus else note("open files", found, remedy)
 
 
+BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")
+"""What BentoML makes in BENTOML_HOME when it starts."""
+
+
+def check_folders(cache: Path, variables: Mapping[str, str], has_job_store: bool) -> Iterator[Finding]:
+    """Whether this user may write where the service does.
+
+    Args:
+        cache: GPTOSS_BENTO_CACHE.
+        variables: those of the process.
+        has_job_store: whether JOB_STORE_URL names a database, so that none is in the cache.
+    """
+    home = Path(variables.get("BENTOML_HOME") or Path(variables.get("HOME") or "~").expanduser() / "bentoml")
+    missing = [home / name for name in BENTOML_FOLDERS if not (home / name).is_dir()]
+    needed = [(path, "BENTOML_HOME") for path in missing[:1]]
+    needed += [] if has_job_store else [(cache / "jobs", "GPTOSS_BENTO_CACHE")]
+    refused = [(reason, variable) for path, variable in needed if (reason := writable_folders.obstacle(path))]
+    for reason, variable in refused:
+        yield error("folders", reason, f"{writable_folders.REMEDY} in {variable}.", MachineError)
+    if not refused:
+        yield ok("folders", f"{cache} and {home} can be written by uid {os.geteuid()}")
+
+
 def check_shared_memory(ranks: int, free_bytes: int | None = None) -> Iterator[Finding]:
     """Whether vLLM's processes can exchange messages; with one rank they need no shared memory.
 
@@ -95,28 +122,47 @@ def check_tool_server(
         timeout_s: seconds for the connection.
         network: whether to connect.
     """
-    if server == "demo":
-        yield _demo_tools(variables)
+    if server == tool_server.DEMO:
+        yield from _demo_tools(variables, timeout_s)
     elif network:
         yield _tool_server(server, timeout_s)
     else:
         yield note("tool server", f"{server} not asked (--offline)")
 
 
-def _demo_tools(variables: Mapping[str, str]) -> Finding:
-    backend = variables.get("PYTHON_EXECUTION_BACKEND") or "docker"
-    where = "in a Docker container" if backend == "docker" else f"on this machine ({backend})"
-    return warning(
+def _demo_tools(variables: Mapping[str, str], timeout_s: float) -> Iterator[Finding]:
+    browser = "on, through Exa" if variables.get(tool_server.BROWSER_KEY) else f"off without {tool_server.BROWSER_KEY}"
+    yield warning(
         "tool server",
-        f"TOOL_SERVER=demo runs Python code that the model writes {where}",
+        f"TOOL_SERVER=demo runs Python code that the model writes in a Docker container; the browser is {browser}",
         "Only where every client is trusted. Else name your own tool servers as host:port.",
     )
+    address = variables.get("DOCKER_HOST") or _DOCKER
+    if reason := _unreachable(address, timeout_s):
+        found = f"Docker does not answer at {address}: {reason}; the tool python cannot start"
+        yield error("tool server", found, "Start Docker, or name it in DOCKER_HOST.", EngineStartError)
+
+
+def _unreachable(address: str, timeout_s: float) -> str | None:
+    """Why there is no connection, at unix:///path or tcp://host:port."""
+    kind, _, place = address.partition("://")
+    try:
+        if kind == "unix":
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(timeout_s)
+                client.connect(place)
+        elif kind == "tcp" and tool_server.is_address(place):
+            host, _, port = place.partition("/")[0].rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+    except OSError as reason:
+        return reason.strerror or str(reason)
+    return None
 
 
 def _tool_server(server: str, timeout_s: float) -> Finding:
-    host, _, port = server.partition("/")[0].rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not tool_server.is_address(server):
         return error("tool server", f"{server!r} is not host:port", "For example: TOOL_SERVER=localhost:8001")
+    host, _, port = server.partition("/")[0].rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
     except OSError as reason:

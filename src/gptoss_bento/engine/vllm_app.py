@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
 
-from gptoss_bento.engine import patches
+from gptoss_bento.engine import patches, tool_servers
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -20,6 +20,9 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     Args:
         client: of the engine.
         args: as `vllm_parser.serve_parser` reads them.
+
+    Raises:
+        EngineStartError: a tool server that was asked for cannot be used.
     """
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app as build
@@ -28,7 +31,9 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     patches.repair_harmony()
     await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
     app: FastAPI = build(args, tasks, client.model_config)
-    await init_app_state(client, app.state, args, tasks)
+    with tool_servers.required(args.tool_server):
+        await init_app_state(client, app.state, args, tasks)
+    tool_servers.check_started(app.state.tool_server, args.tool_server)
     _add_model_route(app)
     patches.change_app(app, client)
     return app

@@ -60,6 +60,17 @@ def describe_unhashed_variables() -> list[str]:
     return sorted(envs.environment_variables.keys() - envs.compile_factors().keys())
 
 
+def describe_parsers() -> dict[str, list[str]]:
+    """The names of vLLM's parsers by the option that takes them, for vllm_parsers.json."""
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
+
+    return {
+        "tool_call_parser": sorted(ToolParserManager.list_registered()),
+        "reasoning_parser": sorted(ReasoningParserManager.list_registered()),
+    }
+
+
 def _many(action: Action) -> str:
     """How several values are written: `repeat` (--x a --x b), `words` (--x a b), or empty for one value."""
     if type(action).__name__ == "_AppendAction":

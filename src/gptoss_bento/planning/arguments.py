@@ -38,6 +38,7 @@ def checked_arguments(
     arguments = _within_model(_arguments(settings, profile, situation, goal, model), model, settings)
     check_parallel(arguments, situation.hardware, model)
     _check_limits(arguments, profile, situation)
+    _check_adapters(arguments)
     return arguments
 
 
@@ -119,3 +120,10 @@ def _check_limits(arguments: Mapping[str, Planned], profile: Profile, situation:
     ]
     if broken:
         raise ConfigurationError("\n".join(broken))
+
+
+def _check_adapters(arguments: Mapping[str, Planned]) -> None:
+    adapters, enabled = arguments.get("lora_modules"), arguments.get("enable_lora")
+    if adapters and not (enabled and enabled.value):
+        why = f"enable_lora is false ({enabled.origin})" if enabled else "vLLM's LoRA is off"
+        raise ConfigurationError(f"lora_modules is set ({adapters.origin}), but {why}; set ENABLE_LORA=true.")

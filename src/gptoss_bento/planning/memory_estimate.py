@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from gptoss_bento.config.profile import Shape
 from gptoss_bento.hardware.probe import GIB, Gpu
+from gptoss_bento.planning.model_config import MXFP4
 
 # What the NVIDIA driver keeps of what it reports: 79.19 of 79.65 GiB reach CUDA on an H100, 22.03 of 22.49 on an L4.
 _DRIVER_GIB = {"nvidia": 0.46, "amd": 0.0}
@@ -176,11 +177,16 @@ class _Split:
     def _check(self) -> None:
         for name in _BEYOND:
             value = self.arguments.get(name)
-            harmless = name.endswith("_parallel_size") and value == 1
-            if value and not harmless and (name != "compilation_config" or self._changes_graphs):
+            if value and not self._is_harmless(name, value) and (name != "compilation_config" or self._changes_graphs):
                 raise NotEstimableError(f"{name} is beyond this estimate")
         if not 0 < self._number("gpu_memory_utilization", DEFAULT_UTILIZATION) <= 1:
             raise NotEstimableError("gpu_memory_utilization is not between 0 and 1")
+
+    def _is_harmless(self, name: str, value: Any) -> bool:
+        """Whether the argument says only what is so anyway."""
+        if name == "quantization":
+            return value in MXFP4 and self.shape.expert_bits is not None
+        return name.endswith("_parallel_size") and value == 1
 
     @property
     def _changes_graphs(self) -> bool:

@@ -15,7 +15,9 @@ from gptoss_bento.errors import ConfigurationError
 ARCHITECTURE = "GptOssForCausalLM"
 """The only one that this server is made for, as `architectures` in config.json has it."""
 
-_MXFP4 = ("mxfp4", "gpt_oss_mxfp4")  # both names in vLLM 0.32, quantization/mxfp4.py
+MXFP4 = ("mxfp4", "gpt_oss_mxfp4")
+"""The method of GPT-OSS's experts: both names in vLLM 0.32, quantization/mxfp4.py."""
+
 _MXFP4_BITS = 4.25  # 4 bits, and 8 bits of scale for every 32 weights
 _TURNS = ("sliding_attention", "full_attention")
 _SIZES = {
@@ -68,7 +70,7 @@ class ModelConfig:
 def config_of_profile(profile: Profile) -> ModelConfig:
     """The profile's own model, as the profile describes it."""
     model = profile.model
-    quantization = _MXFP4[0] if model.shape and model.shape.expert_bits else ""
+    quantization = MXFP4[0] if model.shape and model.shape.expert_bits else ""
     unknown = "" if model.shape else f"profile {profile.name!r} has no model.shape"
     origin = f"profile {profile.name}"
     return ModelConfig(
@@ -167,7 +169,7 @@ class _Reader:
         window = self._size("sliding_window") if self._content.get("sliding_window", 0) is not None else 0
         # vLLM 0.32's gpt_oss.py alternates, and ignores layer_types.
         sliding = (sizes["layers"] + 1) // 2 if window else 0
-        bits = _MXFP4_BITS if self.quantization in _MXFP4 else None
+        bits = _MXFP4_BITS if self.quantization in MXFP4 else None
         if sizes["heads"] % sizes["kv_heads"]:
             self.problems.append(
                 f"num_attention_heads is {sizes['heads']}; allowed: a multiple of num_key_value_heads, which is "

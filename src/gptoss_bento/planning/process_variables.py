@@ -38,8 +38,11 @@ def process_variables(
     for origin, engine in suggestions(profile, situation, goal):
         planned |= {name: Planned(value, origin) for name, value in engine.environment.items()}
     planned |= {name: Planned(value, origin) for name, (value, origin) in settings.derived.items()}
-    explicit = {name: Planned(settings.process[name], "environment") for name in planned if name in settings.process}
-    return planned | explicit
+    return planned | {
+        name: Planned(said, "environment")
+        for name in planned
+        if (said := settings.process.get(name)) is not None and said != settings.derived.get(name, (None, ""))[0]
+    }
 
 
 def kernel_folder(settings: Settings) -> Planned:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from gptoss_bento.access.admission import Admission
 from gptoss_bento.access.key_store import KeyStore
-from gptoss_bento.artifacts import kernel_cache, prepare
+from gptoss_bento.artifacts import kernel_cache, prepare, writable_folders
 from gptoss_bento.artifacts.model_lookup import START_LIMIT_S
 from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 from gptoss_bento.config import environment, process_environment
@@ -31,7 +31,14 @@ from gptoss_bento.engine.kernel_compilations import KernelCompilations
 from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.engine.process_output import ProcessLog
 from gptoss_bento.engine.vllm_plugin import start_times
-from gptoss_bento.errors import EngineDiedError, EngineStartError, GptOssBentoError, JobStoreError, WorkerDiedError
+from gptoss_bento.errors import (
+    EngineDiedError,
+    EngineStartError,
+    GptOssBentoError,
+    JobStoreError,
+    MachineError,
+    WorkerDiedError,
+)
 from gptoss_bento.hardware import probe
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.limits import JobLimits
@@ -137,6 +144,9 @@ class Worker:
             await self.group.together(self._run_engine(), self._fail)
         except GptOssBentoError as error:
             self._fail(error)
+        except PermissionError as error:
+            logger.exception("not allowed at start-up")
+            self._fail(MachineError(writable_folders.refusal(error)))
         except Exception as error:
             logger.exception("unexpected error at start-up")
             self._fail(EngineStartError(f"{type(error).__name__}: {error}"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,7 +46,8 @@ class Sqlite:
     """
 
     def __init__(self, url: sa.URL) -> None:
-        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        if url.database:
+            _check_writable(Path(url.database))
         self.engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=_READERS + 1)
         sa.event.listen(self.engine, "connect", _prepare_sqlite)
         sa.event.listen(self.engine, "begin", _begin_sqlite)
@@ -64,6 +67,18 @@ class Sqlite:
         for executor in (self._writer, self._readers):
             await asyncio.to_thread(executor.shutdown)
         self.engine.dispose()
+
+
+def _check_writable(file: Path) -> None:
+    """Makes the file's folder. SQLite itself says "unable to open database file", and neither which one nor why.
+
+    Raises:
+        PermissionError: this user may not write the folder or the file; it names the path.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for path in (file.parent, file):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 class Postgresql:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntry
 from gptoss_bento.artifacts import prepare as artifacts
 from gptoss_bento.artifacts.prepare import VOCABULARY_FILE, Artifacts, find_vocabulary
 from gptoss_bento.demo import checkpoint
-from gptoss_bento.errors import ArtifactError, ConfigurationError
+from gptoss_bento.errors import ArtifactError, ConfigurationError, MachineError
 from tests.configs import SMALL, folder_with
 from tests.fakes import Calls
 
@@ -392,6 +392,16 @@ def test_hub_that_is_switched_off_is_named_in_the_error(cache: Path, monkeypatch
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
     with pytest.raises(ArtifactError, match=r"switched off \(HF_HUB_OFFLINE\); switch it on, or set MODEL_NAME"):
+        prepare("openai/gpt-oss-20b", cache)
+
+
+def test_cache_of_the_hub_that_may_not_be_written_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(_: str, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", "/volume/models--openai--gpt-oss-20b")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+
+    with pytest.raises(MachineError, match=r"/volume/models--openai--gpt-oss-20b may not be used by uid \d+"):
         prepare("openai/gpt-oss-20b", cache)
 
 

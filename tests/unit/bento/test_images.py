@@ -8,7 +8,9 @@ import pytest
 from gptoss_bento.bento import images
 from gptoss_bento.bento.images import Platform, choose_platform, image
 from gptoss_bento.config.profile import load_profile
+from gptoss_bento.doctor.surroundings import BENTOML_FOLDERS
 from gptoss_bento.errors import ConfigurationError
+from gptoss_bento.paths import PACKAGE
 from tests.server import REPOSITORY
 
 # BentoML loads its image class at first use, and with it code that pathspec and pydantic call deprecated.
@@ -82,3 +84,15 @@ def test_lock_without_uv_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"cpu\.txt names no version of uv"):
         images._uv_version(tmp_path / "cpu.txt")
+
+
+def test_folders_written_at_run_time_belong_to_group_0_and_are_group_writable() -> None:
+    """OpenShift: any uid, in group 0. What BentoML makes in its home is there, so that it need not be writable."""
+    text = (PACKAGE / "bento" / "docker" / "serve.dockerfile").read_text()
+
+    made = re.search(r"install -d -o bentoml -g 0 -m 775 ((?:/\S+|\\|\s)+)\n(?:COPY|RUN)", text)
+    assert made
+    folders = set(made[1].replace("\\", " ").split())
+    assert folders >= {"/home/bentoml", "/home/bentoml/.cache", "/opt/gptoss-bento", "/opt/gptoss-bento/jobs"}
+    assert folders >= {f"/home/bentoml/{name}" for name in BENTOML_FOLDERS}
+    assert text.index("gptoss-bento bake") < text.index("ENV XDG_CACHE_HOME=/home/bentoml/.cache")

@@ -97,6 +97,24 @@ def test_apply_derived_sets_what_follows_from_the_settings(monkeypatch: pytest.M
     assert os.environ["HF_HOME"] == "/data/huggingface-cache/hub"
 
 
+@pytest.mark.parametrize("text", ["", " ", "None", "null"])
+def test_apply_derived_takes_library_variables_that_say_nothing(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    said = {
+        "HF_HOME": text,
+        "VLLM_ROCM_USE_AITER": text,
+        "HF_TOKEN": "secret",
+        "CUDA_VISIBLE_DEVICES": text,
+        "MINE": text,
+    }
+    monkeypatch.setattr(os, "environ", said.copy())
+    settings = load_settings()
+
+    process_environment.apply_derived(settings)
+
+    assert os.environ == {"HF_TOKEN": "secret", "CUDA_VISIBLE_DEVICES": text, "MINE": text}
+    assert settings.process == os.environ
+
+
 def test_metrics_folder_is_the_operators_or_none(tmp_path: Path) -> None:
     (tmp_path / "gauge_livesum_1.db").touch()
 

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from gptoss_bento.artifacts.compilers import Tools
 from gptoss_bento.artifacts.model_lookup import NO_HUB, finder
 from gptoss_bento.bench.servers import free_port
+from gptoss_bento.config import tool_server
 from gptoss_bento.doctor.examination import Machine, Request, examine, examined
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code, ok
 from gptoss_bento.errors import EngineStartError, HardwareError
@@ -46,7 +48,7 @@ def named(findings: list[Finding], name: str) -> list[Finding]:
 
 def bad(findings: list[Finding]) -> dict[str, str]:
     """What is wrong, less what this very machine and environment bring in."""
-    of_this_machine = {"vLLM", "libnuma", "packages", "port", "open files", "shared memory", "disk"}
+    of_this_machine = {"vLLM", "libnuma", "packages", "port", "folders", "open files", "shared memory", "disk"}
     return {
         one.name: one.found
         for one in findings
@@ -58,7 +60,7 @@ def bad(findings: list[Finding]) -> dict[str, str]:
 
 
 async def test_checks_have_one_row_each_in_the_order_of_a_start(tmp_path: Path) -> None:
-    findings = await examine(PATIENT, a_machine(tmp_path, machine(H100), TOOL_SERVER="demo"))
+    findings = await examine(PATIENT, a_machine(tmp_path, machine(H100), TOOL_SERVER="127.0.0.1:9"))
 
     names = list(dict.fromkeys(finding.name for finding in findings))
     assert names == [
@@ -78,6 +80,7 @@ async def test_checks_have_one_row_each_in_the_order_of_a_start(tmp_path: Path) 
         "disk",
         "vocabulary",
         "port",
+        "folders",
         "open files",
         "shared memory",
         "tool server",
@@ -101,7 +104,9 @@ async def test_laptop_without_anything_serves_the_demo(tmp_path: Path) -> None:
 @pytest.mark.parametrize("finding", ["warning", "error"])
 async def test_findings_that_are_bad_have_a_remedy(finding: str, tmp_path: Path) -> None:
     hub = FakeHub(tmp_path, OSError("no network"))
-    sick = a_machine(tmp_path, machine(T4), hub, PROFILE="gpt-oss-120b", TOOL_SERVER="demo,x", MAX_MODEL_LEN="many")
+    sick = a_machine(
+        tmp_path, machine(T4), hub, PROFILE="gpt-oss-120b", TOOL_SERVER="127.0.0.1:9", MAX_MODEL_LEN="many"
+    )
 
     found = await examine(PATIENT, sick)
 
@@ -259,18 +264,28 @@ async def test_probe_that_fails_leaves_the_other_checks(tmp_path: Path) -> None:
     assert named(findings, "port")
 
 
-async def test_tool_servers_may_be_named_among_the_extra_arguments(tmp_path: Path) -> None:
+async def test_tool_servers_may_be_named_among_the_extra_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool_server, "gpt_oss_version", lambda: Version("0.0.9"))
     extra = a_machine(tmp_path, machine(), VLLM_EXTRA_ARGS="--tool-server=demo")
 
     assert "the model writes" in named(await examine(PATIENT, extra), "tool server")[0].found
 
 
 async def test_tool_servers_are_all_asked(tmp_path: Path) -> None:
-    sick = a_machine(tmp_path, machine(), TOOL_SERVER="nowhere, localhost:x")
+    sick = a_machine(tmp_path, machine(), TOOL_SERVER="127.0.0.1:1, localhost:1")
 
     findings = named(await examine(PATIENT, sick), "tool server")
 
-    assert [finding.found for finding in findings] == ["'nowhere' is not host:port", "'localhost:x' is not host:port"]
+    assert [finding.found.split()[0] for finding in findings] == ["127.0.0.1:1", "localhost:1"]
+
+
+async def test_tool_server_that_cannot_start_is_a_wrong_setting(tmp_path: Path) -> None:
+    findings = await examine(PATIENT, a_machine(tmp_path, machine(), TOOL_SERVER="nowhere"))
+
+    assert "'nowhere' is not host:port" in named(findings, "settings")[0].found
+    assert exit_code(findings) == 78
 
 
 # Checks that go wrong

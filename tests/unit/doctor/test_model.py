@@ -139,8 +139,8 @@ def test_disk_that_cannot_be_written_to_is_an_error(tmp_path: Path, monkeypatch:
 
     (finding,) = check_disk(tmp_path, 1, 5 * GB)
 
-    assert finding.found == f"{tmp_path} cannot be written to"
-    assert exit_code([finding]) == 69
+    assert finding.found.startswith(f"{tmp_path} cannot be written by uid ")
+    assert exit_code([finding]) == 74
 
 
 def test_disk_of_this_machine_is_checked(tmp_path: Path) -> None:

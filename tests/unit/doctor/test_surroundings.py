@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from gptoss_bento.doctor.finding import Severity, exit_code
 from gptoss_bento.doctor.surroundings import (
+    BENTOML_FOLDERS,
     _no_port,
+    check_folders,
     check_open_files,
     check_port,
     check_shared_memory,
@@ -108,18 +114,29 @@ def test_shared_memory_of_this_machine_is_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "place"),
-    [
-        ({}, "in a Docker container"),
-        ({"PYTHON_EXECUTION_BACKEND": "dangerously_use_uv"}, "on this machine (dangerously_use_uv)"),
-    ],
+    ("variables", "browser"), [({}, "off without EXA_API_KEY"), ({"EXA_API_KEY": "secret"}, "on, through Exa")]
 )
-def test_demo_tools_are_warned_about(variables: dict[str, str], place: str) -> None:
-    (finding,) = check_tool_server("demo", variables, 1.0)
+def test_demo_tools_are_warned_about(variables: dict[str, str], browser: str) -> None:
+    finding, *_ = check_tool_server("demo", variables, 1.0)
 
     assert finding.severity is Severity.WARNING
-    assert finding.found == f"TOOL_SERVER=demo runs Python code that the model writes {place}"
+    assert finding.found == (
+        f"TOOL_SERVER=demo runs Python code that the model writes in a Docker container; the browser is {browser}"
+    )
     assert finding.remedy
+
+
+def test_docker_that_answers_is_enough_for_the_demo_tools(listener: socket.socket) -> None:
+    findings = list(check_tool_server("demo", {"DOCKER_HOST": f"tcp://localhost:{port_of(listener)}"}, 1.0))
+
+    assert [finding.severity for finding in findings] == [Severity.WARNING]
+
+
+def test_docker_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
+    _, finding = check_tool_server("demo", {"DOCKER_HOST": f"unix://{tmp_path}/docker.sock"}, 1.0)
+
+    assert "docker.sock: No such file or directory; the tool python cannot start" in finding.found
+    assert exit_code([finding]) == 70
 
 
 def test_tool_server_that_answers_is_fine(listener: socket.socket) -> None:
@@ -150,3 +167,41 @@ def test_tool_server_is_not_asked_without_network() -> None:
     (finding,) = check_tool_server("no.such.host:8001", {}, 1.0, network=False)
 
     assert (finding.severity, finding.found) == (Severity.NOTE, "no.such.host:8001 not asked (--offline)")
+
+
+# Folders
+
+
+def test_folders_of_ones_own_are_fine(tmp_path: Path) -> None:
+    (finding,) = check_folders(tmp_path, {"BENTOML_HOME": str(tmp_path)}, has_job_store=False)
+
+    assert finding.severity is Severity.OK
+
+
+def test_folders_of_another_user_are_named_once_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    findings = list(check_folders(tmp_path / "cache", {"HOME": str(tmp_path)}, has_job_store=False))
+
+    assert [finding.remedy.rsplit(maxsplit=1)[-1] for finding in findings] == ["BENTOML_HOME.", "GPTOSS_BENTO_CACHE."]
+    assert f"uid {os.geteuid()}" in findings[0].found
+    assert exit_code(findings) == 74
+
+
+def test_folders_that_need_not_be_written_are_not_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in BENTOML_FOLDERS:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    (finding,) = check_folders(tmp_path, {"BENTOML_HOME": str(tmp_path)}, has_job_store=True)
+
+    assert finding.severity is Severity.OK
+
+
+def test_folders_that_bentoml_makes_are_these(tmp_path: Path) -> None:
+    made = {"BENTOML_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    code = "from bentoml._internal.configuration.containers import BentoMLContainer as c; c.bentoml_home.get()"
+
+    subprocess.run([sys.executable, "-c", code], env=made, check=True)
+
+    assert {each.name for each in tmp_path.iterdir() if each.is_dir()} == set(BENTOML_FOLDERS)

@@ -175,7 +175,7 @@ def test_largest_graph_of_a_goal_replaces_the_tiers_list(card: str) -> None:
         ("h200", "balanced", {"VLLM_EXTRA_ARGS": "--compilation-config.cudagraph_capture_sizes [1,2]"}, SIZES),
         ("h200", "balanced", {"VLLM_EXTRA_ARGS": "--compilation_config.max_cudagraph_capture_size=512"}, SIZES),
         ("h200", "balanced", {"VLLM_EXTRA_ARGS": "-cc.cudagraph_capture_sizes+ 1,2"}, SIZES),
-        ("h200", "balanced", {"STRUCTURED_OUTPUTS_CONFIG": '{"reasoning_parser": "mine"}'}, "reasoning_parser"),
+        ("h200", "balanced", {"STRUCTURED_OUTPUTS_CONFIG": '{"reasoning_parser": "qwen3"}'}, "reasoning_parser"),
         ("h200", "balanced", {"KERNEL_CONFIG": '{"enable_flashinfer_autotune": true}'}, "enable_flashinfer_autotune"),
         ("h200", "latency", {"KERNEL_CONFIG": '{"moe_backend": "triton"}'}, "moe_backend"),
         ("mi300x", "balanced", {"ATTENTION_CONFIG": '{"backend": "TRITON_ATTN"}'}, "attention_backend"),
@@ -222,3 +222,23 @@ def test_engine_finishes_what_it_has_for_as_long_as_the_service_waits(
     environ: dict[str, str], timeout: Planned
 ) -> None:
     assert planned(environ).arguments["shutdown_timeout"] == timeout
+
+
+# Adapters
+
+_ADAPTER = {"LORA_MODULES": "sql=/loras/sql"}
+
+
+def test_adapters_with_lora_on_are_planned() -> None:
+    assert planned({**_ADAPTER, "ENABLE_LORA": "true"}).arguments["lora_modules"].value == ["sql=/loras/sql"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [({}, "vLLM's LoRA is off"), ({"ENABLE_LORA": "false"}, r"enable_lora is false \(ENABLE_LORA\)")],
+)
+def test_adapters_without_lora_are_refused(environ: dict[str, str], why: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"lora_modules is set \(LORA_MODULES\), but {why}; set ENABLE_LORA=true"
+    ):
+        planned({**_ADAPTER, **environ})

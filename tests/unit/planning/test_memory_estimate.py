@@ -272,11 +272,18 @@ def test_arguments_beyond_the_estimate_are_named(arguments: dict[str, Any], name
         split(**arguments)
 
 
+def test_mxfp4_of_weights_that_are_stored_otherwise_is_beyond_the_estimate() -> None:
+    with pytest.raises(NotEstimableError, match="quantization"):
+        split(SMALL.model_copy(update={"expert_bits": None}), quantization="mxfp4")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {"data_parallel_size": 1},
         {"enable_lora": False},
+        {"quantization": "mxfp4"},
+        {"quantization": "gpt_oss_mxfp4"},
         {"compilation_config": {"pass_config": {}}},
         {"speculative_config": {}},
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
@@ -60,3 +61,18 @@ async def test_wrong_url_is_refused_without_being_shown(url: str) -> None:
         async with open_store(url, Path("unused")):
             pass
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, "jobs.sqlite3"])
+async def test_file_that_may_not_be_written_is_named(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    (tmp_path / "jobs.sqlite3").touch()
+    refused = tmp_path / name if name else tmp_path
+    monkeypatch.setattr(os, "access", lambda path, _: path != refused)
+
+    with pytest.raises(PermissionError) as caught:
+        async with open_store(f"sqlite:///{tmp_path}/jobs.sqlite3", Path("unused"), clock):
+            pass
+
+    assert caught.value.filename == str(refused)

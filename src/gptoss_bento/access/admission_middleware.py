@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,14 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gptoss_bento import strict_json
 from gptoss_bento.access.admission import Admission, Grant, engine_rule, key_rules
 from gptoss_bento.access.authentication import key_of
-from gptoss_bento.access.generation_count import generations_in, refuse_more_than
+from gptoss_bento.access.generation_count import generations_of, refuse_more_than
 from gptoss_bento.access.request_caps import GENERATING, capped, caps_need_body
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine.background_tasks import LeftBehind, after
 from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.body import ARRIVAL, read_body, with_body
-from gptoss_bento.http.errors import HttpRefusalError, openai_refusal
+from gptoss_bento.http.errors import ASKED, HttpRefusalError, openai_refusal
+from gptoss_bento.http.fields.check import CHECKED, checked
+from gptoss_bento.http.fields.unknown import UnknownFields
 from gptoss_bento.http.json_body import json_object
 
 
@@ -41,6 +44,8 @@ class AdmissionMiddleware:
         self._engine_rule = engine_rule(settings.max_openai_requests)
         self._largest_body = settings.max_openai_body_bytes
         self._patience_s = settings.client_timeout
+        self._refuses_unknown = settings.unknown_fields == "refuse"
+        self._unknown = UnknownFields()
 
     def app(self) -> ASGIApp | None:
         """The guarded application, or None while there is no engine."""
@@ -65,42 +70,58 @@ class AdmissionMiddleware:
 
         Raises:
             CapError: it asks for more than its key may have, or than there is.
-            EnvelopeError: it had to be parsed, and is no JSON object.
-            RefusedError: no slot is free.
+            EnvelopeError: it is no JSON object.
+            FieldError: one of its fields would have no effect.
+            RefusedError: there is no place for it now.
         """
-        if scope["path"] not in GENERATING:
+        path = scope["path"]
+        if path not in CHECKED:
             return _Call(app, body)
+        asked = json_object(body)
+        scope[ASKED] = tuple(asked)
+        known = checked(path, asked, refuse_unknown=self._refuses_unknown)
+        headers = self._unknown.headers(path, known.ignored) if known.ignored else {}
         key = key_of(scope)
-        if key and caps_need_body(key.limits):
-            body = _capped(scope["path"], body, key)
+        within = _capped(path, known.body, key)
+        if within is not asked:  # what the engine's parser reads is else what was looked at here: it is the same one
+            body = strict_json.dumps(within).encode()
+        if path not in GENERATING:
+            return _Call(app, body, headers=headers)
+        return _Call(app, body, self._grant(path, within, key), headers)
+
+    def _grant(self, path: str, asked: Mapping[str, Any], key: Key | None) -> Grant:
         rules = (self._engine_rule, *key_rules(key, streams=True))
-        slots = generations_in(scope["path"], body)
+        places = generations_of(path, asked)
         for rule in reversed(rules):  # the key's first
-            refuse_more_than(rule.concurrent or slots, rule.what, slots)
-        return _Call(app, body, self._admission.enter(rules, slots))
+            refuse_more_than(rule.concurrent or places, rule.what, places)
+        return self._admission.enter(rules, places)
 
 
-def _capped(path: str, body: bytes, key: Key) -> bytes:
-    """The body within the key's caps. The engine reads what was checked here, because it uses the same parser."""
-    asked = json_object(body)
+def _capped(path: str, asked: Mapping[str, Any], key: Key | None) -> Mapping[str, Any]:
+    """The request within its key's caps; the very same if they change nothing."""
+    if key is None or not caps_need_body(key.limits) or path not in GENERATING:
+        return asked
     within = capped(path, asked, key.limits)
-    return body if within == asked else strict_json.dumps(within).encode()
+    return asked if within == asked else within
 
 
 class _Call:
     """One call of the application, with the body that was read."""
 
-    def __init__(self, app: ASGIApp, body: bytes, grant: Grant | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, body: bytes, grant: Grant | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         self._app = app
         self._body = body
         self._grant = grant
+        self._headers = {**(grant.headers if grant else {}), **(headers or {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         receive = with_body(self._body, receive)
+        send = _adding(self._headers, send) if self._headers else send
         if self._grant is None:
             await self._app(scope, receive, send)
             return
-        send = _adding(self._grant.headers, send) if self._grant.headers else send
         with Meter() as meter, LeftBehind() as tasks:
             try:
                 await self._app(scope, receive, send)

@@ -11,28 +11,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from gptoss_bento.access.request_caps import CapError
-from gptoss_bento.http.json_body import json_object
-from gptoss_bento.http.paths import CHAT, COMPLETIONS
-
-BATCH = f"{CHAT}/batch"
-"""A route of vLLM that jobs reach: its `messages` are a list of conversations."""
+from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS
 
 _COUNTABLE = 10**9  # larger numbers are not printed: Python limits the digits that it converts
 _WHOLE = TypeAdapter(int)
-_N = (b'"n"', b'"\\u006e"', b'"\\u006E"')  # every way in which JSON can spell that name
-
-
-def generations_in(path: str, body: bytes) -> int:
-    """Those of a request that has not been parsed.
-
-    Args:
-        path: the engine's route, without prefix.
-        body: JSON; it is parsed only if it may ask for several.
-
-    Raises:
-        EnvelopeError: it had to be parsed, and is no JSON object. The engine's parser takes more, such as `NaN`.
-    """
-    return generations_of(path, json_object(body)) if _may_be_several(path, body) else 1
 
 
 def generations_of(path: str, body: Mapping[str, Any]) -> int:
@@ -57,13 +39,6 @@ def refuse_more_than(most: int, who: str, generations: int) -> None:
         raise CapError("n", f"{who} takes {most} concurrent generations; n times the number of prompts is {shown}.")
 
 
-def _may_be_several(path: str, body: bytes) -> bool:
-    if path not in _PROMPTS:
-        return False
-    is_list = path == COMPLETIONS and b"[" in body
-    return is_list or any(name in body for name in _N) or b"\0" in body  # as in UTF-16, which JSON may be
-
-
 def _n(body: Mapping[str, Any]) -> int:
     """As the engine's own models read it, for which `"2"` is 2."""
     try:
@@ -85,5 +60,5 @@ def _length(given: Any) -> int:
 _PROMPTS: dict[str, Callable[[Mapping[str, Any]], int]] = {
     CHAT: lambda _: 1,
     COMPLETIONS: _prompts,
-    BATCH: lambda body: max(1, _length(body.get("messages"))),
+    CHAT_BATCH: lambda body: max(1, _length(body.get("messages"))),
 }

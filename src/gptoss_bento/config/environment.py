@@ -198,8 +198,6 @@ class _Reader:
             value = self._parse(option.parse, name, text)
             if value not in (None, "", [], ()):
                 found[alias.option] = _Sourced(not value if alias.inverted else value, name)
-                if alias.warning:
-                    self._warnings.append(f"{name}: {alias.warning}.")
         return found | self._speculation()
 
     def _is_set(self, option: Option) -> bool:

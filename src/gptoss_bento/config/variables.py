@@ -40,7 +40,6 @@ class Alias(_Strict):
     key: str | None = None
     type: Literal["text", "positive"] = "text"
     implies: Mapping[str, str] = {}
-    warning: str | None = None
 
 
 class LibraryVariable(_Strict):

@@ -19,6 +19,9 @@ RETRY = {"Retry-After": str(RETRY_AFTER_S)}
 INTERNAL_ERROR = "The server made a mistake; its log says which."
 """What a client reads of an unexpected exception."""
 
+ASKED = "gptoss_bento.asked"
+"""Where a scope has the names of a request's fields."""
+
 _PROBES = frozenset({*PROBES, HEALTHZ})  # their codes are no errors
 _RETRYABLE = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -40,6 +43,17 @@ class HttpRefusalError(Exception):
         self.status = status
         self.headers = headers
         self.param = param
+
+
+class FieldError(HttpRefusalError):
+    """400: a field of the request is neither done nor without effect.
+
+    Args:
+        param: the field, as the client wrote it: `messages[0].content[1].type`.
+    """
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, message, param=param)
 
 
 class BrokenStreamError(Exception):

@@ -20,9 +20,12 @@ DOCS = "/docs.json"
 METRICS = "/metrics"
 
 CHAT = "/v1/chat/completions"
+CHAT_BATCH = f"{CHAT}/batch"
+"""A route of vLLM that only jobs reach: its `messages` are a list of conversations."""
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
+COUNT_TOKENS = f"{MESSAGES}/count_tokens"
 
 _PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
 
@@ -35,7 +38,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
     f"{RESPONSES}/{{id}}": ("GET",),
     f"{RESPONSES}/{{id}}/cancel": ("POST",),
     MESSAGES: ("POST",),
-    f"{MESSAGES}/count_tokens": ("POST",),
+    COUNT_TOKENS: ("POST",),
     "/tokenize": ("POST",),
     "/detokenize": ("POST",),
     "/version": ("GET",),

@@ -66,8 +66,10 @@ async def test_request_within_the_limits_passes_unchanged(method: str, path: str
 
 
 async def pieces_of(count: int) -> AsyncIterator[bytes]:
-    for _ in range(count):
-        yield b"x" * 100
+    """A request of a hundred bytes a piece."""
+    text = b'{"user":"%s"}' % (b"x" * (count * 100 - len('{"user":""}')))
+    for start in range(0, len(text), 100):
+        yield text[start : start + 100]
 
 
 @pytest.mark.parametrize("path", [CHAT, "/openai/v1/completions", "/tokenize", "/v1/responses", "/v1/messages"])
@@ -228,6 +230,47 @@ async def test_keys_caps_are_put_in_or_refused() -> None:
     assert is_openai_error(no_json, 400, "not JSON")
     assert is_openai_error(no_object, 400, "JSON object")
     assert len(fake.requests) == 1
+
+
+async def test_fields_are_told_honoured_or_refused_before_a_request_takes_a_place() -> None:
+    app = FakeEngineApp()
+    async with client_of(app) as client:
+        unknown = await client.post(CHAT, json={"max_tokenz": 5, "bad\r\nname": 1, "user": "u"})
+        known = await client.post(CHAT, json={"user": "u"})
+        refused = await client.post(CHAT, json={"chat_template": "x"})
+        counted = await client.post("/v1/messages/count_tokens", json={"thread": {"type": "create"}})
+
+    assert unknown.headers["x-ignored-fields"] == "max_tokenz, bad%0D%0Aname"
+    assert "x-ignored-fields" not in known.headers
+    assert is_openai_error(refused, 400, "chat_template has no effect")
+    assert refused.json()["error"]["param"] == "chat_template"
+    assert counted.status_code == 400
+    assert len(app.scopes) == 2
+
+
+async def test_an_unknown_field_is_refused_if_the_operator_says_so() -> None:
+    async with client_of(FakeEngineApp(), ServerSettings(unknown_fields="refuse")) as client:
+        refused = await client.post(CHAT, json={"max_tokenz": 5})
+
+    assert is_openai_error(refused, 400, "Did you mean max_tokens?")
+    assert refused.json()["error"]["param"] == "max_tokenz"
+
+
+async def test_an_unknown_field_is_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with client_of(FakeEngineApp()) as client:
+        for _ in range(3):
+            await client.post(CHAT, json={"max_tokenz": 5})
+
+    assert [record.getMessage() for record in caplog.records if "max_tokenz" in record.getMessage()] == [
+        "/v1/chat/completions: the field max_tokenz is unknown and has no effect (UNKNOWN_FIELDS=refuse refuses it)"
+    ]
+
+
+async def test_a_keys_cap_of_effort_holds_for_an_effort_of_the_template() -> None:
+    async with client_of(FakeEngineApp(), reasoning_effort="low") as client:
+        refused = await client.post(CHAT, json={"chat_template_kwargs": {"reasoning_effort": "high"}})
+
+    assert is_openai_error(refused, 400, "reasoning_effort must be at most low with this key")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -143,6 +143,23 @@ def test_address_that_is_none_is_not_used_because_shells_set_such() -> None:
     assert "HOST is not an IP address" in settings.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("CUSTOM_CHAT_TEMPLATE", "/no/such.jinja"),
+        ("CHAT_TEMPLATE", "/no/such.jinja"),
+        ("DEFAULT_CHAT_TEMPLATE_KWARGS", '{"reasoning_effort": "high"}'),
+        ("CHAT_TEMPLATE_CONTENT_FORMAT", "string"),
+        ("TRUST_REQUEST_CHAT_TEMPLATE", "1"),
+    ],
+)
+def test_templates_have_no_effect_and_the_operator_hears_it(variable: str, text: str) -> None:
+    (warning,) = load_settings({variable: text}).warnings
+
+    assert warning.startswith(f"{variable}: ")
+    assert "Harmony" in warning or "no effect" in warning
+
+
 def test_code_of_a_models_repository_is_warned_of() -> None:
     (warning,) = load_settings({"TRUST_REMOTE_CODE": "1"}).warnings
 

@@ -1,0 +1,134 @@
+"""What the engine gets of a request, so that nothing in it has no effect without a word: by the table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gptoss_bento.http.errors import FieldError
+from gptoss_bento.http.fields.parts import refuse_other_than_text
+from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Field, Use
+from gptoss_bento.http.fields.translation import TRANSLATIONS
+from gptoss_bento.http.paths import COUNT_TOKENS, MESSAGES
+from gptoss_bento.spelling import nearest
+
+CHECKED = frozenset(FIELDS)
+"""The routes whose fields are known."""
+
+_EDITS_WITHOUT_EFFECT = "clear_thinking_"  # Anthropic's, with a date
+_ELSEWHERE: frozenset[str] = frozenset(
+    name for fields in FIELDS.values() for name, field in fields.items() if field.use is not Use.NO_EFFECT
+)
+
+
+def _inner(fields: Mapping[str, Field]) -> dict[str, dict[str, Field]]:
+    """ "text.verbosity" as "verbosity" within "text"."""
+    found: dict[str, dict[str, Field]] = {}
+    for name, field in fields.items():
+        outer, dot, inner = name.partition(".")
+        if dot:
+            found.setdefault(outer, {})[inner] = field
+    return found
+
+
+_INNER = {path: _inner(fields) for path, fields in FIELDS.items()}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request whose every field has an effect, or none by the table.
+
+    Args:
+        body: as the engine gets it; the very one that was given if nothing had to be changed.
+        ignored: names of fields that nobody knows.
+    """
+
+    body: Mapping[str, Any]
+    ignored: tuple[str, ...] = ()
+
+
+def checked(path: str, body: Mapping[str, Any], *, refuse_unknown: bool = False) -> Checked:
+    """Holds a request against the table. A null means that a field is not given.
+
+    Args:
+        path: the engine's route, without prefix; of another than `CHECKED` everything passes.
+        body: the request, as parsed JSON; it is not changed.
+        refuse_unknown: whether a field that nobody knows is refused.
+
+    Raises:
+        FieldError: a field would have no effect though it should, or a message has what is no text.
+    """
+    if path not in FIELDS:
+        return Checked(body)
+    nulls, ignored = _looked_through(path, body)
+    if ignored and refuse_unknown:
+        raise _unknown(path, ignored[0])
+    refuse_other_than_text(path, body)
+    return Checked(_translated(path, body, nulls), tuple(ignored))
+
+
+def _looked_through(path: str, body: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The names of what is null, and of what nobody knows."""
+    fields, inner = FIELDS[path], _INNER[path]
+    nulls, unknown = [], []
+    for name, value in body.items():
+        if value is None:
+            nulls.append(name)
+        elif (field := fields.get(name)) is None or "." in name:
+            _refuse_if_meant(path, name, value)
+            unknown.append(name)
+        elif field.use is Use.REFUSED:
+            _refuse(name, field, value)
+        elif name in inner and isinstance(value, dict):
+            unknown += _look_within(name, inner[name], value)
+    if path in (MESSAGES, COUNT_TOKENS):
+        _refuse_edits(body.get("context_management"))
+    return nulls, unknown
+
+
+def _look_within(outer: str, fields: Mapping[str, Field], given: Mapping[str, Any]) -> list[str]:
+    unknown = []
+    for name, value in given.items():
+        field = fields.get(name)
+        if field is None:
+            unknown.append(f"{outer}.{name}")
+        elif field.use is Use.REFUSED and value is not None:
+            _refuse(f"{outer}.{name}", field, value)
+    return unknown
+
+
+def _refuse(name: str, field: Field, value: Any) -> None:
+    if value not in field.harmless:
+        raise FieldError(name, f"{name} {field.why}.")
+
+
+def _refuse_if_meant(path: str, name: str, value: Any) -> None:
+    """A field of another route would have an effect, if it were one of this route."""
+    if name in _ELSEWHERE and "." not in name and value:
+        here = NAMES_HERE.get(path, {}).get(name)
+        instead = f": use `{here}`" if here else ""
+        raise FieldError(name, f"{name} is no field of {path}{instead}.")
+
+
+def _unknown(path: str, name: str) -> FieldError:
+    near = nearest(name, FIELDS[path])
+    meant = f" Did you mean {near}?" if near else ""
+    return FieldError(name, f"{name} is no field of {path}.{meant}")
+
+
+def _refuse_edits(management: Any) -> None:
+    edits = management.get("edits") if isinstance(management, dict) else None
+    for number, edit in enumerate(edits if isinstance(edits, list) else ()):
+        kind = edit.get("type") if isinstance(edit, dict) else None
+        if not (isinstance(kind, str) and kind.startswith(_EDITS_WITHOUT_EFFECT)):
+            where = f"context_management.edits[{number}].type"
+            raise FieldError(where, f"{where} is not done here: shorten `messages`.")
+
+
+def _translated(path: str, body: Mapping[str, Any], nulls: list[str]) -> Mapping[str, Any]:
+    made = {name: value for name, value in body.items() if value is not None} if nulls else body
+    for translation in TRANSLATIONS:
+        if changes := translation(path, made):
+            made = {name: value for name, value in {**made, **changes}.items() if value is not None}
+    return made

@@ -1,0 +1,174 @@
+"""What clients say in words that vLLM does not read for GPT-OSS, in words that it does. Pure.
+
+Each function returns fields to set; None takes a field away. The body itself is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
+
+from gptoss_bento.http.errors import FieldError
+from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
+from gptoss_bento.strict_json import shown
+
+Changes = dict[str, Any]
+
+_EFFORT = "reasoning_effort"
+_EFFORT_OF: Mapping[str, tuple[str, ...]] = {
+    CHAT: (_EFFORT,),
+    CHAT_BATCH: (_EFFORT,),
+    RESPONSES: ("reasoning", "effort"),
+    MESSAGES: ("output_config", "effort"),
+    COUNT_TOKENS: ("output_config", "effort"),
+}
+# Variables of templates which say what the Harmony format does anyway.
+_HARMLESS: Mapping[str, Any] = {
+    "add_generation_prompt": True,
+    "continue_final_message": False,
+    "enable_thinking": True,
+    "thinking": True,
+}
+_GUIDED = {
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    "guided_whitespace_pattern": "whitespace_pattern",
+}
+
+
+def template_arguments(path: str, body: Mapping[str, Any]) -> Changes:
+    """`chat_template_kwargs`: the effort as the route's own field. There is no template for the rest.
+
+    Raises:
+        FieldError: it has a variable that the Harmony format does not have, or two efforts.
+    """
+    given = body.get("chat_template_kwargs")
+    if not isinstance(given, dict):
+        return {}
+    for name, value in given.items():
+        if name != _EFFORT and value is not None and not _is_harmless(name, value):
+            where = f"chat_template_kwargs.{name}"
+            reason = f"GPT-OSS's prompts are written by the Harmony format, which knows {_EFFORT} alone"
+            raise FieldError(where, f"{where} would have no effect: {reason}.")
+    effort = _effort(path, body, given[_EFFORT]) if given.get(_EFFORT) is not None else {}
+    return {"chat_template_kwargs": None, **effort}
+
+
+def _is_harmless(name: str, value: Any) -> bool:
+    return name in _HARMLESS and value is _HARMLESS[name]
+
+
+def _effort(path: str, body: Mapping[str, Any], effort: Any) -> Changes:
+    *outer, last = _EFFORT_OF[path]
+    holder = body.get(outer[0]) if outer else body
+    if holder is not None and not isinstance(holder, Mapping):
+        return {}  # the engine refuses it
+    said = (holder or {}).get(last)
+    if said is not None and said != effort:
+        name = ".".join(_EFFORT_OF[path])
+        where = f"chat_template_kwargs.{_EFFORT}"
+        raise FieldError(where, f"{where} is {shown(effort)}, and {name} is {shown(said)}: give one.")
+    return {outer[0]: {**(holder or {}), last: effort}} if outer else {last: effort}
+
+
+def constraints(path: str, body: Mapping[str, Any]) -> Changes:
+    """`guided_json` and its kin, which vLLM has removed, as `structured_outputs`.
+
+    Raises:
+        FieldError: it comes with another constraint.
+    """
+    given = {old: body[old] for old in _GUIDED if body.get(old) is not None}
+    if not given:
+        return {}
+    kinds = [old for old in given if old != "guided_whitespace_pattern"]
+    others = [name for name in ("structured_outputs", "response_format") if body.get(name) is not None]
+    others += [f"{outer}.format" for outer in ("text", "output_config") if _has_format(body.get(outer))]
+    if len(kinds) + len(others) != 1 or not kinds:
+        told = ", ".join([*given, *others])
+        raise FieldError(next(iter(given)), f"One constraint can be given, got {told}.")
+    gone = dict.fromkeys(given)
+    if path == MESSAGES:
+        return {**gone, "output_config": _output_config(body, given["guided_json"])}
+    return {**gone, "structured_outputs": {_GUIDED[old]: value for old, value in given.items()}}
+
+
+def _has_format(holder: Any) -> bool:
+    kind = holder.get("format") if isinstance(holder, Mapping) else None
+    return isinstance(kind, Mapping) and kind.get("type") != "text"
+
+
+def _output_config(body: Mapping[str, Any], schema: Any) -> dict[str, Any]:
+    return {**(body.get("output_config") or {}), "format": {"type": "json_schema", "schema": schema}}
+
+
+def several_greedy(path: str, body: Mapping[str, Any]) -> Changes:
+    """`n` of the likeliest answer: vLLM refuses a temperature of 0 for it, and the one likeliest token is the same."""
+    n, temperature = body.get("n"), body.get("temperature")
+    if path not in (CHAT, COMPLETIONS) or not _is_number(n) or n <= 1 or body.get("use_beam_search"):
+        return {}
+    if not _is_number(temperature) or temperature != 0:
+        return {}
+    return {"temperature": 1, "top_k": 1, "top_p": 1, "min_p": 0}
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def no_truncation(path: str, body: Mapping[str, Any]) -> Changes:
+    """`truncation: "auto"`: vLLM cuts the tokens, the instructions first. What fits needs none; the rest is a 400."""
+    return {"truncation": None} if path == RESPONSES and body.get("truncation") == "auto" else {}
+
+
+def texts_of_outputs(path: str, body: Mapping[str, Any]) -> Changes:
+    """A tool's output as a list of texts, which vLLM takes only as one text."""
+    items = body.get("input")
+    if path != RESPONSES or not isinstance(items, list) or not any(map(_has_parts, items)):
+        return {}
+    return {"input": [_joined(item) if _has_parts(item) else item for item in items]}
+
+
+def _has_parts(item: Any) -> bool:
+    return (
+        isinstance(item, dict) and item.get("type") == "function_call_output" and isinstance(item.get("output"), list)
+    )
+
+
+def _joined(item: Mapping[str, Any]) -> dict[str, Any]:
+    texts = [part.get("text") if isinstance(part, dict) else part for part in item["output"]]
+    if not all(isinstance(text, str) for text in texts):
+        return dict(item)  # the engine refuses it
+    return {**item, "output": "".join(map(str, texts))}
+
+
+def without_nulls(_: str, body: Mapping[str, Any]) -> Changes:
+    """Nulls in what a list of messages has, and in objects of options; a null means that a field is not given."""
+    changes: Changes = {}
+    for name in ("messages", "input"):
+        if isinstance(listed := body.get(name), list) and any(map(_has_null, listed)):
+            changes[name] = [_without_null(each) if _has_null(each) else each for each in listed]
+    for name in ("stream_options", "reasoning", "text", "thinking", "output_config", "structured_outputs"):
+        if isinstance(options := body.get(name), dict) and None in options.values():
+            changes[name] = {inner: value for inner, value in options.items() if value is not None}
+    return changes
+
+
+def _has_null(message: Any) -> bool:
+    return isinstance(message, dict) and any(value is None and name != "content" for name, value in message.items())
+
+
+def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if value is not None or name == "content"}
+
+
+TRANSLATIONS: tuple[Callable[[str, Mapping[str, Any]], Changes], ...] = (
+    without_nulls,
+    template_arguments,
+    constraints,
+    several_greedy,
+    no_truncation,
+    texts_of_outputs,
+)
+"""In this order: each reads what those before it have made of the body."""

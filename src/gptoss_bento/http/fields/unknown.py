@@ -1,0 +1,36 @@
+"""How a client and the operator hear of fields that nobody knows: a header of the answer, and a line in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from urllib.parse import quote
+
+logger = logging.getLogger(__name__)
+
+HEADER = "x-ignored-fields"
+_NAMES_SHOWN = 20  # in the header
+_NAMES_LOGGED = 1000  # so that a client with ever new names fills no log
+_LONGEST = 100
+_SAFE = "[]."
+
+
+class UnknownFields:
+    """Those of one process. Each name is logged once for each route."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[str, str]] = set()
+
+    def headers(self, path: str, names: Iterable[str]) -> dict[str, str]:
+        """What the answer gets; names as in an address, so that none can break a header."""
+        shown = [quote(name[:_LONGEST], safe=_SAFE) for name in names]
+        for name in shown:
+            self._log(path, name)
+        return {HEADER: ", ".join(shown[:_NAMES_SHOWN])} if shown else {}
+
+    def _log(self, path: str, name: str) -> None:
+        if (path, name) not in self._logged and len(self._logged) < _NAMES_LOGGED:
+            self._logged.add((path, name))
+            logger.warning(
+                "%s: the field %s is unknown and has no effect (UNKNOWN_FIELDS=refuse refuses it)", path, name
+            )

@@ -1,0 +1,304 @@
+"""What becomes of each field of a request."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from gptoss_bento.http.errors import FieldError
+from gptoss_bento.http.fields.check import CHECKED, checked
+from gptoss_bento.http.fields.table import FIELDS, Use
+from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
+
+REFUSED_FIELDS = [
+    (path, name) for path, fields in FIELDS.items() for name, field in fields.items() if field.use is Use.REFUSED
+]
+
+
+def nested(name: str, value: Any) -> dict[str, Any]:
+    outer, dot, inner = name.partition(".")
+    return {outer: {inner: value}} if dot else {name: value}
+
+
+@pytest.mark.parametrize(("path", "name"), REFUSED_FIELDS)
+def test_a_refused_field_is_named_unless_it_asks_for_what_happens_anyway(path: str, name: str) -> None:
+    with pytest.raises(FieldError) as refused:
+        checked(path, nested(name, "something"))
+
+    assert refused.value.param == name
+    assert str(refused.value) == f"{name} {FIELDS[path][name].why}."
+    for harmless in (None, *FIELDS[path][name].harmless):
+        assert checked(path, nested(name, harmless)).ignored == ()
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_a_body_of_which_everything_has_its_effect_is_the_very_same(path: str) -> None:
+    body = {
+        name: "x"
+        for name, field in FIELDS[path].items()
+        if field.use is not Use.REFUSED and "." not in name and not name.startswith("guided_")
+    }
+
+    assert checked(path, body).body is body
+    assert checked(path, body).ignored == ()
+
+
+@pytest.mark.parametrize("path", CHECKED)
+def test_a_field_that_nobody_knows_is_told(path: str) -> None:
+    body = {"model": "m", "modle": "m", "x" * 300: 1, "": 2}
+
+    assert checked(path, body).ignored == ("modle", "x" * 300, "")
+    assert checked(path, body).body is body
+    with pytest.raises(FieldError, match=r"^modle is no field of .* Did you mean model\?$") as refused:
+        checked(path, body, refuse_unknown=True)
+    assert refused.value.param == "modle"
+
+
+def test_of_a_name_like_none_no_likeness_is_told() -> None:
+    with pytest.raises(FieldError, match=r"^qqqqqqqq is no field of /v1/chat/completions\.$"):
+        checked(CHAT, {"qqqqqqqq": 1}, refuse_unknown=True)
+
+
+def test_options_that_nobody_knows_are_told_with_their_place() -> None:
+    assert checked(RESPONSES, {"reasoning": {"effort": "low", "efort": "high"}}).ignored == ("reasoning.efort",)
+    assert checked(RESPONSES, {"text.verbosity": "high"}).ignored == ("text.verbosity",)
+    assert checked(RESPONSES, {"text": {"verbosity": "medium"}, "reasoning": {"summary": "auto"}}).ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        (RESPONSES, {"max_tokens": 5}, "max_tokens is no field of /v1/responses: use `max_output_tokens`."),
+        (
+            RESPONSES,
+            {"reasoning_effort": "low"},
+            "reasoning_effort is no field of /v1/responses: use `reasoning.effort`.",
+        ),
+        (RESPONSES, {"n": 2}, "n is no field of /v1/responses."),
+        (
+            CHAT,
+            {"reasoning": {"effort": "low"}},
+            "reasoning is no field of /v1/chat/completions: use `reasoning_effort`.",
+        ),
+        (
+            CHAT,
+            {"max_output_tokens": 5},
+            "max_output_tokens is no field of /v1/chat/completions: use `max_completion_tokens`.",
+        ),
+        (MESSAGES, {"stop": ["x"]}, "stop is no field of /v1/messages: use `stop_sequences`."),
+        (MESSAGES, {"guided_regex": "x"}, "guided_regex is no field of /v1/messages."),
+        (COMPLETIONS, {"messages": [1]}, "messages is no field of /v1/completions."),
+        (COMPLETIONS, {"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs is no field of /v1/completions."),
+    ],
+)
+def test_a_field_of_another_route_is_refused_with_its_name_here(path: str, body: dict[str, Any], told: str) -> None:
+    with pytest.raises(FieldError) as refused:
+        checked(path, body)
+
+    assert str(refused.value) == told
+    assert refused.value.param == next(iter(body))
+
+
+def test_a_field_of_another_route_that_asks_for_nothing_is_only_told() -> None:
+    assert checked(MESSAGES, {"frequency_penalty": 0, "logprobs": False, "user": "u"}).ignored == (
+        "frequency_penalty",
+        "logprobs",
+        "user",
+    )
+
+
+@pytest.mark.parametrize("path", CHECKED)
+def test_a_null_is_as_absent(path: str) -> None:
+    body: dict[str, Any] = dict.fromkeys([*FIELDS[path], "nobody_knows"])
+
+    assert checked(path, body).body == {}
+    assert checked(path, body, refuse_unknown=True).ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "engine"),
+    [
+        (
+            CHAT,
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": None, "name": None}]},
+            {"messages": [{"role": "assistant", "content": None}]},
+        ),
+        (
+            RESPONSES,
+            {"input": ["x", {"role": "user", "content": "x", "id": None}]},
+            {"input": ["x", {"role": "user", "content": "x"}]},
+        ),
+        (RESPONSES, {"reasoning": {"effort": None, "summary": "auto"}}, {"reasoning": {"summary": "auto"}}),
+        (CHAT, {"stream_options": {"include_usage": None}}, {"stream_options": {}}),
+        (CHAT, {"chat_template_kwargs": {"reasoning_effort": "high"}}, {"reasoning_effort": "high"}),
+        (
+            CHAT,
+            {"chat_template_kwargs": {"reasoning_effort": "high"}, "reasoning_effort": "high"},
+            {"reasoning_effort": "high"},
+        ),
+        (CHAT, {"chat_template_kwargs": {"enable_thinking": True, "add_generation_prompt": True, "x": None}}, {}),
+        (CHAT, {"chat_template_kwargs": {}}, {}),
+        (CHAT_BATCH, {"chat_template_kwargs": {"reasoning_effort": "high"}}, {"reasoning_effort": "high"}),
+        (RESPONSES, {"chat_template_kwargs": {"reasoning_effort": "low"}}, {"reasoning": {"effort": "low"}}),
+        (
+            RESPONSES,
+            {"chat_template_kwargs": {"reasoning_effort": "low"}, "reasoning": {"summary": "auto"}},
+            {"reasoning": {"summary": "auto", "effort": "low"}},
+        ),
+        (MESSAGES, {"chat_template_kwargs": {"reasoning_effort": "low"}}, {"output_config": {"effort": "low"}}),
+        (COUNT_TOKENS, {"chat_template_kwargs": {"reasoning_effort": "low"}}, {"output_config": {"effort": "low"}}),
+        (CHAT, {"guided_json": {"type": "object"}}, {"structured_outputs": {"json": {"type": "object"}}}),
+        (
+            CHAT,
+            {"guided_json": {}, "guided_whitespace_pattern": " "},
+            {"structured_outputs": {"json": {}, "whitespace_pattern": " "}},
+        ),
+        (COMPLETIONS, {"guided_choice": ["a"]}, {"structured_outputs": {"choice": ["a"]}}),
+        (COMPLETIONS, {"guided_regex": "a+"}, {"structured_outputs": {"regex": "a+"}}),
+        (RESPONSES, {"guided_grammar": "root"}, {"structured_outputs": {"grammar": "root"}}),
+        (
+            RESPONSES,
+            {"guided_json": {}, "text": {"format": {"type": "text"}}},
+            {"structured_outputs": {"json": {}}, "text": {"format": {"type": "text"}}},
+        ),
+        (
+            MESSAGES,
+            {"guided_json": {"a": 1}},
+            {"output_config": {"format": {"type": "json_schema", "schema": {"a": 1}}}},
+        ),
+        (
+            CHAT,
+            {"n": 2, "temperature": 0, "top_p": 0.1},
+            {"n": 2, "temperature": 1, "top_k": 1, "top_p": 1, "min_p": 0},
+        ),
+        (COMPLETIONS, {"n": 2, "temperature": 0.0}, {"n": 2, "temperature": 1, "top_k": 1, "top_p": 1, "min_p": 0}),
+        (
+            CHAT,
+            {"n": 2, "temperature": 0, "use_beam_search": True},
+            {"n": 2, "temperature": 0, "use_beam_search": True},
+        ),
+        (CHAT, {"n": 1, "temperature": 0}, {"n": 1, "temperature": 0}),
+        (CHAT, {"n": 2, "temperature": 0.5}, {"n": 2, "temperature": 0.5}),
+        (CHAT, {"n": True, "temperature": False}, {"n": True, "temperature": False}),
+        (RESPONSES, {"truncation": "auto"}, {}),
+        (RESPONSES, {"truncation": "disabled"}, {"truncation": "disabled"}),
+        (
+            RESPONSES,
+            {
+                "input": [
+                    {
+                        "type": "function_call_output",
+                        "call_id": "c",
+                        "output": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}],
+                    }
+                ]
+            },
+            {"input": [{"type": "function_call_output", "call_id": "c", "output": "ab"}]},
+        ),
+        (
+            RESPONSES,
+            {"input": [{"type": "function_call_output", "output": [5]}]},
+            {"input": [{"type": "function_call_output", "output": [5]}]},
+        ),
+    ],
+)
+def test_the_engine_gets_it_in_words_that_it_reads(path: str, body: dict[str, Any], engine: dict[str, Any]) -> None:
+    before = copy.deepcopy(body)
+
+    assert checked(path, body).body == engine
+    assert body == before
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "told"),
+    [
+        (CHAT, {"chat_template_kwargs": {"max_tokens": 5}}, "chat_template_kwargs.max_tokens", "would have no effect"),
+        (
+            CHAT,
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            "chat_template_kwargs.enable_thinking",
+            "would have no effect",
+        ),
+        (
+            CHAT,
+            {"chat_template_kwargs": {"enable_thinking": 1}},
+            "chat_template_kwargs.enable_thinking",
+            "would have no effect",
+        ),
+        (
+            MESSAGES,
+            {"chat_template_kwargs": {"model_identity": "x"}},
+            "chat_template_kwargs.model_identity",
+            "would have no effect",
+        ),
+        (
+            CHAT,
+            {"chat_template_kwargs": {"reasoning_effort": "low"}, "reasoning_effort": "high"},
+            "chat_template_kwargs.reasoning_effort",
+            'is "low", and reasoning_effort is "high": give one',
+        ),
+        (
+            RESPONSES,
+            {"chat_template_kwargs": {"reasoning_effort": "low"}, "reasoning": {"effort": "high"}},
+            "chat_template_kwargs.reasoning_effort",
+            "reasoning.effort",
+        ),
+        (
+            CHAT,
+            {"guided_json": {}, "response_format": {"type": "json_object"}},
+            "guided_json",
+            "One constraint can be given, got guided_json, response_format.",
+        ),
+        (CHAT, {"guided_json": {}, "guided_regex": "x"}, "guided_json", "One constraint"),
+        (CHAT, {"guided_whitespace_pattern": " "}, "guided_whitespace_pattern", "One constraint"),
+        (RESPONSES, {"guided_json": {}, "text": {"format": {"type": "json_object"}}}, "guided_json", "text.format"),
+        (
+            MESSAGES,
+            {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+            "context_management.edits[0].type",
+            "is not done here",
+        ),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+            "image_url",
+        ),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(path: str, body: dict[str, Any], param: str, told: str) -> None:
+    with pytest.raises(FieldError) as refused:
+        checked(path, body)
+
+    assert refused.value.param == param
+    assert told in str(refused.value)
+
+
+def test_what_claude_code_says_of_the_context_passes() -> None:
+    """It sends this with every request; Harmony drops earlier reasoning by itself."""
+    body = {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}}
+
+    assert checked(MESSAGES, body).body is body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"chat_template_kwargs": 5},
+        {"chat_template_kwargs": "x"},
+        {"context_management": 5},
+        {"context_management": {"edits": {}}},
+        {"output_config": 5, "chat_template_kwargs": {"reasoning_effort": "low"}},
+        {"thinking": 5},
+    ],
+)
+def test_a_wrong_shape_is_left_to_the_engine(body: dict[str, Any]) -> None:
+    checked(MESSAGES, body)
+
+
+def test_routes_without_a_table_pass() -> None:
+    body = {"anything": None}
+
+    assert checked("/tokenize", body, refuse_unknown=True).body is body

@@ -20,7 +20,8 @@ from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_repair import KINDS, repairing
 from gptoss_bento.engine.output_coalescing import OutputCoalescer
 from gptoss_bento.engine.usage import current_meter
-from gptoss_bento.http.errors import name_parameter
+from gptoss_bento.http.error_words import in_clients_words
+from gptoss_bento.http.errors import ASKED
 from gptoss_bento.patching import Patch, PrivateUse
 
 if TYPE_CHECKING:
@@ -319,9 +320,10 @@ def _naming(handler: Callable[..., Any]) -> Callable[..., Any]:
         response: Response = await handler(request, error)
         if not isinstance(response, JSONResponse):
             return response
-        named = name_parameter(json.loads(bytes(response.body)))
+        scope, status = request.scope, response.status_code
+        named = in_clients_words(scope["path"], status, json.loads(bytes(response.body)), scope.get(ASKED, ()))
         headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
-        return JSONResponse(named, response.status_code, headers)
+        return JSONResponse(named, status, headers)
 
     return handle
 

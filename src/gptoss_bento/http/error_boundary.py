@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.http.errors import INTERNAL_ERROR, BrokenStreamError, error_event, error_for, reshaped
+from gptoss_bento.http.errors import ASKED, INTERNAL_ERROR, BrokenStreamError, error_event, error_for, reshaped
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,8 @@ class _Answer:
             return
         self._has_started = self._is_over = True
         status, headers = HTTPStatus(start["status"]), Headers(raw=start.get("headers", []))
-        if response := reshaped(self._scope["path"], status, bytes(body), dict(headers)):
+        asked = self._scope.get(ASKED, ())
+        if response := reshaped(self._scope["path"], status, bytes(body), dict(headers), asked):
             await response(self._scope, self._receive, self._client)
             return
         await self._client(start)

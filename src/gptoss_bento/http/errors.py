@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from gptoss_bento.http.error_words import anthropic_error, in_clients_words
 from gptoss_bento.http.paths import HEALTHZ, PROBES, RESPONSES, destination, is_anthropic_path, is_openai_path
 
 RETRY_AFTER_S = 5
@@ -98,8 +98,7 @@ def error_for(path: str, status: HTTPStatus, message: str, headers: Mapping[str,
 def _body(path: str, status: HTTPStatus, message: str) -> dict[str, Any]:
     if not is_openai_path(path):
         return {"error": message}
-    body = _openai_body(status, message)
-    return {"type": "error", **body} if is_anthropic_path(path) else body  # Anthropic's SDK asks for the type
+    return anthropic_error(status, message) if is_anthropic_path(path) else _openai_body(status, message)
 
 
 def error_event(path: str, status: HTTPStatus, message: str) -> bytes:
@@ -112,21 +111,33 @@ def error_event(path: str, status: HTTPStatus, message: str) -> bytes:
     return name + b"data: " + json.dumps(_body(path, status, message)).encode() + b"\n\n"
 
 
-def reshaped(path: str, status: HTTPStatus, content: bytes, headers: Mapping[str, str]) -> JSONResponse | None:
-    """The text that should replace an error's body, or None if body and headers are as they should be.
+def reshaped(
+    path: str, status: HTTPStatus, content: bytes, headers: Mapping[str, str], asked: Collection[str] = ()
+) -> JSONResponse | None:
+    """What should be said instead of an error's body, or None if body and headers are as they should be.
 
-    BentoML says `{"error": "text"}` everywhere, Starlette plain text, FastAPI `{"detail": ...}`.
+    BentoML says `{"error": "text"}` everywhere, Starlette plain text, FastAPI `{"detail": ...}`; vLLM has OpenAI's
+    shape, but names of its own.
+
+    Args:
+        path: of the request.
+        status: of the answer.
+        content: its body.
+        headers: and its headers, with names in lower case.
+        asked: the names of the request's fields, if they are known.
     """
     if path in _PROBES:
         return None
     body = _parsed(content)
     fits = _fits(path, body)
-    if fits and (status not in _RETRYABLE or "retry-after" in headers):
+    said = in_clients_words(path, status, body, asked) if fits and is_openai_path(path) else body
+    if fits and said == body and (status not in _RETRYABLE or "retry-after" in headers):
         return None
     kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
-    if fits:  # only Retry-After is missing
-        return JSONResponse(body, status, {**kept, "retry-after": str(RETRY_AFTER_S)})
-    return error_for(path, status, _text(path, status, body, kept), kept)
+    if not fits:
+        return error_for(path, status, _text(path, status, body, kept), kept)
+    when = {"retry-after": str(RETRY_AFTER_S)} if status in _RETRYABLE else {}
+    return JSONResponse(said, status, {**when, **kept})
 
 
 def _fits(path: str, body: Any) -> bool:
@@ -160,17 +171,3 @@ def not_found(request: Request, _: Exception) -> JSONResponse:
     Not by `request.url`, here and elsewhere: Starlette raises for a query that is not UTF-8, or a host that is none.
     """
     return JSONResponse({"error": f"There is no route {request.scope['path']}."}, HTTPStatus.NOT_FOUND)
-
-
-# "n must be at least 1, got 0." and the like
-_SUBJECT = re.compile(r"`?([a-z][a-z0-9_]*)`? (?:must|should|is|can|may|has) ")
-
-
-def name_parameter(body: dict[str, Any]) -> dict[str, Any]:
-    """An OpenAI error whose `param` is the field as the client wrote it; vLLM writes `body.n`, or only in the text."""
-    error = body.get("error")
-    if not isinstance(error, dict):
-        return body
-    subject = _SUBJECT.match(str(error.get("message", "")))
-    param = error.get("param") or (subject[1] if subject else None)
-    return {**body, "error": {**error, "param": param.removeprefix("body.") if param else None}}

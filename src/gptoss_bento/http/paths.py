@@ -59,6 +59,7 @@ _PATTERNS = [(_pattern(route), route) for route in ROUTES if "{" in route]
 _ALSO_UNDER_V1 = {"/v1/tokenize": "/tokenize", "/v1/detokenize": "/detokenize"}
 
 
+_MESSAGES = re.compile(rf"(?:(?:/v2/[^/]*)?/openai)?{MESSAGES}(?:/|$)")
 _OWN_PREFIX = re.compile(r"(/v2/[^/]*)?/openai(/|$)|/v1/")
 
 
@@ -92,8 +93,7 @@ def destination(path: str, endpoint_ids: Collection[str] = ()) -> Destination | 
 
 def is_anthropic_path(path: str) -> bool:
     """Whether Anthropic's SDK calls this path, which has its own shape of errors and its own header for keys."""
-    to = destination(path)
-    return to is not None and to.path.startswith(MESSAGES)
+    return _MESSAGES.match(path) is not None
 
 
 def is_openai_path(path: str) -> bool:

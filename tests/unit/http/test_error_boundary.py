@@ -227,7 +227,8 @@ async def test_stream_that_breaks_ends_with_an_error_and_not_with_done() -> None
     assert last_event(chat) == ("", {"error": body})
     assert last_event(responses)[0] == "event: error"
     assert last_event(responses)[1] == {"type": "error", "code": "503", "message": "The engine died.", "param": None}
-    assert last_event(messages) == ("event: error", {"type": "error", "error": body})
+    anthropic = {"type": "overloaded_error", "message": "The engine died."}
+    assert last_event(messages) == ("event: error", {"type": "error", "error": anthropic})
     assert "[DONE]" not in chat.text + responses.text + messages.text
 
 

@@ -88,6 +88,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         async def closing_what_broke_off(scope: Any, receive: Any, send: Any) -> Any:
+            send = _unchunked(cycle, send) if scope["http_version"] == "1.0" else send
             try:
                 return await app(scope, receive, send)
             finally:
@@ -184,6 +185,23 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _in_time(self, end: Callable[[], None]) -> asyncio.TimerHandle:
         return self.loop.call_later(self.patience_s, end)
+
+
+def _unchunked(cycle: RequestResponseCycle, send: Any) -> Any:
+    """A `send` for clients of HTTP/1.0, who know no chunks: what has no length ends with the connection."""
+
+    has_length = False
+
+    async def plain(message: Any) -> None:
+        nonlocal has_length
+        if message["type"] == "http.response.start":
+            has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            cycle.chunked_encoding = None if has_length else False
+        elif not has_length:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return plain
 
 
 def bounded(max_head_bytes: int, patience_s: float) -> type[BoundedConnection]:

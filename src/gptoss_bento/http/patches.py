@@ -23,6 +23,12 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         _CONNECTIONS + "test_answer_that_breaks_off_does_not_wait_for_its_last_bytes_to_be_read",
     ),
     PrivateUse(
+        "uvicorn.protocols.http.httptools_impl:RequestResponseCycle.chunked_encoding",
+        "set",
+        "uvicorn sends chunks to clients of HTTP/1.0, who know none; with it `expected_content_length`.",
+        _CONNECTIONS + "test_a_client_of_http_1_0_gets_a_stream_without_chunks",
+    ),
+    PrivateUse(
         "uvicorn:Config.loaded_app",
         "set",
         "One server has a second application, for the other workers: on a copy of its configuration.",

@@ -86,8 +86,36 @@ async def test_usual_request_is_answered_also_in_pieces() -> None:
         assert (await talk(port, GET + large + b"\r\n")).endswith(b"ok")
 
 
-async def test_scope_knows_whether_the_body_has_arrived() -> None:
-    complete: list[bool] = []
+async def events(_: Scope, __: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for piece in (b"data: 1\n\n", b"", b"data: 2\n\n"):
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize("keep_alive", [b"", b"connection: keep-alive\r\n"])
+async def test_a_client_of_http_1_0_gets_a_stream_without_chunks(keep_alive: bytes) -> None:
+    async with served(events) as port:
+        old = await talk(port, b"GET / HTTP/1.0\r\n" + keep_alive + b"\r\n")
+        new = await talk(port, GET + b"\r\n")
+
+    head, _, body = old.partition(b"\r\n\r\n")
+    assert body == b"data: 1\n\ndata: 2\n\n"
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert b"transfer-encoding: chunked" in new
+
+
+async def test_a_client_of_http_1_0_gets_an_answer_of_known_length_with_it() -> None:
+    async with served() as port:
+        got = await talk(port, b"GET / HTTP/1.0\r\n\r\n")
+
+    assert b"content-length: 2\r\n" in got
+    assert got.endswith(b"\r\n\r\nok")
+
+
+async def test_it_tells_whether_the_body_is_there() -> None:
+    told: list[bool] = []
 
     async def note(scope: Scope, receive: Receive, send: Send) -> None:
         complete.append(scope[ARRIVAL].is_complete)

@@ -22,6 +22,7 @@ from gptoss_bento.config.api_keys import Key as OneKey
 from gptoss_bento.config.api_keys import KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine.background_tasks import BackgroundTasks
+from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from tests.fakes import FakeEngineApp, asgi_client
@@ -246,6 +247,20 @@ async def test_fields_are_told_honoured_or_refused_before_a_request_takes_a_plac
     assert refused.json()["error"]["param"] == "chat_template"
     assert counted.status_code == 400
     assert len(app.scopes) == 2
+
+
+async def test_an_error_of_the_engine_names_the_field_that_the_client_wrote() -> None:
+    wrong = {"error": {"message": "max_tokens is too large", "type": "BadRequestError", "param": None, "code": 400}}
+    async with asgi_client(ErrorBoundary(guarded(JSONResponse(wrong, 400)), 5)) as client:
+        chat = await client.post(CHAT, json={"max_completion_tokens": 9})
+        response = await client.post("/openai/v1/responses", json={"max_output_tokens": 9})
+        message = await client.post("/v1/messages", json={"max_tokens": 9})
+        no_json = await client.post(CHAT, content=b"{nope")
+
+    assert chat.json()["error"]["param"] == "max_completion_tokens"
+    assert response.json()["error"]["param"] == "max_output_tokens"
+    assert message.json()["error"] == {"type": "invalid_request_error", "message": "max_tokens is too large"}
+    assert (no_json.status_code, no_json.json()["error"]["param"]) == (400, None)
 
 
 async def test_an_unknown_field_is_refused_if_the_operator_says_so() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 import pytest
 
+from gptoss_bento.http.error_words import TOO_LONG, in_clients_words
+from gptoss_bento.http.fields.check import checked
 from gptoss_bento.http.fields.table import FIELDS, Use
 from gptoss_bento.http.paths import CHAT, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
 from tests.unit.http.fields.test_table import PUBLISHED, names
@@ -57,3 +60,56 @@ def test_the_table_makes_up_no_field_that_it_refuses(path: str) -> None:
     known = set(model(path).model_fields).union(*map(names, PUBLISHED[path]))
 
     assert top(path, Use.REFUSED) - known <= OF_EARLIER_VLLM
+
+
+MINIMAL: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [{"role": "user", "content": "x"}]},
+    COMPLETIONS: {"prompt": "x"},
+    RESPONSES: {"input": "x"},
+    MESSAGES: {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]},
+    COUNT_TOKENS: {"model": "m", "messages": [{"role": "user", "content": "x"}]},
+}
+
+
+@pytest.mark.parametrize("path", MODELS)
+def test_a_null_for_every_optional_field_is_taken(path: str) -> None:
+    nulls = {name: None for name in FIELDS[path] if "." not in name}
+
+    model(path).model_validate(checked(path, {**nulls, **MINIMAL[path]}).body)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {"guided_json": {"type": "object"}, "guided_whitespace_pattern": " "}),
+        (CHAT, {"n": 2, "temperature": 0}),
+        (CHAT, {"chat_template_kwargs": {"reasoning_effort": "high"}}),
+        (COMPLETIONS, {"guided_choice": ["a", "b"]}),
+        (RESPONSES, {"guided_grammar": "root ::= 'a'"}),
+        (RESPONSES, {"chat_template_kwargs": {"reasoning_effort": "high"}, "truncation": "auto"}),
+        (MESSAGES, {"guided_json": {"type": "object"}}),
+        (MESSAGES, {"chat_template_kwargs": {"reasoning_effort": "high"}}),
+    ],
+)
+def test_what_is_translated_is_taken(path: str, fields: dict[str, Any]) -> None:
+    body = checked(path, {**MINIMAL[path], **fields}).body
+    taken = model(path).model_validate(body)
+
+    assert set(body) <= taken.model_fields_set & set(model(path).model_fields)
+
+
+def test_vllm_still_words_a_prompt_that_is_too_long_like_this() -> None:
+    params = importlib.import_module("vllm.renderers.params")
+    tokens = params.TokenizeParams(max_total_tokens=8, max_output_tokens=0)
+    error = importlib.import_module("vllm.exceptions").VLLMValidationError
+    with pytest.raises(error, match="maximum context length") as refused:
+        tokens._token_len_check(None, [1] * 10)
+    told = in_clients_words(CHAT, 400, {"error": {"message": str(refused.value)}})["error"]
+
+    assert told["code"] == TOO_LONG
+    assert told["message"].startswith(
+        "This model's maximum context length is 8 tokens. However, your messages resulted"
+    )
+    responses = importlib.import_module("vllm.entrypoints.openai.responses.serving")
+    assert "prompt length {prompt_len} " in inspect.getsource(responses.OpenAIServingResponses)
+    assert "exceeds the max_model_len {max_model_len}" in inspect.getsource(responses.OpenAIServingResponses)

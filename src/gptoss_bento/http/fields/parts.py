@@ -7,19 +7,33 @@ vLLM 0.32 takes the `text` of each part and passes over parts without (`flatten_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COUNT_TOKENS, MESSAGES, RESPONSES
 from gptoss_bento.strict_json import shown
 
-_TEXT = frozenset({"text", "input_text", "output_text"})
-_REASONING = frozenset({"reasoning_text", "text"})
-_RESULT = frozenset({"text", "tool_reference"})  # of a tool, on Anthropic's routes
-_BLOCKS = {
-    "user": frozenset({"text", "tool_result", "tool_reference"}),
-    "assistant": frozenset({"text", "thinking", "redacted_thinking", "tool_use", "tool_result", "tool_reference"}),
-    "system": frozenset({"text", "tool_addition", "tool_removal"}),
+
+class _Types(NamedTuple):
+    """The types that a part may have, and how a refusal tells them: without those that only other routes know."""
+
+    allowed: frozenset[str]
+    told: str
+
+
+def _types(*told: str, also: tuple[str, ...] = ()) -> _Types:
+    return _Types(frozenset({*told, *also}), " or ".join(f'"{name}"' for name in told))
+
+
+_OF_CHAT = _types("text", also=("input_text", "output_text"))
+_OF_ITEMS = _types("input_text", "output_text", also=("text",))
+_OF_REASONING = _types("reasoning_text", also=("text",))
+_OF_RESULTS = _types("text", also=("tool_reference",))  # of a tool, on Anthropic's routes
+_OF_SYSTEM = _types("text")
+_OF_BLOCKS = {
+    "user": _types("text", "tool_result", also=("tool_reference",)),
+    "assistant": _types("text", "thinking", "tool_use", also=("redacted_thinking", "tool_result", "tool_reference")),
+    "system": _types("text", "tool_addition", "tool_removal"),
 }
 # Beside the content of a chat's message, and what to use instead; vLLM reads none of them.
 _BESIDE_CONTENT = {
@@ -61,7 +75,7 @@ def _messages(messages: Any, place: str) -> None:
         if isinstance(message, dict):
             content = message.get("content")
             if isinstance(content, list):
-                _parts(content, f"{place}[{number}].content", _TEXT)
+                _parts(content, f"{place}[{number}].content", _OF_CHAT)
             if not _BESIDE_CONTENT.keys().isdisjoint(message):
                 _beside_content(message, f"{place}[{number}]")
 
@@ -84,41 +98,40 @@ def _responses(body: Mapping[str, Any]) -> None:
 def _item(item: Mapping[str, Any], place: str) -> None:
     content, output = item.get("content"), item.get("output")
     if isinstance(content, list):
-        _parts(content, f"{place}.content", _REASONING if item.get("type") == "reasoning" else _TEXT)
+        _parts(content, f"{place}.content", _OF_REASONING if item.get("type") == "reasoning" else _OF_ITEMS)
     if isinstance(output, list) and item.get("type") == "function_call_output":
-        _parts(output, f"{place}.output", _TEXT)
+        _parts(output, f"{place}.output", _OF_ITEMS)
 
 
 def _anthropic(body: Mapping[str, Any]) -> None:
     system, messages = body.get("system"), body.get("messages")
     if isinstance(system, list):
-        _parts(system, "system", frozenset({"text"}))
+        _parts(system, "system", _OF_SYSTEM)
     if not isinstance(messages, list):
         return
     for number, message in enumerate(messages):
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
-            _blocks(content, f"messages[{number}].content", _BLOCKS.get(str(message.get("role")), _TEXT))
+            _blocks(content, f"messages[{number}].content", _OF_BLOCKS.get(str(message.get("role")), _OF_CHAT))
 
 
-def _blocks(blocks: list[Any], place: str, allowed: frozenset[str]) -> None:
-    _parts(blocks, place, allowed)
+def _blocks(blocks: list[Any], place: str, types: _Types) -> None:
+    _parts(blocks, place, types)
     for number, block in enumerate(blocks):
         if isinstance(block, dict) and isinstance(block.get("content"), list):
-            _parts(block["content"], f"{place}[{number}].content", _RESULT)
+            _parts(block["content"], f"{place}[{number}].content", _OF_RESULTS)
 
 
-def _parts(parts: list[Any], place: str, allowed: frozenset[str]) -> None:
+def _parts(parts: list[Any], place: str, types: _Types) -> None:
     for number, part in enumerate(parts):
         if not isinstance(part, dict):
             continue
         kind = part.get("type")
         if kind is None:
             _refuse_untyped(part, f"{place}[{number}]")
-        elif not isinstance(kind, str) or kind not in allowed:
-            told = " or ".join(f'"{name}"' for name in sorted(allowed))
+        elif not isinstance(kind, str) or kind not in types.allowed:
             where = f"{place}[{number}].type"
-            raise FieldError(where, f"{where} must be {told}, got {shown(kind)}: GPT-OSS reads text.")
+            raise FieldError(where, f"{where} must be {types.told}, got {shown(kind)}: GPT-OSS reads text.")
 
 
 def _refuse_untyped(part: Mapping[str, Any], place: str) -> None:

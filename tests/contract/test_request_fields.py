@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gptoss_bento.engine.patches import tokenize_chats
 from gptoss_bento.http.error_words import TOO_LONG, in_clients_words
 from gptoss_bento.http.fields.check import checked
 from gptoss_bento.http.fields.table import FIELDS, Use
-from gptoss_bento.http.paths import CHAT, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
+from gptoss_bento.http.paths import CHAT, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
 from tests.unit.http.fields.test_table import PUBLISHED, names
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -60,6 +62,13 @@ def test_the_table_makes_up_no_field_that_it_refuses(path: str) -> None:
     known = set(model(path).model_fields).union(*map(names, PUBLISHED[path]))
 
     assert top(path, Use.REFUSED) - known <= OF_EARLIER_VLLM
+
+
+def test_every_field_of_tokenize_is_in_the_table() -> None:
+    protocol = importlib.import_module("vllm.entrypoints.serve.tokenize.protocol")
+    known = {*protocol.TokenizeCompletionRequest.model_fields, *protocol.TokenizeChatRequest.model_fields}
+
+    assert FIELDS[TOKENIZE].keys() - {"reasoning_effort"} == known
 
 
 MINIMAL: dict[str, dict[str, Any]] = {
@@ -113,3 +122,32 @@ def test_vllm_still_words_a_prompt_that_is_too_long_like_this() -> None:
     responses = importlib.import_module("vllm.entrypoints.openai.responses.serving")
     assert "prompt length {prompt_len} " in inspect.getsource(responses.OpenAIServingResponses)
     assert "exceeds the max_model_len {max_model_len}" in inspect.getsource(responses.OpenAIServingResponses)
+
+
+async def test_tokenize_renders_chats_by_the_method_that_is_replaced() -> None:
+    serving = importlib.import_module("vllm.entrypoints.serve.tokenize.serving")
+    protocol = importlib.import_module("vllm.entrypoints.serve.tokenize.protocol")
+    rendered: list[Any] = []
+
+    async def render_chat(request: Any) -> tuple[list[Any], list[Any]]:
+        rendered.append(request)
+        return [], []
+
+    renderer = SimpleNamespace(use_harmony=True, render_chat=render_chat)
+    tokenize_chats(renderer)
+    tool = {"type": "function", "function": {"name": "f"}}
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [tool], "reasoning_effort": "high"}
+    request = protocol.TokenizeChatRequest.model_validate(body)
+    await renderer.preprocess_chat(request, request.messages, tool_dicts=[tool], skip_mm_cache=True)
+
+    assert "self.online_renderer.preprocess_chat(" in inspect.getsource(serving.ServingTokenization.create_tokenize)
+    (asked,) = rendered
+    assert (asked.messages, asked.reasoning_effort, asked.tool_choice) == (body["messages"], "high", "auto")
+    assert [each.function.name for each in asked.tools] == ["f"]
+
+
+def test_other_models_have_their_templates() -> None:
+    renderer = SimpleNamespace(use_harmony=False)
+    tokenize_chats(renderer)
+
+    assert not hasattr(renderer, "preprocess_chat")

@@ -120,6 +120,13 @@ ERROR_HANDLERS = Patch(
     _CONTRACT + "test_error_handlers_take_effect_once_the_stack_is_built_again",
 )
 
+TOKENIZE_CHAT = Patch(
+    "vllm.renderers.online_renderer:OnlineRenderer.preprocess_chat",
+    "/tokenize with `messages` asks for a chat template, which GPT-OSS does not use: an error, or other tokens.",
+    "None: /v1/chat/completions/render gives the tokens, but needs vLLM's render server.",
+    "tests/contract/test_request_fields.py::test_tokenize_renders_chats_by_the_method_that_is_replaced",
+)
+
 PATCHES: tuple[Patch, ...] = (
     START_METHOD,
     RECEIVE_OUTPUT,
@@ -134,6 +141,7 @@ PATCHES: tuple[Patch, ...] = (
     MESSAGES,
     ADD_REQUEST,
     ERROR_HANDLERS,
+    TOKENIZE_CHAT,
 )
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
@@ -254,6 +262,7 @@ def change_app(app: FastAPI, client: AsyncLLM) -> None:
     BACKGROUND_TASKS.replace_on(app.state.openai_serving_responses, BackgroundTasks())
     report_failures(app)
     name_parameters(app)
+    tokenize_chats(app.state.online_renderer)
     meter_generations(client)
 
 
@@ -326,6 +335,24 @@ def _naming(handler: Callable[..., Any]) -> Callable[..., Any]:
         return JSONResponse(named, status, headers)
 
     return handle
+
+
+def tokenize_chats(renderer: Any) -> None:
+    """/tokenize with `messages` gives the tokens that /v1/chat/completions makes of them.
+
+    Args:
+        renderer: of vLLM's application.
+    """
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+    async def preprocess_chat(request: Any, messages: Any, *_: Any, **__: Any) -> Any:
+        effort = (request.model_extra or {}).get("reasoning_effort")
+        asked = {"messages": list(messages), "tools": request.tools, "reasoning_effort": effort}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return await renderer.render_chat(ChatCompletionRequest.model_validate(given))
+
+    if renderer.use_harmony:
+        TOKENIZE_CHAT.replace_on(renderer, preprocess_chat)
 
 
 def meter_generations(client: AsyncLLM) -> None:

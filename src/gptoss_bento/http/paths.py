@@ -26,6 +26,7 @@ COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = f"{MESSAGES}/count_tokens"
+TOKENIZE = "/tokenize"
 
 _PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
 
@@ -39,7 +40,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
     f"{RESPONSES}/{{id}}/cancel": ("POST",),
     MESSAGES: ("POST",),
     COUNT_TOKENS: ("POST",),
-    "/tokenize": ("POST",),
+    TOKENIZE: ("POST",),
     "/detokenize": ("POST",),
     "/version": ("GET",),
 }
@@ -56,7 +57,7 @@ def _pattern(route: str) -> re.Pattern[str]:
 
 _PATTERNS = [(_pattern(route), route) for route in ROUTES if "{" in route]
 # vLLM has these at the root alone; a client whose base URL ends in /v1 finds them there too.
-_ALSO_UNDER_V1 = {"/v1/tokenize": "/tokenize", "/v1/detokenize": "/detokenize"}
+_ALSO_UNDER_V1 = {"/v1/tokenize": TOKENIZE, "/v1/detokenize": "/detokenize"}
 
 
 _MESSAGES = re.compile(rf"(?:(?:/v2/[^/]*)?/openai)?{MESSAGES}(?:/|$)")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
+from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
 
 
 class Use(StrEnum):
@@ -212,6 +212,13 @@ _COUNT_TOKENS = {
     name: field for name, field in _MESSAGES.items() if field.use is not Use.HONOURED or name.split(".")[0] in _COUNTED
 }
 
+_TOKENIZE = {
+    **_honoured("model", "prompt", "messages", "tools", "add_special_tokens", "return_token_strs"),
+    **_honoured("reasoning_effort", "chat_template_kwargs"),  # the first is ours
+    **{name: _CHAT[name] for name in ("chat_template", "add_generation_prompt", "continue_final_message")},
+    **_FOR_MEDIA,
+}
+
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     CHAT: _CHAT,
     CHAT_BATCH: _CHAT,
@@ -219,6 +226,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
     RESPONSES: _RESPONSES,
     MESSAGES: _MESSAGES,
     COUNT_TOKENS: _COUNT_TOKENS,
+    TOKENIZE: _TOKENIZE,
 }
 """By route, without prefix."""
 

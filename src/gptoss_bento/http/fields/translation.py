@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 from gptoss_bento.http.errors import FieldError
-from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
+from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
 from gptoss_bento.strict_json import shown
 
 Changes = dict[str, Any]
@@ -18,6 +18,7 @@ _EFFORT = "reasoning_effort"
 _EFFORT_OF: Mapping[str, tuple[str, ...]] = {
     CHAT: (_EFFORT,),
     CHAT_BATCH: (_EFFORT,),
+    TOKENIZE: (_EFFORT,),
     RESPONSES: ("reasoning", "effort"),
     MESSAGES: ("output_config", "effort"),
     COUNT_TOKENS: ("output_config", "effort"),

@@ -55,6 +55,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "messages[0].function_call",
         "tool_calls",
     ),
+    ("/tokenize", user(IMAGE), "messages[0].content[0].type", "image_url"),
     (CHAT_BATCH, {"messages": [[], user(TEXT, IMAGE)["messages"]]}, "messages[1][0].content[1].type", "image_url"),
     (
         RESPONSES,
@@ -132,7 +133,7 @@ LEFT_TO_THE_ENGINE: list[tuple[str, dict[str, Any]]] = [
     *((MESSAGES, {"system": wrong}) for wrong in WRONG[:7]),
     (MESSAGES, {"system": [TEXT], **user({"type": "tool_addition"}, role="system")}),
     (COMPLETIONS, user(IMAGE)),
-    ("/tokenize", user(IMAGE)),
+    ("/detokenize", user(IMAGE)),
 ]
 
 

@@ -40,6 +40,11 @@ def shown(value: Any, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
+def shown_name(name: str) -> str:
+    """The name of a field as an error message shows it, without quotes; cut and encodable as `shown` makes it."""
+    return shown(name).strip('"')
+
+
 def encodable(text: str) -> bool:
     """Whether the text is valid Unicode, without lone surrogates."""
     try:

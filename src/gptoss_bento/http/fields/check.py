@@ -12,6 +12,7 @@ from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Field, Use
 from gptoss_bento.http.fields.translation import TRANSLATIONS
 from gptoss_bento.http.paths import COUNT_TOKENS, MESSAGES
 from gptoss_bento.spelling import nearest
+from gptoss_bento.strict_json import shown_name
 
 CHECKED = frozenset(FIELDS)
 """The routes whose fields are known."""
@@ -114,7 +115,8 @@ def _refuse_if_meant(path: str, name: str, value: Any) -> None:
 def _unknown(path: str, name: str) -> FieldError:
     near = nearest(name, FIELDS[path])
     meant = f" Did you mean {near}?" if near else ""
-    return FieldError(name, f"{name} is no field of {path}.{meant}")
+    told = shown_name(name)
+    return FieldError(told, f"{told} is no field of {path}.{meant}")
 
 
 def _refuse_edits(management: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
-from gptoss_bento.strict_json import shown
+from gptoss_bento.strict_json import shown, shown_name
 
 Changes = dict[str, Any]
 
@@ -50,7 +50,7 @@ def template_arguments(path: str, body: Mapping[str, Any]) -> Changes:
         return {}
     for name, value in given.items():
         if name != _EFFORT and value is not None and not _is_harmless(name, value):
-            where = f"chat_template_kwargs.{name}"
+            where = f"chat_template_kwargs.{shown_name(name)}"
             reason = f"GPT-OSS's prompts are written by the Harmony format, which knows {_EFFORT} alone"
             raise FieldError(where, f"{where} would have no effect: {reason}.")
     effort = _effort(path, body, given[_EFFORT]) if given.get(_EFFORT) is not None else {}

@@ -23,7 +23,7 @@ class UnknownFields:
 
     def headers(self, path: str, names: Iterable[str]) -> dict[str, str]:
         """What the answer gets; names as in an address, so that none can break a header."""
-        shown = [quote(name[:_LONGEST], safe=_SAFE) for name in names]
+        shown = [quote(name[:_LONGEST], safe=_SAFE, errors="replace") for name in names]
         for name in shown:
             self._log(path, name)
         return {HEADER: ", ".join(shown[:_NAMES_SHOWN])} if shown else {}

@@ -53,12 +53,12 @@ def test_every_field_of_vllm_is_in_the_table(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", MODELS)
-def test_what_is_honoured_is_what_vllm_knows_or_we_translate(path: str) -> None:
+def test_honoured_fields_are_known_to_vllm_or_translated(path: str) -> None:
     assert top(path, Use.HONOURED) - set(model(path).model_fields) <= OF_EARLIER_VLLM
 
 
 @pytest.mark.parametrize("path", set(MODELS) - {COUNT_TOKENS})  # of which clients send what /v1/messages takes
-def test_the_table_makes_up_no_field_that_it_refuses(path: str) -> None:
+def test_refused_fields_are_published_ones(path: str) -> None:
     known = set(model(path).model_fields).union(*map(names, PUBLISHED[path]))
 
     assert top(path, Use.REFUSED) - known <= OF_EARLIER_VLLM
@@ -81,7 +81,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("path", MODELS)
-def test_a_null_for_every_optional_field_is_taken(path: str) -> None:
+def test_null_for_every_optional_field_is_valid(path: str) -> None:
     nulls = {name: None for name in FIELDS[path] if "." not in name}
 
     model(path).model_validate(checked(path, {**nulls, **MINIMAL[path]}).body)
@@ -100,7 +100,7 @@ def test_a_null_for_every_optional_field_is_taken(path: str) -> None:
         (MESSAGES, {"chat_template_kwargs": {"reasoning_effort": "high"}}),
     ],
 )
-def test_what_is_translated_is_taken(path: str, fields: dict[str, Any]) -> None:
+def test_translated_fields_are_valid(path: str, fields: dict[str, Any]) -> None:
     body = checked(path, {**MINIMAL[path], **fields}).body
     taken = model(path).model_validate(body)
 

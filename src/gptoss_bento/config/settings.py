@@ -139,8 +139,8 @@ class ServerSettings(BaseModel):
     max_openai_body_bytes: int = Field(20_971_520, ge=1, description="Largest body of the OpenAI API.")
     unknown_fields: Literal["ignore", "refuse"] = Field(
         "ignore",
-        description="What becomes of fields of a request that nobody knows: ignore names them in the header "
-        "x-ignored-fields, refuse answers 400.",
+        description="Unknown fields of a request: ignore names them in the header x-ignored-fields, "
+        "refuse answers 400.",
     )
     rate_limit: Switch = Field(
         False, description="Enforce RunPod's published request limits, by operation and over all clients."

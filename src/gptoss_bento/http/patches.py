@@ -26,7 +26,7 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "uvicorn.protocols.http.httptools_impl:RequestResponseCycle.chunked_encoding",
         "set",
         "uvicorn sends chunks to clients of HTTP/1.0, who know none; with it `expected_content_length`.",
-        _CONNECTIONS + "test_a_client_of_http_1_0_gets_a_stream_without_chunks",
+        _CONNECTIONS + "test_client_of_http_1_0_gets_a_stream_without_chunks",
     ),
     PrivateUse(
         "uvicorn:Config.loaded_app",

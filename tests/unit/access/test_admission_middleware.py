@@ -233,7 +233,7 @@ async def test_keys_caps_are_put_in_or_refused() -> None:
     assert len(fake.requests) == 1
 
 
-async def test_fields_are_told_honoured_or_refused_before_a_request_takes_a_place() -> None:
+async def test_fields_are_checked_before_a_request_takes_a_slot() -> None:
     app = FakeEngineApp()
     async with client_of(app) as client:
         unknown = await client.post(CHAT, json={"max_tokenz": 5, "bad\r\nname": 1, "user": "u"})
@@ -249,7 +249,7 @@ async def test_fields_are_told_honoured_or_refused_before_a_request_takes_a_plac
     assert len(app.scopes) == 2
 
 
-async def test_an_error_of_the_engine_names_the_field_that_the_client_wrote() -> None:
+async def test_error_of_the_engine_names_the_field_that_the_client_wrote() -> None:
     wrong = {"error": {"message": "max_tokens is too large", "type": "BadRequestError", "param": None, "code": 400}}
     async with asgi_client(ErrorBoundary(guarded(JSONResponse(wrong, 400)), 5)) as client:
         chat = await client.post(CHAT, json={"max_completion_tokens": 9})
@@ -263,7 +263,7 @@ async def test_an_error_of_the_engine_names_the_field_that_the_client_wrote() ->
     assert (no_json.status_code, no_json.json()["error"]["param"]) == (400, None)
 
 
-async def test_an_unknown_field_is_refused_if_the_operator_says_so() -> None:
+async def test_unknown_field_is_refused_with_the_setting() -> None:
     async with client_of(FakeEngineApp(), ServerSettings(unknown_fields="refuse")) as client:
         refused = await client.post(CHAT, json={"max_tokenz": 5})
 
@@ -271,7 +271,7 @@ async def test_an_unknown_field_is_refused_if_the_operator_says_so() -> None:
     assert refused.json()["error"]["param"] == "max_tokenz"
 
 
-async def test_an_unknown_field_is_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unknown_field_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async with client_of(FakeEngineApp()) as client:
         for _ in range(3):
             await client.post(CHAT, json={"max_tokenz": 5})
@@ -281,7 +281,7 @@ async def test_an_unknown_field_is_in_the_log_once(caplog: pytest.LogCaptureFixt
     ]
 
 
-async def test_a_keys_cap_of_effort_holds_for_an_effort_of_the_template() -> None:
+async def test_key_cap_of_effort_holds_for_chat_template_kwargs() -> None:
     async with client_of(FakeEngineApp(), reasoning_effort="low") as client:
         refused = await client.post(CHAT, json={"chat_template_kwargs": {"reasoning_effort": "high"}})
 

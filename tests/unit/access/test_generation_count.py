@@ -39,18 +39,18 @@ def test_generations_are_prompts_times_n(path: str, body: dict[str, Any], number
 
 
 @pytest.mark.parametrize("body", [rb'{"\u006e": 9}', rb'{"\u006E": 9}', b'{"n"\n:\t9}'])
-def test_no_way_to_write_the_name_is_missed(body: bytes) -> None:
+def test_generations_are_counted_however_the_name_is_escaped(body: bytes) -> None:
     assert generations_of(CHAT, json_object(body)) == 9
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
-def test_every_encoding_that_json_may_have_is_read(encoding: str) -> None:
+def test_generations_are_counted_in_every_encoding_of_json(encoding: str) -> None:
     assert generations_of(CHAT, json_object('{"n": 9}'.encode(encoding))) == 9
     assert generations_of(COMPLETIONS, json_object('{"prompt": ["x", "y"]}'.encode(encoding))) == 2
 
 
 @pytest.mark.parametrize("body", [b'{"n": 9', b'["n"]', b'"n"', b'\xff"n"', b'{"n": 9, "seed": NaN}'])
-def test_a_request_must_be_a_json_object(body: bytes) -> None:
+def test_request_must_be_a_json_object(body: bytes) -> None:
     with pytest.raises(EnvelopeError):
         json_object(body)
 

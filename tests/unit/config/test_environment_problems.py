@@ -153,7 +153,7 @@ def test_address_that_is_none_is_not_used_because_shells_set_such() -> None:
         ("TRUST_REQUEST_CHAT_TEMPLATE", "1"),
     ],
 )
-def test_templates_have_no_effect_and_the_operator_hears_it(variable: str, text: str) -> None:
+def test_templates_without_effect_are_warned_about(variable: str, text: str) -> None:
     (warning,) = load_settings({variable: text}).warnings
 
     assert warning.startswith(f"{variable}: ")

@@ -94,7 +94,7 @@ async def events(_: Scope, __: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("keep_alive", [b"", b"connection: keep-alive\r\n"])
-async def test_a_client_of_http_1_0_gets_a_stream_without_chunks(keep_alive: bytes) -> None:
+async def test_client_of_http_1_0_gets_a_stream_without_chunks(keep_alive: bytes) -> None:
     async with served(events) as port:
         old = await talk(port, b"GET / HTTP/1.0\r\n" + keep_alive + b"\r\n")
         new = await talk(port, GET + b"\r\n")
@@ -106,7 +106,7 @@ async def test_a_client_of_http_1_0_gets_a_stream_without_chunks(keep_alive: byt
     assert b"transfer-encoding: chunked" in new
 
 
-async def test_a_client_of_http_1_0_gets_an_answer_of_known_length_with_it() -> None:
+async def test_client_of_http_1_0_gets_an_answer_of_known_length_with_it() -> None:
     async with served() as port:
         got = await talk(port, b"GET / HTTP/1.0\r\n\r\n")
 
@@ -114,8 +114,8 @@ async def test_a_client_of_http_1_0_gets_an_answer_of_known_length_with_it() -> 
     assert got.endswith(b"\r\n\r\nok")
 
 
-async def test_it_tells_whether_the_body_is_there() -> None:
-    told: list[bool] = []
+async def test_scope_knows_whether_the_body_has_arrived() -> None:
+    complete: list[bool] = []
 
     async def note(scope: Scope, receive: Receive, send: Send) -> None:
         complete.append(scope[ARRIVAL].is_complete)

@@ -42,7 +42,7 @@ def error(message: Any = "m", param: Any = None, kind: str = "BadRequestError") 
         ("", "", None),
     ],
 )
-def test_an_error_names_the_field(param: str | None, message: str, named: str | None) -> None:
+def test_error_names_the_field(param: str | None, message: str, named: str | None) -> None:
     body = error(message, param)
 
     assert in_clients_words(CHAT, 400, body) == {"error": {**body["error"], "param": named}}
@@ -83,7 +83,7 @@ def test_an_error_names_the_field(param: str | None, message: str, named: str | 
         ("/v1/responses/resp_1", [], "response_id", "m", "response_id", "m"),
     ],
 )
-def test_the_field_is_the_one_that_the_client_wrote(
+def test_field_is_the_one_that_the_client_wrote(
     path: str, asked: list[str], param: str | None, message: str, named: str, told: str
 ) -> None:
     found = in_clients_words(path, 400, error(message, param), asked)["error"]
@@ -119,7 +119,7 @@ VLLMS_SENTENCES = [
     ("path", "what"), [(CHAT, "messages"), (COMPLETIONS, "prompt"), (RESPONSES, "input"), (PREFIXED, "messages")]
 )
 @pytest.mark.parametrize(("sentence", "length"), VLLMS_SENTENCES)
-def test_a_prompt_that_is_too_long_is_told_as_openai_does(path: str, what: str, sentence: str, length: str) -> None:
+def test_prompt_that_is_too_long_has_the_sentence_of_openai(path: str, what: str, sentence: str, length: str) -> None:
     told = in_clients_words(path, 400, error(sentence, "input_tokens"))
 
     assert told["error"] == {
@@ -163,7 +163,7 @@ def test_anthropics_clients_read_their_own_sentence_and_openais(path: str, sente
         (504, "timeout_error"),
     ],
 )
-def test_an_error_of_anthropics_api_has_its_types(status: int, kind: str) -> None:
+def test_error_of_anthropics_api_has_its_types(status: int, kind: str) -> None:
     told = in_clients_words(MESSAGES, status, error("max_completion_tokens is wrong"))
 
     assert told == {"type": "error", "error": {"type": kind, "message": "max_tokens is wrong"}}
@@ -173,11 +173,11 @@ def test_an_error_of_anthropics_api_has_its_types(status: int, kind: str) -> Non
     "body",
     [{}, {"detail": "n must be at least 1"}, {"error": "n must be at least 1"}, {"error": None}, {"object": "list"}],
 )
-def test_other_bodies_stay_as_they_are(body: dict[str, Any]) -> None:
+def test_bodies_of_other_kinds_stay_unchanged(body: dict[str, Any]) -> None:
     assert in_clients_words(CHAT, 400, body) == body
 
 
-def test_a_body_is_not_changed_in_place() -> None:
+def test_body_is_not_changed_in_place() -> None:
     body = {"error": {"message": "n must be 1", "param": None}, "id": "r1"}
 
     assert in_clients_words(CHAT, 400, body) == {"error": {"message": "n must be 1", "param": "n"}, "id": "r1"}

@@ -42,7 +42,7 @@ class Checked:
 
     Args:
         body: as the engine gets it; the very one that was given if nothing had to be changed.
-        ignored: names of fields that nobody knows.
+        ignored: names of unknown fields.
     """
 
     body: Mapping[str, Any]
@@ -55,7 +55,7 @@ def checked(path: str, body: Mapping[str, Any], *, refuse_unknown: bool = False)
     Args:
         path: the engine's route, without prefix; of another than `CHECKED` everything passes.
         body: the request, as parsed JSON; it is not changed.
-        refuse_unknown: whether a field that nobody knows is refused.
+        refuse_unknown: whether an unknown field is refused.
 
     Raises:
         FieldError: a field would have no effect though it should, or a message has what is no text.
@@ -70,7 +70,7 @@ def checked(path: str, body: Mapping[str, Any], *, refuse_unknown: bool = False)
 
 
 def _looked_through(path: str, body: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The names of what is null, and of what nobody knows."""
+    """The names of fields that are null, and of unknown ones."""
     fields, inner = FIELDS[path], _INNER[path]
     nulls, unknown = [], []
     for name, value in body.items():
@@ -115,8 +115,8 @@ def _refuse_if_meant(path: str, name: str, value: Any) -> None:
 def _unknown(path: str, name: str) -> FieldError:
     near = nearest(name, FIELDS[path])
     meant = f" Did you mean {near}?" if near else ""
-    told = shown_name(name)
-    return FieldError(told, f"{told} is no field of {path}.{meant}")
+    printed = shown_name(name)
+    return FieldError(printed, f"{printed} is no field of {path}.{meant}")
 
 
 def _refuse_edits(management: Any) -> None:

@@ -15,14 +15,14 @@ from gptoss_bento.strict_json import shown
 
 
 class _Types(NamedTuple):
-    """The types that a part may have, and how a refusal tells them: without those that only other routes know."""
+    """The types that a part may have, and how a refusal lists them: without those of other routes."""
 
     allowed: frozenset[str]
-    told: str
+    listed: str
 
 
-def _types(*told: str, also: tuple[str, ...] = ()) -> _Types:
-    return _Types(frozenset({*told, *also}), " or ".join(f'"{name}"' for name in told))
+def _types(*names: str, also: tuple[str, ...] = ()) -> _Types:
+    return _Types(frozenset({*names, *also}), " or ".join(f'"{name}"' for name in names))
 
 
 _OF_CHAT = _types("text", also=("input_text", "output_text"))
@@ -131,7 +131,7 @@ def _parts(parts: list[Any], place: str, types: _Types) -> None:
             _refuse_untyped(part, f"{place}[{number}]")
         elif not isinstance(kind, str) or kind not in types.allowed:
             where = f"{place}[{number}].type"
-            raise FieldError(where, f"{where} must be {types.told}, got {shown(kind)}: GPT-OSS reads text.")
+            raise FieldError(where, f"{where} must be {types.listed}, got {shown(kind)}: GPT-OSS reads text.")
 
 
 def _refuse_untyped(part: Mapping[str, Any], place: str) -> None:

@@ -1,4 +1,4 @@
-"""What clients say in words that vLLM does not read for GPT-OSS, in words that it does. Pure.
+"""Fields that vLLM does not read for GPT-OSS, as fields that it does. Pure.
 
 Each function returns fields to set; None takes a field away. The body itself is never changed.
 """
@@ -87,8 +87,8 @@ def constraints(path: str, body: Mapping[str, Any]) -> Changes:
     others = [name for name in ("structured_outputs", "response_format") if body.get(name) is not None]
     others += [f"{outer}.format" for outer in ("text", "output_config") if _has_format(body.get(outer))]
     if len(kinds) + len(others) != 1 or not kinds:
-        told = ", ".join([*given, *others])
-        raise FieldError(next(iter(given)), f"One constraint can be given, got {told}.")
+        found = ", ".join([*given, *others])
+        raise FieldError(next(iter(given)), f"One constraint can be given, got {found}.")
     gone = dict.fromkeys(given)
     if path == MESSAGES:
         return {**gone, "output_config": _output_config(body, given["guided_json"])}

@@ -1,4 +1,4 @@
-"""How a client and the operator hear of fields that nobody knows: a header of the answer, and a line in the log."""
+"""Reports unknown fields: to the client by a header of the answer, to the operator by a line in the log."""
 
 from __future__ import annotations
 

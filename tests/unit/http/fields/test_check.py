@@ -23,7 +23,7 @@ def nested(name: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("path", "name"), REFUSED_FIELDS)
-def test_a_refused_field_is_named_unless_it_asks_for_what_happens_anyway(path: str, name: str) -> None:
+def test_refused_field_is_named_unless_its_value_is_harmless(path: str, name: str) -> None:
     with pytest.raises(FieldError) as refused:
         checked(path, nested(name, "something"))
 
@@ -34,7 +34,7 @@ def test_a_refused_field_is_named_unless_it_asks_for_what_happens_anyway(path: s
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_a_body_of_which_everything_has_its_effect_is_the_very_same(path: str) -> None:
+def test_body_without_changes_is_returned_as_the_same_object(path: str) -> None:
     body = {
         name: "x"
         for name, field in FIELDS[path].items()
@@ -46,7 +46,7 @@ def test_a_body_of_which_everything_has_its_effect_is_the_very_same(path: str) -
 
 
 @pytest.mark.parametrize("path", CHECKED)
-def test_a_field_that_nobody_knows_is_told(path: str) -> None:
+def test_unknown_field_is_listed_or_refused(path: str) -> None:
     body = {"model": "m", "modle": "m", "x" * 300: 1, "": 2}
 
     assert checked(path, body).ignored == ("modle", "x" * 300, "")
@@ -56,12 +56,12 @@ def test_a_field_that_nobody_knows_is_told(path: str) -> None:
     assert refused.value.param == "modle"
 
 
-def test_of_a_name_like_none_no_likeness_is_told() -> None:
+def test_unknown_field_without_a_similar_one_gets_no_suggestion() -> None:
     with pytest.raises(FieldError, match=r"^qqqqqqqq is no field of /v1/chat/completions\.$"):
         checked(CHAT, {"qqqqqqqq": 1}, refuse_unknown=True)
 
 
-def test_options_that_nobody_knows_are_told_with_their_place() -> None:
+def test_unknown_options_are_listed_with_their_field() -> None:
     assert checked(RESPONSES, {"reasoning": {"effort": "low", "efort": "high"}}).ignored == ("reasoning.efort",)
     assert checked(RESPONSES, {"text.verbosity": "high"}).ignored == ("text.verbosity",)
     assert checked(RESPONSES, {"text": {"verbosity": "medium"}, "reasoning": {"summary": "auto"}}).ignored == ()
@@ -93,7 +93,9 @@ def test_options_that_nobody_knows_are_told_with_their_place() -> None:
         (COMPLETIONS, {"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs is no field of /v1/completions."),
     ],
 )
-def test_a_field_of_another_route_is_refused_with_its_name_here(path: str, body: dict[str, Any], told: str) -> None:
+def test_field_of_another_route_is_refused_with_its_name_on_this_one(
+    path: str, body: dict[str, Any], told: str
+) -> None:
     with pytest.raises(FieldError) as refused:
         checked(path, body)
 
@@ -101,7 +103,7 @@ def test_a_field_of_another_route_is_refused_with_its_name_here(path: str, body:
     assert refused.value.param == next(iter(body))
 
 
-def test_a_field_of_another_route_that_asks_for_nothing_is_only_told() -> None:
+def test_field_of_another_route_with_an_empty_value_is_listed() -> None:
     assert checked(MESSAGES, {"frequency_penalty": 0, "logprobs": False, "user": "u"}).ignored == (
         "frequency_penalty",
         "logprobs",
@@ -110,7 +112,7 @@ def test_a_field_of_another_route_that_asks_for_nothing_is_only_told() -> None:
 
 
 @pytest.mark.parametrize("path", CHECKED)
-def test_a_null_is_as_absent(path: str) -> None:
+def test_null_counts_as_absent(path: str) -> None:
     body: dict[str, Any] = dict.fromkeys([*FIELDS[path], "nobody_knows"])
 
     assert checked(path, body).body == {}
@@ -204,7 +206,7 @@ def test_a_null_is_as_absent(path: str) -> None:
         ),
     ],
 )
-def test_the_engine_gets_it_in_words_that_it_reads(path: str, body: dict[str, Any], engine: dict[str, Any]) -> None:
+def test_engine_gets_the_fields_that_it_reads(path: str, body: dict[str, Any], engine: dict[str, Any]) -> None:
     before = copy.deepcopy(body)
 
     assert checked(path, body).body == engine
@@ -268,7 +270,7 @@ def test_the_engine_gets_it_in_words_that_it_reads(path: str, body: dict[str, An
         ),
     ],
 )
-def test_what_would_have_no_effect_is_refused(path: str, body: dict[str, Any], param: str, told: str) -> None:
+def test_values_without_effect_are_refused(path: str, body: dict[str, Any], param: str, told: str) -> None:
     with pytest.raises(FieldError) as refused:
         checked(path, body)
 
@@ -276,7 +278,7 @@ def test_what_would_have_no_effect_is_refused(path: str, body: dict[str, Any], p
     assert told in str(refused.value)
 
 
-def test_what_claude_code_says_of_the_context_passes() -> None:
+def test_context_management_of_claude_code_passes() -> None:
     """It sends this with every request; Harmony drops earlier reasoning by itself."""
     body = {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}}
 
@@ -294,7 +296,7 @@ def test_what_claude_code_says_of_the_context_passes() -> None:
         {"thinking": 5},
     ],
 )
-def test_a_wrong_shape_is_left_to_the_engine(body: dict[str, Any]) -> None:
+def test_wrong_shapes_are_left_to_the_engine(body: dict[str, Any]) -> None:
     checked(MESSAGES, body)
 
 

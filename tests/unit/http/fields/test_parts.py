@@ -138,7 +138,7 @@ LEFT_TO_THE_ENGINE: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "place", "told"), REFUSED)
-def test_a_part_that_is_no_text_is_refused_with_its_place_and_type(
+def test_part_that_is_not_text_is_refused_with_its_place_and_type(
     path: str, body: dict[str, Any], place: str, told: str
 ) -> None:
     with pytest.raises(FieldError) as refused:

@@ -71,11 +71,11 @@ def test_every_published_option_within_a_parameter_is_in_the_table(path: str, na
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_what_is_not_simply_honoured_says_why(path: str) -> None:
+def test_fields_that_are_not_honoured_have_a_reason(path: str) -> None:
     assert [name for name, field in FIELDS[path].items() if bool(field.why) == (field.use is Use.HONOURED)] == []
 
 
 @pytest.mark.parametrize("path", NAMES_HERE)
-def test_the_name_of_another_route_is_told_by_one_of_this(path: str) -> None:
+def test_names_of_other_routes_map_to_fields_of_this_one(path: str) -> None:
     assert NAMES_HERE[path].keys() & FIELDS[path].keys() == set()
     assert {name.split(".")[0] for name in NAMES_HERE[path].values()} <= FIELDS[path].keys()

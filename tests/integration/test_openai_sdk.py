@@ -201,6 +201,56 @@ def test_prompt_longer_than_the_context_is_a_bad_request_error(client: openai.Op
         client.completions.create(model=MODEL, prompt="word " * 5000, max_tokens=1)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 5000}]}),
+        ("/v1/completions", {"prompt": "word " * 5000}),
+        ("/v1/responses", {"input": "word " * 5000}),
+    ],
+)
+def test_prompt_longer_than_the_context_has_the_code_and_sentence_of_openai(
+    client: openai.OpenAI, path: str, body: dict[str, Any]
+) -> None:
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 4096 tokens") as caught:
+        client.post(path.removeprefix("/v1"), body={"model": MODEL, **body}, cast_to=object)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_several_choices_at_temperature_0_are_the_likeliest_answer(client: openai.OpenAI) -> None:
+    one = client.completions.create(model=MODEL, prompt="The capital of France is", max_tokens=6, temperature=0)
+    three = client.completions.create(model=MODEL, prompt="The capital of France is", max_tokens=6, temperature=0, n=3)
+
+    assert [choice.text for choice in three.choices] == [one.choices[0].text] * 3
+
+
+def test_constraint_of_a_former_name_holds(client: openai.OpenAI) -> None:
+    extra = {"guided_choice": ["red", "blue"]}
+    answer = client.completions.create(model=MODEL, prompt="The sky is", max_tokens=5, extra_body=extra)
+
+    assert answer.choices[0].text in ("red", "blue")
+
+
+def test_null_is_as_absent_for_fields_that_vllm_does_not_take_it_for(client: openai.OpenAI) -> None:
+    names = ("include_reasoning", "use_beam_search", "ignore_eos", "priority", "echo", "skip_special_tokens")
+    answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, extra_body=dict.fromkeys(names))
+
+    assert answer.choices[0].message.content
+
+
+def test_tokenize_counts_a_chat_as_the_engine_does(client: openai.OpenAI) -> None:
+    body = {"model": MODEL, "messages": MESSAGES}
+    tokenized: Any = client.post("/tokenize", body=body, cast_to=object)
+
+    assert tokenized["count"] == usage_of(client)
+
+
+def usage_of(client: openai.OpenAI) -> int:
+    answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=1)
+    assert answer.usage
+    return answer.usage.prompt_tokens
+
+
 def test_response_that_is_unknown_is_a_not_found_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve("resp_unknown")

@@ -49,7 +49,7 @@ class FakeResponses:
                 Route("/v1/responses/{id}/cancel", self.show, methods=["POST"]),
                 Route("/v1/responses/{id}", self.show, methods=["GET"]),
                 Route("/v1/responses", self.make, methods=["POST"]),
-                Route("/v1/chat/completions", self.make, methods=["POST"]),
+                Route("/detokenize", self.make, methods=["POST"]),
             ]
         )
 
@@ -249,9 +249,7 @@ async def test_body_that_was_evicted_is_refused_as_the_guards_do(
     assert is_openai_error(reply, 503, "Too many large bodies")
 
 
-@pytest.mark.parametrize(
-    "body", ["{", "[1]", '{"input": "x"}', '{"previous_response_id": 3}', '{"previous_response_id": "a/b"}']
-)
+@pytest.mark.parametrize("body", ['{"input": "x"}', '{"previous_response_id": 3}', '{"previous_response_id": "a/b"}'])
 async def test_request_without_a_response_id_stays_here_with_its_body(workers: Workers, body: str) -> None:
     reply = await workers.client.post("/v1/responses", content=body)
 
@@ -259,8 +257,16 @@ async def test_request_without_a_response_id_stays_here_with_its_body(workers: W
     assert (answer["by"], answer["body"], answer["key"]) == ("here", body, None)
 
 
+@pytest.mark.parametrize("body", ["{", "[1]"])
+async def test_request_that_is_no_json_object_is_refused_here(workers: Workers, body: str) -> None:
+    reply = await workers.client.post("/v1/responses", content=body)
+
+    assert is_openai_error(reply, 400, "The body must be a JSON object")
+    assert workers.here.asked == workers.there.asked == []
+
+
 async def test_routes_of_other_kinds_are_not_touched(workers: Workers) -> None:
-    reply = await workers.client.post("/v1/chat/completions", json={"previous_response_id": "resp_1"})
+    reply = await workers.client.post("/detokenize", json={"previous_response_id": "resp_1"})
 
     assert reply.json()["by"] == "here"
 

@@ -18,6 +18,8 @@ from pydantic import BaseModel
 
 from gptoss_bento import strict_json
 from gptoss_bento.config.settings import ServerSettings
+from gptoss_bento.http.errors import FieldError
+from gptoss_bento.http.fields.check import checked as checked_fields
 from gptoss_bento.http.json_body import EnvelopeError, json_object
 from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs import sampling
@@ -30,7 +32,6 @@ from gptoss_bento.jobs.input_fields import (
     without_route,
 )
 from gptoss_bento.jobs.input_models import JobPolicy, JobRequest, NativeJob, OpenAIJob, RouteJob
-from gptoss_bento.jobs.input_parts import other_parts
 from gptoss_bento.jobs.input_problems import checked, sentences, text_of
 from gptoss_bento.jobs.output.batching import Schedule
 from gptoss_bento.strict_json import shown
@@ -97,6 +98,7 @@ class EngineRequest:
     schedule: Schedule = field(default_factory=Schedule)
     echo: str = ""  # the prompt, if it is wanted before the answer
     show_reasoning: bool = True
+    ignored: tuple[str, ...] = ()  # names in the body that nobody knows
     must_fit: bool = False  # vLLM silently shortens an answer for which the context has no room; here it is an error
 
     @property
@@ -136,19 +138,32 @@ def engine_request(given: Mapping[str, Any], settings: ServerSettings, models: M
         InputError: no shape matches, or a field is wrong.
     """
     if given.get("openai_input") or given.get("openai_route") not in (None, ""):
-        return _sendable(_openai_request(given, settings, models), "openai_input")
+        return _sendable(_openai_request(given, settings, models), settings, "openai_input")
     if given.get("route") is not None:
-        return _sendable(_route_request(given, settings, models), "body")
+        return _sendable(_route_request(given, settings, models), settings, "body")
     if given.get("messages") is not None or given.get("prompt") is not None:
-        return _sendable(_native_request(given, settings, models))
+        return _sendable(_native_request(given, settings, models), settings)
     raise InputError(" ".join([f"{_ACCEPTED} Got {_keys(given)}.", *meant_shape(given)]))
 
 
-def _sendable(request: EngineRequest, place: str = "") -> EngineRequest:
-    """The request, if JSON can hold it: what the models pass on unseen may have a number that is none."""
-    if problems := endless_numbers(request.body or {}, place):
+def _sendable(request: EngineRequest, settings: ServerSettings, place: str = "") -> EngineRequest:
+    """The request as the engine gets it: held against the same table of fields as requests over HTTP.
+
+    Args:
+        request: of the job.
+        settings: of the server; they say what becomes of fields that nobody knows.
+        place: where in `input` the fields of the request are; nothing: beside `prompt` or `messages`.
+    """
+    if request.body is None:
+        return request
+    if problems := endless_numbers(request.body, place):
         raise InputError(text_of(problems))
-    return request
+    try:
+        known = checked_fields(request.path, request.body, refuse_unknown=settings.unknown_fields == "refuse")
+    except FieldError as error:
+        named = place and error.param and str(error).startswith(error.param)
+        raise InputError(f"{place}{'.' if named else ': '}{error}" if place else str(error)) from None
+    return replace(request, body=known.body, ignored=known.ignored)
 
 
 def _keys(given: Mapping[str, Any]) -> str:
@@ -158,7 +173,6 @@ def _keys(given: Mapping[str, Any]) -> str:
 def _openai_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
     job = _read(OpenAIJob, given, "openai_input")
     path, query = _permitted(job.openai_route or CHAT, "openai_route", settings)
-    _refuse_other_parts(path, job.openai_input, "openai_input")
     method = "POST" if job.openai_input else "GET"
     output = OutputFormat.FRAMES if settings.raw_openai_output else OutputFormat.CHUNKS
     return _forwarded(method, path, query, job.openai_input, output, settings, models)
@@ -167,7 +181,6 @@ def _openai_request(given: Mapping[str, Any], settings: ServerSettings, models: 
 def _route_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
     job = _read(RouteJob, given, "body")
     path, query = _permitted(job.route or "", "route", settings)
-    _refuse_other_parts(path, job.body, "body")
     method = job.method or ("GET" if job.body is None else "POST")
     return _forwarded(method, path, query, job.body, OutputFormat.FRAMES, settings, models)
 
@@ -179,11 +192,6 @@ def _read(model: type[M], given: Mapping[str, Any], place: str) -> M:
     if job is None or problems:
         raise InputError(text_of(problems))
     return job
-
-
-def _refuse_other_parts(path: str, body: Mapping[str, Any] | None, place: str) -> None:
-    if path == CHAT and (problems := list(other_parts((body or {}).get("messages"), f"{place}.messages"))):
-        raise InputError(text_of(problems))
 
 
 def _forwarded(
@@ -240,7 +248,7 @@ def _decodes(text: str) -> bool:
 
 
 def _native_request(given: Mapping[str, Any], settings: ServerSettings, models: Models) -> EngineRequest:
-    problems = [*unknown_fields(given), *without_route(given), *other_parts(given.get("messages"))]
+    problems = [*unknown_fields(given), *without_route(given)]
     fields = with_parameters(_native_fields(given), given, problems)
     chat, stream = "messages" in fields, fields.get("stream") is True
     job, found = checked(NativeJob, fields)

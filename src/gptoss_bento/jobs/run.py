@@ -16,6 +16,7 @@ from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import logged
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine.usage import Meter
+from gptoss_bento.http.fields.unknown import UnknownFields
 from gptoss_bento.jobs.engine_client import Engine
 from gptoss_bento.jobs.input import MODELS, TOKENIZE, EngineRequest, InputError, Models
 from gptoss_bento.jobs.item_writer import ItemWriter, LostError
@@ -82,6 +83,7 @@ class JobExecutor:
     def __init__(self, store: JobStore, settings: ServerSettings, limits: JobLimits, clock: Clock) -> None:
         self.engine: Engine | None = None
         self.is_paused = False
+        self._unknown = UnknownFields()
         self._models: ModelList | None = None
         self._store = store
         self._settings = settings
@@ -143,6 +145,7 @@ class JobExecutor:
         limit_s, started = claim.execution_timeout_ms / 1000, time.monotonic()
         async with asyncio.timeout(limit_s):
             request = await request_of(claim, engine, models, self._settings, self._limits)
+        self._unknown.log(request.path, request.ignored)
         left_s = max(0.0, limit_s - (time.monotonic() - started))
         async with self._limits.room_for(request, self._settings.max_openai_requests):
             if engine.dead:

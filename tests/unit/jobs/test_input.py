@@ -384,7 +384,7 @@ def test_field_that_is_null_is_not_given() -> None:
     nothing = {"zzz": None, "max_tokens": None, "method": None, "sampling_params": None}
 
     assert request({"prompt": "x", **nothing}) == request({"prompt": "x"})
-    assert request({"openai_input": {"prompt": "x"}, **nothing}).is_chat
+    assert request({"openai_input": {"messages": USER}, **nothing}).is_chat
 
 
 def test_sampling_parameters_beside_prompt_or_messages_count() -> None:
@@ -430,22 +430,34 @@ def test_number_that_no_float_holds_is_named_wherever_it_is(fields: dict[str, An
     assert input_error(fields) == f"{path} must be a number below 1.8e308, got 1e999 or the like."
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url", None, 5])
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url", 5])
 @pytest.mark.parametrize("role", ["user", "tool"])
 def test_part_that_is_no_text_is_named(kind: Any, role: str) -> None:
     messages = [*USER, {"role": role, "content": [{"type": "text", "text": "x"}, {"type": kind}]}]
-    words = f"messages[1].content[1].type must be text, the model reads nothing else, got {json.dumps(kind)}."
+    known = '"input_text" or "output_text" or "text"'
+    words = f"messages[1].content[1].type must be {known}, got {json.dumps(kind)}: GPT-OSS reads text."
 
     assert input_error({"messages": messages}) == words
     assert input_error({"openai_input": {"messages": messages}}) == f"openai_input.{words}"
     assert input_error({"route": CHAT, "body": {"messages": messages}}) == f"body.{words}"
 
 
-@pytest.mark.parametrize("part", [{"image_url": {"url": "x"}}, {"type": "text"}, 5, None, []])
-def test_part_without_text_is_named(part: Any) -> None:
-    text = input_error({"messages": [{"role": "user", "content": [part]}]})
+def test_parts_of_responses_and_anthropic_messages_are_named_too() -> None:
+    image = [{"role": "user", "content": [{"type": "image"}]}]
 
-    assert text.startswith('messages[0].content[0] must be {"type": "text", "text": "…"}, got ')
+    for route, field in (("/v1/responses", "input"), ("/v1/messages", "messages")):
+        text = input_error({"openai_route": route, "openai_input": {field: image}})
+        assert text.startswith(f"openai_input.{field}[0].content[0].type must be ")
+
+
+def test_openai_job_is_held_against_the_table_of_fields() -> None:
+    found = request({"openai_input": {"messages": USER, "guided_choice": ["a"], "zzz": 1}})
+
+    assert (found.body or {})["structured_outputs"] == {"choice": ["a"]}
+    assert found.ignored == ("zzz",)
+    assert input_error({"openai_input": {"messages": USER, "chat_template": "x"}}).startswith("openai_input.chat_templ")
+    with pytest.raises(InputError, match="zzz is no field"):
+        request({"openai_input": {"messages": USER, "zzz": 1}}, unknown_fields="refuse")
 
 
 def test_parts_of_text_are_passed_on() -> None:

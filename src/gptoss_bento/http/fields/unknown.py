@@ -28,6 +28,10 @@ class UnknownFields:
             self._log(path, name)
         return {HEADER: ", ".join(shown[:_NAMES_SHOWN])} if shown else {}
 
+    def log(self, path: str, names: Iterable[str]) -> None:
+        """Where there is no answer of its own to have a header: jobs."""
+        self.headers(path, names)
+
     def _log(self, path: str, name: str) -> None:
         if (path, name) not in self._logged and len(self._logged) < _NAMES_LOGGED:
             self._logged.add((path, name))

@@ -98,7 +98,7 @@ class EngineRequest:
     schedule: Schedule = field(default_factory=Schedule)
     echo: str = ""  # the prompt, if it is wanted before the answer
     show_reasoning: bool = True
-    ignored: tuple[str, ...] = ()  # names in the body that nobody knows
+    ignored: tuple[str, ...] = ()  # unknown names in the body
     must_fit: bool = False  # vLLM silently shortens an answer for which the context has no room; here it is an error
 
     @property
@@ -151,7 +151,7 @@ def _sendable(request: EngineRequest, settings: ServerSettings, place: str = "")
 
     Args:
         request: of the job.
-        settings: of the server; they say what becomes of fields that nobody knows.
+        settings: of the server; they decide what becomes of unknown fields.
         place: where in `input` the fields of the request are; nothing: beside `prompt` or `messages`.
     """
     if request.body is None:

@@ -9,7 +9,6 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento import strict_json
 from gptoss_bento.access.admission import Admission, Grant, engine_rule, key_rules
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.generation_count import generations_of, refuse_more_than
@@ -22,7 +21,7 @@ from gptoss_bento.http.body import ARRIVAL, read_body, with_body
 from gptoss_bento.http.errors import ASKED, HttpRefusalError, openai_refusal
 from gptoss_bento.http.fields.check import CHECKED, checked
 from gptoss_bento.http.fields.unknown import UnknownFields
-from gptoss_bento.http.json_body import json_object
+from gptoss_bento.http.json_body import json_bytes, json_object
 
 
 class AdmissionMiddleware:
@@ -84,7 +83,7 @@ class AdmissionMiddleware:
         key = key_of(scope)
         within = _capped(path, known.body, key)
         if within is not asked:  # what the engine's parser reads is else what was looked at here: it is the same one
-            body = strict_json.dumps(within).encode()
+            body = json_bytes(within)
         if path not in GENERATING:
             return _Call(app, body, headers=headers)
         return _Call(app, body, self._grant(path, within, key), headers)

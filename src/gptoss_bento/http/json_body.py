@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from gptoss_bento.http.errors import HttpRefusalError
-from gptoss_bento.strict_json import loads, shown
+from gptoss_bento.strict_json import dumps, loads, shown
 
 
 class EnvelopeError(HttpRefusalError):
@@ -29,6 +30,18 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise EnvelopeError(f"The body must be a JSON object, got {shown(fields)}")
     return fields
+
+
+def json_bytes(fields: Mapping[str, Any]) -> bytes:
+    """A request's body with these fields, as UTF-8.
+
+    Raises:
+        EnvelopeError: it is nested more deeply than can be written, though it could be read.
+    """
+    try:
+        return dumps(fields).encode()
+    except RecursionError:
+        raise EnvelopeError("The body must be a JSON object; it is nested too deeply") from None
 
 
 def _reason(error: ValueError) -> str:

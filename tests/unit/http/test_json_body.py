@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptoss_bento.http.json_body import EnvelopeError, json_object
+from gptoss_bento.http.json_body import EnvelopeError, json_bytes, json_object
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -26,3 +26,12 @@ def test_json_body_that_is_no_object_is_a_400(body: bytes, message: str) -> None
         json_object(body)
 
     assert refused.value.status == 400
+
+
+def test_json_body_nested_more_deeply_than_can_be_written_is_a_400() -> None:
+    deep: list[object] = []
+    for _ in range(10_000):
+        deep = [deep]
+
+    with pytest.raises(EnvelopeError, match="nested too deeply"):
+        json_bytes({"guided_json": deep, "x": "\ud800"})

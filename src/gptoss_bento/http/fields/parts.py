@@ -68,11 +68,11 @@ def _batch(body: Mapping[str, Any]) -> None:
             _messages(messages, f"messages[{number}]")
 
 
-def _messages(messages: Any, place: str) -> None:
+def _messages(messages: Any, place: str, is_read: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> None:
     if not isinstance(messages, list):
         return
     for number, message in enumerate(messages):
-        if isinstance(message, dict):
+        if isinstance(message, dict) and is_read(message):
             content = message.get("content")
             if isinstance(content, list):
                 _parts(content, f"{place}[{number}].content", _OF_CHAT)
@@ -92,7 +92,14 @@ def _responses(body: Mapping[str, Any]) -> None:
         for number, item in enumerate(items):
             if isinstance(item, dict):
                 _item(item, f"input[{number}]")
-    _messages(body.get("previous_input_messages"), "previous_input_messages")
+    _messages(body.get("previous_input_messages"), "previous_input_messages", _is_read)
+
+
+def _is_read(message: Mapping[str, Any]) -> bool:
+    """vLLM takes instructions and tools anew; it lists them as Harmony's own parts, which are no texts."""
+    author = message.get("author")
+    role = author.get("role") if isinstance(author, dict) else message.get("role")
+    return role not in ("system", "developer")
 
 
 def _item(item: Mapping[str, Any], place: str) -> None:

@@ -87,6 +87,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "previous_input_messages[0].content[0].type",
         "image_url",
     ),
+    (
+        RESPONSES,
+        {"input": "x", "previous_input_messages": [{"author": {"role": "user"}, "content": [IMAGE]}]},
+        "previous_input_messages[0].content[0].type",
+        "image_url",
+    ),
     (MESSAGES, user(TEXT, {"type": "image", "source": SOURCE}), "messages[0].content[1].type", "image"),
     (MESSAGES, user({"type": "document", "source": SOURCE}), "messages[0].content[0].type", "document"),
     (MESSAGES, user({"type": "search_result"}), "messages[0].content[0].type", "search_result"),
@@ -115,6 +121,11 @@ LEFT_TO_THE_ENGINE: list[tuple[str, dict[str, Any]]] = [
         for path in (CHAT, CHAT_BATCH, RESPONSES, MESSAGES)
         for name in ("messages", "input")
         for wrong in WRONG
+    ),
+    *(
+        (RESPONSES, {"input": "x", "previous_input_messages": [{**of, "content": [{"type": f"{role}_content"}]}]})
+        for role in ("system", "developer")
+        for of in ({"role": role}, {"author": {"role": role}})
     ),
     (RESPONSES, items({"type": "reasoning", "content": [{"type": "reasoning_text", "text": "x"}]})),
     (RESPONSES, items({"role": "assistant", "content": [{"type": "output_text", "text": "x"}]})),

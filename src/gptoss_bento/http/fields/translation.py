@@ -85,24 +85,27 @@ def constraints(path: str, body: Mapping[str, Any]) -> Changes:
     if not given:
         return {}
     kinds = [old for old in given if old != "guided_whitespace_pattern"]
-    others = [name for name in ("structured_outputs", "response_format") if body.get(name) is not None]
+    others = [] if body.get("structured_outputs") is None else ["structured_outputs"]
+    others += ["response_format"] if _is_constraint(body.get("response_format")) else []
     others += [f"{outer}.format" for outer in ("text", "output_config") if _has_format(body.get(outer))]
     if len(kinds) + len(others) != 1 or not kinds:
         found = ", ".join([*given, *others])
         raise FieldError(next(iter(given)), f"One constraint can be given, got {found}.")
     gone = dict.fromkeys(given)
     if path == MESSAGES:
-        return {**gone, "output_config": _output_config(body, given["guided_json"])}
+        holder = body.get("output_config") or {}
+        schema = {"type": "json_schema", "schema": given["guided_json"]}
+        # The engine refuses a holder of another shape.
+        return {**gone, "output_config": {**holder, "format": schema}} if isinstance(holder, Mapping) else {}
     return {**gone, "structured_outputs": {_GUIDED[old]: value for old, value in given.items()}}
 
 
 def _has_format(holder: Any) -> bool:
-    kind = holder.get("format") if isinstance(holder, Mapping) else None
-    return isinstance(kind, Mapping) and kind.get("type") != "text"
+    return isinstance(holder, Mapping) and _is_constraint(holder.get("format"))
 
 
-def _output_config(body: Mapping[str, Any], schema: Any) -> dict[str, Any]:
-    return {**(body.get("output_config") or {}), "format": {"type": "json_schema", "schema": schema}}
+def _is_constraint(form: Any) -> bool:
+    return isinstance(form, Mapping) and form.get("type") != "text"
 
 
 def several_greedy(path: str, body: Mapping[str, Any]) -> Changes:

@@ -113,9 +113,9 @@ def _refuse_if_meant(path: str, name: str, value: Any) -> None:
 
 
 def _unknown(path: str, name: str) -> FieldError:
-    near = nearest(name, FIELDS[path])
-    meant = f" Did you mean {near}?" if near else ""
     printed = shown_name(name)
+    near = nearest(printed, FIELDS[path])  # of the cut name: a comparison with megabytes takes a second
+    meant = f" Did you mean {near}?" if near else ""
     return FieldError(printed, f"{printed} is no field of {path}.{meant}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from itertools import islice
 from urllib.parse import quote
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ class UnknownFields:
 
     def headers(self, path: str, names: Iterable[str]) -> dict[str, str]:
         """What the answer gets; names as in an address, so that none can break a header."""
-        shown = [quote(name[:_LONGEST], safe=_SAFE, errors="replace") for name in names]
+        looked_at = islice(names, _NAMES_LOGGED)  # a body can have a million
+        shown = [quote(name[:_LONGEST], safe=_SAFE, errors="replace") for name in looked_at]
         for name in shown:
             self._log(path, name)
         return {HEADER: ", ".join(shown[:_NAMES_SHOWN])} if shown else {}

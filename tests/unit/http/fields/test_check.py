@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gptoss_bento.http.errors import FieldError
+from gptoss_bento.http.fields import check
 from gptoss_bento.http.fields.check import CHECKED, checked
 from gptoss_bento.http.fields.table import FIELDS, Use
 from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
@@ -59,6 +60,16 @@ def test_unknown_field_is_listed_or_refused(path: str) -> None:
 def test_unknown_field_without_a_similar_one_gets_no_suggestion() -> None:
     with pytest.raises(FieldError, match=r"^qqqqqqqq is no field of /v1/chat/completions\.$"):
         checked(CHAT, {"qqqqqqqq": 1}, refuse_unknown=True)
+
+
+def test_unknown_field_is_compared_by_the_start_of_its_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr(check, "nearest", lambda name, _: compared.append(name))
+
+    with pytest.raises(FieldError):
+        checked(CHAT, {"q" * 1_000_000: 1}, refuse_unknown=True)
+
+    assert [len(name) < 200 for name in compared] == [True]
 
 
 def test_unknown_options_are_listed_with_their_field() -> None:
@@ -164,6 +175,11 @@ def test_null_counts_as_absent(path: str) -> None:
             RESPONSES,
             {"guided_json": {}, "text": {"format": {"type": "text"}}},
             {"structured_outputs": {"json": {}}, "text": {"format": {"type": "text"}}},
+        ),
+        (
+            CHAT,
+            {"guided_json": {}, "response_format": {"type": "text"}},
+            {"structured_outputs": {"json": {}}, "response_format": {"type": "text"}},
         ),
         (
             MESSAGES,
@@ -293,6 +309,8 @@ def test_context_management_of_claude_code_passes() -> None:
         {"context_management": 5},
         {"context_management": {"edits": {}}},
         {"output_config": 5, "chat_template_kwargs": {"reasoning_effort": "low"}},
+        {"output_config": "x", "guided_json": {}},
+        {"output_config": [1], "guided_json": {}},
         {"thinking": 5},
     ],
 )

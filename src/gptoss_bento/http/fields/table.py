@@ -203,6 +203,7 @@ _MESSAGES = {
     ),
     "thinking.display": Field(Use.NO_EFFECT, "reasoning is answered as it is"),
     "output_config.task_budget": _refused("is not counted here: use `max_tokens`"),
+    "output_format": _refused("is the former name of an option: use `output_config.format`"),  # SDKs up to 2025
     "container": _refused("needs Anthropic's containers"),
     "mcp_servers": _refused("is not offered here: call the server yourself, and send its tools as `tools`", []),
     "compaction": _refused("is not done here: ask for a summary in a message"),

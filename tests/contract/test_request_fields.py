@@ -109,6 +109,13 @@ def test_translated_fields_are_valid(path: str, fields: dict[str, Any]) -> None:
     assert set(body) <= taken.model_fields_set & set(model(path).model_fields)
 
 
+def test_constraint_beside_the_text_format_of_a_response_is_valid() -> None:
+    """vLLM finds only while it makes sampling parameters that it has both."""
+    body = checked(RESPONSES, {"input": "x", "guided_json": {}, "text": {"format": {"type": "text"}}}).body
+
+    assert model(RESPONSES).model_validate(dict(body)).extract_structured_outputs().json == {}
+
+
 def test_vllm_still_words_a_prompt_that_is_too_long_like_this() -> None:
     params = importlib.import_module("vllm.renderers.params")
     tokens = params.TokenizeParams(max_total_tokens=8, max_output_tokens=0)

@@ -96,7 +96,7 @@ def _responses(body: Mapping[str, Any]) -> None:
 
 
 def _is_read(message: Mapping[str, Any]) -> bool:
-    """vLLM takes instructions and tools anew; it lists them as Harmony's own parts, which are no texts."""
+    """vLLM makes both of each request's own fields, and lists them as parts that are no text."""
     author = message.get("author")
     role = author.get("role") if isinstance(author, dict) else message.get("role")
     return role not in ("system", "developer")

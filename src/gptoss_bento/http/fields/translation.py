@@ -97,7 +97,16 @@ def constraints(path: str, body: Mapping[str, Any]) -> Changes:
         schema = {"type": "json_schema", "schema": given["guided_json"]}
         # The engine refuses a holder of another shape.
         return {**gone, "output_config": {**holder, "format": schema}} if isinstance(holder, Mapping) else {}
-    return {**gone, "structured_outputs": {_GUIDED[old]: value for old, value in given.items()}}
+    constraint = {_GUIDED[old]: value for old, value in given.items()}
+    return {**gone, **_without_format(body), "structured_outputs": constraint}
+
+
+def _without_format(body: Mapping[str, Any]) -> Changes:
+    """`text` of a response without the format "text": vLLM takes no format at all beside a constraint."""
+    text = body.get("text")
+    if not isinstance(text, Mapping) or not isinstance(text.get("format"), Mapping):
+        return {}
+    return {"text": {name: value for name, value in text.items() if name != "format"}}
 
 
 def _has_format(holder: Any) -> bool:

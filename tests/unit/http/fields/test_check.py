@@ -174,7 +174,7 @@ def test_null_counts_as_absent(path: str) -> None:
         (
             RESPONSES,
             {"guided_json": {}, "text": {"format": {"type": "text"}}},
-            {"structured_outputs": {"json": {}}, "text": {"format": {"type": "text"}}},
+            {"structured_outputs": {"json": {}}, "text": {}},
         ),
         (
             CHAT,

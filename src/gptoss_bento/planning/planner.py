@@ -50,7 +50,7 @@ def make_plan(
         environment=process_variables(settings, profile, situation, goal.value),
         api_workers=api_workers(arguments, hardware, settings),
         warmup=warmup(settings, hardware),
-        preload=preload(settings, situation),
+        preload=preload(settings, arguments, hardware),
         kernel_folder=kernel_folder(settings) if hardware.gpus else None,
         profile_origin=profile_origin,
         warnings=(*settings.warnings, *_goal_warnings(goal, profile), *_model_warnings(model, profile)),

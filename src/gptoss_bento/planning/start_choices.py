@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from gptoss_bento.config.profile import Situation
+from collections.abc import Mapping
+
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware.probe import Hardware
+from gptoss_bento.planning.parallelism import parallel_sizes
 from gptoss_bento.planning.plan import Planned
 from gptoss_bento.planning.process_variables import START_METHOD
 
@@ -27,27 +29,27 @@ def warmup(settings: Settings, hardware: Hardware) -> Planned:
     return Planned(bool(hardware.gpus), "default with a GPU" if hardware.gpus else "default without a GPU")
 
 
-def preload(settings: Settings, situation: Situation) -> Planned:
+def preload(settings: Settings, arguments: Mapping[str, Planned], hardware: Hardware) -> Planned:
     """Whether the engine's process is forked from one that has imported vLLM, rather than spawned.
 
-    By default where it was seen: with one NVIDIA GPU a model. On CPUs vLLM sets variables that a program must have
+    By default where it was seen: one engine on one NVIDIA GPU. On CPUs vLLM sets variables that a program must have
     before it begins.
 
     Raises:
         ConfigurationError: it was asked for where it cannot be.
     """
-    wanted, obstacle = settings.server.engine_preload, _preload_obstacle(settings, situation)
+    wanted, obstacle = settings.server.engine_preload, _preload_obstacle(settings, hardware)
     if wanted and obstacle:
         raise ConfigurationError(f"ENGINE_PRELOAD is set, {obstacle}.")
     if wanted is not None:
         return Planned(wanted, "ENGINE_PRELOAD")
-    alone = situation.tensor_parallel == situation.pipeline_parallel == 1
-    seen = alone and not obstacle and _are_nvidia(situation.hardware)
+    alone = all(size.value == 1 for _, size in parallel_sizes(arguments))
+    seen = alone and not obstacle and _are_nvidia(hardware)
     return Planned(seen, "default with one NVIDIA GPU" if seen else "default")
 
 
-def _preload_obstacle(settings: Settings, situation: Situation) -> str:
-    if not situation.hardware.gpus:
+def _preload_obstacle(settings: Settings, hardware: Hardware) -> str:
+    if not hardware.gpus:
         return "but there is no GPU; vLLM's engine for CPUs must be spawned"
     if settings.engine.get("numa_bind"):
         return "and so is NUMA_BIND; vLLM binds only an engine it spawns"

@@ -44,6 +44,11 @@ def test_engine_preload_is_the_default_where_it_was_seen(gpus: list[Gpu], defaul
         assert planned({"ENGINE_PRELOAD": "1"}, profile, machine(*gpus)).preload == Planned(True, "ENGINE_PRELOAD")
 
 
+@pytest.mark.parametrize("environ", [{"DATA_PARALLEL_SIZE": "2"}, {"VLLM_EXTRA_ARGS": "-dp 2"}])
+def test_several_engines_are_not_preloaded_by_default(environ: dict[str, str]) -> None:
+    assert planned(environ, load_profile("gpt-oss-20b"), machine(H100, H100)).preload == Planned(False, "default")
+
+
 @pytest.mark.parametrize(
     ("environ", "hardware", "reason"),
     [

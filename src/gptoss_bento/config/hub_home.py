@@ -41,7 +41,7 @@ def derived_variables(
     Returns:
         The value and the origin of each variable.
     """
-    if any(environ.get(name) for name in ("HF_HOME", *_HUB_CACHES)):
+    if not all(is_unset(environ.get(name, "")) for name in ("HF_HOME", *_HUB_CACHES)):
         return {}
     baked_home = baked.hub_home(folder) if baked else None
     home, origin = _hub_home(base_path, baked_home, folder)

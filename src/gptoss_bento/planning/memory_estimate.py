@@ -125,11 +125,7 @@ class Estimate:
 
 
 def estimate(
-    shape: Shape,
-    gpu: Gpu | None,
-    arguments: Mapping[str, Any],
-    cpu_cache_gib: float | None = None,
-    graphs_are_beside: bool = False,
+    shape: Shape, gpu: Gpu | None, arguments: Mapping[str, Any], cpu_cache_gib: float | None = None
 ) -> Estimate:
     """Splits the memory of one GPU (of each, in a tensor-parallel group).
 
@@ -137,12 +133,11 @@ def estimate(
         gpu: the smallest of the GPUs; None for vLLM's CPU backend.
         arguments: vLLM's, by option name; what is missing has vLLM's default.
         cpu_cache_gib: VLLM_CPU_KVCACHE_SPACE, which decides on a CPU.
-        graphs_are_beside: CUDA graphs take their memory from what `gpu_memory_utilization` leaves free.
 
     Raises:
         NotEstimableError: the arguments use something that this does not model, or are no sizes at all.
     """
-    return _Split(shape, gpu, arguments, cpu_cache_gib, graphs_are_beside).estimate()
+    return _Split(shape, gpu, arguments, cpu_cache_gib).estimate()
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,6 @@ class _Split:
     gpu: Gpu | None
     arguments: Mapping[str, Any]
     cpu_cache_gib: float | None
-    graphs_are_beside: bool
 
     def estimate(self) -> Estimate:
         self._check()
@@ -236,7 +230,7 @@ class _Split:
     @cached_property
     def _graphs_gib(self) -> float:
         """Unless sizes are named, vLLM captures 1, 2, 4, every 8th size up to 256 and every 16th beyond."""
-        if self.gpu is None or self.graphs_are_beside or self.arguments.get("enforce_eager"):
+        if self.gpu is None or self.arguments.get("enforce_eager"):
             return 0.0
         if named := self.arguments.get("cudagraph_capture_sizes"):
             return _GRAPH_GIB * len({size for size in named if size <= self._batched_tokens})

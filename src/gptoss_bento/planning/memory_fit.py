@@ -15,7 +15,6 @@ from gptoss_bento.planning.memory_estimate import (
     estimate,
 )
 from gptoss_bento.planning.plan import EnginePlan, Planned
-from gptoss_bento.planning.start_choices import GRAPH_PROFILE
 from gptoss_bento.planning.value_origins import set_explicitly
 
 # A length that is not set explicitly is shortened to what fits, less a margin; a server for fewer than _SHORTEST tokens
@@ -47,13 +46,7 @@ def _estimate(plan: EnginePlan, profile: Profile) -> Estimate:
         shape = shape.model_copy(update={"draft_parameters": profile.model.shape.draft_parameters})
     gpu = min(plan.hardware.gpus, key=lambda gpu: gpu.memory_bytes, default=None)
     arguments = {name: planned.value for name, planned in plan.arguments.items()}
-    return estimate(shape, gpu, arguments, _cpu_cache_gib(plan.environment), _graphs_are_beside(plan.environment))
-
-
-def _graphs_are_beside(environment: Mapping[str, Planned]) -> bool:
-    """Whether vLLM sizes the KV cache without taking the graphs' memory off."""
-    planned = environment.get(GRAPH_PROFILE)
-    return planned is not None and str(planned.value).strip() == "0"
+    return estimate(shape, gpu, arguments, _cpu_cache_gib(plan.environment))
 
 
 def _cpu_cache_gib(environment: Mapping[str, Planned]) -> float | None:

@@ -16,7 +16,7 @@ from gptoss_bento.planning.model_config import ModelConfig, config_of_profile, u
 from gptoss_bento.planning.parallelism import situation_of
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.planning.process_variables import kernel_folder, process_variables
-from gptoss_bento.planning.start_choices import preload, warmup, without_graph_profile
+from gptoss_bento.planning.start_choices import preload, warmup
 
 
 def make_plan(
@@ -47,12 +47,10 @@ def make_plan(
         revision=_chosen(settings.model_revision, origin.get("revision"), profile.model.revision),
         served_names=_served_names(settings, profile, model, situation),
         arguments={name: planned for name, planned in arguments.items() if name != API_WORKERS},
-        environment=process_variables(
-            settings, profile, situation, goal.value, without_graph_profile(arguments, hardware)
-        ),
+        environment=process_variables(settings, profile, situation, goal.value),
         api_workers=api_workers(arguments, hardware, settings),
         warmup=warmup(settings, hardware),
-        preload=preload(settings, situation),
+        preload=preload(settings, arguments, hardware),
         kernel_folder=kernel_folder(settings) if hardware.gpus else None,
         profile_origin=profile_origin,
         warnings=(*settings.warnings, *_goal_warnings(goal, profile), *_model_warnings(model, profile)),

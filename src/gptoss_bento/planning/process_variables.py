@@ -23,16 +23,9 @@ PROCESS_ENVIRONMENT: Mapping[str, str] = {
 }
 
 
-def process_variables(
-    settings: Settings, profile: Profile, situation: Situation, goal: Goal, chosen: Mapping[str, Planned]
-) -> dict[str, Planned]:
-    """The variables, each with its origin. The operator's own win over all.
-
-    Args:
-        chosen: further defaults, which depend on vLLM's planned options.
-    """
-    planned = {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()}
-    planned |= {**_patience(settings), **chosen}
+def process_variables(settings: Settings, profile: Profile, situation: Situation, goal: Goal) -> dict[str, Planned]:
+    """The variables, each with its origin. The operator's own win over all."""
+    planned = {name: Planned(value, "default") for name, value in PROCESS_ENVIRONMENT.items()} | _patience(settings)
     if situation.hardware.gpus:
         planned |= _kernel_caches(settings)
     for origin, engine in suggestions(profile, situation, goal):

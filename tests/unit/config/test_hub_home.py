@@ -15,6 +15,14 @@ def test_hub_home_of_the_operator_wins_over_base_path(name: str) -> None:
     assert load_settings({"BASE_PATH": "/data", name: "/mine"}).derived == {}
 
 
+@pytest.mark.parametrize("text", ["", " ", "None", "null"])
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
+def test_hub_variable_without_a_value_leaves_base_path_its_place(name: str, text: str) -> None:
+    settings = load_settings({"BASE_PATH": "/data", name: text})
+
+    assert settings.derived == {"HF_HOME": ("/data/huggingface-cache/hub", "BASE_PATH")}
+
+
 @pytest.mark.parametrize(
     ("environ", "origin"),
     [

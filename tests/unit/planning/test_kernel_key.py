@@ -62,7 +62,6 @@ def test_key_names_the_architecture_of_amd() -> None:
         ("VLLM_EXTRA_ARGS", "--block-size 32"),
         ("VLLM_USE_FLASHINFER_SAMPLER", "1"),
         ("MODEL_REVISION", "abc"),
-        ("GPU_MEMORY_UTILIZATION", "0.5"),  # vLLM then measures its graphs, by a variable that its key has
     ],
 )
 def test_arguments_differ_by_what_decides_what_is_compiled(variable: str, value: str) -> None:
@@ -76,7 +75,7 @@ def test_arguments_differ_by_what_decides_what_is_compiled(variable: str, value:
         ("DRAIN_TIMEOUT", "77"),
         ("STREAM_INTERVAL", "7"),
         ("OPENAI_SERVED_MODEL_NAME_OVERRIDE", "mine"),
-        ("GPU_MEMORY_UTILIZATION", "0.9"),
+        ("GPU_MEMORY_UTILIZATION", "0.5"),
         ("ENABLE_PREFIX_CACHING", "false"),
         ("LOAD_FORMAT", "dummy"),
         ("VLLM_STARTUP_TIMEOUT", "2000"),

@@ -8,7 +8,6 @@ from gptoss_bento.config.profile import load_profile
 from gptoss_bento.planning.kernel_key import KERNEL_CACHES
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.planning.process_variables import PROCESS_ENVIRONMENT
-from gptoss_bento.planning.start_choices import GRAPH_PROFILE
 from tests.fakes import machine
 from tests.unit.planning.plans import TIER, planned
 
@@ -35,7 +34,6 @@ def test_default_variables_are_planned() -> None:
         **{name: Planned(value, "default") for name, value in defaults.items()},
         "VLLM_USE_FLASHINFER_SAMPLER": Planned("0", "profile"),
         "VLLM_ENGINE_READY_TIMEOUT_S": Planned("86400", "beyond VLLM_STARTUP_TIMEOUT"),
-        GRAPH_PROFILE: Planned("0", "graphs fit into the 6.4 GiB beside gpu_memory_utilization 0.92"),
     }
 
 

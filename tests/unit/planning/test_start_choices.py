@@ -6,8 +6,7 @@ from gptoss_bento.config.profile import load_profile
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.hardware.probe import Gpu, Hardware
 from gptoss_bento.planning.plan import Planned
-from gptoss_bento.planning.start_choices import GRAPH_PROFILE
-from tests.fakes import H100, H200, L4, MI300X, machine
+from tests.fakes import H100, MI300X, machine
 from tests.unit.planning.plans import START_METHOD, planned
 
 
@@ -45,34 +44,9 @@ def test_engine_preload_is_the_default_where_it_was_seen(gpus: list[Gpu], defaul
         assert planned({"ENGINE_PRELOAD": "1"}, profile, machine(*gpus)).preload == Planned(True, "ENGINE_PRELOAD")
 
 
-@pytest.mark.parametrize(
-    ("environ", "gpu", "expected"),
-    [
-        ({}, H200, Planned("0", "graphs fit into the 11.2 GiB beside gpu_memory_utilization 0.92")),
-        ({"GPU_MEMORY_UTILIZATION": "0.97"}, H200, None),  # 4.2 GiB are left
-        ({"GPU_MEMORY_UTILIZATION": "0.45"}, H200, None),  # another server may have the rest
-        ({"KV_CACHE_MEMORY_BYTES": "40000000000"}, H200, None),  # vLLM then measures nothing anyway
-        ({}, L4, None),
-        ({}, MI300X, None),  # not seen there
-        ({GRAPH_PROFILE: "1"}, H200, Planned("1", "environment")),
-    ],
-)
-def test_graph_profile_is_left_out_where_the_gpu_has_room(
-    environ: dict[str, str], gpu: Gpu, expected: Planned | None
-) -> None:
-    plan = planned(environ, load_profile("gpt-oss-20b"), machine(gpu))
-
-    assert plan.environment.get(GRAPH_PROFILE) == expected
-
-
-def test_graphs_without_a_profile_leave_the_kv_cache_their_memory() -> None:
-    twenty = load_profile("gpt-oss-20b")
-    apart, within = (planned(environ, twenty, machine(H200)).memory for environ in ({}, {GRAPH_PROFILE: "1"}))
-
-    assert apart
-    assert within
-    assert (apart.graphs_gib, within.graphs_gib > 0.3) == (0, True)
-    assert apart.kv_cache_gib == pytest.approx(within.kv_cache_gib + within.graphs_gib)
+@pytest.mark.parametrize("environ", [{"DATA_PARALLEL_SIZE": "2"}, {"VLLM_EXTRA_ARGS": "-dp 2"}])
+def test_several_engines_are_not_preloaded_by_default(environ: dict[str, str]) -> None:
+    assert planned(environ, load_profile("gpt-oss-20b"), machine(H100, H100)).preload == Planned(False, "default")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,16 @@ CHECKED = frozenset(FIELDS)
 """The routes whose fields are known."""
 
 _EDITS_WITHOUT_EFFECT = "clear_thinking_"  # Anthropic's, with a date
+# What a field of another route may say without meaning anything, beside what is empty, and what means something all the
+# same: "no parallel calls", and a seed of 0.
+_HARMLESS_ELSEWHERE: Mapping[str, Any] = {
+    "n": 1,
+    "best_of": 1,
+    "top_p": 1,
+    "parallel_tool_calls": True,
+    "include_reasoning": True,
+}
+_MEANT_THOUGH_FALSE = frozenset({"parallel_tool_calls", "include_reasoning", "seed"})
 _ELSEWHERE: frozenset[str] = frozenset(
     name for fields in FIELDS.values() for name, field in fields.items() if field.use is not Use.NO_EFFECT
 )
@@ -106,10 +116,16 @@ def _refuse(name: str, field: Field, value: Any) -> None:
 
 def _refuse_if_meant(path: str, name: str, value: Any) -> None:
     """A field of another route would have an effect, if it were one of this route."""
-    if name in _ELSEWHERE and "." not in name and value:
+    if name in _ELSEWHERE and "." not in name and _is_meant(name, value):
         here = NAMES_HERE.get(path, {}).get(name)
         instead = f": use `{here}`" if here else ""
         raise FieldError(name, f"{name} is no field of {path}{instead}.")
+
+
+def _is_meant(name: str, value: Any) -> bool:
+    if not value:
+        return name in _MEANT_THOUGH_FALSE
+    return name not in _HARMLESS_ELSEWHERE or value != _HARMLESS_ELSEWHERE[name]
 
 
 def _unknown(path: str, name: str) -> FieldError:

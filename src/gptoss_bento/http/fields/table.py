@@ -80,7 +80,7 @@ _OF_ENGINE = {
 _FOR_MEDIA = _without_effect(media_io_kwargs=_MEDIA, mm_processor_kwargs=_MEDIA)
 _GUIDED = {
     **_honoured("guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_whitespace_pattern"),
-    "guided_decoding_backend": _refused("is chosen by the server: STRUCTURED_OUTPUTS_CONFIG"),
+    **_without_effect(guided_decoding_backend="the server chooses it: STRUCTURED_OUTPUTS_CONFIG"),
 }
 # On OpenAI's routes.
 _GENERATION = {

@@ -79,6 +79,19 @@ def test_unknown_options_are_listed_with_their_field() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        (RESPONSES, "n", 1),
+        (MESSAGES, "parallel_tool_calls", True),
+        (MESSAGES, "include_reasoning", True),
+        (MESSAGES, "logprobs", False),
+    ],
+)
+def test_field_of_another_route_that_asks_for_nothing_is_ignored(path: str, name: str, value: Any) -> None:
+    assert checked(path, {name: value}).ignored == (name,)
+
+
+@pytest.mark.parametrize(
     ("path", "body", "told"),
     [
         (RESPONSES, {"max_tokens": 5}, "max_tokens is no field of /v1/responses: use `max_output_tokens`."),
@@ -100,6 +113,8 @@ def test_unknown_options_are_listed_with_their_field() -> None:
         ),
         (MESSAGES, {"stop": ["x"]}, "stop is no field of /v1/messages: use `stop_sequences`."),
         (MESSAGES, {"guided_regex": "x"}, "guided_regex is no field of /v1/messages."),
+        (MESSAGES, {"parallel_tool_calls": False}, "parallel_tool_calls is no field of /v1/messages."),
+        (MESSAGES, {"seed": 0}, "seed is no field of /v1/messages."),
         (COMPLETIONS, {"messages": [1]}, "messages is no field of /v1/completions."),
         (COMPLETIONS, {"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs is no field of /v1/completions."),
     ],

@@ -154,8 +154,8 @@ class Runner:
             self._reserved -= reserved
         if job.status is Status.IN_QUEUE:
             self._on_queued()
-        elif not self._tasks.stopping.is_set():
-            self._start(_claim_of_started(new, job))
+        else:
+            await self._start_or_give_back(_claim_of_started(new, job))
         return job
 
     @contextmanager
@@ -320,13 +320,18 @@ class Runner:
             claims = await self.store.claim(self._worker.worker_id, free)
             self._may_have_waiting |= len(claims) == free
             for claim in claims:
-                # A job cancelled since its claim has no run to abort. After a stop, the job stays claimed until this
-                # worker releases its lease, and is then interrupted like any other.
-                if claim.id not in self._ended_while_claiming and not self._tasks.stopping.is_set():
-                    self._start(claim)
+                if claim.id not in self._ended_while_claiming:  # a job cancelled since its claim has no run to abort
+                    await self._start_or_give_back(claim)
         finally:
             self._reserved -= free
             self._ended_while_claiming = None
+
+    async def _start_or_give_back(self, claim: Claim) -> None:
+        """Starts a claimed job, unless the service is to stop by now."""
+        if self._executor.is_paused:
+            await until_available(lambda: self.store.give_back(claim))
+        else:
+            self._start(claim)
 
     def _start(self, claim: Claim) -> None:
         run = self._runs[claim.id] = Run(claim)

@@ -331,6 +331,12 @@ class JobStore(Store):
         """
         return self._interrupt(connection, is_run(claim), counts=counts)
 
+    @writes
+    def give_back(self, connection: sa.Connection, claim: Claim) -> None:
+        """Requeues a job that was claimed and has not been started, as if it had not been claimed."""
+        values = {"started_at": None, "worker_id": None}
+        connection.execute(transition(Status.IN_QUEUE, is_run(claim), from_={Status.IN_PROGRESS}).values(values))
+
     def _interrupt(self, connection: sa.Connection, which: sa.ColumnElement[bool], *, counts: bool = True) -> list[str]:
         now = self._now()
         running = which & (JOBS.c.status == Status.IN_PROGRESS)

@@ -18,11 +18,11 @@ from gptoss_bento.jobs.runner import Runner
 from gptoss_bento.jobs.webhooks import webhook_sender
 from gptoss_bento.state.clock import now_ms
 from gptoss_bento.state.database import StoreUnavailableError
-from gptoss_bento.state.job import Status
+from gptoss_bento.state.job import Claim, Status
 from gptoss_bento.state.store import open_store
 from gptoss_bento.state.worker_identity import WorkerIdentity
 from tests.unit.jobs.runner.support import PROMPT, STREAM, ended, jobs_on, submit, take
-from tests.waiting import until
+from tests.waiting import HANG_S, until
 
 
 async def test_shutdown_requeues_running_jobs(fake: FakeEngine, store_url: str) -> None:
@@ -61,6 +61,33 @@ async def test_shutdown_pause_finishes_what_runs_and_starts_nothing(jobs: Runner
     assert (await ended(jobs, running))[0].status is Status.COMPLETED
     assert (await ended(jobs, waiting, 0.6))[0].status is Status.IN_QUEUE
     assert jobs.running == 0
+
+
+async def test_shutdown_pause_gives_back_a_job_that_is_being_claimed(
+    jobs: Runner, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, claimed, held = jobs.store.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(worker_id: str, limit: int) -> list[Claim]:
+        if claims := await claim(worker_id, limit):
+            claimed.set()
+            await held.wait()
+        return claims
+
+    monkeypatch.setattr(jobs.store, "claim", slow)
+    jobs._executor.is_paused = True
+    waiting = await submit(jobs, PROMPT)
+    jobs._executor.is_paused = False
+    jobs._schedule_claim()
+    await claimed.wait()
+    jobs.pause()
+    assert (await ended(jobs, waiting, 0))[0].status is Status.IN_PROGRESS
+    held.set()
+
+    async with asyncio.timeout(HANG_S):
+        while (job := (await ended(jobs, waiting, 0))[0]).status is not Status.IN_QUEUE:  # noqa: ASYNC110  # in the store
+            await asyncio.sleep(0.01)
+    assert (job.retries, jobs.running, fake.running) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("how", ["stream", "whole"])

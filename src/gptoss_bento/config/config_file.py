@@ -7,13 +7,12 @@ beginning, or an entry with a dot. tests/contract/test_config_file.py compares w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gptoss_bento.config import extra_args
-from gptoss_bento.config.vllm_options import Option, known_options
+from gptoss_bento.config.vllm_options import Option, as_word, known_options
 from gptoss_bento.spelling import nearest
 
 
@@ -73,7 +72,7 @@ def _add(found: FileOptions, key: str, option: Option, negated: bool, value: Any
     try:
         parsed = _parsed(option, value)
     except ValueError as error:
-        found.wrong.append(WrongValue(key, _text(value), str(error)))
+        found.wrong.append(WrongValue(key, as_word(value), str(error)))
         return
     if option.name in found.values:
         found.warnings.append(f"{key}: the option is there twice; the last one is used, as in vLLM")
@@ -87,20 +86,16 @@ def _parsed(option: Option, value: Any) -> Any:
         value = value[0]  # one word behind the flag
     if isinstance(value, bool) and not is_switch:
         raise ValueError("a value; vLLM takes true and false for switches alone")
-    return option.parse(_text(value))
+    return option.parse(as_word(value))
 
 
 def _add_entries(found: FileOptions, option: Option, lines: Mapping[str, Any]) -> None:
     """Lines such as `compilation-config.mode: 3`, which become one value."""
     first = next(iter(lines))
-    words = [word for key, value in lines.items() for word in (f"--{key}", _text(value))]
+    words = [word for key, value in lines.items() for word in (f"--{key}", as_word(value))]
     try:
         if option.name in found.values:
             raise ValueError(f"{option.flag[2:]} as one value or entry by entry, not both")
         found.values |= extra_args.parse(words)
     except ValueError as error:
-        found.wrong.append(WrongValue(first, _text(lines[first]), str(error)))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+        found.wrong.append(WrongValue(first, as_word(lines[first]), str(error)))

@@ -92,10 +92,10 @@ class Option:
                 return [self.flag]
             return [f"--no-{self.flag.removeprefix('--')}"] if self.kind == "switch" else []
         if self.many == "repeat":
-            return [f"{self.flag}={_word(item)}" for item in value]
+            return [f"{self.flag}={as_word(item)}" for item in value]
         if self.many:
-            return [self.flag, *(_word(item) for item in value)]
-        return [f"{self.flag}={_word(value)}"]
+            return [self.flag, *(as_word(item) for item in value)]
+        return [f"{self.flag}={as_word(value)}"]
 
 
 @cache
@@ -150,5 +150,6 @@ def _parse_list(text: str, option: Option) -> list[Any]:
     return [option._parse_one(item.strip()) for item in text.split(",") if item.strip()]
 
 
-def _word(value: Any) -> str:
+def as_word(value: Any) -> str:
+    """A value as a word of a command line: a text as it is, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)

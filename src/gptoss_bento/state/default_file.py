@@ -47,6 +47,10 @@ class Owner:
     service: str
     port: int | None = None
 
+    def is_same(self, other: Owner | None) -> bool:
+        """Whether it is another worker of this service."""
+        return other is not None and other.service == self.service
+
     def __str__(self) -> str:
         return f"the service on port {self.port}" if self.port else "another service"
 
@@ -139,12 +143,12 @@ def _claim(first: Path, owner: Owner, *, keep: bool) -> DefaultFile:
     def preference(number: int) -> tuple[bool, bool, int]:
         last = last_owners[number]
         is_own_port = last is not None and owner.port is not None and last.port == owner.port
-        return last is None or last.service != owner.service, not is_own_port, number
+        return not owner.is_same(last), not is_own_port, number
 
     for number in sorted(numbered, key=preference):
         path, last = numbered[number], last_owners[number]
-        if (taken := _take(path, owner, last, keep=keep)) is not None:
-            is_joined = last is not None and last.service == owner.service
+        is_joined = owner.is_same(last)
+        if (taken := _take(path, owner, is_joined=is_joined, keep=keep)) is not None:
             before = [other for at, other in sorted(in_use.items()) if at < number]
             former = last if last and last.port != owner.port and not is_joined else None
             return DefaultFile(path, before, former, is_joined, taken if keep else None)
@@ -176,12 +180,11 @@ def _last_owner(path: Path) -> Owner | None:
         return None
 
 
-def _take(path: Path, owner: Owner, last: Owner | None, *, keep: bool) -> int | None:
+def _take(path: Path, owner: Owner, *, is_joined: bool, keep: bool) -> int | None:
     """The descriptor that holds the lock, shared with the workers of the same service; None if others hold it."""
     if not keep and not _lock_of(path).exists():
         return -1
     descriptor = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
-    is_joined = last is not None and last.service == owner.service
     is_taken = _flock(descriptor, fcntl.LOCK_SH if is_joined else fcntl.LOCK_EX)
     if not is_taken or not keep:
         os.close(descriptor)

@@ -29,7 +29,10 @@ _HARMLESS_ELSEWHERE: Mapping[str, Any] = {
 }
 _MEANT_THOUGH_FALSE = frozenset({"parallel_tool_calls", "include_reasoning", "seed"})
 _ELSEWHERE: frozenset[str] = frozenset(
-    name for fields in FIELDS.values() for name, field in fields.items() if field.use is not Use.NO_EFFECT
+    name
+    for fields in FIELDS.values()
+    for name, field in fields.items()
+    if field.use is not Use.NO_EFFECT and "." not in name
 )
 
 
@@ -116,7 +119,7 @@ def _refuse(name: str, field: Field, value: Any) -> None:
 
 def _refuse_if_meant(path: str, name: str, value: Any) -> None:
     """A field of another route would have an effect, if it were one of this route."""
-    if name in _ELSEWHERE and "." not in name and _is_meant(name, value):
+    if name in _ELSEWHERE and _is_meant(name, value):
         here = NAMES_HERE.get(path, {}).get(name)
         instead = f": use `{here}`" if here else ""
         raise FieldError(name, f"{name} is no field of {path}{instead}.")

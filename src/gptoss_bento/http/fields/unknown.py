@@ -24,15 +24,16 @@ class UnknownFields:
 
     def headers(self, path: str, names: Iterable[str]) -> dict[str, str]:
         """What the answer gets; names as in an address, so that none can break a header."""
+        shown = self.log(path, names)
+        return {HEADER: ", ".join(shown[:_NAMES_SHOWN])} if shown else {}
+
+    def log(self, path: str, names: Iterable[str]) -> list[str]:
+        """Alone for jobs, which have no answer of their own to have a header. Returns the names as they are shown."""
         looked_at = islice(names, _NAMES_LOGGED)  # a body can have a million
         shown = [quote(name[:_LONGEST], safe=_SAFE, errors="replace") for name in looked_at]
         for name in shown:
             self._log(path, name)
-        return {HEADER: ", ".join(shown[:_NAMES_SHOWN])} if shown else {}
-
-    def log(self, path: str, names: Iterable[str]) -> None:
-        """Where there is no answer of its own to have a header: jobs."""
-        self.headers(path, names)
+        return shown
 
     def _log(self, path: str, name: str) -> None:
         if (path, name) not in self._logged and len(self._logged) < _NAMES_LOGGED:

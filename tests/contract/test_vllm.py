@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +24,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from gptoss_bento.demo import checkpoint
 from gptoss_bento.engine import patches, preload, vllm_parser, vllm_plugin, warmup
 from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.errors import BrokenStreamError
 from tests.fakes import Calls
 from tests.routes import VLLM_ROUTES
+from tests.vocabulary import vocabulary
+
+__all__ = ["vocabulary"]  # a fixture
 
 # Their own warnings at import are not ours to fix.
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -248,6 +253,20 @@ def test_modules_that_are_imported_early_are_there() -> None:
     assert [name for name in modules if find_spec(name) is None] == []
 
 
+def test_tokenizer_that_is_loaded_early_is_the_one_that_the_engine_asks_for(tmp_path: Path, vocabulary: Path) -> None:
+    folder = str(tmp_path / "demo")
+    checkpoint.expand(Path(folder), vocabulary)
+    from vllm.config import ModelConfig
+    from vllm.tokenizers.registry import cached_get_tokenizer, cached_tokenizer_from_config
+
+    importlib.import_module(preload._PRELOADED).load_tokenizer(folder)
+    before = cached_get_tokenizer.cache_info()
+    cached_tokenizer_from_config(ModelConfig(model=folder))
+
+    assert cached_get_tokenizer.cache_info().hits == before.hits + 1
+    assert cached_get_tokenizer.cache_info().misses == before.misses
+
+
 # What runs in its processes: see vllm_plugin
 
 
@@ -291,6 +310,22 @@ def test_plugins_are_loaded_before_a_model(process: str) -> None:
     source = inspect.getsource(getattr(getattr(importlib.import_module(module), name), method))
 
     assert "load_general_plugins()" in source
+
+
+def source_of(module: str) -> str:
+    """Of a module that need not be importable without a GPU."""
+    spec = find_spec(module)
+    assert spec
+    assert spec.origin
+    return Path(spec.origin).read_text()
+
+
+def test_profile_of_graphs_is_the_function_that_is_replaced() -> None:
+    source = source_of("vllm.v1.worker.gpu.model_runner")
+
+    assert "profile_cudagraph_memory as _profile_cudagraph_memory" in source
+    assert "return _profile_cudagraph_memory(self)" in source
+    assert "self.model_runner.profile_cudagraph_memory()" in source_of("vllm.v1.worker.gpu_worker")
 
 
 def test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced() -> None:

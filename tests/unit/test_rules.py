@@ -49,6 +49,7 @@ def importers(library: str) -> set[str]:
 IMPORTS_VLLM = {
     "engine/client.py",  # makes its errors
     "engine/patches.py",  # replaces what must be replaced in it
+    "engine/preloaded_modules.py",  # is imported by the process that the engine's is forked from
     "engine/launcher.py",  # starts and stops it
     "engine/vllm_app.py",  # builds its application
     "engine/vllm_parser.py",  # reads its arguments
@@ -58,6 +59,7 @@ IMPORTS_VLLM = {
 PLUGIN = "engine/vllm_plugin/__init__.py"  # finds out in which process it is, and changes nothing before vLLM calls it
 IMPORTED_BY_VLLM: dict[str, set[str]] = {  # and who imports them beside it
     "bench/instant_executor.py": set(),  # `--distributed-executor-backend` names it
+    "engine/vllm_plugin/graph_memory.py": {PLUGIN},
     "engine/vllm_plugin/router_kernels.py": {PLUGIN},
     "engine/vllm_plugin/routing_kernels.py": {PLUGIN},
 }

@@ -92,11 +92,20 @@ def import_path_from(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(entry for entry in entries if entry)}
 
 
+_EARLY_TOKENIZER = "GPTOSS_BENTO_EARLY_TOKENIZER"
+
+
+def early_tokenizer() -> str:
+    """Whose tokenizer the engine's fork server loads ahead: the folder of a model; empty for none."""
+    return os.environ.get(_EARLY_TOKENIZER, "")
+
+
 @contextmanager
-def with_import_path(entries: Sequence[str]) -> Iterator[None]:
-    """A Python that this process starts meanwhile imports from there first; `restore` removes that again."""
+def for_fork_server(entries: Sequence[str], tokenizer: str) -> Iterator[None]:
+    """A Python that this process starts meanwhile imports from there first, and knows `early_tokenizer`."""
     before = snapshot()
     os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in entries if entry)
+    os.environ[_EARLY_TOKENIZER] = tokenizer
     try:
         yield
     finally:

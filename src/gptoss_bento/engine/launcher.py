@@ -22,6 +22,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -101,7 +102,7 @@ async def _start(
     argv: Sequence[str], startup: Readiness, stack: AsyncExitStack, group: WorkerGroup, how: StartOptions
 ) -> Engine:
     if how.preload and group.is_first:
-        await in_daemon_thread(engine_preload.begin)
+        await in_daemon_thread(engine_preload.begin, usual_tokenizer(argv))
     with startup.timed("engine: import"):
         await in_daemon_thread(_import_engine)
     with startup.timed("engine: configuration"):
@@ -120,6 +121,15 @@ async def _start(
     await stack.enter_async_context(app.router.lifespan_context(app))
     _settle()
     return Engine(client, app)
+
+
+def usual_tokenizer(argv: Sequence[str]) -> str:
+    """The folder of the model, where vLLM loads its tokenizer in no special way; empty otherwise."""
+    special = ("--tokenizer", "--trust-remote-code", "--skip-tokenizer-init", "--revision", "--runner", "--config")
+    if any(word.startswith(special) for word in argv):
+        return ""
+    named = (word.removeprefix("--model=") for word in argv if word.startswith("--model="))
+    return next((model for model in named if Path(model).is_dir()), "")
 
 
 def _settle() -> None:

@@ -26,13 +26,17 @@ _PRELOADED = "gptoss_bento.engine.preloaded_modules"
 _NOT_FOR_THE_SERVER = (signal.SIGTERM, signal.SIGINT)
 
 
-def begin() -> None:
-    """Starts the fork server. Call it when the environment is what the engine shall see: it imports vLLM with it."""
+def begin(tokenizer: str = "") -> None:
+    """Starts the fork server. Call it when the environment is what the engine shall see: it imports vLLM with it.
+
+    Args:
+        tokenizer: the model's folder, whose tokenizer is loaded too; empty where vLLM shall load it in its own way.
+    """
     multiprocessing.set_forkserver_preload([_PRELOADED])
     resource_tracker.ensure_running()  # which the server would start otherwise, and unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_SERVER)  # this thread's, which a child inherits
     try:
-        with process_environment.with_import_path(sys.path):  # Python 3.11 forgets it, and service.py has added to it
+        with process_environment.for_fork_server(sys.path, tokenizer):  # Python 3.11 forgets the path
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

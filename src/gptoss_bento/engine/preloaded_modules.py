@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from contextlib import suppress
 
+from gptoss_bento.config.process_environment import early_tokenizer
+
 MODULES = (
     "vllm.v1.engine.core",
     "vllm.v1.worker.gpu_worker",
@@ -20,6 +22,18 @@ MODULES = (
     "vllm.v1.structured_output",
 )
 
+
+def load_tokenizer(folder: str) -> None:
+    """Loads the tokenizer as vLLM does, which keeps it: the engine would do so for 3 s when all else is ready."""
+    from vllm.tokenizers.registry import cached_get_tokenizer
+
+    # the arguments by which `cached_tokenizer_from_config` finds it, in its order
+    cached_get_tokenizer(folder, runner_type="generate", tokenizer_mode="auto", revision=None, trust_remote_code=False)
+
+
 for _name in MODULES:
     with suppress(Exception):
         importlib.import_module(_name)
+if _tokenizer := early_tokenizer():
+    with suppress(Exception):
+        load_tokenizer(_tokenizer)

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import random
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ _SPLIT: Mapping[str, Mapping[str, Any]] = {
 _SPLIT_BATCHES = (1, 2, 4, 8, 16, 32, 64, 80)
 _SHORT = 24  # tokens of a prompt whose length does not matter
 _BATCH = 9  # requests at the same time; an odd number, so that no size is divisible by chance
+_SHOWN = 6  # of the slowest, in the log
 _ANSWER = 3  # tokens: prefill, and decoding with and without what was sampled before
 
 
@@ -105,10 +107,16 @@ async def warm_up(client: AsyncLLM) -> None:
     sizes = config.compilation_config.cudagraph_capture_sizes or [0]
     scheduler, longest = config.scheduler_config, config.model_config.max_model_len
     asked = requests(max(sizes), scheduler.max_num_batched_tokens, longest, scheduler.max_num_seqs)
+    seconds: dict[str, float] = {}
     with _unmeasured(client):
         for request in asked:
+            begun = time.monotonic()
             await _send(client, request)
+            seconds[f"{request.what} of {request.copies}"] = time.monotonic() - begun
         await client.reset_prefix_cache()
+    slowest = sorted(seconds, key=lambda name: -seconds[name])[:_SHOWN]
+    shown = ", ".join(f"{name} {seconds[name]:.1f} s" for name in slowest)
+    logger.info("warm-up: %d kinds of requests; the slowest: %s", len(asked), shown)
 
 
 async def _send(client: AsyncLLM, request: Request) -> None:

@@ -166,8 +166,9 @@ def test_restore_does_not_set_equal_variables_again(monkeypatch: pytest.MonkeyPa
 def test_import_path_is_set_only_inside_the_context(monkeypatch: pytest.MonkeyPatch, before: dict[str, str]) -> None:
     monkeypatch.setattr(os, "environ", dict(before))
 
-    with suppress(ValueError), process_environment.with_import_path(["", "/here", "/there"]):
+    with suppress(ValueError), process_environment.for_fork_server(["", "/here", "/there"], "/model"):
         assert os.environ["PYTHONPATH"] == "/here:/there", "empty is the folder in which it starts"
+        assert process_environment.early_tokenizer() == "/model"
         raise ValueError("no server")
 
     assert os.environ == before

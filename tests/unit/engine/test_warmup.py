@@ -247,6 +247,7 @@ async def test_request_that_the_engine_refuses_is_skipped_with_a_log_line(caplog
     client = await warmed_up(FakeClient(refuses=grammar))
 
     lines = [record.getMessage() for record in caplog.records if record.name == "gptoss_bento.engine.warmup"]
+    assert lines.pop().startswith("warm-up: ")
     assert lines == [
         f"warm-up: {what} is left out: not beside speculation"
         for what in ("JSON schema", "regular expression", "minimum of tokens beside a grammar")
@@ -254,6 +255,15 @@ async def test_request_that_the_engine_refuses_is_skipped_with_a_log_line(caplog
     ]
     assert client.asked[-1].sampling["top_k"] == 20, "the rest is asked"
     assert {record.levelno for record in caplog.records} == {logging.INFO}
+
+
+async def test_slowest_requests_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    await warmed_up(FakeClient())
+
+    last = caplog.messages[-1]
+    assert "kinds of requests; the slowest: " in last
+    assert last.count(" s") >= warmup._SHOWN
 
 
 async def test_engine_that_died_ends_the_start() -> None:

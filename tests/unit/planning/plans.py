@@ -14,13 +14,15 @@ from tests.fakes import H100, machine
 TIER = "tier of all machines"
 START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 UP_TO_1024 = [
-    *(1, 2, 4),
-    *range(8, 128, 8),
-    *range(128, 256, 16),
-    *range(256, 512, 32),
-    *range(512, 1025, 64),
+    *(1, 2),
+    *range(4, 32, 4),
+    *range(32, 64, 8),
+    *range(64, 128, 16),
+    *range(128, 256, 32),
+    *range(256, 512, 64),
+    *range(512, 1025, 128),
 ]
-UP_TO_2048 = [*UP_TO_1024, *range(1152, 2049, 128)]
+UP_TO_2048 = [*UP_TO_1024, *range(1280, 2049, 256)]
 PROFILE = Profile.model_validate(
     {
         "name": "p",

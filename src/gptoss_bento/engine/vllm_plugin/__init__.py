@@ -37,8 +37,9 @@ def register() -> None:
 
     start_times.record()
     if current_platform.is_cuda():  # all of it was written for and seen on NVIDIA's cards
-        from gptoss_bento.engine.vllm_plugin import compilations, router_kernels, routing_kernels
+        from gptoss_bento.engine.vllm_plugin import compilations, graph_memory, router_kernels, routing_kernels
 
         compilations.record()
         routing_kernels.install(logger)
         router_kernels.install(logger)
+        graph_memory.install(logger)

@@ -12,6 +12,13 @@ ROUTER_WARM_UP = Patch(
     "None: KERNEL_CONFIG can leave out FlashInfer's autotuning, not this.",
     "tests/contract/test_vllm.py::test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced",
 )
+GRAPH_MEMORY = Patch(
+    "vllm.v1.worker.gpu.model_runner:_profile_cudagraph_memory",
+    "Each start captures the CUDA graphs once only to see how much memory they take, 9 s of it on an H200.",
+    "None: VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0 captures all the same, and KV_CACHE_MEMORY_BYTES takes a size "
+    "that somebody has to know.",
+    "tests/contract/test_vllm.py::test_profile_of_graphs_is_the_function_that_is_replaced",
+)
 TOP_K = Patch(
     "triton_kernels.topk:topk_forward",
     "The row stride is a constant of two kernels and grows with the batch: some 250 compilations while streams wait. "
@@ -39,7 +46,14 @@ AFTER_COMPILATION = Patch(
     BEFORE_COMPILATION.test,
 )
 
-PATCHES: tuple[Patch, ...] = (ROUTER_WARM_UP, TOP_K, DESCRIBE_CONSTANTS, BEFORE_COMPILATION, AFTER_COMPILATION)
+PATCHES: tuple[Patch, ...] = (
+    ROUTER_WARM_UP,
+    GRAPH_MEMORY,
+    TOP_K,
+    DESCRIBE_CONSTANTS,
+    BEFORE_COMPILATION,
+    AFTER_COMPILATION,
+)
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
     PrivateUse(

@@ -34,7 +34,7 @@ from gptoss_bento.engine.client import Engine
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.vllm_app import build_app
 from gptoss_bento.engine.vllm_parser import serve_parser
-from gptoss_bento.engine.warmup import warm_up
+from gptoss_bento.engine.warmup import warm_up, warm_up_routes
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
 from gptoss_bento.workers.child_processes import kill_processes
 from gptoss_bento.workers.readiness import Readiness
@@ -119,6 +119,8 @@ async def _start(
         with startup.timed("engine: warm-up"):
             await warm_up(client)
     await stack.enter_async_context(app.router.lifespan_context(app))
+    if how.warmup:
+        await warm_up_routes(app, client, args.served_model_name[0])
     _settle()
     return Engine(client, app)
 

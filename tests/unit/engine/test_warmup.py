@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections import Counter
@@ -274,3 +275,38 @@ async def test_engine_that_died_ends_the_start() -> None:
 
     assert len([asked for asked in client.asked if grammar(asked.sampling)]) == 1
     assert client._logger_ref == [client.manager], "what comes after an error is measured again"
+
+
+# The application of a worker
+
+
+class Routes:
+    """An ASGI application that notes what it was asked, and answers with `status`."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._status = status
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = json.loads((await receive())["body"])
+        self.asked.append((scope["path"], body))
+        await send({"type": "http.response.start", "status": self._status, "headers": []})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+
+async def test_routes_are_asked_once_before_a_client_does() -> None:
+    app, client = Routes(), FakeClient()
+
+    await warmup.warm_up_routes(app, client, "gpt")
+
+    assert [path for path, _ in app.asked] == ["/v1/completions", "/v1/chat/completions"]
+    assert {(body["model"], body["max_tokens"]) for _, body in app.asked} == {("gpt", 1)}
+    assert client._logger_ref == [client.manager], "what clients ask is measured again"
+
+
+async def test_route_that_refuses_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    await warmup.warm_up_routes(Routes(404), FakeClient(), "gpt")
+
+    assert "warm-up: /v1/completions was answered with 404." in caplog.messages

@@ -37,9 +37,15 @@ def serve_without_vllm(
         variables: what it gets beside this process's own.
         holds: what is held from the start.
     """
-    for name in holds:
+    held = held_by(folder, *holds)
+    return serve(folder, {"PROFILE": "demo", **held, **(variables or {})}, service=_SERVICE)
+
+
+def held_by(folder: Path, *names: str) -> dict[str, str]:
+    """Holds these from now on; the variables with which a service keeps to it."""
+    for name in names:
         _file(folder, name).touch()
-    return serve(folder, {"PROFILE": "demo", _FOLDER: str(folder), **(variables or {})}, service=_SERVICE)
+    return {_FOLDER: str(folder)}
 
 
 def release(folder: Path, name: str) -> None:

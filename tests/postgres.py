@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,8 +90,9 @@ def _unprivileged_user() -> str | None:
 def _hand_over(folder: Path, user: str) -> None:
     for path in (folder, folder / "data"):
         shutil.chown(path, user)
-    for parent in folder.parents:  # pytest makes its folders for their owner alone
-        if "pytest" in parent.name:
+    temporary = Path(tempfile.gettempdir())
+    for parent in folder.parents:  # mktemp and pytest make their folders for their owner alone
+        if temporary in parent.parents:
             parent.chmod(parent.stat().st_mode | 0o011)
 
 

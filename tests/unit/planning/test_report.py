@@ -39,9 +39,16 @@ def test_values_and_arguments_are_whole_on_any_terminal(width: int) -> None:
 
 def test_columns_are_aligned() -> None:
     lines = printed(plan_of("gpt-oss-20b", hardware_named("h100"))).splitlines()
-    rows = [line for line in lines if line.endswith("default for GPT-OSS")]
+    rows = [line for line in lines if line.endswith("default for GPT-OSS") and not line.startswith("--reasoning-config ")]
 
     assert len({line.index("default for GPT-OSS") for line in rows}) == 1
+
+
+def test_value_longer_than_a_column_pushes_its_own_origin_alone() -> None:
+    lines = printed(plan_of("gpt-oss-20b", hardware_named("h100"))).splitlines()
+    long = next(line for line in lines if line.startswith("--reasoning-config "))
+
+    assert "'reasoning_end_str': '<|end|>'}  default for GPT-OSS" in long
 
 
 def test_memory_of_a_cpu_is_not_that_of_a_gpu() -> None:

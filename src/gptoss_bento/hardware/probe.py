@@ -91,7 +91,11 @@ ALL_DEVICES = VisibleDevices()
 
 
 def probe(visible: VisibleDevices = ALL_DEVICES) -> Hardware:
-    """Describes this machine, as far as a process with these variables sees it."""
+    """Describes this machine, as far as a process with these variables sees it.
+
+    Raises:
+        HardwareError: a driver is installed, but does not answer.
+    """
     gpus = _nvidia_gpus(visible.cuda) or _amd_gpus(visible)
     return Hardware(gpus, len(os.sched_getaffinity(0)), psutil.virtual_memory().total)
 
@@ -123,19 +127,41 @@ def _no_such_card(key: str) -> str:
 
 
 def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
+    """Those that CUDA would see; none on a machine without driver.
+
+    Raises:
+        HardwareError: there is a driver, and it does not answer. The CPU in its place would be slow without a word.
+    """
     import pynvml
 
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver: not an error on a machine without GPU
-        return ()
-    try:
-        return tuple(_nvidia_gpu(handle) for handle in _visible_handles(pynvml, visible_devices))
+        with _nvml():
+            return tuple(_nvidia_gpu(handle) for handle in _visible_handles(pynvml, visible_devices))
     except pynvml.NVMLError as error:
-        raise HardwareError(f"The NVIDIA driver does not answer: {error}") from None
-    finally:
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+        if error.value in _NO_DRIVER or _hides_all(visible_devices):
+            return ()
+        raise _unanswering_driver(error) from None
+
+
+def _hides_all(visible_devices: str | None) -> bool:
+    return visible_devices is not None and visible_devices.split(",")[0].strip() in ("", "-1")
+
+
+# NVML's error codes, by its header nvml.h. What others mean is not for an operator.
+_NO_DRIVER = frozenset([9, 12, 28])  # no kernel module, no library, no GPU
+_WAYS_OUT = {
+    4: "This process may not open /dev/nvidiactl, /dev/nvidia0 and so on: run it as a user or in a container that may",
+    18: "The driver was updated while the system ran: restart the machine; in a container: its library of the driver "
+    "has another version than the host's driver",
+    999: "A container can lose its GPUs while it runs: restart it. Otherwise nvidia-smi and dmesg show more",
+}
+
+
+def _unanswering_driver(error: Any) -> HardwareError:
+    found = f"The NVIDIA driver does not answer: {error}"
+    if error.value not in _WAYS_OUT:
+        return HardwareError(found)
+    return HardwareError(f"{found}. {_WAYS_OUT[error.value]}. CUDA_VISIBLE_DEVICES=-1 does without GPUs.")
 
 
 def _visible_handles(nvml: Any, visible_devices: str | None) -> list[Any]:
@@ -331,15 +357,14 @@ def nvidia_driver() -> Driver | None:
     """
     import pynvml
 
-    absent = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
     try:
         with _nvml():
             version = str(pynvml.nvmlSystemGetDriverVersion())
             cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())  # 13000 is 13.0
     except pynvml.NVMLError as error:
-        if error.value in absent:
+        if error.value in _NO_DRIVER:
             return None
-        raise HardwareError(f"The NVIDIA driver does not answer: {error}") from None
+        raise _unanswering_driver(error) from None
     return Driver(version, (cuda // 1000, cuda % 1000 // 10))
 
 

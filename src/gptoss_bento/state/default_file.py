@@ -8,6 +8,7 @@ file has the port on which it was used last, and a service prefers the one of it
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -112,9 +113,22 @@ def claim(first: Path, owner: Owner) -> DefaultFile:
             return _claim(first, owner, keep=True)
     except OSError as error:
         raise ConfigurationError(
-            f"The folder of the jobs, {first.parent}, cannot be used: {error.strerror}. "
-            "Make it writable for this user, or set GPTOSS_BENTO_CACHE or JOB_STORE_URL."
+            f"The folder of the jobs, {first.parent}, cannot be used: {error.strerror}. {_remedy(error)}"
         ) from error
+
+
+_NO_LOCKS = frozenset([errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])  # of file systems without flock
+_FULL = frozenset([errno.ENOSPC, errno.EDQUOT])
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in _NO_LOCKS:
+        return (
+            "Its file system has no locks (flock), which some network file systems lack: set GPTOSS_BENTO_CACHE to a "
+            "folder on another one, or JOB_STORE_URL to a database elsewhere."
+        )
+    first = "Make room on its disk" if error.errno in _FULL else "Make it writable for this user"
+    return f"{first}, or set GPTOSS_BENTO_CACHE or JOB_STORE_URL."
 
 
 def look(first: Path, owner: Owner) -> DefaultFile:

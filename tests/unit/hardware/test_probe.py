@@ -33,7 +33,7 @@ class FakeNvml:
     """pynvml on a machine with these GPUs; None: without a driver."""
 
     class NVMLError(Exception):
-        pass
+        value = 15  # "GPU is lost", unless it is another
 
     def __init__(self, gpus: list[Gpu] | None, slices: dict[str, Gpu] | None = None) -> None:
         self._gpus = gpus
@@ -42,7 +42,9 @@ class FakeNvml:
 
     def nvmlInit(self) -> None:  # noqa: N802
         if self._gpus is None:
-            raise self.NVMLError("driver not loaded")
+            error = self.NVMLError("driver not loaded")
+            error.value = 9
+            raise error
         self.is_open = True
 
     def nvmlShutdown(self) -> None:  # noqa: N802
@@ -499,8 +501,49 @@ def test_driver_that_is_missing_is_no_error(failure: int, monkeypatch: pytest.Mo
 def test_driver_that_was_updated_under_a_running_system_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=18))
 
-    with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: code 18$"):
+    with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: code 18\. .* restart the machine"):
         probe.nvidia_driver()
+
+
+@pytest.mark.usefixtures("no_amd")
+@pytest.mark.parametrize(
+    ("failure", "advice"), [(4, "may not open /dev/nvidiactl"), (18, "was updated"), (999, "dmesg")]
+)
+def test_driver_that_cannot_be_used_is_an_error_with_a_way_out(
+    failure: int, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_busy(monkeypatch, FakeBusyNvml([], failure=failure))
+
+    with pytest.raises(HardwareError, match=rf"^The NVIDIA driver does not answer: code {failure}\. .*{advice}"):
+        probe.probe()
+    with pytest.raises(HardwareError, match=advice):
+        probe.nvidia_driver()
+
+
+@pytest.mark.usefixtures("no_amd")
+def test_driver_that_fails_for_another_reason_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_busy(monkeypatch, FakeBusyNvml([], failure=20))
+
+    with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: code 20$"):
+        probe.probe()
+
+
+@pytest.mark.usefixtures("no_amd")
+@pytest.mark.parametrize("visible", ["-1", ""])
+def test_driver_that_cannot_be_used_is_no_error_where_its_gpus_are_hidden(
+    visible: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_busy(monkeypatch, FakeBusyNvml([], failure=18))
+
+    assert probe.probe(VisibleDevices(visible)).gpus == ()
+
+
+@pytest.mark.usefixtures("no_amd")
+@pytest.mark.parametrize("failure", [9, 12, 28])
+def test_machine_with_no_driver_has_no_gpu_whatever_lacks(failure: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_busy(monkeypatch, FakeBusyNvml([], failure=failure))
+
+    assert probe.probe().gpus == ()
 
 
 def test_gpu_use_is_in_the_order_of_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

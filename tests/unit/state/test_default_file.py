@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -118,6 +121,28 @@ def test_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "jobs").write_text("a file")
     with pytest.raises(ConfigurationError, match=r"The folder of the jobs, .*/jobs, cannot be used: .*JOB_STORE_URL"):
         claim(first_file(tmp_path / "jobs", "demo", None), A)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOLCK, "Its file system has no locks (flock)"),
+        (errno.EOPNOTSUPP, "Its file system has no locks (flock)"),
+        (errno.ENOSPC, "Make room on its disk, or set GPTOSS_BENTO_CACHE or JOB_STORE_URL."),
+        (errno.EROFS, "Make it writable for this user, or set GPTOSS_BENTO_CACHE or JOB_STORE_URL."),
+    ],
+)
+def test_folder_that_cannot_be_used_comes_with_what_would_help(
+    code: int, advice: str, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+    with pytest.raises(ConfigurationError) as refused:
+        claim(first, A)
+    assert f"/jobs, cannot be used: {os.strerror(code)}. {advice}" in str(refused.value)
 
 
 def _sleep(runs: Event) -> None:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gptoss_bento.http.fields.translation import several_greedy
+from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs.field_types import (
     BOOLEAN,
     Bias,
@@ -179,8 +181,6 @@ def _joint_problems(
     """
     problems = []
     n, beams = values.get("n", 1), values.get("use_beam_search") is True
-    if n > 1 and values.get("temperature") == 0 and not beams:
-        problems.append(f"n must be 1 when temperature is 0, got {shown(n)}")
     best_of = values.get("best_of", n)
     if "n" not in wrong and (isinstance(best_of, bool) or best_of != n):
         problems.append(REMOVED.format(name="best_of", value=shown(best_of)))
@@ -217,4 +217,4 @@ def _translated(values: Mapping[str, Any], chat: bool, default_max_tokens: int) 
     if chat and "logprobs" in body and not isinstance(body["logprobs"], bool):
         body.setdefault("top_logprobs", body["logprobs"])
         body["logprobs"] = True
-    return body
+    return {**body, **several_greedy(CHAT if chat else COMPLETIONS, body)}

@@ -62,7 +62,6 @@ def test_good_values_reach_the_engine_as_they_are(given: dict[str, Any]) -> None
         ({"n": True}, "n must be an integer of at least 1, got true."),
         ({"n": "2"}, 'n must be an integer of at least 1, got "2".'),
         ({"n": 1.5}, "n must be an integer of at least 1, got 1.5."),
-        ({"n": 2, "temperature": 0}, "n must be 1 when temperature is 0, got 2."),
         ({"temperature": -1}, "temperature must be a number from 0 to 2, got -1."),
         ({"temperature": 2.1}, "temperature must be a number from 0 to 2, got 2.1."),
         ({"temperature": float("inf")}, "temperature must be a number from 0 to 2, got Infinity."),
@@ -93,6 +92,14 @@ def test_good_values_reach_the_engine_as_they_are(given: dict[str, Any]) -> None
 )
 def test_bad_value_is_named_with_what_would_be_right(given: dict[str, Any], words: str) -> None:
     assert refusal(given) == words
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_several_answers_at_temperature_0_are_the_likeliest_one(chat: bool) -> None:
+    expected = {"max_tokens": 100, "n": 2, "temperature": 1, "top_k": 1, "top_p": 1, "min_p": 0}
+
+    assert parameters({"n": 2, "temperature": 0, "top_p": 0.5}, chat=chat) == expected
+    assert parameters({"n": 2, "temperature": 0, "use_beam_search": True}, chat=chat)["temperature"] == 0
 
 
 def test_problems_are_reported_together() -> None:

@@ -28,6 +28,7 @@ from gptoss_bento.demo import checkpoint
 from gptoss_bento.engine import patches, preload, vllm_parser, vllm_plugin, warmup
 from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.planning.arguments import GPT_OSS_ARGUMENTS
 from tests.fakes import Calls
 from tests.routes import VLLM_ROUTES
 from tests.vocabulary import vocabulary
@@ -522,3 +523,87 @@ def test_gpt_oss_parsers_are_registered_under_the_names_we_plan() -> None:
     reasoning = importlib.import_module("vllm.reasoning").ReasoningParserManager.list_registered()
     assert "openai" in tools
     assert "openai_gptoss" in reasoning
+
+
+# Budgets of reasoning
+
+
+def of_response(**fields: Any) -> Any:
+    protocol = importlib.import_module("vllm.entrypoints.openai.responses.protocol")
+    return protocol.ResponsesRequest.model_validate({"input": "Hi", **fields})
+
+
+@pytest.fixture
+def budgeted() -> Iterator[None]:
+    original = patches.RESPONSE_SAMPLING.original()
+    patches.budget_responses.__wrapped__()
+    yield
+    patches.RESPONSE_SAMPLING.replace(original)
+
+
+def test_responses_still_have_no_budget_of_reasoning() -> None:
+    request = of_response(thinking_token_budget=5)
+
+    assert "thinking_token_budget" not in type(request).model_fields
+    assert request.to_sampling_params(10).thinking_token_budget is None
+
+
+@pytest.mark.usefixtures("budgeted")
+@pytest.mark.parametrize(
+    ("given", "budget"), [({"thinking_token_budget": 5}, 5), ({"thinking_token_budget": -1}, None), ({}, None)]
+)
+def test_budget_of_a_response_is_that_of_its_sampling_parameters(given: dict[str, Any], budget: int | None) -> None:
+    assert of_response(**given).to_sampling_params(10).thinking_token_budget == budget
+
+
+@pytest.mark.usefixtures("budgeted")
+@pytest.mark.parametrize("budget", [-2, "5", 0.5, True])
+def test_budget_of_a_response_that_is_no_number_of_tokens_is_named(budget: Any) -> None:
+    error = importlib.import_module("vllm.exceptions").VLLMValidationError
+    with pytest.raises(error, match="thinking_token_budget") as refused:
+        of_response(thinking_token_budget=budget).to_sampling_params(10)
+
+    assert refused.value.parameter == "thinking_token_budget"
+
+
+def of_messages(**fields: Any) -> Any:
+    protocol = importlib.import_module("vllm.entrypoints.anthropic.protocol")
+    body = {"model": "m", "max_tokens": 2000, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return protocol.AnthropicMessagesRequest.model_validate(body)
+
+
+def test_disabled_thinking_still_asks_for_reasoning() -> None:
+    convert = patches.THINKING.original()
+
+    assert convert(of_messages(thinking={"type": "disabled"})).include_reasoning
+    assert convert(of_messages(thinking={"type": "enabled", "budget_tokens": 1024})).thinking_token_budget == 1024
+
+
+@pytest.mark.parametrize(
+    ("fields", "shows_reasoning"),
+    [
+        ({}, True),
+        ({"thinking": {"type": "adaptive"}}, True),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True),
+        ({"thinking": {"type": "disabled"}}, False),
+    ],
+)
+def test_disabled_thinking_hides_the_reasoning(fields: dict[str, Any], shows_reasoning: bool) -> None:
+    serving = SimpleNamespace(to_chat_completion_request=patches.THINKING.original())
+    patches.hide_disabled_thinking(SimpleNamespace(anthropic_serving_messages=serving))
+
+    chat = serving.to_chat_completion_request(of_messages(**fields), disabled_thinking_effort="low")
+    assert chat.include_reasoning is shows_reasoning
+    assert chat.reasoning_effort == (None if shows_reasoning else "low")
+
+
+def test_budget_of_the_plan_has_tokens_of_the_harmony_format() -> None:
+    """The strings of the default are control tokens and one word, which vLLM looks for as they are."""
+    tokens = importlib.import_module("gptoss_bento.engine.harmony_tokens")
+    encoding = importlib.import_module("vllm.parser.harmony").get_encoding()
+    config = GPT_OSS_ARGUMENTS["reasoning_config"]
+    start, end = (
+        encoding.encode(config[f"reasoning_{which}_str"], allowed_special="all") for which in ("start", "end")
+    )
+
+    assert (start[0], start[-1], len(start), end) == (tokens.CHANNEL, tokens.MESSAGE, 3, [tokens.END])

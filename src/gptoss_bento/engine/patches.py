@@ -127,6 +127,19 @@ TOKENIZE_CHAT = Patch(
     "tests/contract/test_request_fields.py::test_tokenize_renders_chats_by_the_method_that_is_replaced",
 )
 
+RESPONSE_SAMPLING = Patch(
+    "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.to_sampling_params",
+    "Requests of /v1/responses have no budget of reasoning tokens, which chats and completions have.",
+    "None: `vllm_xargs` reaches the sampling parameters as `extra_args`, which are for plugins.",
+    _CONTRACT + "test_responses_still_have_no_budget_of_reasoning",
+)
+THINKING = Patch(
+    "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.to_chat_completion_request",
+    "An answer has a thinking block although the request disables thinking.",
+    "None: ANTHROPIC_DISABLED_THINKING_EFFORT lowers the effort, and GPT-OSS always reasons.",
+    _CONTRACT + "test_disabled_thinking_still_asks_for_reasoning",
+)
+
 PATCHES: tuple[Patch, ...] = (
     START_METHOD,
     RECEIVE_OUTPUT,
@@ -142,6 +155,8 @@ PATCHES: tuple[Patch, ...] = (
     ADD_REQUEST,
     ERROR_HANDLERS,
     TOKENIZE_CHAT,
+    RESPONSE_SAMPLING,
+    THINKING,
 )
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
@@ -263,6 +278,8 @@ def change_app(app: FastAPI, client: AsyncLLM) -> None:
     report_failures(app)
     name_parameters(app)
     tokenize_chats(app.state.online_renderer)
+    budget_responses()
+    hide_disabled_thinking(app.state)
     meter_generations(client)
 
 
@@ -353,6 +370,45 @@ def tokenize_chats(renderer: Any) -> None:
 
     if renderer.use_harmony:
         TOKENIZE_CHAT.replace_on(renderer, preprocess_chat)
+
+
+@cache
+def budget_responses() -> None:
+    """From now on a request of /v1/responses may have `thinking_token_budget`, with the values that chats take."""
+    from vllm.sampling_params import validate_thinking_token_budget
+
+    def budgeted(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
+        def with_budget(request: Any, *arguments: Any, **named: Any) -> Any:
+            parameters = to_sampling_params(request, *arguments, **named)
+            given = (request.model_extra or {}).get("thinking_token_budget")
+            parameters.thinking_token_budget = validate_thinking_token_budget(given)
+            return parameters
+
+        return with_budget
+
+    RESPONSE_SAMPLING.wrap(budgeted)
+
+
+def hide_disabled_thinking(state: Any) -> None:
+    """`thinking: {"type": "disabled"}` of /v1/messages leaves the reasoning, which is short then, out of the answer.
+
+    Not a budget of none: GPT-OSS may begin to reason again, and would come to no answer.
+
+    Args:
+        state: `state` of vLLM's application.
+    """
+
+    def hiding(convert: Callable[..., Any]) -> Callable[..., Any]:
+        def convert_hidden(request: Any, **options: Any) -> Any:
+            chat = convert(request, **options)
+            if request.thinking is not None and request.thinking.type == "disabled":
+                chat.include_reasoning = False
+            return chat
+
+        return convert_hidden
+
+    if messages := getattr(state, "anthropic_serving_messages", None):
+        THINKING.wrap_on(messages, hiding)
 
 
 def meter_generations(client: AsyncLLM) -> None:

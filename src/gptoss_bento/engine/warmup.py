@@ -38,6 +38,7 @@ _FEATURES: Mapping[str, Mapping[str, Any]] = {
     "allowed tokens": {"allowed_token_ids": [11, 12, 13]},
     "bad words": {"bad_words": ["never"]},
     "minimum of tokens": {"min_tokens": 2},
+    "budget of reasoning": {"thinking_token_budget": 0},
     # vLLM compiles for the next power of two of their number with the token's own, and once more for a multiple of 16.
     **{f"{number} log probabilities": {"logprobs": number} for number in (0, 1, 3, 5, 10, 15, 20)},
     "log probabilities of the prompt": {"prompt_logprobs": 5},

@@ -39,7 +39,9 @@ def test_values_and_arguments_are_whole_on_any_terminal(width: int) -> None:
 
 def test_columns_are_aligned() -> None:
     lines = printed(plan_of("gpt-oss-20b", hardware_named("h100"))).splitlines()
-    rows = [line for line in lines if line.endswith("default for GPT-OSS") and not line.startswith("--reasoning-config ")]
+    rows = [
+        line for line in lines if line.endswith("default for GPT-OSS") and not line.startswith("--reasoning-config ")
+    ]
 
     assert len({line.index("default for GPT-OSS") for line in rows}) == 1
 

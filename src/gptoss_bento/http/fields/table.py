@@ -55,7 +55,6 @@ _CACHE = "vLLM caches every prefix by itself"
 _MEDIA = "concerns media, which are refused themselves"
 _RENDER = "belongs to vLLM's render routes, which are not served"
 _HARMONY = "has no effect: GPT-OSS's prompts are written by the Harmony format, without a template"
-_VERBOSITY = "is no setting of GPT-OSS: say in a message how long the answer should be"
 _SUMMARY = "reasoning is answered as it is, without a summary"
 _MODERATION = "needs a moderation model, which this server has not"
 
@@ -117,7 +116,7 @@ _CHAT = {
     **_FOR_MEDIA,
     **_honoured(
         *("messages", "max_completion_tokens", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls"),
-        *("reasoning_effort", "include_reasoning", "chat_template_kwargs"),
+        *("reasoning_effort", "include_reasoning", "chat_template_kwargs", "verbosity"),
     ),
     **_without_effect(
         store="chats are not stored",
@@ -130,7 +129,6 @@ _CHAT = {
     "function_call": _refused("is OpenAI's old name for tool_choice: use `tool_choice`", "none", "auto"),
     "web_search_options": _refused("needs a search that this server has not"),
     "moderation": _refused(_MODERATION, {}),
-    "verbosity": _refused(_VERBOSITY, "medium"),
     "chat_template": _refused(_HARMONY),
     "documents": _refused("has no place in the Harmony format: put them into a message", []),
     "add_generation_prompt": _refused(_HARMONY, True),
@@ -156,14 +154,13 @@ _RESPONSES = {
         *("input", "instructions", "max_output_tokens", "previous_response_id", "previous_input_messages", "store"),
         *("background", "include", "reasoning", "text", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"),
         *("truncation", "enable_response_messages", "chat_template_kwargs"),
-        *("text.format", "reasoning.effort"),
+        *("text.format", "text.verbosity", "reasoning.effort", "thinking_token_budget"),  # the last is ours
     ),
     **_without_effect(
         stream_options="streams are sent without padding",
         background_options="says by when a hosted service has to answer",
         image=_MEDIA,
     ),
-    "text.verbosity": _refused(_VERBOSITY, "medium"),
     "reasoning.summary": Field(Use.NO_EFFECT, _SUMMARY),
     "reasoning.generate_summary": Field(Use.NO_EFFECT, _SUMMARY),
     "reasoning.context": _refused(
@@ -245,7 +242,12 @@ NAMES_HERE: Mapping[str, Mapping[str, str]] = {
         "text": "response_format",
         "stop_sequences": "stop",
     },
-    COMPLETIONS: {"max_completion_tokens": "max_tokens", "max_output_tokens": "max_tokens", "stop_sequences": "stop"},
+    COMPLETIONS: {
+        "max_completion_tokens": "max_tokens",
+        "max_output_tokens": "max_tokens",
+        "stop_sequences": "stop",
+        "thinking": "thinking_token_budget",
+    },
     RESPONSES: {
         "max_tokens": "max_output_tokens",
         "max_completion_tokens": "max_output_tokens",
@@ -254,6 +256,7 @@ NAMES_HERE: Mapping[str, Mapping[str, str]] = {
         "reasoning_effort": "reasoning.effort",
         "response_format": "text.format",
         "verbosity": "text.verbosity",
+        "thinking": "thinking_token_budget",
         "stop_sequences": "stop",
     },
     MESSAGES: {

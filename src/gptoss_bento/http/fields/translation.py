@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.fields.tool_choice import allowed_tools
+from gptoss_bento.http.fields.verbosity import verbosity
 from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
 from gptoss_bento.strict_json import shown, shown_name
 
@@ -185,5 +186,6 @@ TRANSLATIONS: tuple[Callable[[str, Mapping[str, Any]], Changes], ...] = (
     no_truncation,
     texts_of_outputs,
     allowed_tools,
+    verbosity,
 )
 """In this order: each reads what those before it have made of the body."""

@@ -105,12 +105,15 @@ def claim(first: Path, owner: Owner) -> DefaultFile:
     """Finds the file of this service and holds it until `release`, or until this process ends.
 
     Raises:
-        ConfigurationError: the folder cannot be used.
+        PermissionError: this user may not write into the folder.
+        ConfigurationError: the folder cannot be used for another reason.
     """
     try:
         first.parent.mkdir(parents=True, exist_ok=True)
         with _turn(first.parent, os.O_CREAT):
             return _claim(first, owner, keep=True)
+    except PermissionError:  # the service's end names path, uid and owner
+        raise
     except OSError as error:
         raise ConfigurationError(
             f"The folder of the jobs, {first.parent}, cannot be used: {error.strerror}. {_remedy(error)}"

@@ -145,6 +145,18 @@ def test_folder_that_cannot_be_used_comes_with_what_would_help(
     assert f"/jobs, cannot be used: {os.strerror(code)}. {advice}" in str(refused.value)
 
 
+def test_folder_that_may_not_be_written_is_left_to_who_names_uid_and_owner(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, *_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", fail)
+
+    with pytest.raises(PermissionError, match=r"jobs/claims\.lock"):
+        claim(first, A)
+
+
 def _sleep(runs: Event) -> None:
     runs.set()
     time.sleep(60)

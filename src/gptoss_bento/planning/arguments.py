@@ -16,12 +16,13 @@ from gptoss_bento.planning.parallelism import check_parallel
 from gptoss_bento.planning.plan import Planned
 from gptoss_bento.planning.value_origins import set_explicitly, suggestions
 
+_PARSER = "openai_gptoss"
 # What every GPT-OSS server wants and vLLM does not choose by itself. Source: vLLM's GPT-OSS guide; the parser names
 # are those registered in vLLM 0.32.
 GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
     "tool_call_parser": "openai",
     "enable_auto_tool_choice": True,
-    "reasoning_parser": "openai_gptoss",
+    "reasoning_parser": _PARSER,
     # Where a budget of reasoning tokens counts, and what ends it: that parser has no such strings, so vLLM would refuse
     # each budget. Not the final message's beginning as well: after it the model could call no tool.
     "reasoning_config": {"reasoning_start_str": "<|channel|>analysis<|message|>", "reasoning_end_str": "<|end|>"},
@@ -43,6 +44,7 @@ def checked_arguments(
     check_parallel(arguments, situation.hardware, model)
     _check_limits(arguments, profile, situation)
     _check_adapters(arguments)
+    _check_reasoning(arguments)
     return arguments
 
 
@@ -131,3 +133,17 @@ def _check_adapters(arguments: Mapping[str, Planned]) -> None:
     if adapters and not (enabled and enabled.value):
         why = f"enable_lora is false ({enabled.origin})" if enabled else "vLLM's LoRA is off"
         raise ConfigurationError(f"lora_modules is set ({adapters.origin}), but {why}; set ENABLE_LORA=true.")
+
+
+def _check_reasoning(arguments: Mapping[str, Planned]) -> None:
+    """GPT-OSS's parser has no strings of its own: with one of them alone vLLM would refuse every budget."""
+    strings, parser = arguments.get("reasoning_config"), arguments.get("reasoning_parser")
+    if strings is None or not isinstance(strings.value, dict) or not parser or parser.value != _PARSER:
+        return
+    needed = GPT_OSS_ARGUMENTS["reasoning_config"]
+    missing = [name for name in needed if not strings.value.get(name)]
+    if len(missing) == 1:
+        raise ConfigurationError(
+            f"reasoning_config ({strings.origin}) has no {missing[0]}, and budgets of reasoning need both; GPT-OSS's "
+            f"is {needed[missing[0]]!r}. {{}} turns budgets off."
+        )

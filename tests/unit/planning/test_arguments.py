@@ -73,6 +73,41 @@ def test_defaults_for_gpt_oss_apply_where_nothing_else_is_set() -> None:
         assert plan.arguments[name] == Planned(GPT_OSS_ARGUMENTS[name], "default for GPT-OSS")
 
 
+@pytest.mark.parametrize(
+    ("environ", "value"),
+    [
+        (
+            {"REASONING_CONFIG": '{"reasoning_start_str": "a", "reasoning_end_str": "b"}'},
+            {"reasoning_start_str": "a", "reasoning_end_str": "b"},
+        ),
+        ({"REASONING_CONFIG": "{}"}, {}),
+        (
+            {"VLLM_EXTRA_ARGS": "--reasoning-config.reasoning_end_str=x", "REASONING_PARSER": "qwen3"},
+            {"reasoning_end_str": "x"},
+        ),
+    ],
+)
+def test_strings_of_reasoning_that_were_set_replace_the_whole_default(
+    environ: dict[str, str], value: dict[str, str]
+) -> None:
+    assert planned(environ).arguments["reasoning_config"].value == value
+
+
+@pytest.mark.parametrize(
+    ("environ", "missing"),
+    [
+        ({"REASONING_CONFIG": '{"reasoning_end_str": "<|end|>"}'}, "reasoning_start_str"),
+        ({"REASONING_CONFIG": '{"reasoning_start_str": "a", "reasoning_end_str": ""}'}, "reasoning_end_str"),
+        ({"VLLM_EXTRA_ARGS": "--reasoning-config.reasoning_end_str=x"}, "reasoning_start_str"),
+    ],
+)
+def test_one_string_of_reasoning_without_the_other_is_refused(environ: dict[str, str], missing: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"^reasoning_config \(.*\) has no {missing}, and budgets .* need both"
+    ):
+        planned(environ)
+
+
 # Known limits
 
 

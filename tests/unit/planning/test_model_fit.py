@@ -184,7 +184,8 @@ def test_architecture_that_is_allowed_is_served_without_what_only_gpt_oss_has() 
     plan = planned({"MODEL_NAME": FOLDER, "ALLOW_OTHER_ARCHITECTURES": "1"}, OTHER, machine(A100))
 
     assert not {
-        "tool_call_parser", "reasoning_parser", "enable_auto_tool_choice", "max_model_len", "moe_backend"
+        "tool_call_parser", "reasoning_parser", "reasoning_config", "enable_auto_tool_choice", "max_model_len",
+        "moe_backend",
     } & plan.arguments.keys()  # fmt: skip
     assert plan.served_names.value == ("tuned",)
     assert "ALLOW_OTHER_ARCHITECTURES lets it be served, untested" in plan.warnings[0]

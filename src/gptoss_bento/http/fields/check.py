@@ -12,11 +12,12 @@ from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Field, Use
 from gptoss_bento.http.fields.translation import TRANSLATIONS
 from gptoss_bento.http.paths import COUNT_TOKENS, MESSAGES
 from gptoss_bento.spelling import nearest
-from gptoss_bento.strict_json import shown_name
+from gptoss_bento.strict_json import shown, shown_name
 
 CHECKED = frozenset(FIELDS)
 """The routes whose fields are known."""
 
+_LARGEST = 2**63 - 1  # the engine's process receives no larger integer: MessagePack has none
 _EDITS_WITHOUT_EFFECT = "clear_thinking_"  # Anthropic's, with a date
 # What a field of another route may say without meaning anything, beside what is empty, and what means something all the
 # same: "no parallel calls", and a seed of 0.
@@ -87,6 +88,7 @@ def _looked_through(path: str, body: Mapping[str, Any]) -> tuple[list[str], list
     fields, inner = FIELDS[path], _INNER[path]
     nulls, unknown = [], []
     for name, value in body.items():
+        _refuse_if_too_large(name, value)
         if value is None:
             nulls.append(name)
         elif (field := fields.get(name)) is None or "." in name:
@@ -105,11 +107,18 @@ def _look_within(outer: str, fields: Mapping[str, Field], given: Mapping[str, An
     unknown = []
     for name, value in given.items():
         field = fields.get(name)
+        _refuse_if_too_large(f"{outer}.{name}", value)
         if field is None:
             unknown.append(f"{outer}.{name}")
         elif field.use is Use.REFUSED and value is not None:
             _refuse(f"{outer}.{name}", field, value)
     return unknown
+
+
+def _refuse_if_too_large(name: str, value: Any) -> None:
+    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+        printed = shown_name(name)
+        raise FieldError(printed, f"{printed} must be a number of at most 64 bits, got {shown(value)}.")
 
 
 def _refuse(name: str, field: Field, value: Any) -> None:

@@ -57,6 +57,25 @@ def test_unknown_field_is_listed_or_refused(path: str) -> None:
     assert refused.value.param == "modle"
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        (CHAT, {"top_k": 2**70}, "top_k"),
+        (CHAT, {"thinking_token_budget": 2**63}, "thinking_token_budget"),
+        (CHAT, {"seed": -(2**63)}, "seed"),
+        (COMPLETIONS, {"nobody_knows": 2**70}, "nobody_knows"),
+        (RESPONSES, {"reasoning": {"effort": 2**70}}, "reasoning.effort"),
+        (MESSAGES, {"thinking": {"type": "enabled", "budget_tokens": 2**70}}, "thinking.budget_tokens"),
+    ],
+)
+def test_integer_that_no_message_to_the_engine_can_hold_is_refused(path: str, body: dict[str, Any], name: str) -> None:
+    with pytest.raises(FieldError, match=rf"^{name} must be a number of at most 64 bits, got -?\d+\.$") as refused:
+        checked(path, body)
+
+    assert refused.value.param == name
+    assert checked(CHAT, {"seed": 2**63 - 1}).body == {"seed": 2**63 - 1}
+
+
 def test_unknown_field_without_a_similar_one_gets_no_suggestion() -> None:
     with pytest.raises(FieldError, match=r"^qqqqqqqq is no field of /v1/chat/completions\.$"):
         checked(CHAT, {"qqqqqqqq": 1}, refuse_unknown=True)

@@ -12,6 +12,10 @@ token is swallowed, ends up within the reasoning, or comes as raw markup. Kinds,
     stray_token      <|end|><|end|>                                         vLLM 22519, 43408
 
 Each is counted. A message goes through the unchanged parser wherever that can read it.
+
+Harmony's parser writes every special token that it does not expect into the text: `Hi<|endoftext|>`. Here none becomes
+text. `<|endoftext|>` is one of the three ends of an answer, and what a grammar lets the model write after `<|end|>`:
+it ends a message, and is no fault (vLLM 29632, 32587). Other special tokens within a message are stray tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +24,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from gptoss_bento.engine.harmony_tokens import CHANNEL, CONTROL, END, ENDS, MESSAGE, START
+from gptoss_bento.engine.harmony_tokens import (
+    CHANNEL,
+    CONSTRAIN,
+    END,
+    ENDOFTEXT,
+    ENDS,
+    FIRST_SPECIAL,
+    MESSAGE,
+    START,
+)
 
 ASSISTANT = 173781
 """The token `assistant`, the only role that a model writes as."""
@@ -39,6 +52,8 @@ _CHANNELS = ("analysis", "commentary", "final")
 _CHANNEL_NAME = re.compile(r"analysis|commentary|final")
 _RECIPIENT = re.compile(r"to=([\w.\-]+)")
 _MARKUP = re.compile(r"<\|constrain\|>\s*\w*|<\|\w+\|>")
+
+_OF_HEADERS = frozenset({START, CHANNEL, CONSTRAIN})
 
 Count = Callable[[str], None]
 
@@ -115,7 +130,7 @@ class RepairingParser:
     def process(self, token: int) -> RepairingParser:
         """Reads one token. Never raises."""
         self._delta = ""
-        if self._in_content and token not in CONTROL and self._held_end is None:  # nearly all of them
+        if self._in_content and token < FIRST_SPECIAL and self._held_end is None:  # nearly all of them
             self._feed(token)
             return self
         self._release_end()
@@ -143,12 +158,12 @@ class RepairingParser:
     def _in_text(self, token: int) -> None:
         if token in ENDS:
             self._end(token)
-        elif token == MESSAGE:
-            self._count("stray_token")
-        else:  # START or CHANNEL: no text has these
+        elif token in (START, CHANNEL):  # no text has these
             self._count("missing_end")
             self._end(END)
             self._begin([START] if token == START else [START, ASSISTANT, CHANNEL])
+        else:
+            self._count("stray_token")
 
     def _between(self, token: int) -> None:
         if token == START:
@@ -162,11 +177,11 @@ class RepairingParser:
             self._count("missing_start")
             self._begin([START, ASSISTANT, CHANNEL, *self._stray])
             self._open_message()
-        elif token not in ENDS:
-            self._stray.append(token)
-        elif self._stray:
+        elif token in ENDS and self._stray:
             self._recover_text(token)
-        else:
+        elif token < FIRST_SPECIAL or token == CONSTRAIN:
+            self._stray.append(token)
+        elif token not in ENDS or token == END:  # after its end, a message that follows a grammar has another one
             self._count("stray_token")
 
     def _in_header(self, token: int) -> None:
@@ -174,8 +189,10 @@ class RepairingParser:
             self._open_message()
         elif token in ENDS:
             self._recover_text(token)
-        else:
+        elif token < FIRST_SPECIAL or token in _OF_HEADERS:
             self._header.append(token)
+        else:
+            self._count("stray_token")
 
     # repairs
 
@@ -191,8 +208,8 @@ class RepairingParser:
             self._count("bad_header")
             self._replace_header(self._encoding.decode(self._header))
         else:
-            channel, recipient = self._parser.current_channel, self._parser.current_recipient or ""
-            if channel not in _CHANNELS or "<|channel|>" in recipient:
+            channel, recipient = self._parser.current_channel, self._parser.current_recipient
+            if channel not in _CHANNELS or not _is_name(recipient):
                 self._count("unknown_channel" if channel not in _CHANNELS else "bad_header")
                 self._replace_header(self._encoding.decode(self._header))
         self._in_content, self._header = True, []
@@ -235,12 +252,12 @@ class RepairingParser:
     def _hidden_text(self) -> tuple[str | None, list[int]]:
         """The channel that a header without `<|message|>` names, and the text that follows it."""
         if self._stray:
-            return None, self._stray
+            return None, [token for token in self._stray if token < FIRST_SPECIAL]
         role, marker, words = self._encoding.decode(self._header).rpartition("<|channel|>")
         if not marker:
             words = words.removeprefix("<|start|>").removeprefix("assistant")
         named = _CHANNEL_NAME.match(words) if marker else None
-        text = _MARKUP.sub("", words[named.end() :].lstrip() if named else "" if marker else words)
+        text = _without_markup(words[named.end() :].lstrip() if named else "" if marker else words)
         if _RECIPIENT.search(role + text):  # a tool call without arguments
             return None, []
         return named and named[0], self._encoding.encode(text)
@@ -255,12 +272,24 @@ class RepairingParser:
             self._end(end)
 
     def _end(self, token: int) -> None:
-        self._parser.process(token)
+        self._parser.process(END if token == ENDOFTEXT else token)  # which to the parser is text
         self._in_content, self._after_end = False, True
         self._collect()
 
     def _collect(self) -> None:
         self._messages = self._earlier + self._parser.messages
+
+
+def _is_name(recipient: str | None) -> bool:
+    """Whether it has no markup but what older harmony leaves in it and vLLM removes: `functions.f<|constrain|>json`."""
+    return recipient is None or "<|" not in recipient.partition("<|constrain|>")[0]
+
+
+def _without_markup(text: str) -> str:
+    """The text without what spells markup, also once it is removed from within other markup."""
+    while (shorter := _MARKUP.sub("", text)) != text:
+        text = shorter
+    return text
 
 
 def repairing(

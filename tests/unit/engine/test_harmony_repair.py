@@ -16,7 +16,17 @@ from gptoss_bento.artifacts import prepare
 from gptoss_bento.config import environment
 from gptoss_bento.engine import harmony_repair
 from gptoss_bento.engine.harmony_repair import ASSISTANT, KINDS, RepairingParser
-from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, MESSAGE, RETURN, START
+from gptoss_bento.engine.harmony_tokens import (
+    CALL,
+    CHANNEL,
+    CONSTRAIN,
+    END,
+    ENDOFTEXT,
+    FIRST_SPECIAL,
+    MESSAGE,
+    RETURN,
+    START,
+)
 from gptoss_bento.training import harmony_text
 
 Read = Callable[[str], tuple[list[tuple[str | None, str | None, str]], dict[str, int]]]
@@ -80,6 +90,15 @@ CALL_READ = ("commentary", "functions.f", '{"a": 1}')
         (THOUGHT + "<|start|>assistant<|channel|>final", [THOUGHT_READ]),
         (THOUGHT, [THOUGHT_READ]),
         ("", []),
+        # what grammars let the model write
+        (THOUGHT + ANSWER.replace("<|return|>", "<|end|><|endoftext|>"), [THOUGHT_READ, ANSWER_READ]),
+        (THOUGHT + ANSWER.replace("<|return|>", "<|endoftext|>"), [THOUGHT_READ, ANSWER_READ]),
+        (THOUGHT + ANSWER.replace("<|return|>", "<|end|><|return|>"), [THOUGHT_READ, ANSWER_READ]),
+        (
+            THOUGHT + '<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|endoftext|>',
+            [THOUGHT_READ, CALL_READ],
+        ),
+        ("<|channel|>analysis<|message|>Hm.<|endoftext|>", [THOUGHT_READ]),
     ],
 )
 def test_text_in_the_format_is_read_unchanged(
@@ -150,6 +169,19 @@ def test_text_in_the_format_is_read_unchanged(
         ("stray_token", THOUGHT + "." + ANSWER, [THOUGHT_READ, ANSWER_READ]),
         ("stray_token", THOUGHT + ANSWER.replace("Paris", "Par<|message|>is"), [THOUGHT_READ, ANSWER_READ]),
         ("stray_token", THOUGHT + "<|start|>assistant<|channel|>final<|return|>", [THOUGHT_READ]),
+        ("stray_token", "<|endoftext|>", []),
+        ("stray_token", THOUGHT + ANSWER.replace("Paris", "Par<|constrain|>is"), [THOUGHT_READ, ANSWER_READ]),
+        ("stray_token", THOUGHT + ANSWER.replace("Paris", "Par<|startoftext|>is"), [THOUGHT_READ, ANSWER_READ]),
+        ("stray_token", THOUGHT.replace("Hm", "H<|reserved_200013|>m") + ANSWER, [THOUGHT_READ, ANSWER_READ]),
+        ("stray_token", THOUGHT + ANSWER.replace("final", "final<|reserved_201087|>"), [THOUGHT_READ, ANSWER_READ]),
+        ("stray_token", THOUGHT + "<|reserved_200000|>" + ANSWER, [THOUGHT_READ, ANSWER_READ]),
+        ("missing_header", THOUGHT + "It is<|constrain|> 4.<|return|>", [THOUGHT_READ, ("final", None, "It is 4.")]),
+        ("missing_message", "<|channel|>final It is <|e<|x|>nd|>4.", [("final", None, "It is 4.")]),
+        (
+            "bad_header",  # markup that ordinary tokens spell
+            THOUGHT + '<|start|>assistant<|channel|>commentary to=functions.f<|x|>y<|message|>{"a": 1}<|call|>',
+            [THOUGHT_READ, CALL_READ],
+        ),
     ],
 )
 def test_text_that_breaks_the_format_is_read_and_counted(
@@ -158,7 +190,8 @@ def test_text_that_breaks_the_format_is_read_and_counted(
     assert read(text) == (messages, {kind: 1})
 
 
-SPECIAL = [START, END, MESSAGE, CHANNEL, RETURN, CALL, 200003, ASSISTANT]
+RESERVED = [FIRST_SPECIAL, 200000, 200013, 201087]
+SPECIAL = [START, END, MESSAGE, CHANNEL, RETURN, CALL, ENDOFTEXT, CONSTRAIN, ASSISTANT, *RESERVED]
 WORDS = [17196, 35644, 12606, 316, 28, 44580, 13, 220]  # channels, `to`, `=`, text
 
 
@@ -172,6 +205,8 @@ def test_tokens_in_any_sequence_are_no_error(tokens: list[int], encoding: Harmon
         assert len(repairing.messages) <= before + 1
     repairing.process_eos()
     assert {message.channel for message in repairing.messages} <= {"analysis", "commentary", "final"}
+    texts = [message.content[0].text for message in repairing.messages]
+    assert not any("<|" in text for text in texts), "none of these tokens spells markup, so none becomes text"
 
 
 def test_character_is_never_split(encoding: HarmonyEncoding) -> None:

@@ -449,9 +449,9 @@ def test_generations_can_be_metered() -> None:
     assert called.count("self.output_processor.add_request(") == 2  # as an attribute of the instance
 
 
-def engine_request(request_id: str) -> Any:
+def engine_request(request_id: str, sampling: Any = None) -> Any:
     engine: Any = importlib.import_module("vllm.v1.engine")
-    sampling = importlib.import_module("vllm").SamplingParams(detokenize=False)
+    sampling = sampling or importlib.import_module("vllm").SamplingParams(detokenize=False)
     return engine.EngineCoreRequest(
         request_id=request_id,
         prompt_token_ids=[1, 2, 3],

@@ -17,8 +17,10 @@ from starlette.responses import JSONResponse, Response
 from gptoss_bento.engine import failures
 from gptoss_bento.engine.background_tasks import BackgroundTasks
 from gptoss_bento.engine.engine_gauges import EngineClock
-from gptoss_bento.engine.harmony_repair import KINDS, repairing
+from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser
+from gptoss_bento.engine.harmony_repair import KINDS, RepairingParser, repairing
 from gptoss_bento.engine.output_coalescing import OutputCoalescer
+from gptoss_bento.engine.stop_strings import FinalStop, StoppingDetokenizer, stop_rule
 from gptoss_bento.engine.usage import current_meter
 from gptoss_bento.http.error_words import in_clients_words
 from gptoss_bento.http.errors import ASKED
@@ -58,6 +60,39 @@ HARMONY_PARSER = Patch(
     "vLLM skips each token that the Harmony parser refuses: the answer is lost, or ends up in the reasoning.",
     "`--tool-parser-plugin` and `--reasoning-parser-plugin` name other parsers; gpt-oss bypasses both (`is_harmony`).",
     "tests/contract/test_harmony.py::test_vllm_without_the_repairs_still_loses_answers",
+)
+_HARMONY_CONTRACT = "tests/contract/test_harmony.py::"
+
+ANSWER_PARSER = Patch(
+    "vllm.parser.harmony:HarmonyParser",
+    "It reads token ids, and so lets the stop string into the answer, and counts arguments of functions as reasoning. "
+    "The subclass also keeps only the answer's tokens in a chat's log probabilities.",
+    HARMONY_PARSER.instead,
+    _HARMONY_CONTRACT + "test_vllms_own_parser_still_lets_stop_strings_through",
+)
+RESPONSE_PARSER = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses._make_response_parser",
+    "The parser of a response does not get the request, which has the stop strings.",
+    HARMONY_PARSER.instead,
+    _HARMONY_CONTRACT + "test_parser_of_a_response_is_made_for_its_request",
+)
+CHAT_LOGPROBS = Patch(
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat._create_chat_logprobs",
+    "`logprobs.content` has the tokens of reasoning and markup too.",
+    HARMONY_PARSER.instead,
+    _HARMONY_CONTRACT + "test_log_probabilities_are_made_just_before_the_chunk_is_parsed",
+)
+CHAT_SAMPLING = Patch(
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_sampling_params",
+    "The detokenizer ends a chat at a stop string within the reasoning: it does not know what the tokens belong to.",
+    "None: `vllm_xargs` reach the engine, but a client can set them on completions too.",
+    _HARMONY_CONTRACT + "test_detokenizer_of_vllm_still_stops_within_the_reasoning",
+)
+RESPONSE_SAMPLING = Patch(
+    "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.to_sampling_params",
+    "The same for responses.",
+    CHAT_SAMPLING.instead,
+    CHAT_SAMPLING.test,
 )
 RESPONSE_STORE = Patch(
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.response_store",
@@ -109,7 +144,8 @@ MESSAGES = Patch(
 )
 ADD_REQUEST = Patch(
     "vllm.v1.engine.output_processor:OutputProcessor.add_request",
-    "Keys have limits of tokens, and vLLM reports the tokens of a request only where the client asked for `usage`.",
+    "Keys have limits of tokens, and vLLM reports the tokens of a request only where the client asked for `usage`. "
+    "And the detokenizer of a chat with stop strings is replaced here, in the request's state.",
     "None: a stat logger plugin gets sums over all requests.",
     _CONTRACT + "test_generations_can_be_metered",
 )
@@ -144,6 +180,11 @@ PATCHES: tuple[Patch, ...] = (
     START_METHOD,
     RECEIVE_OUTPUT,
     HARMONY_PARSER,
+    ANSWER_PARSER,
+    RESPONSE_PARSER,
+    CHAT_LOGPROBS,
+    CHAT_SAMPLING,
+    RESPONSE_SAMPLING,
     RESPONSE_STORE,
     MESSAGE_STORE,
     EVENT_STORE,
@@ -209,6 +250,48 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         _CONTRACT + "test_generations_can_be_metered",
     ),
     PrivateUse(
+        "vllm.v1.engine.output_processor:RequestState.detokenizer",
+        "set",
+        "That of a chat with stop strings looks for them in the final channel.",
+        CHAT_SAMPLING.test,
+    ),
+    PrivateUse(
+        "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.stop",
+        "set",
+        "vLLM's own, within the one that replaces it, looks for nothing.",
+        CHAT_SAMPLING.test,
+    ),
+    PrivateUse(
+        "vllm.v1.engine.detokenizer:BaseIncrementalDetokenizer.stop_buffer_length",
+        "set",
+        "Nor does it hold text back.",
+        CHAT_SAMPLING.test,
+    ),
+    PrivateUse(
+        "vllm.sampling_params:SamplingParams.extra_args",
+        "set",
+        "They show the engine's output side that a request's stop strings count in the final channel.",
+        _HARMONY_CONTRACT + "test_sampling_parameters_say_where_stop_strings_count",
+    ),
+    PrivateUse(
+        "vllm.parser.harmony:HarmonyParser._parser",
+        "read",
+        "What it recovers at the end of the output is in no segment.",
+        _HARMONY_CONTRACT + "test_stream_and_whole_answer_are_the_same",
+    ),
+    PrivateUse(
+        "vllm.parser.harmony:HarmonyParser._num_counted_tokens",
+        "read",
+        "`min_tokens` counts all tokens of an answer, and a parser gets them in chunks.",
+        _HARMONY_CONTRACT + "test_stop_string_within_the_first_tokens_is_text",
+    ),
+    PrivateUse(
+        "vllm.parser.harmony:HarmonyParser._is_reasoning_token",
+        "overridden",
+        "Arguments of functions are no reasoning.",
+        _HARMONY_CONTRACT + "test_arguments_of_functions_are_no_reasoning_tokens",
+    ),
+    PrivateUse(
         "vllm.entrypoints.openai.models.protocol:BaseModelPath.model_path",
         "set",
         "`root` in /v1/models would show a path of this machine.",
@@ -252,6 +335,30 @@ def repair_harmony() -> None:
     HARMONY_PARSER.wrap(partial(repairing, encoding=harmony.get_encoding, refusal=HarmonyError, count=count))
 
 
+STOPS_IN_FINAL = "gptoss_bento_stops_in_final"
+"""Of `extra_args` of sampling parameters: the output is in the Harmony format."""
+
+
+@cache
+def follow_requests() -> None:
+    """From now on vLLM looks for stop strings in the final channel, and for nothing else there: see `ANSWER_PARSER`."""
+    from vllm.entrypoints.openai.parser.harmony_utils import is_function_recipient
+
+    ANSWER_PARSER.wrap(lambda parser: answer_parser(parser, is_function_recipient))
+    CHAT_SAMPLING.wrap(_marking)
+    RESPONSE_SAMPLING.wrap(_marking)
+
+
+def _marking(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
+    def to_marked(request: Any, *args: Any, **kwargs: Any) -> Any:
+        params = to_sampling_params(request, *args, **kwargs)
+        if params.stop:
+            params.extra_args = {**(params.extra_args or {}), STOPS_IN_FINAL: True}
+        return params
+
+    return to_marked
+
+
 def dated_stat_logger(clock: EngineClock) -> type[Any]:
     """vLLM's logger for /metrics, whose gauges go by the time of this clock. For one of several workers."""
     from vllm.v1.metrics.loggers import PrometheusStatLogger
@@ -280,6 +387,8 @@ def change_app(app: FastAPI, client: AsyncLLM) -> None:
     tokenize_chats(app.state.online_renderer)
     budget_responses()
     hide_disabled_thinking(app.state)
+    follow_answers(app.state)
+    stop_in_final(client)
     meter_generations(client)
 
 
@@ -409,6 +518,58 @@ def hide_disabled_thinking(state: Any) -> None:
 
     if messages := getattr(state, "anthropic_serving_messages", None):
         THINKING.wrap_on(messages, hiding)
+
+
+_CHAT_SERVINGS = ("openai_serving_chat", "openai_serving_chat_batch", "anthropic_serving_messages")
+
+
+def follow_answers(state: Any) -> None:
+    """Gives parsers what they need of a request.
+
+    Args:
+        state: `state` of vLLM's application.
+    """
+    for name in _CHAT_SERVINGS:
+        if serving := getattr(state, name, None):
+            CHAT_LOGPROBS.wrap_on(serving, lambda make: lambda *args, **kwargs: LOGPROBS.put(make(*args, **kwargs)))
+    if responses := getattr(state, "openai_serving_responses", None):
+        RESPONSE_PARSER.wrap_on(responses, _following)
+
+
+def _following(make_parser: Callable[..., Any]) -> Callable[..., Any]:
+    def make(request: Any, *args: Any) -> Any:
+        parser = make_parser(request, *args)
+        return parser.follow(request) if hasattr(parser, "follow") else parser
+
+    return make
+
+
+def stop_in_final(client: AsyncLLM) -> None:
+    """Chats with stop strings get a detokenizer that looks for them in the final channel; others keep vLLM's."""
+    from vllm.entrypoints.openai.parser.harmony_utils import get_streamable_parser_for_assistant
+
+    processor = client.output_processor
+    new_parser = quiet_parser(get_streamable_parser_for_assistant)
+
+    def stopping(add_request: Callable[..., None]) -> Callable[..., None]:
+        def add_stopping(request: Any, *args: Any, **kwargs: Any) -> None:
+            add_request(request, *args, **kwargs)
+            params = request.sampling_params
+            if params is not None and (params.extra_args or {}).get(STOPS_IN_FINAL) and (rule := stop_rule(params)):
+                state = processor.request_states[request.request_id]
+                state.detokenizer = StoppingDetokenizer(state.detokenizer, FinalStop(new_parser(), rule))
+
+        return add_stopping
+
+    ADD_REQUEST.wrap_on(processor, stopping)
+
+
+def quiet_parser(new_parser: Callable[[], Any]) -> Callable[[], RepairingParser]:
+    """Makes parsers whose repairs do not count, because another one reads the same output."""
+    from openai_harmony import HarmonyError
+    from vllm.entrypoints.openai.parser.harmony_utils import get_encoding
+
+    return repairing(new_parser, get_encoding, HarmonyError, lambda _: None)
 
 
 def meter_generations(client: AsyncLLM) -> None:

@@ -14,7 +14,7 @@ from gptoss_bento.http.paths import COMPLETIONS
 from gptoss_bento.jobs.input import EngineRequest, OutputFormat
 from gptoss_bento.jobs.output.batching import ITEM_BYTES, Counter
 from gptoss_bento.jobs.output.channels import ChannelTracker, is_unfinished_header
-from gptoss_bento.jobs.output.token_text import StopFilter, TextSplitter
+from gptoss_bento.jobs.output.token_text import TextSplitter
 from gptoss_bento.strict_json import dumps, shown
 
 Item = Any  # whatever JSON can hold
@@ -134,14 +134,13 @@ def _whole_choice(request: EngineRequest, choice: dict[str, Any]) -> dict[str, A
         text = request.echo + (choice.get("text") or "")
         return {"tokens": [text], "text": text, **common}
     message = dict(choice["message"])
-    message["content"] = _before_stop(request, choice, message.get("content"))
     is_answer = _has_answer(choice)
-    if not is_answer and is_unfinished_header(message["content"] or ""):
+    if not is_answer and is_unfinished_header(message.get("content") or ""):
         message["content"] = None
     if not request.show_reasoning:
         message["reasoning"] = None
     named = {name: message[name] for name in ("reasoning", "tool_calls") if message.get(name)}
-    answer = message["content"] or ""
+    answer = message.get("content") or ""
     if answer and ("tool_calls" in named or not is_answer):  # a preamble, of a turn without a final channel
         answer, named["commentary"] = "", answer
     return {"tokens": [answer], **named, "message": message, **common}
@@ -150,15 +149,6 @@ def _whole_choice(request: EngineRequest, choice: dict[str, Any]) -> dict[str, A
 def _has_answer(choice: dict[str, Any]) -> bool:
     ids = choice.get("token_ids")
     return ids is None or any(ChannelTracker().answers(ids))
-
-
-def _before_stop(request: EngineRequest, choice: dict[str, Any], content: str | None) -> str | None:
-    """vLLM's Harmony parser reads token ids and so lets the stop string through."""
-    stop = choice.get("stop_reason")
-    if not isinstance(stop, str) or not content or (request.body or {}).get("include_stop_str_in_output"):
-        return content
-    head, found, _ = content.rpartition(stop)
-    return head if found else content
 
 
 def _refuse_aborted(request: EngineRequest, body: dict[str, Any]) -> None:
@@ -269,7 +259,7 @@ class TokenReader:
         self._frames = Frames()
         self._counter = Counter(request.schedule)
         n = (request.body or {}).get("n") or 1
-        self._sequences = [_Sequence(request.echo, _stops(request)) for _ in range(n)]
+        self._sequences = [_Sequence(request.echo) for _ in range(n)]
         self._input = 0
         self._output = 0
         self._reported = 0
@@ -325,7 +315,6 @@ class TokenReader:
                 yield from self._take_entry(sequence, next(parts))
 
     def _take_entry(self, sequence: _Sequence, part: str) -> Iterator[Item]:
-        part = sequence.stop.passed(part)
         size = len(dumps(part)) + 1
         if not self._counter.has_room(size):
             self._output -= 1  # the item that closes now is from before this token
@@ -348,24 +337,11 @@ class TokenReader:
         return {"choices": choices, "usage": {"input": self._input, "output": self._output}}
 
 
-def _stops(request: EngineRequest) -> list[str]:
-    """The stop strings that vLLM's Harmony parser, which reads token ids, lets through.
-
-    With `min_tokens` an early one is no end, and only the engine knows which is.
-    """
-    body = request.body or {}
-    if not request.is_chat or body.get("include_stop_str_in_output") or body.get("min_tokens"):
-        return []
-    stop = body.get("stop") or []
-    return [stop] if isinstance(stop, str) else list(stop)
-
-
 class _Sequence:
     """One of the `n` sequences: how it is read, and what of it waits for the next item."""
 
-    def __init__(self, echo: str, stops: Sequence[str]) -> None:
+    def __init__(self, echo: str) -> None:
         self.tracker = ChannelTracker()
-        self.stop = StopFilter(stops)
         self.splitter = TextSplitter()
         self.splitter.split(echo, 0, None)
         self.tokens: list[str] = []
@@ -385,7 +361,7 @@ class _Sequence:
 
     def end(self) -> None:
         """Text that was held back until the end joins the last entry."""
-        if rest := self.stop.passed(self.splitter.rest()) + self.stop.rest():
+        if rest := self.splitter.rest():
             self.tokens = [*self.tokens[:-1], "".join(self.tokens[-1:]) + rest]
 
     @property

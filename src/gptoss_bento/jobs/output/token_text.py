@@ -47,40 +47,5 @@ class TextSplitter:
         return text
 
 
-class StopFilter:
-    """Ends a text before its first stop string, where the engine lets it through.
-
-    What may be the beginning of one is held back, so the text of a token can come with a later one.
-    """
-
-    def __init__(self, stops: Sequence[str] = ()) -> None:
-        self._stops = stops
-        self._held = ""
-        self._stopped = False
-
-    def passed(self, text: str) -> str:
-        """The part of the text so far that is certainly before a stop string and was not returned yet."""
-        if self._stopped or not self._stops:
-            return "" if self._stopped else text
-        text, self._held = self._held + text, ""
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if found:
-            self._stopped = True
-            return text[: min(found)]
-        keep = max(_overlap(text, stop) for stop in self._stops)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
-
-    def rest(self) -> str:
-        """What was held back and turned out to be no stop string."""
-        text, self._held = self._held, ""
-        return text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` with which `stop` begins."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
-
-
 def _decoder() -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder("utf-8")("replace")

@@ -170,17 +170,13 @@ def test_reasoning_that_is_hidden_still_counts() -> None:
     ]
 
 
-def test_streamed_chat_ends_before_its_stop_string() -> None:
+def test_text_that_the_engine_held_back_for_a_stop_string_joins_a_later_token() -> None:
     body = chat_event([*HEAD, *TURN])
-    for token, text in enumerate(["one", " t", "wo", " th", "re"]):
+    for token, text in enumerate(["one", "", "", " two", ""]):
         body += chat_event([token], content=text)
     items = read(tokens_request(CHAT, stop=" thr"), body + DONE)
 
-    assert [item["choices"][0]["tokens"] for item in items] == [["one"], ["", " two", ""], [""]]
-    kept = read(tokens_request(CHAT, stop=[" thr"], include_stop_str_in_output=True), body + DONE)
-    assert joined(kept) == "one two thre"
-    held = read(tokens_request(CHAT, stop="rex"), body + DONE)
-    assert joined(held) == "one two thre"
+    assert [item["choices"][0]["tokens"] for item in items] == [["one"], ["", "", " two"], [""]]
 
 
 def test_tool_calls_come_whole_in_the_last_item() -> None:
@@ -354,12 +350,10 @@ def test_answer_of_a_whole_chat_is_only_its_final_channel(
     assert "token_ids" not in choice
 
 
-def test_whole_chat_ends_before_its_stop_string() -> None:
-    choice = {"index": 0, "message": {"content": "one two thr"}, "stop_reason": " t", "finish_reason": "stop"}
+def test_whole_chat_is_as_the_engine_ended_it() -> None:
+    choice = {"index": 0, "message": {"content": "one t"}, "stop_reason": " t", "finish_reason": "stop"}
 
-    assert whole(CHAT, {"choices": [choice]})["choices"][0]["tokens"] == ["one two"]
-    kept = whole(CHAT, {"choices": [choice]}, include_stop_str_in_output=True)
-    assert kept["choices"][0]["tokens"] == ["one two thr"]
+    assert whole(CHAT, {"choices": [choice]}, stop=" t")["choices"][0]["tokens"] == ["one t"]
 
 
 def test_n_sequences_are_n_choices() -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptoss_bento.jobs.output.token_text import StopFilter, TextSplitter
+from gptoss_bento.jobs.output.token_text import TextSplitter
 
 
 def test_tokens_have_their_own_text() -> None:
@@ -62,30 +62,3 @@ def test_parts_joined_are_the_text_however_it_is_split(text: str, data: st.DataO
         parts += got
 
     assert "".join(parts) + splitter.rest() == text
-
-
-def test_text_ends_before_its_first_stop_string() -> None:
-    stop = StopFilter(["STOP", "END"])
-
-    assert [stop.passed(part) for part in ["a S", "T", "x E", "N", "D b", "c"]] == ["a ", "", "STx ", "", "", ""]
-    assert stop.rest() == ""
-
-
-def test_text_that_only_starts_like_a_stop_string_is_returned_at_the_end() -> None:
-    stop = StopFilter(["STOP"])
-
-    assert stop.passed("a STO") == "a "
-    assert stop.rest() == "STO"
-
-
-@given(st.lists(st.text("abc", max_size=3), max_size=20), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
-def test_filter_returns_the_text_before_the_first_stop_string(parts: list[str], stops: list[str]) -> None:
-    stop, text = StopFilter(stops), "".join(parts)
-    given_ = "".join(stop.passed(part) for part in parts) + stop.rest()
-
-    if not any(one in text for one in stops):
-        assert given_ == text
-    else:
-        assert text.startswith(given_)
-        assert not any(one in given_ for one in stops)
-        assert any(one in text[: len(given_) + len(one)] for one in stops)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -372,3 +373,16 @@ def test_log_probabilities_are_those_of_the_contents_tokens(
     parser_class(Tokenizer()).parse("", request, model_output_token_ids=tokens)
 
     assert found == whole_answer.content == expected
+
+
+def test_tool_calls_in_the_history_have_the_header_that_the_documents_show(parser_class: Any) -> None:
+    """When this fails, vLLM writes them as Harmony's guide does: docs/openai-api.md says the contrary."""
+    assert parser_class, "with it there is a vocabulary"
+    utils: Any = importlib.import_module("vllm.entrypoints.openai.parser.harmony_utils")
+    call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    messages = utils.parse_chat_inputs_to_harmony_messages([{"role": "assistant", "tool_calls": [call]}])
+    text = harmony_text.encoding().decode(utils.render_for_completion(messages))
+
+    header = "<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>"
+    assert text.startswith(header)
+    assert header in (Path(__file__).parents[2] / "docs" / "openai-api.md").read_text()

@@ -104,6 +104,9 @@ _GENERATIONS = {
     "best_of": _refused("was removed from vLLM", 1),
     "early_stopping": _refused("was removed from vLLM", False),
 }
+_MARKUP = "answers never have control tokens in them; `return_token_ids` has them"
+# What vLLM's Harmony parser does not ask for.
+_OF_MARKUP = _without_effect(skip_special_tokens=_MARKUP)
 _STREAM_OPTIONS = {
     **_honoured("stream_options.include_usage", "stream_options.continuous_usage_stats"),
     "stream_options.include_obfuscation": Field(Use.NO_EFFECT, "streams are sent without padding"),
@@ -111,6 +114,7 @@ _STREAM_OPTIONS = {
 
 _CHAT = {
     **_GENERATIONS,
+    **_OF_MARKUP,
     **_STREAM_OPTIONS,
     **_ACCOUNTS,
     **_FOR_MEDIA,
@@ -122,6 +126,7 @@ _CHAT = {
         store="chats are not stored",
         prediction="only makes answers faster elsewhere",
         add_special_tokens="the Harmony format says which there are",
+        spaces_between_special_tokens=_MARKUP,
     ),
     "audio": _refused("asks for speech, and GPT-OSS writes text"),
     "modalities": _refused('must be ["text"]: GPT-OSS writes text', ["text"], []),
@@ -148,6 +153,7 @@ _COMPLETIONS = {
 
 _RESPONSES = {
     **_GENERATION,
+    **_OF_MARKUP,
     **_ACCOUNTS,
     **_FOR_MEDIA,
     **_honoured(

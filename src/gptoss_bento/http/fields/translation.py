@@ -128,6 +128,17 @@ def several_greedy(path: str, body: Mapping[str, Any]) -> Changes:
     return {"temperature": 1, "top_k": 1, "top_p": 1, "min_p": 0}
 
 
+def stop_of_beams(path: str, body: Mapping[str, Any]) -> Changes:
+    """`stop` beside `use_beam_search`, which vLLM does not read.
+
+    Raises:
+        FieldError: both are given.
+    """
+    if path in (CHAT, COMPLETIONS) and body.get("use_beam_search") is True and body.get("stop"):
+        raise FieldError("stop", "stop would have no effect beside use_beam_search: beams are not searched for it.")
+    return {}
+
+
 def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -183,6 +194,7 @@ TRANSLATIONS: tuple[Callable[[str, Mapping[str, Any]], Changes], ...] = (
     template_arguments,
     constraints,
     several_greedy,
+    stop_of_beams,
     no_truncation,
     texts_of_outputs,
     allowed_tools,

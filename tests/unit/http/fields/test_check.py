@@ -356,3 +356,12 @@ def test_routes_without_a_table_pass() -> None:
     body = {"anything": None}
 
     assert checked("/detokenize", body, refuse_unknown=True).body is body
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_stop_beside_beam_search_is_refused_because_beams_are_not_searched_for_it(path: str) -> None:
+    with pytest.raises(FieldError, match=r"^stop would have no effect beside use_beam_search"):
+        checked(path, {"model": "m", "use_beam_search": True, "stop": ["a"]})
+    others: list[dict[str, Any]] = [{"stop": []}, {"stop": None}, {"stop": "a", "use_beam_search": False}]
+    for harmless in others:
+        checked(path, {"model": "m", "use_beam_search": True, **harmless})

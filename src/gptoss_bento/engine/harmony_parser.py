@@ -132,13 +132,16 @@ class AnswerParser(_HarmonyParser):
 
     _filter: AnswerFilter | None = None
     _entries: Sequence[Any] | None = None  # of the tokens of this chunk
-    _passes_all = True
+    _has_logprobs = False
 
     def follow(self, request: Any) -> AnswerParser:
         """Gives it the request. Chats do so with each chunk, Responses never do."""
         if self._filter is None:
             self._filter = AnswerFilter(rule := stop_rule(request))
-            self._passes_all = rule is None and not getattr(request, "logprobs", False)
+            self._has_logprobs = bool(getattr(request, "logprobs", False))
+            if rule is None and not self._has_logprobs:  # nearly all: each token goes straight to vLLM
+                self.parse_delta = super().parse_delta  # type: ignore[method-assign]
+                self.process_chunk = super().process_chunk  # type: ignore[method-assign]
         return self
 
     def parse(self, model_output: str, request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -153,8 +156,6 @@ class AnswerParser(_HarmonyParser):
 
     def parse_delta(self, delta_text: str, delta_token_ids: list[int], request: Any, *args: Any, **kwargs: Any) -> Any:
         self.follow(request)
-        if self._passes_all:  # nearly all streams
-            return super().parse_delta(delta_text, delta_token_ids, request, *args, **kwargs)
         logprobs = self._take_logprobs(delta_token_ids)
         message = super().parse_delta(delta_text, delta_token_ids, request, *args, **kwargs)
         self._shorten(logprobs)
@@ -163,7 +164,7 @@ class AnswerParser(_HarmonyParser):
     def process_chunk(self, token_ids: Sequence[int]) -> Any:
         before = self._num_counted_tokens
         result = super().process_chunk(token_ids)
-        if self._passes_all or len(result.segments) != len(token_ids):
+        if len(result.segments) != len(token_ids):
             return result
         return replace(result, segments=self._filtered(result.segments, token_ids, before + 1))
 
@@ -177,10 +178,10 @@ class AnswerParser(_HarmonyParser):
         return [kept for each in segments for kept in reader.read(each, self._num_counted_tokens)]
 
     def _is_reasoning_token(self, token_id: int, channel: str | None, recipient: str | None) -> bool:
-        """Without the arguments of functions, which vLLM counts too."""
-        if recipient is not None and self.is_function(recipient):
+        """As vLLM's, but without the arguments of functions."""
+        if channel not in ("analysis", "commentary") or token_id >= FIRST_SPECIAL:
             return False
-        return bool(super()._is_reasoning_token(token_id, channel, recipient))
+        return channel == "analysis" if recipient is None else not self.is_function(recipient)
 
     def _filtered(self, segments: list[Segment], token_ids: Sequence[int], number: int) -> list[Segment]:
         entries = self._entries or [None] * len(token_ids)
@@ -191,7 +192,7 @@ class AnswerParser(_HarmonyParser):
         return kept
 
     def _take_logprobs(self, token_ids: Sequence[int]) -> Any:
-        logprobs = None if self._passes_all else LOGPROBS.take(len(token_ids))
+        logprobs = LOGPROBS.take(len(token_ids)) if self._has_logprobs else None
         self._entries = list(logprobs.content) if logprobs is not None else None
         return logprobs
 

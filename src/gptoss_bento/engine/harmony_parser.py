@@ -146,7 +146,7 @@ class AnswerParser(_HarmonyParser):
 
     def parse(self, model_output: str, request: Any, *args: Any, **kwargs: Any) -> Any:
         self.follow(request)
-        token_ids = kwargs.get("model_output_token_ids") or args[1:2] or ()
+        token_ids = kwargs.get("model_output_token_ids") or (args[1] if len(args) > 1 else ())
         logprobs = self._take_logprobs(token_ids)
         reasoning, content, calls = super().parse(model_output, request, *args, **kwargs)
         self._shorten(logprobs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, FINAL, MESSAGE, RETURN, START
+from gptoss_bento.engine.harmony_tokens import CALL, CHANNEL, END, ENDOFTEXT, FINAL, MESSAGE, RETURN, START
 from gptoss_bento.jobs.output.channels import ChannelTracker
 
 ANALYSIS, COMMENTARY, ASSISTANT = 35644, 12606, 173781
@@ -67,3 +67,8 @@ def test_tool_call_without_its_beginning_is_no_answer() -> None:
 
 def test_end_too_many_is_no_answer() -> None:
     assert answer_of([*ANALYSIS_MESSAGE, END, *FINAL_MESSAGE]) == [3, 4, RETURN]
+
+
+def test_end_of_text_ends_the_answer_and_after_an_end_is_none() -> None:
+    assert answer_of([*ANALYSIS_MESSAGE, *FINAL_MESSAGE[:-1], ENDOFTEXT]) == [3, 4, ENDOFTEXT]
+    assert answer_of([*ANALYSIS_MESSAGE, *FINAL_MESSAGE[:-1], END, ENDOFTEXT]) == [3, 4, END]

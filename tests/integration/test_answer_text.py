@@ -139,7 +139,8 @@ async def test_stop_string_ends_the_generation_in_the_engine(server: ServedProce
 
 @pytest.mark.parametrize(("stop", "content"), STOPS)
 def test_stop_sequence_ends_a_message(claude: anthropic.Anthropic, stop: list[str], content: str) -> None:
-    asked: Any = {"model": MODEL, "messages": QUESTION, "max_tokens": 200, "stop_sequences": stop, "temperature": 0}
+    asked: Any = {"model": MODEL, "messages": QUESTION, "max_tokens": 200, "stop_sequences": stop}
+    asked["extra_body"] = {"temperature": 0}
     whole = claude.messages.create(**asked)
     with claude.messages.stream(**asked) as stream:
         streamed = stream.get_final_message()

@@ -184,12 +184,18 @@ def _joint_problems(
     best_of = values.get("best_of", n)
     if "n" not in wrong and (isinstance(best_of, bool) or best_of != n):
         problems.append(REMOVED.format(name="best_of", value=shown(best_of)))
-    if beams and stream:
-        problems.append("use_beam_search must be false when stream is true, got true")
+    problems += _beam_problems(values, stream) if beams else []
     least, most = values.get("min_tokens", 0), _max_tokens(values, chat, default_max_tokens)
     if least > most and not wrong & _LIMITS:
         problems.append(f"min_tokens must be at most max_tokens, which is {most}, got {shown(least)}")
     return problems + _constraint_problems(values)
+
+
+def _beam_problems(values: Mapping[str, Any], stream: bool) -> list[str]:
+    problems = ["use_beam_search must be false when stream is true, got true"] if stream else []
+    if values.get("stop"):
+        problems.append(f"stop must be left out when use_beam_search is true, got {shown(values['stop'], 30)}")
+    return problems
 
 
 def _constraint_problems(values: Mapping[str, Any]) -> list[str]:

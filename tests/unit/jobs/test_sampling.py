@@ -114,6 +114,13 @@ def test_beams_cannot_be_streamed() -> None:
     )
 
 
+def test_beams_are_not_searched_for_stop_strings() -> None:
+    assert refusal({"use_beam_search": True, "stop": ["a"]}) == (
+        'stop must be left out when use_beam_search is true, got ["a"].'
+    )
+    assert parameters({"use_beam_search": True, "stop": []})["stop"] == []
+
+
 def test_parameter_that_was_removed_is_accepted_with_its_neutral_value() -> None:
     given = {"best_of": 1, "early_stopping": False, "detokenize": True, "n": None}
 

@@ -28,6 +28,8 @@ STOPS = [
     pytest.param(["is Paris!", "."], "The capital of France is Paris", id="the second of two"),
 ]
 
+HARD_STOPS = STOPS[1:3]
+
 
 @pytest.fixture(scope="module")
 def http(server: ServedProcess) -> Iterator[httpx.Client]:
@@ -137,7 +139,7 @@ async def test_stop_string_ends_the_generation_in_the_engine(server: ServedProce
     assert answer["choices"][0]["message"]["content"] == "The capital of France is "
 
 
-@pytest.mark.parametrize(("stop", "content"), STOPS)
+@pytest.mark.parametrize(("stop", "content"), HARD_STOPS)
 def test_stop_sequence_ends_a_message(claude: anthropic.Anthropic, stop: list[str], content: str) -> None:
     asked: Any = {"model": MODEL, "messages": QUESTION, "max_tokens": 200, "stop_sequences": stop}
     asked["extra_body"] = {"temperature": 0}
@@ -150,7 +152,7 @@ def test_stop_sequence_ends_a_message(claude: anthropic.Anthropic, stop: list[st
         assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", stop[-1])
 
 
-@pytest.mark.parametrize(("stop", "content"), STOPS)
+@pytest.mark.parametrize(("stop", "content"), HARD_STOPS)
 def test_stop_string_ends_a_response(client: openai.OpenAI, stop: list[str], content: str) -> None:
     asked: Any = {"model": MODEL, "input": QUESTION, "temperature": 0, "extra_body": {"stop": stop}}
     whole = client.responses.create(**asked)
@@ -172,7 +174,7 @@ def test_stop_string_of_a_completion_counts_in_the_raw_text(http: httpx.Client) 
     assert choice["stop_reason"] == "Par"
 
 
-@pytest.mark.parametrize(("stop", "content"), STOPS)
+@pytest.mark.parametrize(("stop", "content"), HARD_STOPS)
 @pytest.mark.parametrize("stream", [False, True])
 def test_stop_string_ends_the_answer_of_a_job(http: httpx.Client, stop: list[str], content: str, stream: bool) -> None:
     parameters = {"max_tokens": 200, "temperature": 0, "stop": stop}

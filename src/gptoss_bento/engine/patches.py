@@ -90,9 +90,9 @@ CHAT_SAMPLING = Patch(
 )
 RESPONSE_SAMPLING = Patch(
     "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.to_sampling_params",
-    "The same for responses.",
+    "The same for responses; and they have no budget of reasoning tokens, which chats and completions have.",
     CHAT_SAMPLING.instead,
-    CHAT_SAMPLING.test,
+    _CONTRACT + "test_responses_still_have_no_budget_of_reasoning",
 )
 RESPONSE_STORE = Patch(
     "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.response_store",
@@ -162,13 +162,6 @@ TOKENIZE_CHAT = Patch(
     "None: /v1/chat/completions/render gives the tokens, but needs vLLM's render server.",
     "tests/contract/test_request_fields.py::test_tokenize_renders_chats_by_the_method_that_is_replaced",
 )
-
-RESPONSE_SAMPLING = Patch(
-    "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.to_sampling_params",
-    "Requests of /v1/responses have no budget of reasoning tokens, which chats and completions have.",
-    "None: `vllm_xargs` reaches the sampling parameters as `extra_args`, which are for plugins.",
-    _CONTRACT + "test_responses_still_have_no_budget_of_reasoning",
-)
 THINKING = Patch(
     "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.to_chat_completion_request",
     "An answer has a thinking block although the request disables thinking.",
@@ -196,7 +189,6 @@ PATCHES: tuple[Patch, ...] = (
     ADD_REQUEST,
     ERROR_HANDLERS,
     TOKENIZE_CHAT,
-    RESPONSE_SAMPLING,
     THINKING,
 )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import FIFOCache
 from starlette.responses import JSONResponse, Response
 
-from gptoss_bento.engine import failures
+from gptoss_bento.engine import failures, tool_calls
 from gptoss_bento.engine.background_tasks import BackgroundTasks
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser
@@ -169,6 +169,13 @@ THINKING = Patch(
     _CONTRACT + "test_disabled_thinking_still_asks_for_reasoning",
 )
 
+TOOL_DEFINITION = Patch(
+    "vllm.entrypoints.openai.parser.harmony_utils:create_tool_definition",
+    "openai-harmony writes `any` for `$ref`, `anyOf`, `allOf`, `const` and more: the model never sees those types.",
+    "None: GPT-OSS has no chat template in vLLM, and the library has no option.",
+    "tests/contract/test_tool_prompts.py::test_library_still_writes_any_for_references_and_unions",
+)
+
 PATCHES: tuple[Patch, ...] = (
     START_METHOD,
     RECEIVE_OUTPUT,
@@ -190,6 +197,7 @@ PATCHES: tuple[Patch, ...] = (
     ERROR_HANDLERS,
     TOKENIZE_CHAT,
     THINKING,
+    TOOL_DEFINITION,
 )
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
@@ -349,6 +357,10 @@ def _marking(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
         return params
 
     return to_marked
+@cache
+def change_tools() -> None:
+    """From now on prompts have the types of tools' parameters."""
+    TOOL_DEFINITION.wrap(tool_calls.typed)
 
 
 def dated_stat_logger(clock: EngineClock) -> type[Any]:

@@ -30,6 +30,7 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     tasks = await client.get_supported_tasks()
     patches.repair_harmony()
     patches.follow_requests()
+    patches.change_tools()
     await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
     app: FastAPI = build(args, tasks, client.model_config)
     with tool_servers.required(args.tool_server):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import FIFOCache
 from starlette.responses import JSONResponse, Response
 
-from gptoss_bento.engine import failures, tool_calls
+from gptoss_bento.engine import failures, grammar_errors, tool_calls
 from gptoss_bento.engine.background_tasks import BackgroundTasks
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser
@@ -176,6 +176,37 @@ TOOL_DEFINITION = Patch(
     "tests/contract/test_tool_prompts.py::test_library_still_writes_any_for_references_and_unions",
 )
 
+TOOL_PARAMETERS = Patch(
+    "vllm.parser.harmony:get_function_parameters",
+    "One tool with parameters that cannot be compiled would make every request with it a 400: calls follow schemas.",
+    "None: TOOL_STRICT_LEVEL says whether calls are held to schemas, not what becomes of one that cannot be compiled.",
+    "tests/contract/test_schemas.py::test_calls_are_made_of_the_parameters_that_are_replaced",
+)
+ANSWER_FORMAT = Patch(
+    "vllm.parser.harmony:structured_outputs_to_format",
+    "xgrammar reads no escapes in `$ref` and no `false`, and closes lists and objects that are open.",
+    "None.",
+    "tests/contract/test_schemas.py::test_answers_are_made_of_the_format_that_is_replaced",
+)
+ADJUST_REQUEST = Patch(
+    "vllm.renderers.online_renderer:OnlineRenderer.adjust_harmony_request",
+    'With `tool_choice: "none"` the model may still call a tool; the call is left out, and the answer is empty.',
+    "None.",
+    "tests/contract/test_tool_choice.py::test_request_without_a_choice_of_tools_is_held_to_text",
+)
+RENDER_RESPONSES = Patch(
+    "vllm.renderers.online_renderer:OnlineRenderer._render_responses_with_harmony",
+    'Responses show the model its tools with `tool_choice: "none"`, too.',
+    "EXCLUDE_TOOLS_WHEN_TOOL_CHOICE_NONE is for chats and messages alone.",
+    "tests/contract/test_tool_choice.py::test_responses_without_a_choice_of_tools_show_none",
+)
+CHECK_CONSTRAINT = Patch(
+    "vllm.v1.structured_output.backend_xgrammar:validate_xgrammar_grammar",
+    "What xgrammar refuses goes on to guidance, which cannot read it: \"Invalid grammar specification: 'triggers'\".",
+    "STRUCTURED_OUTPUTS_CONFIG with the backend xgrammar: its own text is 'Invalid structural tag specification'.",
+    "tests/contract/test_schemas.py::test_constraint_that_cannot_be_compiled_has_a_reason",
+)
+
 PATCHES: tuple[Patch, ...] = (
     START_METHOD,
     RECEIVE_OUTPUT,
@@ -198,9 +229,20 @@ PATCHES: tuple[Patch, ...] = (
     TOKENIZE_CHAT,
     THINKING,
     TOOL_DEFINITION,
+    TOOL_PARAMETERS,
+    ANSWER_FORMAT,
+    ADJUST_REQUEST,
+    RENDER_RESPONSES,
+    CHECK_CONSTRAINT,
 )
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
+    PrivateUse(
+        "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.structured_outputs",
+        "set",
+        "Holds an answer to text where no tool may be called; vLLM's parsers set the same field of their requests.",
+        ADJUST_REQUEST.test,
+    ),
     PrivateUse(
         "vllm.v1.engine.async_llm:AsyncLLM._run_output_handler",
         "called",
@@ -359,8 +401,24 @@ def _marking(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
     return to_marked
 @cache
 def change_tools() -> None:
-    """From now on prompts have the types of tools' parameters."""
+    """From now on prompts have the types of tools' parameters, and calls and answers the form that was asked for."""
+    from vllm.exceptions import VLLMValidationError
+
     TOOL_DEFINITION.wrap(tool_calls.typed)
+    TOOL_PARAMETERS.wrap(tool_calls.enforced)
+    ANSWER_FORMAT.wrap(tool_calls.enforced_format)
+    ADJUST_REQUEST.wrap(partial(tool_calls.in_text, text_alone=text_alone))
+    RENDER_RESPONSES.wrap(tool_calls.out_of_sight)
+    CHECK_CONSTRAINT.wrap(partial(grammar_errors.explained, refusal=VLLMValidationError))
+
+
+def text_alone() -> Any:
+    """The constraint of an answer that may have reasoning and text, and no call."""
+    from vllm.parser.harmony import get_harmony_structural_tag
+    from vllm.sampling_params import StructuredOutputsParams
+
+    tag = get_harmony_structural_tag([], [], "auto", reasoning=True)
+    return StructuredOutputsParams(structural_tag=tool_calls.constraint_of(tag))
 
 
 def dated_stat_logger(clock: EngineClock) -> type[Any]:

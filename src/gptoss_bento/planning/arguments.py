@@ -30,6 +30,12 @@ GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
 }
 # Only GPT-OSS writes Harmony.
 _HARMONY_ARGUMENTS = ("tool_call_parser", "enable_auto_tool_choice", "reasoning_parser", "reasoning_config")
+    "reasoning_parser": "openai_gptoss",
+    "exclude_tools_when_tool_choice_none": True,
+    "tool_strict_level": "parameter",
+    "async_scheduling": True,
+}
+_HARMONY_ARGUMENTS = GPT_OSS_ARGUMENTS.keys() - {"async_scheduling"}  # only GPT-OSS writes Harmony
 
 
 def checked_arguments(

@@ -8,6 +8,7 @@ from typing import Any
 
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.fields.parts import refuse_other_than_text
+from gptoss_bento.http.fields.schemas import refuse_schemas
 from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Field, Use
 from gptoss_bento.http.fields.translation import TRANSLATIONS
 from gptoss_bento.http.paths import COUNT_TOKENS, MESSAGES
@@ -80,6 +81,7 @@ def checked(path: str, body: Mapping[str, Any], *, refuse_unknown: bool = False)
     if ignored and refuse_unknown:
         raise _unknown(path, ignored[0])
     refuse_other_than_text(path, body)
+    refuse_schemas(body)
     return Checked(_translated(path, body, nulls), tuple(ignored))
 
 

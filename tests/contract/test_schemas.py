@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptoss_bento.engine.grammar_errors import GrammarError, explained
+from gptoss_bento.engine.grammar_errors import explained
 from gptoss_bento.engine.tool_calls import enforced, enforced_format
 from gptoss_bento.http.json_schema.enforceable import enforceable
 from gptoss_bento.http.json_schema.faults import Severity, faults
@@ -125,8 +125,14 @@ def harmony() -> Any:
     return importlib.import_module("vllm.parser.harmony")
 
 
+def calls() -> Any:
+    """vLLM's function as it is replaced."""
+    compile_schema = importlib.import_module("xgrammar").Grammar.from_json_schema
+    return enforced(harmony().get_function_parameters, compile_schema)
+
+
 def test_calls_are_made_of_the_parameters_that_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harmony(), "get_function_parameters", enforced(harmony().get_function_parameters))
+    monkeypatch.setattr(harmony(), "get_function_parameters", calls())
     function = importlib.import_module("xgrammar.openai_tool_call_schema").FunctionToolParam
     parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": r"\bx", "title": "A"}}}
     tool = function.model_validate({"type": "function", "function": {"name": "f", "parameters": parameters}})
@@ -160,25 +166,27 @@ def constraint(content: dict[str, Any]) -> Any:
 
 def test_constraint_that_cannot_be_compiled_has_a_reason() -> None:
     backend = importlib.import_module("vllm.v1.structured_output.backend_xgrammar")
-    refusal = importlib.import_module("vllm.exceptions").VLLMValidationError
-    check = explained(backend.validate_xgrammar_grammar, refusal)
+    exceptions = importlib.import_module("vllm.exceptions")
+    refusal, error = exceptions.VLLMValidationError, exceptions.VLLMClientError
+    check = explained(backend.validate_xgrammar_grammar, refusal, error)
     check(constraint({"type": "regex", "pattern": "a"}))
 
     with pytest.raises(refusal, match="Invalid structural tag specification"):
         backend.validate_xgrammar_grammar(constraint({"type": "regex", "pattern": "["}))
-    with pytest.raises(GrammarError) as refused:
+    with pytest.raises(error) as refused:
         check(constraint({"type": "regex", "pattern": "["}))
+    assert not isinstance(refused.value, refusal)
     assert str(refused.value) == (
         "The constraint of this request cannot be enforced: Regex parsing error at position 2: Unclosed '['."
     )
 
 
 def test_constraint_that_is_right_is_compiled_once() -> None:
-    calls: list[Any] = []
-    check = explained(calls.append, RuntimeError)
+    seen: list[Any] = []
+    check = explained(seen.append, RuntimeError, ValueError)
     params = constraint({"type": "regex", "pattern": "a"})
     check(params)
     check(params)
     check(SimpleNamespace(structured_outputs=SimpleNamespace(structural_tag=None)))
 
-    assert len(calls) == 2
+    assert len(seen) == 2

@@ -12,7 +12,7 @@ import pytest
 from gptoss_bento.artifacts import prepare
 from gptoss_bento.config import environment
 from gptoss_bento.engine import patches
-from gptoss_bento.engine.tool_calls import in_text, out_of_sight
+from gptoss_bento.engine.tool_calls import CHANNELS, in_text, out_of_sight
 from gptoss_bento.training import harmony_text
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -117,6 +117,25 @@ def test_call_that_is_required_is_held_to_the_schema(renderer: Any) -> None:
     constraint = adjusted(renderer, chat(tools=[CHAT_TOOL], tool_choice="required"))
 
     assert json.dumps(PARAMETERS) in constraint.structural_tag
+
+
+def test_call_is_in_the_channels_for_calls(renderer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a call may stand for an answer by a schema: there `final` is how the answer begins."""
+    harmony = importlib.import_module("vllm.parser.harmony")
+    accepts = importlib.import_module("xgrammar.testing")._is_grammar_accept_string
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
+    call = '<|channel|>{} to=functions.get_weather json<|message|>{{"city": "Paris"}}<|end|>'
+
+    def accepted(text: str) -> bool:
+        tag = adjusted(renderer, chat(tools=[CHAT_TOOL], response_format=form)).structural_tag
+        return bool(accepts(importlib.import_module("xgrammar").Grammar.from_structural_tag(tag), text))
+
+    monkeypatch.setattr(harmony, "_TOOL_CALL_CHANNELS", [*CHANNELS, "<|channel|>final"])
+    assert accepted(call.format("final"))
+    monkeypatch.setattr(harmony, "_TOOL_CALL_CHANNELS", CHANNELS)
+    assert not accepted(call.format("final"))
+    assert accepted(call.format("commentary"))
+    assert accepted("<|channel|>final json<|message|>3<|end|>")
 
 
 def rendered(renderer: Any, request: Any, **history: Any) -> tuple[str, Any]:

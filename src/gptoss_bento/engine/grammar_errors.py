@@ -15,11 +15,9 @@ _PLACE = re.compile(r"^\s*\[[\d:]+\] \S+?:\d+: ")
 _CHECK = re.compile(r"^Check failed: .*? is false: ")
 
 
-class GrammarError(ValueError):
-    """A constraint is none, or cannot be enforced. A ValueError is a 400 of vLLM's."""
-
-
-def explained(validate: Callable[[Any], None], refusal: type[Exception]) -> Callable[[Any], None]:
+def explained(
+    validate: Callable[[Any], None], refusal: type[Exception], error: Callable[[str], Exception]
+) -> Callable[[Any], None]:
     """Checks constraints, each once; what xgrammar refuses is refused with its reason.
 
     vLLM would go on to guidance, which reads no structural tag of this form, and all constraints of GPT-OSS are such
@@ -27,7 +25,8 @@ def explained(validate: Callable[[Any], None], refusal: type[Exception]) -> Call
 
     Args:
         validate: vLLM's check with xgrammar.
-        refusal: what it raises.
+        refusal: what it raises, and what makes vLLM go on.
+        error: makes one that it does not go on after, and answers with 400.
     """
 
     right: LRUCache[bytes, None] = LRUCache(_KEPT)
@@ -39,9 +38,9 @@ def explained(validate: Callable[[Any], None], refusal: type[Exception]) -> Call
             return
         try:
             validate(params)
-        except refusal as error:
+        except refusal as refused:
             if _is_new(tag):
-                raise GrammarError(f"The constraint of this request cannot be enforced: {_reason(error)}") from error
+                raise error(f"The constraint of this request cannot be enforced: {_reason(refused)}") from refused
             raise
         if name:
             right[name] = None

@@ -188,6 +188,12 @@ ANSWER_FORMAT = Patch(
     "None.",
     "tests/contract/test_schemas.py::test_answers_are_made_of_the_format_that_is_replaced",
 )
+CALL_CHANNELS = Patch(
+    "vllm.parser.harmony:_TOOL_CALL_CHANNELS",
+    "Grammars allow calls in the final channel: beside a JSON schema a model that begins its answer there ends in one.",
+    "None.",
+    "tests/contract/test_tool_choice.py::test_call_is_in_the_channels_for_calls",
+)
 ADJUST_REQUEST = Patch(
     "vllm.renderers.online_renderer:OnlineRenderer.adjust_harmony_request",
     'With `tool_choice: "none"` the model may still call a tool; the call is left out, and the answer is empty.',
@@ -230,6 +236,7 @@ PATCHES: tuple[Patch, ...] = (
     THINKING,
     TOOL_DEFINITION,
     TOOL_PARAMETERS,
+    CALL_CHANNELS,
     ANSWER_FORMAT,
     ADJUST_REQUEST,
     RENDER_RESPONSES,
@@ -402,14 +409,16 @@ def _marking(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
 @cache
 def change_tools() -> None:
     """From now on prompts have the types of tools' parameters, and calls and answers the form that was asked for."""
-    from vllm.exceptions import VLLMValidationError
+    from vllm.exceptions import VLLMClientError, VLLMValidationError
+    from vllm.parser.abstract_parser import Grammar
 
     TOOL_DEFINITION.wrap(tool_calls.typed)
-    TOOL_PARAMETERS.wrap(tool_calls.enforced)
+    TOOL_PARAMETERS.wrap(partial(tool_calls.enforced, compile_schema=Grammar.from_json_schema))
+    CALL_CHANNELS.replace(tool_calls.CHANNELS)
     ANSWER_FORMAT.wrap(tool_calls.enforced_format)
     ADJUST_REQUEST.wrap(partial(tool_calls.in_text, text_alone=text_alone))
     RENDER_RESPONSES.wrap(tool_calls.out_of_sight)
-    CHECK_CONSTRAINT.wrap(partial(grammar_errors.explained, refusal=VLLMValidationError))
+    CHECK_CONSTRAINT.wrap(partial(grammar_errors.explained, refusal=VLLMValidationError, error=VLLMClientError))
 
 
 def text_alone() -> Any:

@@ -15,6 +15,9 @@ from gptoss_bento.http.json_schema.enforceable import enforceable
 from gptoss_bento.http.json_schema.typescript import typescript
 from gptoss_bento.strict_json import dumps, loads_stored
 
+CHANNELS = ["<|channel|>commentary", "<|channel|>analysis"]
+"""Where a call may be: commentary is where Harmony has those of functions, and the model uses analysis, too."""
+
 _KEPT = 1024  # clients send the same tools with each turn
 
 
@@ -38,15 +41,28 @@ def _typescript(schema: str) -> str:
     return typescript(loads_stored(schema))
 
 
-def enforced(parameters_of: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def enforced(parameters_of: Callable[[Any], Any], compile_schema: Callable[[str], Any]) -> Callable[[Any], Any]:
     """Returns the parameters that a call's grammar is made of without what no grammar can be made of.
 
     A tool that is strict has nothing of that kind: such a request was refused.
+
+    Args:
+        parameters_of: vLLM's function.
+        compile_schema: raises a RuntimeError for a schema that has no grammar after all; it becomes any object.
     """
+
+    @lru_cache(_KEPT)
+    def with_grammar(schema: str) -> str:
+        kept = _enforceable(schema)
+        try:
+            compile_schema(kept)
+        except RuntimeError:
+            return '{"type":"object"}'
+        return kept
 
     def parameters(function: Any) -> Any:
         schema = parameters_of(function)
-        return schema if isinstance(schema, bool) else loads_stored(_enforceable(dumps(schema)))
+        return schema if isinstance(schema, bool) else loads_stored(with_grammar(dumps(schema)))
 
     return parameters
 

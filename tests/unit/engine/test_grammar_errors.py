@@ -5,18 +5,22 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.engine.grammar_errors import GrammarError, explained
+from gptoss_bento.engine.grammar_errors import explained
 
 
 class RefusedError(ValueError):
-    """As vLLM's."""
+    """What vLLM goes on after."""
+
+
+class ClientError(ValueError):
+    """What it does not go on after."""
 
 
 def refusing(cause: str) -> Any:
     def validate(_: Any) -> None:
         raise RefusedError("Invalid structural tag specification.") from RuntimeError(cause)
 
-    return explained(validate, RefusedError)
+    return explained(validate, RefusedError, ClientError)
 
 
 def params(tag: str | None) -> Any:
@@ -38,7 +42,7 @@ def params(tag: str | None) -> Any:
     ],
 )
 def test_reason_has_nothing_of_the_inside_of_the_compiler(cause: str, reason: str) -> None:
-    with pytest.raises(GrammarError) as refused:
+    with pytest.raises(ClientError) as refused:
         refusing(cause)(params('{"format": {}}'))
 
     assert f"cannot be enforced: {reason}" in str(refused.value)

@@ -45,11 +45,18 @@ def test_request_without_a_parser_is_left_as_it_is() -> None:
 
 
 def test_parameters_of_a_call_without_a_schema_stay() -> None:
-    assert enforced(lambda _: True)(None) is True
+    assert enforced(lambda _: True, str)(None) is True
 
 
 def test_parameters_of_a_call_are_those_that_have_a_grammar() -> None:
-    assert enforced(lambda _: {"type": "string", "pattern": r"\b"})(None) == {"type": "string"}
+    assert enforced(lambda _: {"type": "string", "pattern": r"\b"}, str)(None) == {"type": "string"}
+
+
+def test_parameters_without_a_grammar_are_any_object() -> None:
+    def compile_schema(_: str) -> None:
+        raise RuntimeError
+
+    assert enforced(lambda _: {"type": "string"}, compile_schema)(None) == {"type": "object"}
 
 
 def test_format_without_a_schema_stays() -> None:

@@ -79,20 +79,43 @@ class _Rewriter:
 
     def _with_parts(self, schema: dict[str, Any]) -> dict[str, Any]:
         changed = dict(schema)
-        if isinstance(changed.get("items"), list) and (first := changed.pop("items")):
-            changed["prefixItems"] = first
         for word in SEVERAL:
             if isinstance(listed := changed.get(word), list):
-                parts = [self.part(each) for each in listed]
-                changed[word] = [each for each in parts if each is not False] if word == "anyOf" else parts
+                changed[word] = [self.part(each) for each in listed]
         for word in ONE:
-            if word in changed:
+            if word in changed and not isinstance(changed[word], list):
                 changed[word] = self.part(changed[word])
         for word in ("properties", "patternProperties"):
             if isinstance(named := changed.get(word), Mapping):
-                parts_by_name = {name: self.part(each) for name, each in named.items()}
-                changed[word] = {name: each for name, each in parts_by_name.items() if each is not False}
-        return changed
+                changed[word] = {name: self.part(each) for name, each in named.items()}
+        return _without_false(_with_tuples(changed))
+
+
+def _with_tuples(schema: dict[str, Any]) -> dict[str, Any]:
+    """Draft 4's list of items by its new name."""
+    if not isinstance(schema.get("items"), list):
+        return schema
+    first = schema["items"]
+    return {**_but(schema, "items"), **({"prefixItems": first} if first else {})}
+
+
+def _without_false(schema: dict[str, Any]) -> dict[str, Any]:
+    """Parts that take no value, left out where that says the same."""
+    changed = dict(schema)
+    for word in ("anyOf", "oneOf"):
+        if word in changed:
+            changed[word] = [each for each in changed[word] if each is not False]
+    for word in ("properties", "patternProperties"):
+        if word in changed:
+            changed[word] = {name: each for name, each in changed[word].items() if each is not False}
+    first = changed.get("prefixItems", [])
+    if False in first:  # nothing from there on
+        changed |= {"prefixItems": first[: first.index(False)], "items": False}
+    return changed if changed.get("prefixItems", True) else _but(changed, "prefixItems")
+
+
+def _but(schema: dict[str, Any], word: str) -> dict[str, Any]:
+    return {each: value for each, value in schema.items() if each != word}
 
 
 def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:

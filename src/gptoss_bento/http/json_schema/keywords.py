@@ -29,5 +29,5 @@ def parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if isinstance(listed := schema.get(word), list):
             yield from ((f"{word}[{number}]", part) for number, part in enumerate(listed))
     for word in ONE:
-        if word in schema and not isinstance(schema[word], list):
+        if word in schema and not (word == "items" and isinstance(schema[word], list)):
             yield word, schema[word]

@@ -54,7 +54,7 @@ class _Scanner:
         self._pattern = pattern
         self._at = 0
         self._open: list[int] = []
-        self._repeatable = ""  # "": nothing, "atom", or "repeated"
+        self._repeatable = ""  # "": nothing, "atom", "repeated", or "lazy"
         self.ignored: Found | None = None
 
     def scan(self) -> None:
@@ -175,10 +175,10 @@ class _Scanner:
             length = len(count[0])
         if not self._repeatable:
             raise _FlawError(Flaw.WRONG, f"has {letter} at position {self._at} with nothing to repeat")
-        if self._repeatable == "repeated" and letter != "?":
+        if self._repeatable == "lazy" or (self._repeatable == "repeated" and letter != "?"):
             raise self._unknown(f"{letter} behind a repetition")
         self._at += length
-        self._repeatable = "repeated"
+        self._repeatable = "lazy" if self._repeatable == "repeated" else "repeated"
 
     def _anchor(self, letter: str) -> None:
         before, after = self._pattern[: self._at], self._pattern[self._at + 1 :]

@@ -44,7 +44,7 @@ REMOVED = "{name} was removed from vLLM; leave it out, got {value}"
 _LIMITS = {"max_tokens", "max_completion_tokens"}
 Removed = Annotated[Literal[False], BOOLEAN, Must("left out: vLLM has it no more", REMOVED)]
 # vLLM's names of former years, and what became of them.
-_GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
+_GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _OWN = frozenset({"best_of", "early_stopping", "detokenize", "extra_args", *_GUIDED})
 _GuidedField = Field(None, description="A name of former years for structured_outputs.")
 
@@ -215,9 +215,7 @@ def _translated(values: Mapping[str, Any], chat: bool, default_max_tokens: int) 
     body = {name: value for name, value in values.items() if name not in _OWN}
     if not _LIMITS & body.keys():
         body["max_tokens"] = default_max_tokens
-    for old, kind in _GUIDED.items():
-        if old in values:
-            body["structured_outputs"] = {kind: values[old]}
+    body |= {old: values[old] for old in _GUIDED if old in values}  # http/fields/ translates them, by their names
     if "extra_args" in values:
         body["vllm_xargs"] = {**values["extra_args"], **body.get("vllm_xargs", {})}
     if chat and "logprobs" in body and not isinstance(body["logprobs"], bool):

@@ -459,6 +459,33 @@ def test_openai_job_is_held_against_the_table_of_fields() -> None:
         request({"openai_input": {"messages": USER, "zzz": 1}}, unknown_fields="refuse")
 
 
+UNCLOSED: Any = {"type": "object", "properties": {"a": {"type": "string", "pattern": "["}}}
+TOOLS: Any = [{"type": "function", "function": {"name": "f", "parameters": UNCLOSED}}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"openai_input": {"messages": USER, "guided_json": UNCLOSED}}, "openai_input.guided_json"),
+        ({"openai_input": {"messages": USER, "tools": TOOLS}}, "openai_input.tools[0].function.parameters"),
+        ({"route": CHAT, "body": {"messages": USER, "tools": TOOLS}}, "body.tools[0].function.parameters"),
+        ({"messages": USER, "tools": TOOLS}, "tools[0].function.parameters"),
+        ({"messages": USER, "sampling_params": {"guided_json": UNCLOSED}}, "guided_json"),
+        ({"prompt": "x", "sampling_params": {"structured_outputs": {"json": UNCLOSED}}}, "structured_outputs.json"),
+    ],
+)
+def test_schema_that_does_not_compile_ends_the_job_with_its_place(fields: dict[str, Any], place: str) -> None:
+    assert input_error(fields) == f"{place}.properties.a.pattern has an unclosed [ at position 0."
+
+
+def test_old_names_of_constraints_still_constrain_native_jobs() -> None:
+    for name, kind, value in (("guided_regex", "regex", "a+"), ("guided_grammar", "grammar", "root ::= 'a'")):
+        found = request({"messages": USER, "sampling_params": {name: value}})
+
+        assert (found.body or {})["structured_outputs"] == {kind: value}
+        assert name not in (found.body or {})
+
+
 def test_parts_of_text_are_passed_on() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}, {"text": "c"}]
     messages = [{"role": "user", "content": parts}]

@@ -164,6 +164,8 @@ def _kind_of(schema: Mapping[str, Any], kind: str) -> bool:
 
 def _open(schema: dict[str, Any]) -> dict[str, Any]:
     """Objects and lists that say nothing of what they hold may hold anything, and those that need more may have it."""
+    if schema.keys() == {"type"}:  # xgrammar takes this as open
+        return schema
     changed = dict(schema)
     for kind, (words, opener) in _CLOSED_BY.items():
         if _kind_of(changed, kind) and not any(word in changed for word in words):

@@ -7,16 +7,18 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptoss_bento.engine.grammar_errors import explained
 from gptoss_bento.engine.tool_calls import enforced, enforced_format
 from gptoss_bento.http.json_schema.enforceable import enforceable
+from gptoss_bento.http.json_schema.enforcement import unenforced
 from gptoss_bento.http.json_schema.faults import Severity, faults
 from gptoss_bento.http.json_schema.regex import Flaw, flaw_of
-from tests.unit.http.json_schema.schemas import known, whatever, with_definitions
+from tests.unit.http.json_schema.schemas import known, limited, values, whatever, with_definitions
 from tests.unit.http.json_schema.unenforced import UNENFORCED
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
@@ -103,12 +105,25 @@ def test_whatever_is_not_refused_has_a_grammar(schema: Any) -> None:
     of_schema(enforceable({"type": "object", "properties": {"a": schema}}))
 
 
+@settings(max_examples=400, suppress_health_check=[*HealthCheck])
+@given(limited, st.lists(values, min_size=8, max_size=8))
+def test_schema_of_which_nothing_is_named_is_enforced_wholly(schema: Any, tried: list[Any]) -> None:
+    """What `strict` promises: the grammar lets through only what is valid."""
+    if list(faults(schema)) or list(unenforced(schema)):
+        return
+    made = of_schema(enforceable(schema))
+
+    valid = jsonschema.Draft202012Validator(schema).is_valid
+    assert [value for value in tried if accepts(made, json.dumps(value)) and not valid(value)] == []
+
+
 @settings(max_examples=500)
 @given(st.text(alphabet=r"ab\[](){}^$|*+?.-,:=!<>0129xudwpkB", min_size=1, max_size=10))
 def test_pattern_without_flaw_has_a_grammar(pattern: str) -> None:
     flaw = flaw_of(pattern)
     if flaw is None or flaw.kind is Flaw.IGNORED:
         of_schema({"type": "string", "pattern": pattern})
+    if flaw is None:
         grammar({"type": "regex", "pattern": pattern})
 
 

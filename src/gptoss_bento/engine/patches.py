@@ -406,6 +406,8 @@ def _marking(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
         return params
 
     return to_marked
+
+
 @cache
 def change_tools() -> None:
     """From now on prompts have the types of tools' parameters, and calls and answers the form that was asked for."""

@@ -26,11 +26,6 @@ GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
     # Where a budget of reasoning tokens counts, and what ends it: that parser has no such strings, so vLLM would refuse
     # each budget. Not the final message's beginning as well: after it the model could call no tool.
     "reasoning_config": {"reasoning_start_str": "<|channel|>analysis<|message|>", "reasoning_end_str": "<|end|>"},
-    "async_scheduling": True,
-}
-# Only GPT-OSS writes Harmony.
-_HARMONY_ARGUMENTS = ("tool_call_parser", "enable_auto_tool_choice", "reasoning_parser", "reasoning_config")
-    "reasoning_parser": "openai_gptoss",
     "exclude_tools_when_tool_choice_none": True,
     "tool_strict_level": "parameter",
     "async_scheduling": True,

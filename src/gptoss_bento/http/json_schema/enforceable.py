@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from gptoss_bento.http.json_schema.enforcement import ASSERTIONS
+from gptoss_bento.http.json_schema.enforcement import ASSERTIONS, kinds_of
 from gptoss_bento.http.json_schema.faults import DEEPEST, LARGEST, dead_end, depth_exceeds
 from gptoss_bento.http.json_schema.keywords import ONE, SEVERAL
 from gptoss_bento.http.json_schema.references import is_local, target
@@ -108,9 +108,11 @@ def _without_false(schema: dict[str, Any]) -> dict[str, Any]:
     for word in ("properties", "patternProperties"):
         if word in changed:
             changed[word] = {name: each for name, each in changed[word].items() if each is not False}
-    first = changed.get("prefixItems", [])
+    first = [{} if each is True else each for each in changed.get("prefixItems", [])]
     if False in first:  # nothing from there on
-        changed |= {"prefixItems": first[: first.index(False)], "items": False}
+        first, changed["items"] = first[: first.index(False)], False
+    if "prefixItems" in changed:
+        changed["prefixItems"] = first[: changed.get("maxItems", len(first))]
     return changed if changed.get("prefixItems", True) else _but(changed, "prefixItems")
 
 
@@ -122,7 +124,9 @@ def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
     changed = dict(schema)
     if not _compiles(changed.get("pattern", "")):
         del changed["pattern"]
-    if not all(map(_compiles, changed.get("patternProperties", ()))):
+    if "patternProperties" in changed and not (
+        changed["patternProperties"] and all(map(_compiles, changed["patternProperties"]))
+    ):
         del changed["patternProperties"]
     return changed
 
@@ -149,7 +153,7 @@ def _with_limits(schema: dict[str, Any]) -> dict[str, Any]:
 def _with_required(schema: dict[str, Any]) -> dict[str, Any]:
     """What is required and not declared, as a property: xgrammar looks among these alone."""
     declared, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-    required = schema.get("required", ()) if _kind_of(schema, "object") or declared else ()
+    required = schema.get("required", ()) if "object" in kinds_of(schema) else ()
     missing = [name for name in required if name not in declared]
     if not missing or others is False or "patternProperties" in schema:
         return schema
@@ -170,10 +174,11 @@ def _open(schema: dict[str, Any]) -> dict[str, Any]:
     for kind, (words, opener) in _CLOSED_BY.items():
         if _kind_of(changed, kind) and not any(word in changed for word in words):
             changed[opener] = True
-    for least, held, opener in (
-        ("minProperties", "properties", "additionalProperties"),
-        ("minItems", "prefixItems", "items"),
+    for least, held, *openers in (
+        ("minProperties", "properties", "additionalProperties", "unevaluatedProperties"),
+        ("minItems", "prefixItems", "items", "unevaluatedItems"),
     ):
-        if changed.get(least, 0) > len(changed.get(held, ())) and held in changed:
-            changed.setdefault(opener, True)
+        needs_more = held in changed and changed.get(least, 0) > len(changed[held])
+        if needs_more and not any(opener in changed for opener in openers):
+            changed[openers[0]] = True
     return changed

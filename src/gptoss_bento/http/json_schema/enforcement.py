@@ -77,14 +77,15 @@ def _passed_over(schema: Mapping[str, Any], root: Any) -> Iterator[tuple[str, st
         yield from ((word, f"cannot be enforced beside {decides}") for word in beside)
         yield from _alternatives(schema, decides, root)
         return
-    kinds = _kinds(schema)
+    kinds = kinds_of(schema)
     if not kinds:
         yield from ((word, "cannot be enforced without a type") for word in schema if word in ASSERTIONS)
     for kind in kinds:
         yield from _COMBINATIONS.get(kind, _nothing)(schema)
 
 
-def _kinds(schema: Mapping[str, Any]) -> list[str]:
+def kinds_of(schema: Mapping[str, Any]) -> list[str]:
+    """The types that a schema names, or else the one that xgrammar guesses."""
     if (given := schema.get("type")) is not None:
         return list(dict.fromkeys(given)) if isinstance(given, list) else [given]
     return [kind for kind, words in _GUESSED.items() if any(word in schema for word in words)][:1]
@@ -92,7 +93,7 @@ def _kinds(schema: Mapping[str, Any]) -> list[str]:
 
 def _repeats(schema: Mapping[str, Any], decides: str, root: Any) -> bool:
     """Whether `type` says only what the deciding word says, too."""
-    allowed = set(_kinds(schema))
+    allowed = set(kinds_of(schema))
     if decides in ("const", "enum"):
         values = [schema["const"]] if decides == "const" else schema["enum"]
         return all(_types_of(value) & allowed for value in values)
@@ -116,7 +117,11 @@ def _types(schema: Any, root: Any) -> set[str]:
     if "const" in schema or "enum" in schema:
         values = [schema["const"]] if "const" in schema else schema["enum"]
         return {kind for value in values for kind in _types_of(value)}
-    return set(_kinds(schema))
+    return set(kinds_of(schema))
+
+
+def _names_type(schema: Any, root: Any) -> bool:
+    return not _resolved(schema, root).keys().isdisjoint(("type", "const", "enum"))
 
 
 def _resolved(schema: Any, root: Any) -> Mapping[str, Any]:
@@ -136,7 +141,7 @@ def _alternatives(schema: Mapping[str, Any], decides: str, root: Any) -> Iterato
 
 def _exclude(one: Any, other: Any, root: Any) -> bool:
     """Whether no value can be of both schemas, as far as can be seen."""
-    first, second = _types(one, root), _types(other, root)
+    first, second = (_types(each, root) if _names_type(each, root) else set() for each in (one, other))
     if first and second and not _widened(first) & _widened(second):
         return True
     one, other = _resolved(one, root), _resolved(other, root)
@@ -174,7 +179,7 @@ def _nothing(_: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _number(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "multipleOf" not in schema:
         return
-    if "number" in _kinds(schema) or schema["multipleOf"] != int(schema["multipleOf"]):
+    if "number" in kinds_of(schema) or schema["multipleOf"] != int(schema["multipleOf"]):
         yield "multipleOf", "can be enforced of integers alone"
     elif any(word in schema for word in _NUMBER[:-1]):
         yield "multipleOf", "cannot be enforced beside limits"

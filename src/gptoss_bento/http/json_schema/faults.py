@@ -91,6 +91,12 @@ def _containers(schema: Mapping[str, Any], _: Any) -> Iterator[Fault]:
     for name in ("anyOf", "oneOf", "allOf", "prefixItems"):
         if name in schema and not (isinstance(schema[name], list) and schema[name]):
             yield Fault(name, f"must be a list of at least one schema, got {shown(schema[name])}")
+        elif (
+            name in schema
+            and name != "prefixItems"
+            and (all if name != "allOf" else any)(part is False for part in schema[name])
+        ):
+            yield Fault(name, "accepts no value")
     if isinstance(schema.get("items"), list):
         yield Fault("items", "must be a schema: a list of them is `prefixItems` now", Severity.NO_GRAMMAR)
 
@@ -150,6 +156,22 @@ def _ranges(schema: Mapping[str, Any], _: Any) -> Iterator[Fault]:
         if _is_number(least) and _is_number(most) and least >= most:
             yield Fault(lower, f"{shown(least)} is not below {upper} {shown(most)}: no value fits")
     yield from _whole(schema)
+    yield from _closed(schema)
+
+
+def _closed(schema: Mapping[str, Any]) -> Iterator[Fault]:
+    """Objects and lists that must have more than they may."""
+    required, most = schema.get("required"), schema.get("maxProperties")
+    if isinstance(required, list) and _is_number(most) and len(set(map(str, required))) > most:
+        yield Fault("required", f"has more names than maxProperties {shown(most)}: no value fits")
+    for least, held, *closers in (
+        ("minProperties", "properties", "additionalProperties", "unevaluatedProperties"),
+        ("minItems", "prefixItems", "items", "unevaluatedItems"),
+    ):
+        listed, count = schema.get(held, ()), schema.get(least)
+        known = isinstance(listed, Mapping | list | tuple) and not schema.get("patternProperties")
+        if known and _is_number(count) and count > len(listed) and any(schema.get(each) is False for each in closers):
+            yield Fault(least, f"{shown(count)} is more than may be there: no value fits")
 
 
 def _whole(schema: Mapping[str, Any]) -> Iterator[Fault]:

@@ -76,3 +76,100 @@ whatever = st.recursive(
     max_leaves=20,
 )
 """JSON that has the words of a schema in any place."""
+
+_few = st.integers(0, 2)
+_limit = st.integers(-3, 8)
+
+
+def _some(type_: str | None, **words: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    named = {} if type_ is None else {"type": type_}
+    return st.fixed_dictionaries({}, optional=words).map(lambda found: {**named, **found})
+
+
+_limited = st.one_of(
+    _some(
+        "integer",
+        minimum=_limit,
+        maximum=_limit,
+        exclusiveMinimum=_limit,
+        exclusiveMaximum=_limit,
+        multipleOf=st.sampled_from([2, 3, 0.5]),
+    ),
+    _some("number", minimum=_limit, maximum=_limit, multipleOf=st.sampled_from([2, 0.5])),
+    _some(
+        "string",
+        minLength=_few,
+        maxLength=st.integers(0, 3),
+        pattern=st.sampled_from(["^a+$", "^(?!a)", "b", "^[ab]{2}$"]),
+        format=st.sampled_from(["date", "uuid", "phone"]),
+    ),
+    st.sampled_from(
+        [
+            *[
+                {"const": "a"},
+                {"enum": ["a", 1, None]},
+                {"type": "string", "enum": ["a", 1]},
+                {"type": "null"},
+                {},
+                True,
+            ],
+            *[
+                {"minimum": 3},
+                {"pattern": "a"},
+                {"type": ["integer", "null"], "minimum": 2},
+                {"not": {"type": "string"}},
+            ],
+            {"type": ["string", "array"], "maxLength": 1, "maxItems": 1},
+        ]
+    ),
+)
+
+
+def _holders(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    either = st.one_of(st.booleans(), inner)
+    objects = _some(
+        "object",
+        properties=st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+        required=st.lists(st.sampled_from("ab"), max_size=2, unique=True),
+        additionalProperties=either,
+        unevaluatedProperties=either,
+        minProperties=_few,
+        maxProperties=_few,
+        patternProperties=st.dictionaries(st.sampled_from(["^a", "b$"]), inner, max_size=2),
+        propertyNames=st.sampled_from([{"pattern": "^a$"}, {"maxLength": 1}, {"enum": ["a"]}]),
+        dependentRequired=st.just({"a": ["b"]}),
+    )
+    arrays = _some(
+        "array",
+        items=either,
+        prefixItems=st.lists(inner, min_size=1, max_size=2),
+        unevaluatedItems=either,
+        minItems=_few,
+        maxItems=_few,
+        uniqueItems=st.booleans(),
+        contains=inner,
+    )
+    combined = st.builds(
+        lambda word, listed, beside: {**beside, word: listed},
+        st.sampled_from(["anyOf", "oneOf", "allOf"]),
+        st.lists(inner, min_size=1, max_size=2),
+        st.sampled_from([{}, {"type": "object"}, {"type": "string"}, {"maximum": 3}]),
+    )
+    typed = st.one_of(objects, arrays)
+    untyped = typed.map(lambda schema: {word: value for word, value in schema.items() if word != "type"})
+    return st.one_of(typed, untyped, combined)
+
+
+limited = st.recursive(_limited, _holders, max_leaves=5)
+"""Schemas with the words of each type in many combinations, some of which no grammar enforces."""
+
+values = st.recursive(
+    st.one_of(
+        st.integers(-4, 9), st.sampled_from([0.5, 1.5, 2.0, None, True, "", "a", "aa", "ab", "b", "abc", "2020-01-01"])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["a", "b", "c", "ab"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+"""Small JSON, some of which is of such a schema."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ast
 import re
 
+from gptoss_bento.strict_json import shown
+
 _HEADING = re.compile(r"\d+ validation errors?:\n")
 _TEXT = r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""  # as Python writes it
-_ENTRY = re.compile(rf"\s*\{{'type': '[^']*', 'loc': {_TEXT}, 'msg': {_TEXT}")
+_ENTRY = re.compile(rf"\s*\{{'type': '[^']*', 'loc': {_TEXT}, 'msg': {_TEXT}(?:, 'input': {_TEXT})?")
+_CONTAINER = re.compile(r"<\w+ of \d+ items>")  # in place of a list or an object
 _BY_PYDANTIC = re.compile(r"^(?:Value error|Assertion failed), ")
 
 
@@ -28,6 +31,7 @@ def _sentence(line: str) -> str:
     entry = _ENTRY.match(line)
     if entry is None:  # how many more there are
         return line.strip()
-    place, text = (str(ast.literal_eval(each)) for each in entry.groups())
+    place, text, given = (str(ast.literal_eval(each or "''")) for each in entry.groups())
     field, what = place.removeprefix("body").lstrip("."), _BY_PYDANTIC.sub("", text)
-    return f"{field}: {what}" if field else what
+    got = f", got {shown(given)}" if given and not _CONTAINER.fullmatch(given) else ""
+    return f"{field}: {what}{got}" if field else what

@@ -21,7 +21,7 @@ def test_error_of_a_field_is_a_sentence(path: str) -> None:
     entry = "{'type': 'greater_than', 'loc': 'body.n', 'msg': 'Input should be greater than 0', 'input': '-1'}"
     found = in_clients_words(path, 400, error(f"1 validation error:\n  {entry}", "body.n"))["error"]
 
-    assert found["message"] == "n: Input should be greater than 0"
+    assert found["message"] == 'n: Input should be greater than 0, got "-1"'
 
 
 # The parameter that an error is about

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from gptoss_bento.artifacts import prepare
 from gptoss_bento.config import environment
-from gptoss_bento.engine import patches
+from gptoss_bento.engine import patches, replacements
 from gptoss_bento.engine.harmony_parser import LOGPROBS
 from gptoss_bento.engine.harmony_tokens import CHANNEL, CONSTRAIN, ENDS, FIRST_SPECIAL, MESSAGE, START
 from gptoss_bento.training import harmony_text
@@ -40,8 +40,8 @@ class Tokenizer:
 @pytest.fixture(scope="module")
 def parser_class() -> Any:
     harmony_text.use_vocabulary(prepare.find_vocabulary(environment.cache_dir()))
-    patches.repair_harmony()
-    patches.follow_requests()
+    replacements.repair_harmony()
+    replacements.follow_requests()
     manager = importlib.import_module("vllm.parser.parser_manager").ParserManager
     return manager.get_parser(
         tool_parser_name="openai", reasoning_parser_name="openai_gptoss", enable_auto_tools=True, is_harmony=True
@@ -159,10 +159,10 @@ SAYS_PARIS = "<|start|>assistant<|channel|>final<|message|>It is Paris, in Franc
 def run(parser_class: Any, text: str, size: int = 1, **fields: Any) -> tuple[Any, str | None, int]:
     """An answer as the engine and the parser make it, one and several tokens a step: content, stop string, tokens."""
     params = importlib.import_module("vllm").SamplingParams(max_tokens=100, **fields)
-    params.extra_args = {patches.STOPS_IN_FINAL: True}
+    params.extra_args = {replacements.STOPS_IN_FINAL: True}
     output = importlib.import_module("vllm.v1.engine.output_processor").OutputProcessor(None, log_stats=False)
     client: Any = SimpleNamespace(output_processor=output)
-    patches.stop_in_final(client)
+    replacements.stop_in_final(client)
     output.add_request(engine_request("r", params), None)
     detokenizer = output.request_states["r"].detokenizer
     tokens, found = ids(text), None
@@ -248,7 +248,7 @@ def test_sampling_parameters_say_where_stop_strings_count(
     request = getattr(importlib.import_module(f"vllm.entrypoints.openai.{module}.protocol"), name)
 
     marked = request(**fields, stop=["Paris"], vllm_xargs={"a": 1}).to_sampling_params(10, {})
-    assert marked.extra_args == {"a": 1, patches.STOPS_IN_FINAL: True}
+    assert marked.extra_args == {"a": 1, replacements.STOPS_IN_FINAL: True}
     assert not request(**fields).to_sampling_params(10, {}).extra_args, "without stop strings all is as it was"
 
 
@@ -266,7 +266,7 @@ def test_parser_of_a_response_is_made_for_its_request(parser_class: Any) -> None
     serving = importlib.import_module("vllm.entrypoints.openai.responses.serving").OpenAIServingResponses
     assert list(inspect.signature(serving._make_response_parser).parameters)[1] == "request"
     responses: Any = SimpleNamespace(_make_response_parser=lambda *_: parser_class(Tokenizer()))
-    patches.follow_answers(SimpleNamespace(openai_serving_responses=responses))
+    replacements.follow_answers(SimpleNamespace(openai_serving_responses=responses))
 
     parser = responses._make_response_parser(asked(stop="Paris"), None, {})
     segments = parser.process_chunk(ids(THINKS_OF_PARIS + SAYS_PARIS.partition(", in")[0])).segments + parser.flush()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gptoss_bento.engine.patches import tokenize_chats
+from gptoss_bento.engine.replacements import tokenize_chats
 from gptoss_bento.http.error_words import TOO_LONG, in_clients_words
 from gptoss_bento.http.fields.check import checked
 from gptoss_bento.http.fields.table import FIELDS, Use

@@ -11,7 +11,7 @@ import pytest
 
 from gptoss_bento.artifacts import prepare
 from gptoss_bento.config import environment
-from gptoss_bento.engine import patches
+from gptoss_bento.engine import replacements
 from gptoss_bento.engine.tool_calls import CHANNELS, in_text, out_of_sight
 from gptoss_bento.training import harmony_text
 
@@ -71,7 +71,7 @@ def response(**fields: Any) -> Any:
 
 def adjusted(renderer: Any, request: Any) -> Any:
     original = importlib.import_module("vllm.renderers.online_renderer").OnlineRenderer.adjust_harmony_request
-    in_text(original, patches.text_alone)(renderer, request)
+    in_text(original, replacements.text_alone)(renderer, request)
     return request.structured_outputs
 
 

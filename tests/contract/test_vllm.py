@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from gptoss_bento.demo import checkpoint
-from gptoss_bento.engine import patches, preload, vllm_parser, vllm_plugin, warmup
+from gptoss_bento.engine import patches, preload, replacements, vllm_parser, vllm_plugin, warmup
 from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.planning.arguments import GPT_OSS_ARGUMENTS
@@ -379,7 +379,7 @@ async def failed_stream(serving: str, *, changed: bool) -> list[str]:
     made: Any = object.__new__(getattr(module, kind))
     made.parser_cls, made.enable_force_include_usage = None, False
     if changed:
-        patches.report_stream_failures(SimpleNamespace(openai_serving_chat=made))
+        replacements.report_stream_failures(SimpleNamespace(openai_serving_chat=made))
 
     async def dies() -> AsyncIterator[Any]:
         raise dead
@@ -436,7 +436,7 @@ def test_background_response_is_a_task_that_its_request_puts_into_the_dictionary
 def test_generations_can_be_metered() -> None:
     processor = importlib.import_module("vllm.v1.engine.output_processor").OutputProcessor(None, log_stats=False)
     client: Any = SimpleNamespace(output_processor=processor)
-    patches.meter_generations(client)
+    replacements.meter_generations(client)
     with Meter() as meter:
         processor.add_request(engine_request("metered"), None)
         state = processor.request_states["metered"]
@@ -467,7 +467,7 @@ def engine_request(request_id: str, sampling: Any = None) -> Any:
 
 
 def test_error_handler_ends_the_server_of_the_state() -> None:
-    """Where vLLM's error handler finds none it fails itself; see `change_app` in engine/patches.py."""
+    """Where vLLM's error handler finds none it fails itself; see `change_app` in engine/replacements.py."""
     end = importlib.import_module("vllm.entrypoints.launchers.launcher").terminate_if_errored
     server = SimpleNamespace(should_exit=False)
     end(server, SimpleNamespace(errored=True, is_running=False, should_keep_api_server_alive=False))
@@ -477,7 +477,7 @@ def test_error_handler_ends_the_server_of_the_state() -> None:
 
 @pytest.mark.parametrize(("rebuilt", "status"), [(False, 500), (True, 418)])
 def test_error_handlers_take_effect_once_the_stack_is_built_again(rebuilt: bool, status: int) -> None:
-    """vLLM's `build_app` has built it; see `name_parameters` in engine/patches.py."""
+    """vLLM's `build_app` has built it; see `name_parameters` in engine/replacements.py."""
 
     async def fail(_: Request) -> Response:
         raise KeyError
@@ -536,7 +536,7 @@ def of_response(**fields: Any) -> Any:
 @pytest.fixture
 def budgeted() -> Iterator[None]:
     original = patches.RESPONSE_SAMPLING.original()
-    patches.budget_responses.__wrapped__()
+    replacements.budget_responses.__wrapped__()
     yield
     patches.RESPONSE_SAMPLING.replace(original)
 
@@ -590,7 +590,7 @@ def test_disabled_thinking_still_asks_for_reasoning() -> None:
 )
 def test_disabled_thinking_hides_the_reasoning(fields: dict[str, Any], shows_reasoning: bool) -> None:
     serving = SimpleNamespace(to_chat_completion_request=patches.THINKING.original())
-    patches.hide_disabled_thinking(SimpleNamespace(anthropic_serving_messages=serving))
+    replacements.hide_disabled_thinking(SimpleNamespace(anthropic_serving_messages=serving))
 
     chat = serving.to_chat_completion_request(of_messages(**fields), disabled_thinking_effort="low")
     assert chat.include_reasoning is shows_reasoning

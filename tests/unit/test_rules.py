@@ -48,7 +48,7 @@ def importers(library: str) -> set[str]:
 
 IMPORTS_VLLM = {
     "engine/client.py",  # makes its errors
-    "engine/patches.py",  # replaces what must be replaced in it
+    "engine/replacements.py",  # replaces what must be replaced in it
     "engine/preloaded_modules.py",  # is imported by the process that the engine's is forked from
     "engine/launcher.py",  # starts and stops it
     "engine/vllm_app.py",  # builds its application

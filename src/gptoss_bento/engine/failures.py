@@ -3,7 +3,7 @@
 vLLM 0.32 ends a stream that failed with an error event *and* `[DONE]`, cuts a broken stream of /v1/responses off
 silently, reports a dead engine as a fault of this request ("see stack trace (above)"), and passes an aborted
 generation off as an answer with `finish_reason: "abort"`. This module knows vLLM's objects by their methods alone;
-engine/patches.py, which imports vLLM, installs them.
+engine/replacements.py, which imports vLLM, installs them.
 """
 
 from __future__ import annotations

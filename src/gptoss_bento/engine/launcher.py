@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gptoss_bento.concurrency import in_daemon_thread
-from gptoss_bento.engine import patches, vllm_plugin
 from gptoss_bento.engine import preload as engine_preload
+from gptoss_bento.engine import replacements, vllm_plugin
 from gptoss_bento.engine.client import Engine
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.vllm_app import build_app
@@ -233,9 +233,9 @@ def _start_one_of_several(args: Namespace, config: VllmConfig, **attached: Any) 
     """A client that sets the engine's gauges beside the other workers' clients, and shares the cores with them."""
     clock = EngineClock()
     # A logger of one's own would turn statistics on that the operator has turned off.
-    loggers = [] if args.disable_log_stats else [patches.dated_stat_logger(clock)]
+    loggers = [] if args.disable_log_stats else [replacements.dated_stat_logger(clock)]
     client = _start_client(args, config, stat_loggers=loggers, **attached)
-    patches.share_cores(client, clock)
+    replacements.share_cores(client, clock)
     return client
 
 

@@ -1,6 +1,6 @@
 """What GPT-OSS sees of the tools, when it may call one, and what its calls are held to.
 
-Wrappers of vLLM's functions; patches.py applies them.
+Wrappers of vLLM's functions; replacements.py applies them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Builds vLLM's own OpenAI application over an engine. What is replaced in it: patches.py."""
+"""Builds vLLM's own OpenAI application over an engine. What is replaced in it: patches.py and replacements.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
 
-from gptoss_bento.engine import patches, tool_servers
+from gptoss_bento.engine import replacements, tool_servers
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -28,16 +28,16 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     from vllm.entrypoints.launchers.app import build_app as build
 
     tasks = await client.get_supported_tasks()
-    patches.repair_harmony()
-    patches.follow_requests()
-    patches.change_tools()
+    replacements.repair_harmony()
+    replacements.follow_requests()
+    replacements.change_tools()
     await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
     app: FastAPI = build(args, tasks, client.model_config)
     with tool_servers.required(args.tool_server):
         await init_app_state(client, app.state, args, tasks)
     tool_servers.check_started(app.state.tool_server, args.tool_server)
     _add_model_route(app)
-    patches.change_app(app, client)
+    replacements.change_app(app, client)
     return app
 
 

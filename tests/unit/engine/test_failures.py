@@ -16,7 +16,7 @@ from gptoss_bento.engine.failures import (
     engine_failure,
     explanation,
 )
-from gptoss_bento.engine.patches import report_stream_failures
+from gptoss_bento.engine.replacements import report_stream_failures
 from gptoss_bento.http.errors import BrokenStreamError
 
 

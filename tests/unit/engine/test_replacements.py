@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from gptoss_bento.engine import patches
+from gptoss_bento.engine import replacements
 from gptoss_bento.engine.engine_gauges import EngineClock
-from gptoss_bento.engine.patches import RESPONSES_KEPT
+from gptoss_bento.engine.replacements import RESPONSES_KEPT
 from gptoss_bento.engine.usage import Meter
 
 
@@ -23,14 +23,14 @@ def app_with(**state: Any) -> Any:
 
 def test_model_path_is_the_first_served_name() -> None:
     models = [SimpleNamespace(name=name, model_path="/secret") for name in ("first", "second")]
-    patches.hide_model_path(app_with(openai_serving_models=SimpleNamespace(base_model_paths=models)))
+    replacements.hide_model_path(app_with(openai_serving_models=SimpleNamespace(base_model_paths=models)))
 
     assert [model.model_path for model in models] == ["first", "first"]
 
 
 def test_response_store_evicts_the_oldest() -> None:
     responses: Any = SimpleNamespace(response_store={}, msg_store={}, event_store={})
-    patches.bound_response_store(app_with(openai_serving_responses=responses))
+    replacements.bound_response_store(app_with(openai_serving_responses=responses))
     for number in range(RESPONSES_KEPT + 1):
         responses.response_store[number] = responses.msg_store[number] = responses.event_store[number] = "kept"
 
@@ -52,7 +52,7 @@ def test_parameter_is_named_by_handlers_of_a_stack_that_was_built() -> None:
         return JSONResponse({"error": error}, 400, {"x-kept": "yes"})
 
     app.middleware_stack = app.build_middleware_stack()
-    patches.name_parameters(app)
+    replacements.name_parameters(app)
     response = TestClient(app).get("/")
 
     assert (response.json()["error"]["param"], response.headers["x-kept"]) == ("max_tokens", "yes")
@@ -68,7 +68,7 @@ async def test_output_of_one_of_several_workers_sets_the_clock() -> None:
     core: Any = SimpleNamespace(outputs_queue=queue, get_output_async=queue.get)
     client: Any = SimpleNamespace(engine_core=core, get_num_unfinished_requests=lambda: 1)
     clock = EngineClock()
-    patches.share_cores(client, clock)
+    replacements.share_cores(client, clock)
     queue.put_nowait(Message(7.0))
 
     assert await core.get_output_async() == Message(7.0)
@@ -89,7 +89,7 @@ class Processor:
 
 def test_meter_counts_the_prompt_of_several_answers_once() -> None:
     client: Any = SimpleNamespace(output_processor=Processor())
-    patches.meter_generations(client)
+    replacements.meter_generations(client)
     with Meter() as meter:
         for index in range(3):
             request = SimpleNamespace(request_id=f"answer-{index}")

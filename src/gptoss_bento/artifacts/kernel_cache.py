@@ -23,7 +23,7 @@ from pathlib import Path
 
 from gptoss_bento.artifacts import compilers
 from gptoss_bento.config import process_environment
-from gptoss_bento.errors import ArtifactError, HardwareError
+from gptoss_bento.errors import ArtifactError, MachineError
 from gptoss_bento.hardware import probe
 from gptoss_bento.hardware.probe import Driver
 from gptoss_bento.planning.kernel_key import (
@@ -108,7 +108,7 @@ def inspect(plan: EnginePlan, folder: Path, surroundings: Surroundings = HERE) -
 def _driver_version(ask: Callable[[], Driver | None]) -> str:
     try:
         driver = ask()
-    except HardwareError:  # what asks for the hardware says so
+    except MachineError:  # what asks for the hardware says so
         return ""
     return driver.version if driver else ""
 

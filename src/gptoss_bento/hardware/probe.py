@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import psutil
 
-from gptoss_bento.errors import ConfigurationError, HardwareError
+from gptoss_bento.errors import ConfigurationError, MachineError
 from gptoss_bento.hardware.gpu_catalogue import family_of, known_cards, recognised
 from gptoss_bento.spelling import nearest
 
@@ -94,7 +94,7 @@ def probe(visible: VisibleDevices = ALL_DEVICES) -> Hardware:
     """Describes this machine, as far as a process with these variables sees it.
 
     Raises:
-        HardwareError: a driver is installed, but does not answer.
+        MachineError: a driver is installed, but does not answer.
     """
     gpus = _nvidia_gpus(visible.cuda) or _amd_gpus(visible)
     return Hardware(gpus, len(os.sched_getaffinity(0)), psutil.virtual_memory().total)
@@ -130,7 +130,7 @@ def _nvidia_gpus(visible_devices: str | None) -> tuple[Gpu, ...]:
     """Those that CUDA would see; none on a machine without driver.
 
     Raises:
-        HardwareError: there is a driver, and it does not answer. The CPU in its place would be slow without a word.
+        MachineError: there is a driver, and it does not answer. The CPU in its place would be slow without a word.
     """
     import pynvml
 
@@ -157,11 +157,11 @@ _WAYS_OUT = {
 }
 
 
-def _unanswering_driver(error: Any) -> HardwareError:
+def _unanswering_driver(error: Any) -> MachineError:
     found = f"The NVIDIA driver does not answer: {error}"
     if error.value not in _WAYS_OUT:
-        return HardwareError(found)
-    return HardwareError(f"{found}. {_WAYS_OUT[error.value]}. CUDA_VISIBLE_DEVICES=-1 does without GPUs.")
+        return MachineError(found)
+    return MachineError(f"{found}. {_WAYS_OUT[error.value]}. CUDA_VISIBLE_DEVICES=-1 does without GPUs.")
 
 
 def _visible_handles(nvml: Any, visible_devices: str | None) -> list[Any]:
@@ -353,7 +353,7 @@ def nvidia_driver() -> Driver | None:
     """The driver, or None where there is none.
 
     Raises:
-        HardwareError: a driver is installed, but does not answer; after an update, until the machine is restarted.
+        MachineError: a driver is installed, but does not answer; after an update, until the machine is restarted.
     """
     import pynvml
 

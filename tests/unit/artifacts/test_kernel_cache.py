@@ -10,7 +10,7 @@ import pytest
 
 from gptoss_bento.artifacts import compilers, kernel_cache
 from gptoss_bento.artifacts.kernel_cache import NAME, Surroundings, unwritable_reason
-from gptoss_bento.errors import ArtifactError, HardwareError
+from gptoss_bento.errors import ArtifactError, MachineError
 from gptoss_bento.hardware.probe import Driver, Hardware, hardware_named
 from gptoss_bento.planning.kernel_key import KERNEL_CACHES, Kernels
 from gptoss_bento.planning.plan import EnginePlan, Planned
@@ -87,7 +87,7 @@ def test_manifest_that_cannot_be_read_is_none(text: str, tmp_path: Path, caplog:
 
 def test_driver_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
     def fail() -> Driver:
-        raise HardwareError("no")
+        raise MachineError("no")
 
     assert inspect(tmp_path, replace(surroundings(), driver=fail)).driver == ""
 

@@ -18,7 +18,7 @@ from gptoss_bento.bench.servers import free_port
 from gptoss_bento.config import tool_server
 from gptoss_bento.doctor.examination import Machine, Request, examine, examined
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code, ok
-from gptoss_bento.errors import EngineStartError, HardwareError
+from gptoss_bento.errors import EngineStartError, MachineError
 from gptoss_bento.hardware.probe import GIB, Driver, GpuProcess, GpuUse, Hardware, VisibleDevices
 from tests.configs import LARGE, OTHER, SMALL, folder_with, gpt_oss
 from tests.fakes import H100, H200, L4, T4, machine
@@ -244,19 +244,19 @@ async def test_planned_share_of_a_busy_gpu_is_what_must_be_free(tmp_path: Path) 
 
 async def test_driver_that_does_not_answer_is_a_finding(tmp_path: Path) -> None:
     def mismatch(*_: object) -> Driver | None:
-        raise HardwareError("The NVIDIA driver does not answer: version mismatch")
+        raise MachineError("The NVIDIA driver does not answer: version mismatch")
 
     findings = await examine(PATIENT, replace(a_machine(tmp_path, machine()), driver=mismatch))
 
     (finding,) = named(findings, "driver")
     assert finding.found == "The NVIDIA driver does not answer: version mismatch"
     assert "nvidia-smi" in finding.remedy
-    assert exit_code(findings) == 78
+    assert exit_code(findings) == 74
 
 
 async def test_probe_that_fails_leaves_the_other_checks(tmp_path: Path) -> None:
     def lost(_: VisibleDevices) -> Hardware:
-        raise HardwareError("GPU is lost")
+        raise MachineError("GPU is lost")
 
     findings = await examine(PATIENT, replace(a_machine(tmp_path, machine()), probe=lost))
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from gptoss_bento.errors import ConfigurationError, HardwareError
+from gptoss_bento.errors import ConfigurationError, MachineError
 from gptoss_bento.hardware import probe
 from gptoss_bento.hardware.gpu_catalogue import known_cards
 from gptoss_bento.hardware.probe import (
@@ -157,7 +157,7 @@ def test_driver_that_does_not_answer_is_an_error_with_its_message(call: str, mon
 
     monkeypatch.setattr(nvml, call, fail)
 
-    with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: GPU is lost$"):
+    with pytest.raises(MachineError, match=r"^The NVIDIA driver does not answer: GPU is lost$"):
         probe.probe()
     assert not nvml.is_open
 
@@ -501,7 +501,7 @@ def test_driver_that_is_missing_is_no_error(failure: int, monkeypatch: pytest.Mo
 def test_driver_that_was_updated_under_a_running_system_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=18))
 
-    with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: code 18\. .* restart the machine"):
+    with pytest.raises(MachineError, match=r"^The NVIDIA driver does not answer: code 18\. .* restart the machine"):
         probe.nvidia_driver()
 
 
@@ -514,9 +514,9 @@ def test_driver_that_cannot_be_used_is_an_error_with_a_way_out(
 ) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=failure))
 
-    with pytest.raises(HardwareError, match=rf"^The NVIDIA driver does not answer: code {failure}\. .*{advice}"):
+    with pytest.raises(MachineError, match=rf"^The NVIDIA driver does not answer: code {failure}\. .*{advice}"):
         probe.probe()
-    with pytest.raises(HardwareError, match=advice):
+    with pytest.raises(MachineError, match=advice):
         probe.nvidia_driver()
 
 
@@ -524,7 +524,7 @@ def test_driver_that_cannot_be_used_is_an_error_with_a_way_out(
 def test_driver_that_fails_for_another_reason_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     install_busy(monkeypatch, FakeBusyNvml([], failure=20))
 
-    with pytest.raises(HardwareError, match=r"^The NVIDIA driver does not answer: code 20$"):
+    with pytest.raises(MachineError, match=r"^The NVIDIA driver does not answer: code 20$"):
         probe.probe()
 
 

@@ -28,14 +28,16 @@ def install(logger: Logger) -> None:
         return
 
     def measure_once(runner: Any) -> int:
-        if runner.vllm_config.parallel_config.world_size > 1:
+        parallel = runner.vllm_config.parallel_config
+        if parallel.world_size > 1 or parallel.data_parallel_size > 1:
             return int(measuring(runner))  # ranks capture together: one that left it out would make the others wait
         key, path = _key(runner.vllm_config), _file()
         if (kept := read(path, key)) is not None:
-            logger.info("gptoss-bento: CUDA graphs take %.2f GiB, as an earlier start has measured.", kept / 2**30)
+            logger.info("gptoss-bento: CUDA graphs take %.2f GiB, by an earlier start (%s).", kept / 2**30, path)
             return kept
         measured = int(measuring(runner))
-        records.append(path, {"key": key, "bytes": measured})
+        if measured > 0:  # a difference of free memory: 0 says that another process gave some back meanwhile
+            records.append(path, {"key": key, "bytes": measured})
         return measured
 
     patches.GRAPH_MEMORY.replace(measure_once)
@@ -49,7 +51,7 @@ def read(path: Path, key: str) -> int | None:
         return None
     said = {line.get("key"): line.get("bytes") for line in records.parsed(lines) if isinstance(line, dict)}
     kept = said.get(key)
-    return kept if isinstance(kept, int) and kept >= 0 else None
+    return kept if isinstance(kept, int) and kept > 0 else None
 
 
 def _file() -> Path:
@@ -62,6 +64,7 @@ def _key(config: Any) -> str:
     """A digest of all that decides how much graphs take: vLLM's own of the model's graph, and what that leaves out."""
     import torch
     import vllm
+    from vllm import envs
 
     compilation, scheduler, card = (
         config.compilation_config,
@@ -74,6 +77,7 @@ def _key(config: Any) -> str:
         card.name,
         card.total_memory,
         config.compute_hash(),
+        sorted(envs.compile_factors().items()),  # vLLM's variables, of which some choose kernels
         compilation.cudagraph_capture_sizes,
         str(compilation.cudagraph_mode),
         scheduler.max_num_seqs,
@@ -82,4 +86,4 @@ def _key(config: Any) -> str:
         str(config.lora_config),
         str(config.speculative_config),
     ]
-    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(json.dumps(decides, default=str).encode()).hexdigest()[:_DIGITS]

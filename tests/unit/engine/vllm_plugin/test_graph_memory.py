@@ -27,8 +27,8 @@ def runner_module(monkeypatch: pytest.MonkeyPatch) -> Any:
     return package.model_runner
 
 
-def runner(key: str = "a", world_size: int = 1) -> Any:
-    parallel = SimpleNamespace(world_size=world_size)
+def runner(key: str = "a", world_size: int = 1, data_parallel_size: int = 1) -> Any:
+    parallel = SimpleNamespace(world_size=world_size, data_parallel_size=data_parallel_size)
     return SimpleNamespace(vllm_config=SimpleNamespace(parallel_config=parallel, key=key))
 
 
@@ -60,15 +60,27 @@ def test_graph_memory_of_another_configuration_is_measured(runner_module: Any) -
     assert len(measuring.made) == 2
 
 
-def test_graph_memory_of_several_ranks_is_always_measured(runner_module: Any, file: Path) -> None:
+@pytest.mark.parametrize("several", [{"world_size": 2}, {"data_parallel_size": 2}])
+def test_graph_memory_of_several_ranks_is_always_measured(
+    runner_module: Any, file: Path, several: dict[str, Any]
+) -> None:
     measuring = runner_module._profile_cudagraph_memory
     graph_memory.install(logger)
 
     for _ in range(2):
-        runner_module._profile_cudagraph_memory(runner(world_size=2))
+        runner_module._profile_cudagraph_memory(runner(**several))
 
     assert len(measuring.made) == 2
     assert not file.exists()
+
+
+@pytest.mark.usefixtures("file")
+def test_graph_memory_of_none_is_not_kept(runner_module: Any) -> None:
+    measuring = runner_module._profile_cudagraph_memory = Calls(0)
+    graph_memory.install(logger)
+
+    assert [runner_module._profile_cudagraph_memory(runner()) for _ in range(2)] == [0, 0]
+    assert len(measuring.made) == 2
 
 
 @pytest.mark.parametrize(
@@ -95,3 +107,25 @@ def test_vllm_without_the_profile_is_left_unchanged(runner_module: Any, caplog: 
         graph_memory.install(logger)
 
     assert "finds no profile" in caplog.text
+
+
+CARD = SimpleNamespace(name="NVIDIA H200", total_memory=1)
+
+
+def configuration(**scheduler: int) -> Any:
+    compilation = SimpleNamespace(cudagraph_capture_sizes=[1, 2], cudagraph_mode="FULL_AND_PIECEWISE")
+    sequences = SimpleNamespace(**{"max_num_seqs": 8, "max_num_batched_tokens": 64, **scheduler})
+    model = SimpleNamespace(max_model_len=1024)
+    more = {"lora_config": None, "speculative_config": None, "compute_hash": lambda: "model"}
+    return SimpleNamespace(compilation_config=compilation, scheduler_config=sequences, model_config=model, **more)
+
+
+@pytest.mark.contract
+def test_graph_memory_belongs_to_a_card_a_configuration_and_vllms_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda: CARD)
+    key = graph_memory._key(configuration())
+
+    assert graph_memory._key(configuration()) == key
+    assert graph_memory._key(configuration(max_num_seqs=16)) != key
+    monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", "0")
+    assert graph_memory._key(configuration()) != key

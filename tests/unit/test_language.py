@@ -49,7 +49,7 @@ def relative(*patterns: str) -> list[str]:
     return [name for name in (file.relative_to(REPOSITORY).as_posix() for file in files) if MODEL_TEXTS not in name]
 
 
-@pytest.mark.parametrize("file", relative("src/**/*.py", "tools/*.py", "service.py"))
+@pytest.mark.parametrize("file", relative("src/**/*.py", "tools/**/*.py", "service.py"))
 def test_texts_of_the_code_have_no_word_that_the_glossary_replaces(file: str) -> None:
     assert found(REPOSITORY / file) == []
 

@@ -1,4 +1,4 @@
-"""`python -m tools.clients BASE_URL [NAME…]`: installs each client, runs its checks, prints a table. See docs/clients.md."""
+"""`python -m tools.clients BASE_URL [NAME…]`: installs clients, runs their checks, prints a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tools.clients.catalogue import CLIENTS, Client, named
 from tools.clients.environments import command, install, install_node, variables
-from tools.clients.results import Result, as_json, from_json, lost, read_checks, table
+from tools.clients.results import Result, as_json, from_json, lost, merged, read_checks, table
 
 _SCRIPT_TIMEOUT_S = 900.0  # some 25 checks, each with time-outs of its own
 
@@ -21,16 +21,21 @@ _SCRIPT_TIMEOUT_S = 900.0  # some 25 checks, each with time-outs of its own
 def main() -> int:
     """Returns 1 if a check fails that was right in the run of `--before`, or if no client could be installed."""
     options = _options()
-    before = from_json(json.loads(options.before.read_text())) if options.before else {}
+    before = _earlier(options.before) if options.before else {}
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         results = [_tried(client, folder.resolve(), options) for client in named(options.names)]
     if options.json:
-        options.json.write_text(json.dumps(as_json(results), indent=1) + "\n")
+        kept = _earlier(options.json) if options.json.exists() else {}
+        options.json.write_text(json.dumps(as_json([*merged(kept, results)]), indent=1) + "\n")
     print(table(results, before))
     worse = list(lost(results, before))
     print(*(f"was right before: {line}" for line in worse), sep="\n")
     return 1 if worse else 0
+
+
+def _earlier(file: Path) -> dict[str, Result]:
+    return from_json(json.loads(file.read_text()))
 
 
 def _options() -> argparse.Namespace:
@@ -40,7 +45,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--api-key", default="none")
     parser.add_argument("--model", help="the first of /v1/models, unless it is named")
     parser.add_argument("--folder", type=Path, help="keeps the environments there, for the next run")
-    parser.add_argument("--json", type=Path, help="writes the results to this file")
+    parser.add_argument("--json", type=Path, help="writes the results to this file; those of other clients in it stay")
     parser.add_argument("--before", type=Path, help="such a file of an earlier run, to compare with")
     options = parser.parse_args()
     options.base_url = options.base_url.rstrip("/")
@@ -76,7 +81,9 @@ def _environment(client: Client, own: Path, node: Path, options: argparse.Namesp
 def _output(script: list[str], environment: dict[str, str], folder: Path) -> str:
     """What the script printed; what it wrote to stderr stays in a file of its folder."""
     with (folder / "stderr.txt").open("w") as stderr:
-        process = subprocess.Popen(script, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(
+            script, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
         try:
             return process.communicate(timeout=_SCRIPT_TIMEOUT_S)[0]
         except subprocess.TimeoutExpired:

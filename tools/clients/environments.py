@@ -1,4 +1,4 @@
-"""An environment for each client: a virtual environment by uv, or a folder of npm's. Nothing of this machine's is used."""
+"""An environment for each client: a virtual environment by uv, or a folder of npm's."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 _LINE = re.compile(r"^(?P<word>ok|FAIL) (?P<name>[\w.-]+)(?:: (?P<reason>.*))?$")
@@ -31,7 +31,7 @@ class Result:
 
 
 def read_checks(output: str) -> dict[str, str | None]:
-    """The lines `ok NAME` and `FAIL NAME: reason`; a script that did not reach its last line has a failed check `end`."""
+    """The lines `ok NAME` and `FAIL NAME: reason`; without its last line a script has a failed check `end` too."""
     lines = output.splitlines()
     found = [match for line in lines if (match := _LINE.match(line))]
     checks = {match["name"]: None if match["word"] == "ok" else match["reason"] or "failed" for match in found}
@@ -48,6 +48,11 @@ def as_json(results: list[Result]) -> list[dict[str, object]]:
 def from_json(content: list[dict[str, object]]) -> dict[str, Result]:
     """The results of an earlier run, by client."""
     return {str(each["client"]): Result(**each) for each in content}  # type: ignore[arg-type]
+
+
+def merged(earlier: Mapping[str, Result], results: list[Result]) -> Iterable[Result]:
+    """The results of an earlier run, with the newer one of each client that was run again."""
+    return {**earlier, **{each.client: each for each in results}}.values()
 
 
 def table(results: list[Result], before: Mapping[str, Result]) -> str:

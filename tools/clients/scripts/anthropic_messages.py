@@ -27,6 +27,7 @@ from pydantic import BaseModel
 
 CLIENT = anthropic.Anthropic(base_url=BASE_URL, api_key=API_KEY, timeout=TIMEOUT_S, max_retries=0)
 TOOL = {"name": "get_weather", "description": "Gets the weather of a city.", "input_schema": LOCATION}
+THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
 class Person(BaseModel):
@@ -77,9 +78,9 @@ def stream() -> None:
 
 @check
 async def asynchronous_stream() -> None:
-    async with anthropic.AsyncAnthropic(base_url=BASE_URL, api_key=API_KEY, timeout=TIMEOUT_S) as client:
-        async with client.messages.stream(**fields()) as stream:
-            is_text("".join([part async for part in stream.text_stream]), "Paris")
+    client = anthropic.AsyncAnthropic(base_url=BASE_URL, api_key=API_KEY, timeout=TIMEOUT_S)
+    async with client, client.messages.stream(**fields()) as stream:
+        is_text("".join([part async for part in stream.text_stream]), "Paris")
 
 
 @check
@@ -122,14 +123,14 @@ def tool_choice_named() -> None:
 
 @check
 def thinking_with_a_budget() -> None:
-    answer = message(max_tokens=2000, thinking={"type": "enabled", "budget_tokens": 1024})
+    answer = message(max_tokens=2000, thinking=THINKING)
     assert answer.content[0].type == "thinking", answer.content
     is_text(text_of(answer), "Paris")
 
 
 @check
 def thinking_with_a_budget_streamed() -> None:
-    with CLIENT.messages.stream(**fields(max_tokens=2000, thinking={"type": "enabled", "budget_tokens": 1024})) as stream:
+    with CLIENT.messages.stream(**fields(max_tokens=2000, thinking=THINKING)) as stream:
         kinds = {event.type for event in stream}
         answer = stream.get_final_message()
     assert "thinking" in kinds, kinds

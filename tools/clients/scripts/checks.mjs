@@ -1,4 +1,6 @@
 // What the scripts for Node.js share: the service's address, common inputs, and checks that print one line each.
+import { spawn } from "node:child_process";
+
 export const { BASE_URL, API_KEY, MODEL } = process.env;
 const TIMEOUT_MS = 180_000;
 
@@ -92,3 +94,19 @@ export async function collect(iterable) {
   for await (const each of iterable) found.push(each);
   return found;
 }
+
+// Runs a program without input; gives its exit code and what it printed.
+export function program(command, args, env) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"], timeout: TIMEOUT_MS });
+    let stdout = "";
+    let stderr = "";
+    child.stdout.on("data", (part) => (stdout += part));
+    child.stderr.on("data", (part) => (stderr += part));
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, stdout, stderr }));
+  });
+}
+
+// The objects of an output with one JSON object a line; other lines are left out.
+export const jsonLines = (text) => text.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));

@@ -76,7 +76,9 @@ def stream_with_usage() -> None:
 @check
 def stream_helper() -> None:
     messages = [{"role": "user", "content": PERSON}]
-    with CLIENT.chat.completions.stream(model=MODEL, messages=messages, temperature=0, response_format=Person) as stream:
+    with CLIENT.chat.completions.stream(
+        model=MODEL, messages=messages, temperature=0, response_format=Person
+    ) as stream:
         kinds = {event.type for event in stream}
         parsed = stream.get_final_completion().choices[0].message.parsed
     assert {"content.delta", "content.done"} <= kinds, kinds

@@ -44,6 +44,8 @@ _OPENAI_2 = ("openai==2.54.0",)
 _AI = ("ai@6.0.325", "@ai-sdk/openai@3.0.141", "@ai-sdk/openai-compatible@2.0.92", _ZOD)
 _LANGCHAIN = ("langchain-openai==1.7.4", "langchain-anthropic==1.7.10")
 _CODEX = ("@openai/codex@0.171.0",)
+_CODEX_SET = {"CODEX_SETTINGS": 'features.multi_agent=false web_search="disabled"'}
+"""Without these it sends tools of the types `namespace` and `web_search`, which the service refuses."""
 
 CLIENTS = (
     Client("openai-chat", "openai_chat.py", _OPENAI),
@@ -57,7 +59,8 @@ CLIENTS = (
     Client("ai-sdk-openai", "ai_sdk.mjs", _AI, {"PROVIDER": "openai"}),
     Client("ai-sdk-compatible", "ai_sdk.mjs", _AI, {"PROVIDER": "openai-compatible"}),
     Client("codex", "codex.mjs", _CODEX),
-    Client("codex-set", "codex.mjs", _CODEX, {"CODEX_SETTINGS": 'features.multi_agent=false web_search="disabled"'}),
+    Client("codex-set", "codex.mjs", _CODEX, _CODEX_SET),
+    Client("codex-short", "codex.mjs", _CODEX, {**_CODEX_SET, "CODEX_SHORT": "1"}),
     Client("claude-code", "claude_code.mjs", ("@anthropic-ai/claude-code@2.1.332",)),
     Client("anthropic-python", "anthropic_messages.py", ("anthropic==2.14.0",)),
     Client("anthropic-node", "anthropic.mjs", ("@anthropic-ai/sdk@1.14.0",)),

@@ -95,10 +95,11 @@ export async function collect(iterable) {
   return found;
 }
 
-// Runs a program without input; gives its exit code and what it printed.
-export function program(command, args, env) {
+// Runs a program without input, no longer than the limit; gives its exit code (null: ended by the limit) and what it printed.
+export function program(command, args, env, timeout = TIMEOUT_MS) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"], timeout: TIMEOUT_MS });
+    const options = { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"], timeout };
+    const child = spawn(command, args, options);
     let stdout = "";
     let stderr = "";
     child.stdout.on("data", (part) => (stdout += part));

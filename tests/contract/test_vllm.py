@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import logging
 import multiprocessing
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -338,6 +339,26 @@ def test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced() -> N
     assert "_warmup_ll_bf16_router_gemm(worker.get_model())" in inspect.getsource(warmup.kernel_warmup)
     assert "self.allow_ll_bf16_gemm = False" in inspect.getsource(gate.__init__)
     assert "self.allow_ll_bf16_gemm\n" in inspect.getsource(gate.forward), "and runs them only then"
+
+
+def test_mistakes_of_messages_are_logged_by_the_logger_that_has_a_filter() -> None:
+    """And with their traceback, which `quiet_mistakes` keeps away; errors of the server stay."""
+    router = importlib.import_module("vllm.entrypoints.anthropic.api_router")
+    assert 'logger.exception("Error in create_messages' in inspect.getsource(router.create_messages)
+    replacements.quiet_mistakes()
+    logged: list[str] = []
+    keeping = logging.Handler()
+    keeping.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    router.logger.addHandler(keeping)
+
+    for error in (ValueError("too long"), RuntimeError("broken")):
+        try:
+            raise error
+        except Exception as raised:
+            router.logger.exception("Error in create_messages: %s", raised)
+    router.logger.removeHandler(keeping)
+
+    assert logged == ["Error in create_messages: broken"]
 
 
 # What a warm-up sends: see engine/warmup.py

@@ -321,6 +321,12 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         _CONTRACT + "test_symbol_exists_and_takes_our_arguments",
     ),
     PrivateUse(
+        "vllm.entrypoints.anthropic.api_router:logger",
+        "read",
+        "A filter on this logger keeps tracebacks of clients' mistakes out of the log; only its name is private.",
+        _CONTRACT + "test_mistakes_of_messages_are_logged_by_the_logger_that_has_a_filter",
+    ),
+    PrivateUse(
         "vllm.entrypoints.launchers.launcher:terminate_if_errored",
         "read",
         "It sets `should_exit` on `app.state.server`, which is uvicorn's server in `vllm serve`; here a substitute.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from functools import cache, partial
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +155,23 @@ def change_app(app: FastAPI, client: AsyncLLM) -> None:
     follow_answers(app.state)
     stop_in_final(client)
     meter_generations(client)
+    quiet_mistakes()
+
+
+_MESSAGES_LOGGER = "vllm.entrypoints.anthropic.api_router"
+
+
+@cache
+def quiet_mistakes() -> None:
+    """A client's mistake on /v1/messages is answered and no error of the server: no traceback of it is logged."""
+    logging.getLogger(_MESSAGES_LOGGER).addFilter(lambda record: not _is_mistake(record))
+
+
+def _is_mistake(record: logging.LogRecord) -> bool:
+    from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+
+    error = record.exc_info[1] if record.exc_info else None
+    return isinstance(error, Exception) and create_error_response(error).error.code < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def hide_model_path(app: FastAPI) -> None:

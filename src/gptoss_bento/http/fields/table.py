@@ -165,6 +165,7 @@ _RESPONSES = {
     **_without_effect(
         stream_options="streams are sent without padding",
         background_options="says by when a hosted service has to answer",
+        client_metadata="says which installation of Codex asks",
         image=_MEDIA,
     ),
     "reasoning.summary": Field(Use.NO_EFFECT, _SUMMARY),

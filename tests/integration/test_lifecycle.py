@@ -366,7 +366,7 @@ def test_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
 
 def warmed_up_once_with_all_that_the_engine_can(served: ServedProcess) -> None:
     """That none of it is in the metrics shows when the answers of clients are counted."""
-    lines = [line for line in served.output().splitlines() if "warm-up: " in line]
+    lines = [line for line in served.output().splitlines() if "engine: warm-up: " in line]
     assert [line.partition("warm-up: ")[2].partition(" in ")[0] for line in lines] == ["done"], lines
 
 

@@ -201,6 +201,41 @@ def test_stop_string_counts_in_the_final_channel(
     assert (tokens < len(ids(whole_text))) == (found is not None), "tokens after it are not of the answer"
 
 
+CONSTRAINED = ["final json", "final <|constrain|>json"]
+"""Headers that vLLM's grammar of a JSON schema allows."""
+
+
+@pytest.mark.parametrize("thought", ["", "<|channel|>analysis<|message|>Paris.<|end|><|start|>assistant"])
+@pytest.mark.parametrize("header", CONSTRAINED)
+def test_answer_by_a_schema_is_content_and_has_stop_strings(parser_class: Any, header: str, thought: str) -> None:
+    text = f'{thought}<|channel|>{header}<|message|>{{"city": "Paris"}}<|return|>'
+    for size in (1, 3, 1000):
+        (_, answer, calls), found, tokens = run(parser_class, text, size, stop=["Par", "zzz"])
+        assert (answer, calls, found) == ('{"city": "', [], "Par")
+        assert tokens < len(ids(text)), "the engine stops"
+    assert whole(parser_class, text)[1:] == ('{"city": "Paris"}', [])
+    assert streamed(parser_class, text, 1)[1:] == ('{"city": "Paris"}', [])
+
+
+def test_vllms_own_parser_still_takes_an_answer_by_a_schema_for_a_call(parser_class: Any) -> None:
+    """When this fails, `_open_message` needs no restart for what Harmony's parser takes for a recipient."""
+    assert parser_class, "with it there is a vocabulary"
+    utils = importlib.import_module("vllm.entrypoints.openai.parser.harmony_utils")
+    parser = utils.get_streamable_parser_for_assistant()
+    for token in ids("<|channel|>final json<|message|>"):
+        parser.process(token)
+    assert parser.current_recipient == "json"
+
+
+@pytest.mark.parametrize("header", CONSTRAINED)
+def test_log_probabilities_of_an_answer_by_a_schema(parser_class: Any, header: str) -> None:
+    tokens = ids(f'<|channel|>{header}<|message|>{{"a": 1}}<|return|>')
+    logprobs = LOGPROBS.put(SimpleNamespace(content=[Tokenizer().decode([token]) for token in tokens]))
+    parser_class(Tokenizer()).parse("", asked(logprobs=True), model_output_token_ids=tokens)
+
+    assert "".join(logprobs.content) == '{"a": 1}'
+
+
 def test_stop_string_is_included_where_that_is_asked_for(parser_class: Any) -> None:
     text = THINKS_OF_PARIS + SAYS_PARIS
     (_, answer, _), found, _ = run(parser_class, text, 4, stop=["aris, i"], include_stop_str_in_output=True)

@@ -257,6 +257,23 @@ def test_special_tokens_are_in_no_text_where_the_end_is_ignored(http: httpx.Clie
     assert "<|" not in text
 
 
+def test_answer_by_a_schema_is_content_with_stop_strings_and_log_probabilities(http: httpx.Client) -> None:
+    """The grammar lets the model write `final json` or `final <|constrain|>json`."""
+    schema = {"type": "object", "properties": {"city": {"const": "Paris"}}, "required": ["city"]}
+    form = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
+    asked: dict[str, Any] = {"response_format": form, "logprobs": True}
+
+    answer = chat(http, **asked)["choices"][0]
+    assert json.loads(answer["message"]["content"]) == {"city": "Paris"}
+    assert not answer["message"].get("tool_calls")
+    assert "".join(entry["token"] for entry in answer["logprobs"]["content"]) == answer["message"]["content"]
+    stopped = chat(http, **asked, stop=["Par"])["choices"][0]
+    assert stopped["message"]["content"] == answer["message"]["content"].partition("Par")[0]
+    assert (stopped["finish_reason"], stopped["stop_reason"]) == ("stop", "Par")
+    [streamed] = streamed_chat(http, **asked, stop=["Par"])
+    assert (streamed["content"], streamed["stop_reason"]) == (stopped["message"]["content"], "Par")
+
+
 # --- what is counted, and log probabilities --------------------------------------------------------------------------
 
 

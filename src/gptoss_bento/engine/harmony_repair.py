@@ -212,7 +212,12 @@ class RepairingParser:
             if channel not in _CHANNELS or not _is_name(recipient):
                 self._count("unknown_channel" if channel not in _CHANNELS else "bad_header")
                 self._replace_header(self._encoding.decode(self._header))
+            elif channel == "final" and recipient is not None and not self._is_addressed():
+                self._restart("final")  # `final json`, as grammars have it: to Harmony's parser json is a recipient
         self._in_content, self._header = True, []
+
+    def _is_addressed(self) -> bool:
+        return bool(_RECIPIENT.search(self._encoding.decode(self._header)))
 
     def _replace_header(self, text: str) -> None:
         recipient = _RECIPIENT.search(text)

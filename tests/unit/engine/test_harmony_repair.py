@@ -99,6 +99,14 @@ CALL_READ = ("commentary", "functions.f", '{"a": 1}')
             [THOUGHT_READ, CALL_READ],
         ),
         ("<|channel|>analysis<|message|>Hm.<|endoftext|>", [THOUGHT_READ]),
+        # of a JSON schema: to Harmony's parser the constraint is a recipient
+        (THOUGHT + ANSWER.replace("final", "final json"), [THOUGHT_READ, ANSWER_READ]),
+        (THOUGHT + ANSWER.replace("final", "final <|constrain|>json"), [THOUGHT_READ, ANSWER_READ]),
+        ("<|channel|>final json<|message|>1<|return|>", [("final", None, "1")]),
+        (
+            THOUGHT + '<|start|>assistant to=functions.f<|channel|>final json<|message|>{"a": 1}<|call|>',
+            [THOUGHT_READ, ("final", "functions.f", '{"a": 1}')],
+        ),
     ],
 )
 def test_text_in_the_format_is_read_unchanged(

@@ -17,6 +17,7 @@ from gptoss_bento.planning.plan import Planned
 from gptoss_bento.planning.value_origins import set_explicitly, suggestions
 
 _PARSER = "openai_gptoss"
+_END = "reasoning_end_str"
 # What every GPT-OSS server wants and vLLM does not choose by itself. Source: vLLM's GPT-OSS guide; the parser names
 # are those registered in vLLM 0.32.
 GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
@@ -25,7 +26,7 @@ GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
     "reasoning_parser": _PARSER,
     # Where a budget of reasoning tokens counts, and what ends it: that parser has no such strings, so vLLM would refuse
     # each budget. Not the final message's beginning as well: after it the model could call no tool.
-    "reasoning_config": {"reasoning_start_str": "<|channel|>analysis<|message|>", "reasoning_end_str": "<|end|>"},
+    "reasoning_config": {"reasoning_start_str": "<|channel|>analysis<|message|>", _END: "<|end|>"},
     "exclude_tools_when_tool_choice_none": True,
     "tool_strict_level": "parameter",
     "async_scheduling": True,
@@ -137,7 +138,11 @@ def _check_adapters(arguments: Mapping[str, Planned]) -> None:
 
 
 def _check_reasoning(arguments: Mapping[str, Planned]) -> None:
-    """GPT-OSS's parser has no strings of its own: with one of them alone vLLM would refuse every budget."""
+    """GPT-OSS's parser has no strings of its own: with one of them alone vLLM would refuse every budget.
+
+    And reasoning is over for vLLM only where it finds the whole end string: by another one than the model's own, the
+    budget goes on counting in what follows, and truncates a call of a tool or an answer.
+    """
     strings, parser = arguments.get("reasoning_config"), arguments.get("reasoning_parser")
     if strings is None or not isinstance(strings.value, dict) or not parser or parser.value != _PARSER:
         return
@@ -147,4 +152,10 @@ def _check_reasoning(arguments: Mapping[str, Planned]) -> None:
         raise ConfigurationError(
             f"reasoning_config ({strings.origin}) has no {missing[0]}, and budgets of reasoning need both; GPT-OSS's "
             f"is {needed[missing[0]]!r}. {{}} turns budgets off."
+        )
+    end, own = strings.value.get(_END), needed[_END]
+    if end and end != own:
+        raise ConfigurationError(
+            f"reasoning_config ({strings.origin}) has the {_END} {end!r}; it must be {own!r}, with which GPT-OSS ends "
+            "its reasoning: by another string a budget would count on, and truncate calls of tools and answers."
         )

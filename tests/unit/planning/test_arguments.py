@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -77,8 +78,8 @@ def test_defaults_for_gpt_oss_apply_where_nothing_else_is_set() -> None:
     ("environ", "value"),
     [
         (
-            {"REASONING_CONFIG": '{"reasoning_start_str": "a", "reasoning_end_str": "b"}'},
-            {"reasoning_start_str": "a", "reasoning_end_str": "b"},
+            {"REASONING_CONFIG": '{"reasoning_start_str": "a", "reasoning_end_str": "<|end|>"}'},
+            {"reasoning_start_str": "a", "reasoning_end_str": "<|end|>"},
         ),
         ({"REASONING_CONFIG": "{}"}, {}),
         (
@@ -106,6 +107,13 @@ def test_one_string_of_reasoning_without_the_other_is_refused(environ: dict[str,
         ConfigurationError, match=rf"^reasoning_config \(.*\) has no {missing}, and budgets .* need both"
     ):
         planned(environ)
+
+
+@pytest.mark.parametrize("end", ["<|end|><|start|>assistant<|channel|>final<|message|>", "Enough.<|end|>", "</think>"])
+def test_string_that_ends_no_reasoning_of_gpt_oss_is_refused(end: str) -> None:
+    strings = {"reasoning_start_str": "<|channel|>analysis<|message|>", "reasoning_end_str": end}
+    with pytest.raises(ConfigurationError, match=r"^reasoning_config .* has the reasoning_end_str .* be '<\|end"):
+        planned({"REASONING_CONFIG": json.dumps(strings)})
 
 
 # Known limits

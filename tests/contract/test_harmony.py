@@ -19,6 +19,7 @@ from gptoss_bento.config import environment
 from gptoss_bento.engine import patches, replacements
 from gptoss_bento.engine.harmony_parser import LOGPROBS
 from gptoss_bento.engine.harmony_tokens import CHANNEL, CONSTRAIN, ENDS, FIRST_SPECIAL, MESSAGE, START
+from gptoss_bento.engine.stop_strings import StoppingDetokenizer
 from gptoss_bento.training import harmony_text
 from tests.contract.test_vllm import engine_request
 from tests.unit.engine.test_harmony_repair import ANSWER, THOUGHT
@@ -154,6 +155,21 @@ def test_vllm_without_the_repairs_still_loses_answers(parser_class: Any) -> None
 
 THINKS_OF_PARIS = "<|channel|>analysis<|message|>The capital is Paris.<|end|>"
 SAYS_PARIS = "<|start|>assistant<|channel|>final<|message|>It is Paris, in France.<|return|>"
+
+
+@pytest.mark.parametrize("harmony", [True, False])
+def test_stop_strings_of_another_format_are_left_to_vllms_detokenizer(parser_class: Any, harmony: bool) -> None:
+    assert parser_class, "with it chats are marked"
+    protocol = importlib.import_module("vllm.entrypoints.openai.chat_completion.protocol")
+    chat = protocol.ChatCompletionRequest(messages=[{"role": "user", "content": "x"}], stop=["Paris"])
+    output = importlib.import_module("vllm.v1.engine.output_processor").OutputProcessor(None, log_stats=False)
+    state = SimpleNamespace(online_renderer=SimpleNamespace(use_harmony=harmony))
+    client: Any = SimpleNamespace(output_processor=output)
+    replacements.follow_harmony(state, client)
+    output.add_request(engine_request("r", chat.to_sampling_params(100, {})), None)
+    detokenizer = output.request_states["r"].detokenizer
+
+    assert isinstance(detokenizer, StoppingDetokenizer) == harmony
 
 
 def run(parser_class: Any, text: str, size: int = 1, **fields: Any) -> tuple[Any, str | None, int]:

@@ -152,8 +152,7 @@ def change_app(app: FastAPI, client: AsyncLLM) -> None:
     tokenize_chats(app.state.online_renderer)
     budget_responses()
     hide_disabled_thinking(app.state)
-    follow_answers(app.state)
-    stop_in_final(client)
+    follow_harmony(app.state, client)
     meter_generations(client)
     quiet_mistakes()
 
@@ -300,6 +299,13 @@ def hide_disabled_thinking(state: Any) -> None:
 
     if messages := getattr(state, "anthropic_serving_messages", None):
         THINKING.wrap_on(messages, hiding)
+
+
+def follow_harmony(state: Any, client: AsyncLLM) -> None:
+    """What reads channels. A model of another format has none: all of its text is the answer, as vLLM takes it."""
+    if state.online_renderer.use_harmony:
+        follow_answers(state)
+        stop_in_final(client)
 
 
 _CHAT_SERVINGS = ("openai_serving_chat", "openai_serving_chat_batch", "anthropic_serving_messages")

@@ -28,6 +28,17 @@ def test_model_path_is_the_first_served_name() -> None:
     assert [model.model_path for model in models] == ["first", "first"]
 
 
+def test_other_formats_keep_vllms_search_for_stop_strings() -> None:
+    processor = SimpleNamespace(add_request=lambda *_: None)
+    kept = processor.add_request
+    client: Any = SimpleNamespace(output_processor=processor)
+    serving = SimpleNamespace(_create_chat_logprobs=kept)
+    state = SimpleNamespace(online_renderer=SimpleNamespace(use_harmony=False), openai_serving_chat=serving)
+    replacements.follow_harmony(state, client)
+
+    assert (processor.add_request, serving._create_chat_logprobs) == (kept, kept)
+
+
 def test_response_store_evicts_the_oldest() -> None:
     responses: Any = SimpleNamespace(response_store={}, msg_store={}, event_store={})
     replacements.bound_response_store(app_with(openai_serving_responses=responses))

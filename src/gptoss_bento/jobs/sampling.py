@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gptoss_bento.http.fields.integers import too_large
 from gptoss_bento.http.fields.translation import several_greedy
 from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs.field_types import (
@@ -153,6 +154,7 @@ def engine_parameters(given: Mapping[str, Any], *, chat: bool, stream: bool, def
     wrong = {each.field for each in found}
     right = {name: value for name, value in values.items() if name not in wrong}
     problems = [*sentences(found), *_joint_problems(right, wrong, chat, stream, default_max_tokens)]
+    problems += _large_integers(right, CHAT if chat else COMPLETIONS)
     if parameters is None or problems:
         raise ValueError(text_of(problems))
     return _translated({name: getattr(parameters, name) for name in values}, chat, default_max_tokens)
@@ -189,6 +191,12 @@ def _joint_problems(
     if least > most and not wrong & _LIMITS:
         problems.append(f"min_tokens must be at most max_tokens, which is {most}, got {shown(least)}")
     return problems + _constraint_problems(values)
+
+
+def _large_integers(values: Mapping[str, Any], path: str) -> list[str]:
+    """Within objects; the types of the other fields have bounds."""
+    objects = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    return [found[1] for name, value in objects.items() if (found := too_large(path, name, value))]
 
 
 def _beam_problems(values: Mapping[str, Any], stream: bool) -> list[str]:

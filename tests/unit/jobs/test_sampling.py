@@ -19,6 +19,13 @@ def refusal(given: dict[str, Any], *, chat: bool = False, stream: bool = False) 
     return str(caught.value)
 
 
+@pytest.mark.parametrize(("chat", "name"), [(True, "repetition_detection"), (False, "structured_outputs")])
+def test_large_integer_within_an_object_is_refused(chat: bool, name: str) -> None:
+    found = refusal({name: {"json": [{"maximum": 2**70}]}}, chat=chat)
+
+    assert found == f"{name}.json[0].maximum must be a number of at most 64 bits, got {2**70}."
+
+
 def test_max_tokens_has_a_default() -> None:
     assert parameters({}) == {"max_tokens": 100}
     assert parameters({"max_tokens": None}) == {"max_tokens": 100}

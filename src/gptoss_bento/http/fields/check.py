@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptoss_bento.http.errors import FieldError
+from gptoss_bento.http.fields.integers import too_large
 from gptoss_bento.http.fields.parts import refuse_other_than_text
 from gptoss_bento.http.fields.schemas import refuse_schemas
 from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Field, Use
 from gptoss_bento.http.fields.translation import TRANSLATIONS
 from gptoss_bento.http.paths import COUNT_TOKENS, MESSAGES
 from gptoss_bento.spelling import nearest
-from gptoss_bento.strict_json import shown, shown_name
+from gptoss_bento.strict_json import shown_name
 
 CHECKED = frozenset(FIELDS)
 """The routes whose fields are known."""
 
-_LARGEST = 2**63 - 1  # the engine's process receives no larger integer: MessagePack has none
 _EDITS_WITHOUT_EFFECT = "clear_thinking_"  # Anthropic's, with a date
 # What a field of another route may say without meaning anything, beside what is empty, and what means something all the
 # same: "no parallel calls", and a seed of 0.
@@ -90,7 +90,7 @@ def _looked_through(path: str, body: Mapping[str, Any]) -> tuple[list[str], list
     fields, inner = FIELDS[path], _INNER[path]
     nulls, unknown = [], []
     for name, value in body.items():
-        _refuse_if_too_large(name, value)
+        _refuse_if_too_large(path, name, value)
         if value is None:
             nulls.append(name)
         elif (field := fields.get(name)) is None or "." in name:
@@ -99,17 +99,17 @@ def _looked_through(path: str, body: Mapping[str, Any]) -> tuple[list[str], list
         elif field.use is Use.REFUSED:
             _refuse(name, field, value)
         elif name in inner and isinstance(value, dict):
-            unknown += _look_within(name, inner[name], value)
+            unknown += _look_within(path, name, inner[name], value)
     if path in (MESSAGES, COUNT_TOKENS):
         _refuse_edits(body.get("context_management"))
     return nulls, unknown
 
 
-def _look_within(outer: str, fields: Mapping[str, Field], given: Mapping[str, Any]) -> list[str]:
+def _look_within(path: str, outer: str, fields: Mapping[str, Field], given: Mapping[str, Any]) -> list[str]:
     unknown = []
     for name, value in given.items():
         field = fields.get(name)
-        _refuse_if_too_large(f"{outer}.{name}", value)
+        _refuse_if_too_large(path, f"{outer}.{name}", value)
         if field is None:
             unknown.append(f"{outer}.{name}")
         elif field.use is Use.REFUSED and value is not None:
@@ -117,10 +117,9 @@ def _look_within(outer: str, fields: Mapping[str, Field], given: Mapping[str, An
     return unknown
 
 
-def _refuse_if_too_large(name: str, value: Any) -> None:
-    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
-        printed = shown_name(name)
-        raise FieldError(printed, f"{printed} must be a number of at most 64 bits, got {shown(value)}.")
+def _refuse_if_too_large(path: str, name: str, value: Any) -> None:
+    if found := too_large(path, name, value):
+        raise FieldError(found[0], f"{found[1]}.")
 
 
 def _refuse(name: str, field: Field, value: Any) -> None:

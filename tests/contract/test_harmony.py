@@ -217,6 +217,39 @@ def test_stop_string_counts_in_the_final_channel(
     assert (tokens < len(ids(whole_text))) == (found is not None), "tokens after it are not of the answer"
 
 
+@pytest.mark.parametrize(
+    ("stop", "statuses"), [("Paris", [None, "completed"]), ("It", [None]), ("zzz", [None, "completed"])]
+)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_items_of_a_response_have_the_status_of_the_response(
+    parser_class: Any, stop: str, statuses: list[str | None], size: int
+) -> None:
+    said = SAYS_PARIS.partition(stop)
+    tokens = ids(THINKS_OF_PARIS + said[0] + said[1])
+    harmony = importlib.import_module("vllm.entrypoints.openai.responses.harmony")
+    context = response_context(parser_class, asked(stop=[stop]), tokens, size)
+    assert [
+        item.status
+        for place, message in enumerate(context.messages, 1)
+        for item in harmony.harmony_to_response_output(
+            message, frozenset(), incomplete=place == len(context.messages) and context.last_append_flush_status
+        )
+    ] == statuses, "None is that of reasoning"
+
+
+def response_context(parser_class: Any, request: Any, tokens: list[int], size: int) -> Any:
+    """vLLM's own, after all tokens of an output."""
+    outputs = importlib.import_module("vllm.outputs")
+    module = importlib.import_module("vllm.entrypoints.openai.responses.context")
+    parser = parser_class(Tokenizer()).follow(request)
+    context = module.HarmonyContext([], [], frozenset(), response_parser=parser, request=None)
+    for start in range(0, len(tokens), size):
+        is_last = start + size >= len(tokens)
+        piece = outputs.CompletionOutput(0, "", tokens[start : start + size], None, None, "stop" if is_last else None)
+        context.append_output(outputs.RequestOutput("r", None, [1], None, [piece], is_last))
+    return context
+
+
 CONSTRAINED = ["final json", "final <|constrain|>json"]
 """Headers that vLLM's grammar of a JSON schema allows."""
 

@@ -59,6 +59,7 @@ class AnswerFilter:
         self._search = StopSearch(rule) if rule else None
         self._min_tokens = rule.min_tokens if rule else 0
         self._waiting: list[tuple[int, Any]] = []  # where in the message the text of an entry starts
+        self._messages = 0
 
     @property
     def stopped(self) -> bool:
@@ -100,6 +101,8 @@ class AnswerFilter:
         message, search = segment.completed_message, self._search
         if search is not None and _is_final(message):
             if search.found is not None:
+                if not search.passed and self._messages:
+                    return  # a stream of /v1/responses has no event of an item without text, so no answer has it
                 _shorten(message, search.passed)
             else:
                 if rest := search.rest():
@@ -107,6 +110,7 @@ class AnswerFilter:
                 self.shown += [entry for _, entry in self._waiting]
                 search.restart()
             self._waiting = []
+        self._messages += 1
         yield segment
 
 
@@ -133,6 +137,7 @@ class AnswerParser(_HarmonyParser):
     _filter: AnswerFilter | None = None
     _entries: Sequence[Any] | None = None  # of the tokens of this chunk
     _has_logprobs = False
+    _is_over = False  # a stop string was found
 
     def follow(self, request: Any) -> AnswerParser:
         """Gives it the request. Chats do so with each chunk, Responses never do."""
@@ -163,10 +168,14 @@ class AnswerParser(_HarmonyParser):
 
     def process_chunk(self, token_ids: Sequence[int]) -> Any:
         before = self._num_counted_tokens
-        result = super().process_chunk(token_ids)
+        result = super().process_chunk(() if self._is_over else token_ids)
         if len(result.segments) != len(token_ids):
             return result
-        return replace(result, segments=self._filtered(result.segments, token_ids, before + 1))
+        segments = self._filtered(result.segments, token_ids, before + 1)
+        if self._filter is not None and self._filter.stopped:
+            # Now, as if the model had ended its message: what comes at the end of the output alone is "incomplete".
+            segments, self._is_over = segments + self.flush(), True
+        return replace(result, segments=segments)
 
     def flush(self) -> list[Segment]:
         parser = self._parser

@@ -63,6 +63,14 @@ def test_stop_string_shortens_the_message_and_its_deltas() -> None:
     assert answer.shown == ["a b"], "its first character is shown"
 
 
+def test_message_without_text_is_left_out_behind_another_one() -> None:
+    first, second = AnswerFilter(StopRule(("a",))), AnswerFilter(StopRule(("a",)))
+    thought = ended("Hm", "analysis")
+
+    assert texts(read(first, thought, final("a"), ended("a"))) == ["Hm"], "a stream has no event of it"
+    assert texts(read(second, final("a"), ended("a"))) == [""], "without any message a response would be incomplete"
+
+
 def test_text_held_back_comes_before_the_end_of_its_message() -> None:
     answer = AnswerFilter(StopRule(("b c",)))
     kept = read(answer, final("a b"), final(" "), ended("a b "))

@@ -59,7 +59,7 @@ Count = Callable[[str], None]
 
 
 class Parser(Protocol):
-    """What is used of harmony's StreamableParser."""
+    """What is read of harmony's StreamableParser, and of the parser here."""
 
     @property
     def current_channel(self) -> str | None: ...
@@ -71,6 +71,13 @@ class Parser(Protocol):
     def messages(self) -> list[Any]: ...
     def process(self, token: int) -> Any: ...
     def process_eos(self) -> Any: ...
+
+
+class RealParser(Parser, Protocol):
+    """What else is used of harmony's."""
+
+    @property
+    def current_content(self) -> str: ...
 
 
 class Encoding(Protocol):
@@ -91,7 +98,7 @@ class RepairingParser:
     """
 
     def __init__(
-        self, new_parser: Callable[[], Parser], encoding: Encoding, refusal: type[Exception], count: Count
+        self, new_parser: Callable[[], RealParser], encoding: Encoding, refusal: type[Exception], count: Count
     ) -> None:
         self._new_parser = new_parser
         self._encoding = encoding
@@ -149,8 +156,9 @@ class RepairingParser:
         if not self._in_content:
             self._recover_text(None)
         if self._in_content:
+            shown = self._parser.current_content
             self._parser.process_eos()
-            self._collect()
+            self._collect(shown)
         return self
 
     # where a token can be: in a text, between two messages, in a header
@@ -277,12 +285,18 @@ class RepairingParser:
             self._end(end)
 
     def _end(self, token: int) -> None:
+        shown = self._parser.current_content
         self._parser.process(END if token == ENDOFTEXT else token)  # which to the parser is text
         self._in_content, self._after_end = False, True
-        self._collect()
+        self._collect(shown)
 
-    def _collect(self) -> None:
-        self._messages = self._earlier + self._parser.messages
+    def _collect(self, shown: str) -> None:
+        """A message that ends within a character has the text that a stream has of it, without a U+FFFD behind."""
+        new = self._parser.messages[len(self._messages) - len(self._earlier) :]
+        for content in [part for message in new for part in message.content]:
+            if content.text.startswith(shown) and not content.text[len(shown) :].strip("\ufffd"):
+                content.text = shown
+        self._messages = self._messages + new
 
 
 def _is_name(recipient: str | None) -> bool:
@@ -298,7 +312,7 @@ def _without_markup(text: str) -> str:
 
 
 def repairing(
-    new_parser: Callable[[], Parser], encoding: Callable[[], Encoding], refusal: type[Exception], count: Count
+    new_parser: Callable[[], RealParser], encoding: Callable[[], Encoding], refusal: type[Exception], count: Count
 ) -> Callable[[], RepairingParser]:
     """The replacement of a function that makes parsers."""
     return lambda: RepairingParser(new_parser, encoding(), refusal, count)

@@ -227,6 +227,22 @@ def test_character_is_never_split(encoding: HarmonyEncoding) -> None:
     assert not any("�" in delta for delta in deltas)
 
 
+@pytest.mark.parametrize("end", [[], [RETURN]])
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_message_that_ends_within_a_character_has_the_text_of_its_deltas(
+    cut: int, end: list[int], encoding: HarmonyEncoding
+) -> None:
+    repairing, deltas = parser(encoding, Counter()), ""
+    tokens = encoding.encode("<|channel|>final<|message|>ab 👩‍👩‍👧", allowed_special="all")
+    for token in tokens[:-cut] + end:
+        repairing.process(token)
+        deltas += "" if token == RETURN else repairing.last_content_delta
+    repairing.process_eos()
+
+    assert [message.content[0].text for message in repairing.messages] == [deltas]
+    assert "\ufffd" not in deltas
+
+
 def test_kinds_are_all_known_in_advance() -> None:
     source = inspect.getsource(harmony_repair)
 

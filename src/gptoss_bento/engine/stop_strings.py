@@ -6,7 +6,7 @@ its Harmony parser, which reads token ids, lets the stop string itself through (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,8 @@ class StopSearch:
 
     def __init__(self, rule: StopRule) -> None:
         self._rule = rule
+        self._by_first = _by_character(rule.strings, 0)  # there may be thousands, and this is done at each token
+        self._by_last = _by_character(rule.strings, -1)
         self.restart()
 
     def restart(self) -> None:
@@ -71,7 +73,7 @@ class StopSearch:
         held = 0
         if (end := self._search(known) if text and armed else None) is None:
             end = len(self._tail)
-            held = max(_overlap(self._tail, stop) for stop in self._rule.strings)
+            held = self._overlap()
         passed = self._pass(end if self._rule.included else end - held)
         self._tail = self._tail[len(self._tail) - held :]
         return passed
@@ -82,15 +84,20 @@ class StopSearch:
 
     def _search(self, known: int) -> int | None:
         """Where the shown text ends, by the stop string that is complete first after `known` characters."""
-        best: tuple[int, str] | None = None
-        for stop in self._rule.strings:
-            start = self._tail.find(stop, max(0, known + 1 - len(stop)))
-            if start >= 0 and (best is None or start + len(stop) < best[0]):
-                best = start + len(stop), stop
-        if best is None:
-            return None
-        end, self.found = best
-        return end if self._rule.included else end - len(self.found)
+        text = self._tail
+        for end in range(known + 1, len(text) + 1):
+            for stop in self._by_last.get(text[end - 1], ()):
+                if text.endswith(stop, 0, end):
+                    self.found = stop
+                    return end if self._rule.included else end - len(stop)
+        return None
+
+    def _overlap(self) -> int:
+        """The length of the longest end of the tail with which a stop string begins, without the whole of it."""
+        for start, character in enumerate(self._tail):
+            if (stops := self._by_first.get(character)) and any(map(_beginning(self._tail[start:]), stops)):
+                return len(self._tail) - start
+        return 0
 
     def _pass(self, end: int) -> str:
         """What is not passed on yet of the tail up to there."""
@@ -100,9 +107,16 @@ class StopSearch:
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` with which `stop` begins, without the whole of it."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
+def _by_character(strings: Sequence[str], place: int) -> dict[str, list[str]]:
+    """The strings by their first or last character, in their order."""
+    found: dict[str, list[str]] = {}
+    for string in filter(None, strings):
+        found.setdefault(string[place], []).append(string)
+    return found
+
+
+def _beginning(text: str) -> Callable[[str], bool]:
+    return lambda stop: len(stop) > len(text) and stop.startswith(text)
 
 
 class FinalStop:

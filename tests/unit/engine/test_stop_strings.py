@@ -60,6 +60,13 @@ def test_stop_string_that_is_complete_first_counts() -> None:
     assert search.found == "c"
 
 
+def test_one_of_many_stop_strings_is_found() -> None:
+    search = StopSearch(StopRule(tuple(f"x{number}y" for number in range(1000))))
+
+    assert "".join(passed(search, "ax", "7", "z x9", "99", "y", "b")) == "ax7z "
+    assert search.found == "x999y"
+
+
 def test_stop_string_before_the_search_is_armed_is_text() -> None:
     search = StopSearch(StopRule(("aa",)))
 

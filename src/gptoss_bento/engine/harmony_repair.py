@@ -293,9 +293,10 @@ class RepairingParser:
     def _collect(self, shown: str) -> None:
         """A message that ends within a character has the text that a stream has of it, without a U+FFFD behind."""
         new = self._parser.messages[len(self._messages) - len(self._earlier) :]
-        for content in [part for message in new for part in message.content]:
-            if content.text.startswith(shown) and not content.text[len(shown) :].strip("\ufffd"):
-                content.text = shown
+        for content in [message.content for message in new]:
+            text = content[0].text if content else shown
+            if text != shown and text.rstrip("\ufffd") == shown.rstrip("\ufffd"):
+                content[0] = content[0].model_copy(update={"text": shown})
         self._messages = self._messages + new
 
 

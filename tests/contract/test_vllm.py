@@ -11,12 +11,14 @@ import logging
 import multiprocessing
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from starlette.applications import Starlette
@@ -339,6 +341,23 @@ def test_kernels_of_routers_are_compiled_by_the_function_that_is_replaced() -> N
     assert "_warmup_ll_bf16_router_gemm(worker.get_model())" in inspect.getsource(warmup.kernel_warmup)
     assert "self.allow_ll_bf16_gemm = False" in inspect.getsource(gate.__init__)
     assert "self.allow_ll_bf16_gemm\n" in inspect.getsource(gate.forward), "and runs them only then"
+
+
+async def test_request_that_cannot_be_sent_is_not_kept() -> None:
+    """vLLM registers it before it sends it, and forgets it only with its queue, which there is none of yet."""
+    from vllm.exceptions import VLLMValidationError
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    aborted, kept = Calls([]), Calls()
+    processor = SimpleNamespace(add_request=kept, abort_requests=aborted, has_request=lambda _: True)
+    sending = SimpleNamespace(add_request_async=AsyncMock(side_effect=OverflowError("Integer value out of range")))
+    client: Any = SimpleNamespace(output_processor=processor, engine_core=sending, log_requests=False)
+    client._add_request = partial(AsyncLLM._add_request, client)
+    replacements.forget_unsent(client)
+
+    with pytest.raises(VLLMValidationError, match="more than 64 bits"):
+        await client._add_request(SimpleNamespace(request_id="r"), None, None, 0, None)
+    assert (len(kept.made), aborted.made) == (1, [(["r"], True)])
 
 
 def test_mistakes_of_messages_are_logged_by_the_logger_that_has_a_filter() -> None:

@@ -123,6 +123,12 @@ ADD_REQUEST = Patch(
     "None: a stat logger plugin gets sums over all requests.",
     _CONTRACT + "test_generations_can_be_metered",
 )
+SEND_REQUEST = Patch(
+    "vllm.v1.engine.async_llm:AsyncLLM._add_request",
+    "A request that cannot be sent to the engine, for an integer of its has more than 64 bits, is kept for ever.",
+    "None: what is checked before (http/fields/integers.py) does not see digits that vLLM makes a number of.",
+    _CONTRACT + "test_request_that_cannot_be_sent_is_not_kept",
+)
 ERROR_HANDLERS = Patch(
     "starlette.applications:Starlette.middleware_stack",
     "vLLM's errors often leave OpenAI's field `param` empty; its `build_app` has built the stack with its handlers.",
@@ -205,6 +211,7 @@ PATCHES: tuple[Patch, ...] = (
     RESPONSE_EVENTS,
     MESSAGES,
     ADD_REQUEST,
+    SEND_REQUEST,
     ERROR_HANDLERS,
     TOKENIZE_CHAT,
     THINKING,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -41,6 +41,7 @@ from gptoss_bento.engine.patches import (
     RESPONSE_PARSER,
     RESPONSE_SAMPLING,
     RESPONSE_STORE,
+    SEND_REQUEST,
     STREAM_ERROR,
     THINKING,
     TOKENIZE_CHAT,
@@ -154,6 +155,7 @@ def change_app(app: FastAPI, client: AsyncLLM) -> None:
     hide_disabled_thinking(app.state)
     follow_harmony(app.state, client)
     meter_generations(client)
+    forget_unsent(client)
     quiet_mistakes()
 
 
@@ -375,3 +377,20 @@ def meter_generations(client: AsyncLLM) -> None:
         return add_metered
 
     ADD_REQUEST.wrap_on(processor, metered)
+
+
+def forget_unsent(client: AsyncLLM) -> None:
+    """A request that cannot be sent is the client's mistake, and vLLM keeps nothing of it."""
+    from vllm.exceptions import VLLMValidationError
+
+    def forgetting(add_request: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def add_or_forget(request: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                await add_request(request, *args, **kwargs)
+            except OverflowError:
+                client.output_processor.abort_requests([request.request_id], internal=True)
+                raise VLLMValidationError("A number of the request has more than 64 bits.") from None
+
+        return add_or_forget
+
+    SEND_REQUEST.wrap_on(client, forgetting)

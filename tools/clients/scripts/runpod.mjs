@@ -4,7 +4,7 @@ import { API_KEY, BASE_URL, check, collect, expect, run } from "./checks.mjs";
 
 const endpoint = runpodSdk(API_KEY, { baseUrl: `${BASE_URL}/v2` }).endpoint("local");
 const prompt = { prompt: "The capital of France is", sampling_params: { max_tokens: 10, temperature: 0 } };
-const long = { prompt: "Once upon a time", sampling_params: { n: 4, max_tokens: 3000, ignore_eos: true } };
+const long = { prompt: "Once upon a time", sampling_params: { n: 4, temperature: 1, max_tokens: 3000, ignore_eos: true } };
 
 // The SDK prints how a job goes on that it waits for; a check's line has a word of its own at the front.
 const print = console.log;

@@ -11,7 +11,10 @@ from runpod.endpoint import Endpoint
 runpod.api_key, runpod.endpoint_url_base = API_KEY, f"{BASE_URL}/v2"
 ENDPOINT = Endpoint("local")
 PROMPT = {"prompt": "The capital of France is", "sampling_params": {"max_tokens": 10, "temperature": 0}}
-LONG = {"prompt": "Once upon a time", "sampling_params": {"n": 4, "max_tokens": 3000, "ignore_eos": True}}
+LONG = {
+    "prompt": "Once upon a time",
+    "sampling_params": {"n": 4, "temperature": 1, "max_tokens": 3000, "ignore_eos": True},
+}
 
 
 def is_paris(output: Any) -> None:

@@ -7,7 +7,6 @@ The lock for CPUs has another Triton than the one for CUDA; what is held here wa
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
 import logging
@@ -22,16 +21,9 @@ from gptoss_bento.artifacts import kernel_cache
 from gptoss_bento.engine import vllm_parser
 from gptoss_bento.engine.vllm_plugin import start_times
 from gptoss_bento.engine.vllm_plugin.start_times import LINES, Line, Recorder
+from tests.module_source import source_of
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
-
-
-def source_of(module: str) -> str:
-    """Of a module that need not be importable without a GPU."""
-    spec = importlib.util.find_spec(module)
-    assert spec
-    assert spec.origin
-    return Path(spec.origin).read_text()
 
 
 def test_recorded_variables_without_effect_are_those_of_the_installed_vllm() -> None:

@@ -33,6 +33,7 @@ from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.planning.arguments import GPT_OSS_ARGUMENTS
 from tests.fakes import Calls
+from tests.module_source import source_of
 from tests.routes import VLLM_ROUTES
 from tests.vocabulary import vocabulary
 
@@ -314,14 +315,6 @@ def test_plugins_are_loaded_before_a_model(process: str) -> None:
     source = inspect.getsource(getattr(getattr(importlib.import_module(module), name), method))
 
     assert "load_general_plugins()" in source
-
-
-def source_of(module: str) -> str:
-    """Of a module that need not be importable without a GPU."""
-    spec = find_spec(module)
-    assert spec
-    assert spec.origin
-    return Path(spec.origin).read_text()
 
 
 def test_profile_of_graphs_is_the_function_that_is_replaced() -> None:

@@ -4,7 +4,8 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 const progress = [];
-console.log = (line) => progress.push(line); // the SDK prints how a job that it waits for goes on
+let onProgress = () => {};
+console.log = (line) => { progress.push(line); onProgress(line); }; // the SDK prints how a job that it waits for goes on
 
 const { resolve } = createRequire(pathToFileURL(`${process.cwd()}/`));
 const { default: runpodSdk } = await import(pathToFileURL(resolve("runpod-sdk")));
@@ -34,8 +35,14 @@ given.health = await endpoint.health();
 given.purgeQueue = await endpoint.purgeQueue();
 given.failed = await endpoint.runSync({ input: { ...prompt, sampling_params: { temperature: -1 } } });
 
+given.timedOut = await endpoint.runSync({ input: endless, policy: { executionTimeout: 5000 } });
+
+// The SDK stops asking 3 s after its first answer, by this clock. The job ends by the first line that it prints.
 progress.length = 0;
-given.unfinished = await endpoint.runSync({ input: endless, policy: { executionTimeout: 3000 } }, 3000);
+const stopped = Date.now();
+Date.now = () => stopped;
+onProgress = (line) => { if (line.endsWith(": IN_PROGRESS")) endpoint.cancel(line.split(":")[0]); };
+given.unfinished = await endpoint.runSync({ input: endless, policy: { ttl: 600000 } }, 3000);
 given.progress = progress;
 
 process.stdout.write(`${JSON.stringify(given)}\n`);

@@ -82,15 +82,19 @@ def test_job_that_failed_is_no_exception(given: dict[str, Any]) -> None:
     assert "temperature" in job["error"]
 
 
-def test_run_sync_continues_when_the_first_request_ends_without_result(given: dict[str, Any]) -> None:
-    """It asks /status-sync, which RunPod's pages do not name, until executionTimeout (5 s at least) ends the job."""
-    job, progress = given["unfinished"], given["progress"]
-
+def test_job_over_its_execution_timeout_is_timed_out(given: dict[str, Any]) -> None:
+    job = given["timedOut"]
     assert (job["status"], job["completed"], job["succeeded"]) == ("TIMED_OUT", True, False)
     assert "executionTimeout" in job["error"]
-    assert len(progress) >= 2
+
+
+def test_run_sync_continues_when_the_first_request_ends_without_result(given: dict[str, Any]) -> None:
+    """It asks /status-sync, which RunPod's pages do not name, until the job ends: the script cancels it."""
+    job, progress = given["unfinished"], given["progress"]
+
+    assert (job["status"], job["completed"], job["succeeded"]) == ("CANCELLED", True, False)
     assert set(progress[:-1]) == {f"{job['id']}: IN_PROGRESS"}
-    assert progress[-1] == f"{job['id']}: TIMED_OUT"
+    assert progress[-1] == f"{job['id']}: CANCELLED"
 
 
 def test_requests_of_the_sdk_are_answered_without_it(server: ServedProcess) -> None:

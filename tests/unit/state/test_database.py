@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.errors import ConfigurationError
-from gptoss_bento.state.database import StoreUnavailableError
+from gptoss_bento.state.database import StoreUnavailableError, _enter_wal_mode
 from gptoss_bento.state.store import open_store
 from tests.stores import Clock
 from tests.unit.state.stored import submit
@@ -25,6 +26,28 @@ async def test_sqlite_waits_for_other_processes(tmp_path: Path, clock: Clock) ->
             *(submit(store, f"{name}{i}") for i in range(20) for name, store in [("a", one), ("b", other)])
         )
         assert (await one.counts()).in_queue == 40
+
+
+def test_sqlite_tries_again_to_switch_a_file_that_another_process_uses(tmp_path: Path) -> None:
+    """SQLite refuses one of two processes that switch the journal of a new file concurrently, and does not wait."""
+    file = tmp_path / "jobs.sqlite3"
+    with closing(sqlite3.connect(file)) as other, closing(sqlite3.connect(file, timeout=0)) as own:
+        other.execute("CREATE TABLE a (x)")
+        other.execute("BEGIN IMMEDIATE")
+        refusals: list[str] = []
+
+        def execute(statement: str) -> None:
+            try:
+                own.execute(statement)
+            except sqlite3.OperationalError as error:
+                refusals.append(str(error))
+                other.commit()
+                raise
+
+        _enter_wal_mode(execute)
+
+        assert refusals == ["database is locked"]
+        assert own.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 async def test_disk_full_is_a_clear_error_that_passes(tmp_path: Path, clock: Clock) -> None:

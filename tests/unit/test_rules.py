@@ -59,6 +59,7 @@ IMPORTS_VLLM = {
 PLUGIN = "engine/vllm_plugin/__init__.py"  # finds out in which process it is, and changes nothing before vLLM calls it
 IMPORTED_BY_VLLM: dict[str, set[str]] = {  # and who imports them beside it
     "bench/instant_executor.py": set(),  # `--distributed-executor-backend` names it
+    "engine/vllm_plugin/block_bookkeeping.py": {PLUGIN},
     "engine/vllm_plugin/graph_memory.py": {PLUGIN},
     "engine/vllm_plugin/router_kernels.py": {PLUGIN},
     "engine/vllm_plugin/routing_kernels.py": {PLUGIN},

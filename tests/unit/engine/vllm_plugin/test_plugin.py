@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 
 from gptoss_bento.engine import vllm_plugin
-from gptoss_bento.engine.vllm_plugin import compilations, router_kernels, routing_kernels, start_times
+from gptoss_bento.engine.vllm_plugin import (
+    block_bookkeeping,
+    compilations,
+    router_kernels,
+    routing_kernels,
+    start_times,
+)
 from tests.fakes import Calls
 from tests.server import REPOSITORY
 
@@ -87,6 +93,7 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     called: list[str] = []
     parts = [
         (start_times, "record"),
+        (block_bookkeeping, "install"),
         (compilations, "record"),
         (routing_kernels, "install"),
         (router_kernels, "install"),
@@ -124,7 +131,7 @@ def test_kernels_are_changed_on_nvidias_cards_alone(
 
     vllm_plugin.register()
 
-    assert changes == ["start_times", *expected]
+    assert changes == ["start_times", "block_bookkeeping", *expected]
 
 
 def test_log_lines_have_the_prefix_of_vllms_own() -> None:

@@ -24,6 +24,7 @@ OURS = {"gptoss_bento", "service"}
 BROUGHT_BY_VLLM = {
     "triton_kernels": "another name of vLLM's own copy",
     "triton": "torch for GPUs brings it, and only vLLM's plugin uses it, in processes that have imported it",
+    "mcp": "vLLM's client of tool servers: the doctor asks them as vLLM will, and without it vLLM cannot either",
     "transformers": "the demo model's training compares with it; no Bento has that package",
 }
 """Modules that come with the extra which has vLLM."""

@@ -90,7 +90,7 @@ class _Reader:
         explicit = {name: each for name, each in explicit.items() if self._is_sensible(name, each)}
         derived = self._derived(server, explicit.get("download_dir"))
         self._check_library_variables()
-        servers = explicit["tool_server"].value if "tool_server" in explicit else ""
+        servers = self._tool_servers(explicit)
         self._warnings += [f"{each}." for each in tool_server.effects(servers, self._environ)]
         self._warn_of_names()
         if self._problems:
@@ -105,12 +105,17 @@ class _Reader:
             vocabulary_dir=self._folder("TIKTOKEN_ENCODINGS_BASE"),
             bento_models=self._folder("BENTOML_HF_CACHE_DIR"),
             visible_devices=visible_devices(self._environ),
-            engine={name: each.value for name, each in explicit.items() if name not in _APART},
+            engine={name: each.value for name, each in explicit.items() if name not in _APART}
+            | ({"tool_server": servers} if servers else {}),
             origins=self._origins(explicit, server),
             derived=derived,
             warnings=tuple(self._warnings),
             process=self._process(),
         )
+
+    @staticmethod
+    def _tool_servers(explicit: Mapping[str, _Sourced]) -> str:
+        return tool_server.as_vllm_reads(explicit["tool_server"].value) if "tool_server" in explicit else ""
 
     def _set_quoted_aside(self) -> None:
         """Complains of values in quotes once, and reads the rest without them."""

@@ -14,14 +14,21 @@ from packaging.version import InvalidVersion, Version
 DEMO = "demo"
 PYTHON_BACKEND = "PYTHON_EXECUTION_BACKEND"
 BROWSER_KEY = "EXA_API_KEY"
+REQUEST_TYPES = {"python": "code_interpreter", "browser": "web_search_preview", "container": "container"}
+"""The servers that vLLM uses for GPT-OSS, and how requests ask for each: BUILTIN_TOOL_TO_MCP_SERVER_LABEL."""
 
 _OLDEST = Version("0.0.7")  # MIN_GPT_OSS_VERSION
 _OWN_SERVERS = "tool servers as host:port, with commas between them"
 
 
 def listed_servers(text: str) -> list[str]:
-    """The servers, as vLLM takes them apart."""
+    """The servers, without what vLLM would make a part of their addresses."""
     return [server.strip() for server in text.split(",") if server.strip()]
+
+
+def as_vllm_reads(text: str) -> str:
+    """The same list without spaces and without empty items: vLLM would connect to `http:// b:2/sse`."""
+    return ",".join(listed_servers(text))
 
 
 def problem(option: str, value: object) -> str | None:
@@ -31,8 +38,27 @@ def problem(option: str, value: object) -> str | None:
     servers = listed_servers(str(value))
     if servers == [DEMO]:
         return _demo_problem()
-    wrong = [server for server in servers if not is_address(server)]
+    wrong = [server for server in servers or [str(value)] if not is_address(server)]
     return f"{_OWN_SERVERS}, or {DEMO} alone; {wrong[0]!r} is not host:port" if wrong else None
+
+
+def name_problem(name: str) -> str | None:
+    """Why no request can use a server of this name; None if one can.
+
+    Args:
+        name: what the server calls itself.
+    """
+    if name in REQUEST_TYPES:
+        return None
+    *others, last = REQUEST_TYPES
+    return f"its name is {name!r}; vLLM uses servers named {', '.join(others)} or {last} alone for GPT-OSS"
+
+
+def reason(error: BaseException) -> str:
+    """Why a server cannot be used: the first of the errors that the client of MCP reports together."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _demo_problem() -> str | None:

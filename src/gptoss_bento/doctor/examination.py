@@ -17,6 +17,7 @@ from gptoss_bento.concurrency import in_daemon_thread
 from gptoss_bento.config import environment, process_environment, tool_server
 from gptoss_bento.config.profile import AUTOMATIC, Profile, Requirements
 from gptoss_bento.config.settings import Settings
+from gptoss_bento.doctor import mcp_handshake
 from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
 from gptoss_bento.doctor.gpus import check_driver, check_gpu_memory, check_gpu_processes, check_gpus
 from gptoss_bento.doctor.hub import Hub, HuggingFaceHub
@@ -315,6 +316,9 @@ def _model_checks(request: Request, machine: Machine, case: Case) -> dict[str, C
 
 def _surrounding_checks(request: Request, variables: Mapping[str, str], case: Case) -> dict[str, Check]:
     has_gpus = bool(case.hardware and case.hardware.gpus)
+    servers = _tool_servers(case)
+    if request.network and any(map(tool_server.is_address, servers)):
+        mcp_handshake.load_client()
     return {
         "port": _threaded(check_port, request.port or environment.server_settings(variables).port or DEFAULT_PORT),
         "folders": _threaded(check_folders, environment.cache_dir(variables), variables, _has_job_store(variables)),
@@ -322,7 +326,7 @@ def _surrounding_checks(request: Request, variables: Mapping[str, str], case: Ca
         "shared memory": _threaded(check_shared_memory, _ranks(case.plan)),
         **{
             f"tool server {server}": _threaded(check_tool_server, server, variables, request.timeout_s, request.network)
-            for server in _tool_servers(case)
+            for server in servers
         },
     }
 

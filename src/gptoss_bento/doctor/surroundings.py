@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gptoss_bento.artifacts import writable_folders
 from gptoss_bento.config import tool_server
+from gptoss_bento.doctor import mcp_handshake
 from gptoss_bento.doctor.finding import Finding, error, note, ok, warning
 from gptoss_bento.errors import AddressInUseError, EngineStartError, MachineError
 from gptoss_bento.hardware.probe import MIB
@@ -168,4 +169,20 @@ def _tool_server(server: str, timeout_s: float) -> Finding:
     except OSError as reason:
         found = f"{server} cannot be reached: {reason.strerror or reason}"
         return error("tool server", found, "Start it, or correct TOOL_SERVER.", EngineStartError)
-    return ok("tool server", f"{server} answers")
+    return _offer(server, timeout_s)
+
+
+def _offer(server: str, timeout_s: float) -> Finding:
+    """What a server that listens offers, and whether vLLM can use it."""
+    try:
+        offer = mcp_handshake.offer(server, timeout_s)
+    except TimeoutError:
+        found = f"{server} listens, and has not answered as a tool server within {timeout_s:g} s"
+        return warning("tool server", found, "It must offer MCP over SSE at /sse; doctor --timeout waits longer.")
+    except Exception as failure:
+        found = f"{server} listens, and is no tool server: {tool_server.reason(failure)}"
+        return error("tool server", found, "It must offer MCP over SSE at /sse.", EngineStartError)
+    if problem := tool_server.name_problem(offer.name):
+        return error("tool server", f"{server}: {problem}", "Name it so, or unset TOOL_SERVER.", EngineStartError)
+    kind = tool_server.REQUEST_TYPES[offer.name]
+    return ok("tool server", f"{server} is {offer.name} ({', '.join(offer.tools)}), for requests with {kind}")

@@ -116,6 +116,13 @@ MESSAGES = Patch(
     STREAM_ERROR.instead,
     RESPONSE_EVENTS.test,
 )
+NEW_SESSION = Patch(
+    "vllm.entrypoints.mcp.tool_server:MCPToolServer.new_session",
+    "A tool server that has gone is a 500 without its name, one that hangs holds the request, and within a session "
+    "every error of the request or of the engine becomes a group of errors: a 500.",
+    "None: `init_tool_server` names the class itself.",
+    "tests/contract/test_tool_servers.py::test_errors_within_a_session_of_vllms_still_become_groups",
+)
 ADD_REQUEST = Patch(
     "vllm.v1.engine.output_processor:OutputProcessor.add_request",
     "Keys have limits of tokens, and vLLM reports the tokens of a request only where the client asked for `usage`. "
@@ -182,7 +189,8 @@ ADJUST_REQUEST = Patch(
 )
 RENDER_RESPONSES = Patch(
     "vllm.renderers.online_renderer:OnlineRenderer._render_responses_with_harmony",
-    'Responses show the model its tools with `tool_choice: "none"`, too.',
+    'Responses show the model its tools with `tool_choice: "none"`, too. And built-in tools that the service does not '
+    "have are left out without a word.",
     "EXCLUDE_TOOLS_WHEN_TOOL_CHOICE_NONE is for chats and messages alone.",
     "tests/contract/test_tool_choice.py::test_responses_without_a_choice_of_tools_show_none",
 )
@@ -210,6 +218,7 @@ PATCHES: tuple[Patch, ...] = (
     FINISH_REASON,
     RESPONSE_EVENTS,
     MESSAGES,
+    NEW_SESSION,
     ADD_REQUEST,
     SEND_REQUEST,
     ERROR_HANDLERS,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import FIFOCache
 from starlette.responses import JSONResponse, Response
 
-from gptoss_bento.engine import failures, grammar_errors, tool_calls
+from gptoss_bento.engine import failures, grammar_errors, hosted_tools, tool_calls, tool_servers
 from gptoss_bento.engine.background_tasks import BackgroundTasks
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser
@@ -35,6 +35,7 @@ from gptoss_bento.engine.patches import (
     HARMONY_PARSER,
     MESSAGE_STORE,
     MESSAGES,
+    NEW_SESSION,
     RECEIVE_OUTPUT,
     RENDER_RESPONSES,
     RESPONSE_EVENTS,
@@ -113,7 +114,28 @@ def change_tools() -> None:
     ANSWER_FORMAT.wrap(tool_calls.enforced_format)
     ADJUST_REQUEST.wrap(partial(tool_calls.in_text, text_alone=text_alone))
     RENDER_RESPONSES.wrap(tool_calls.out_of_sight)
+    RENDER_RESPONSES.wrap(partial(hosted_tools.refused, labels=_labels))
     CHECK_CONSTRAINT.wrap(partial(grammar_errors.explained, refusal=VLLMValidationError, error=VLLMClientError))
+
+
+def _labels() -> set[str]:
+    from vllm import envs
+
+    labels: set[str] = envs.VLLM_GPT_OSS_SYSTEM_TOOL_MCP_LABELS
+    return labels
+
+
+def explain_sessions(server: Any) -> None:
+    """A tool server that no longer answers is a 503 with its name, and other errors are what they are.
+
+    Args:
+        server: vLLM's tool server, if there is any.
+    """
+    from vllm.exceptions import GracefulHTTPError
+
+    if server is not None:
+        unavailable = partial(GracefulHTTPError, http_status=HTTPStatus.SERVICE_UNAVAILABLE)
+        NEW_SESSION.wrap_on(server, partial(tool_servers.explained, unavailable=unavailable))
 
 
 def text_alone() -> Any:

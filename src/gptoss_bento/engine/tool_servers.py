@@ -1,14 +1,30 @@
-"""Whether the tool servers that were asked for have started: vLLM goes on without a tool that could not."""
+"""Whether the tool servers that were asked for can be used: vLLM goes on without a tool that could not start.
+
+Wrappers of vLLM's functions; replacements.py applies them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
+from gptoss_bento.config.tool_server import DEMO, listed_servers, name_problem, reason
 from gptoss_bento.errors import EngineStartError
 
-_DEMO, _DEMO_TOOL = "demo", "python"
+ANSWER_LIMIT_S = 30.0
+"""How long a server may take to say what it offers, and to begin a session. The client of MCP would wait for ever."""
+
+_DEMO_TOOL = "python"
+_CLIENT = {"mcp", "mcp_types", "httpx2", "httpcore2"}
+"""The libraries whose errors, within a session, are those of the tool server."""
+
+logger = logging.getLogger(__name__)
+
+Ask = Callable[[str], Awaitable[tuple[Any, Any]]]
+NewSession = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 @contextmanager
@@ -26,6 +42,30 @@ def required(asked: str | None) -> Iterator[None]:
         raise EngineStartError(f"The tool server {asked} (TOOL_SERVER) cannot be used: {_reason(error)}") from error
 
 
+async def check_offers(asked: str | None, ask: Ask) -> None:
+    """Asks each server what it is, before vLLM does, which has no time limit and takes what it cannot use.
+
+    Args:
+        asked: TOOL_SERVER.
+        ask: vLLM's `list_server_and_tools`.
+
+    Raises:
+        EngineStartError: a server does not answer in time, no request could use it, or another one has its name.
+    """
+    names: set[str] = set()
+    for server in listed_servers(asked or "") if asked != DEMO else ():
+        with required(server):
+            async with asyncio.timeout(ANSWER_LIMIT_S):
+                about, offered = await ask(f"http://{server}/sse")
+        name, tools = about.server_info.name, ", ".join(tool.name for tool in offered.tools)
+        if problem := name_problem(name):
+            raise EngineStartError(f"The tool server {server} (TOOL_SERVER) cannot be used: {problem}.")
+        if name in names:
+            raise EngineStartError(f"TOOL_SERVER names two servers that are both named {name}. vLLM would drop one.")
+        names.add(name)
+        logger.info("tool server %s is %s, with the tools: %s", server, name, tools)
+
+
 def check_started(server: Any, asked: str | None) -> None:
     """Refuses what vLLM only writes into its log.
 
@@ -34,22 +74,49 @@ def check_started(server: Any, asked: str | None) -> None:
         asked: TOOL_SERVER.
 
     Raises:
-        EngineStartError: the demo has no Python, or two servers have one name, so that one of them is not used.
+        EngineStartError: the demo has no Python.
     """
-    if asked == _DEMO and _DEMO_TOOL not in server.tools:
+    if asked == DEMO and _DEMO_TOOL not in server.tools:
         raise EngineStartError(
             f"TOOL_SERVER=demo: the tool {_DEMO_TOOL} did not start; vLLM's log says why. It needs Docker, and the "
             "image python:3.11."
         )
-    if asked and asked != _DEMO and len(server.urls) < (count := len(asked.split(","))):
-        names = ", ".join(server.urls)
-        raise EngineStartError(
-            f"TOOL_SERVER names {count} servers, but they have one name: {names}. vLLM would drop one."
-        )
+
+
+def explained(new_session: NewSession, unavailable: Callable[[str], Exception]) -> NewSession:
+    """Sessions whose errors are those of the request or of the tool server; MCP's client makes groups of both.
+
+    Args:
+        new_session: vLLM's method.
+        unavailable: makes the error of a server that does not answer, of its text.
+    """
+
+    @asynccontextmanager
+    async def session(name: str, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        is_open = False
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT_S) as limit, new_session(name, *args, **kwargs) as opened:
+                limit.reschedule(None)
+                is_open = True
+                yield opened
+        except Exception as error:
+            first = _first(error)
+            if _is_the_servers(first) or not is_open:
+                raise unavailable(f"The tool server {name} does not answer: {_reason(first)}. Try again.") from error
+            raise first from None
+
+    return session
+
+
+def _is_the_servers(error: BaseException) -> bool:
+    return any(kind.__module__.split(".")[0] in _CLIENT for kind in type(error).mro())
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _reason(error: BaseException) -> str:
-    """The first of what came together, as the client of MCP reports it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    return f"no answer within {ANSWER_LIMIT_S:g} s" if isinstance(_first(error), TimeoutError) else reason(error)

@@ -26,6 +26,7 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     """
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app as build
+    from vllm.entrypoints.mcp.tool_server import list_server_and_tools
 
     tasks = await client.get_supported_tasks()
     replacements.repair_harmony()
@@ -33,9 +34,11 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     replacements.change_tools()
     await client.reset_mm_cache()  # drops the dummy data of vLLM's profiling run, as vLLM's own server does
     app: FastAPI = build(args, tasks, client.model_config)
+    await tool_servers.check_offers(args.tool_server, list_server_and_tools)
     with tool_servers.required(args.tool_server):
         await init_app_state(client, app.state, args, tasks)
     tool_servers.check_started(app.state.tool_server, args.tool_server)
+    replacements.explain_sessions(app.state.tool_server)
     _add_model_route(app)
     replacements.change_app(app, client)
     return app

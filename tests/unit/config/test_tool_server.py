@@ -14,9 +14,14 @@ def with_gpt_oss(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
     monkeypatch.setattr(tool_server, "gpt_oss_version", lambda: version and Version(version))
 
 
-@pytest.mark.parametrize("text", ["localhost:8001", "a:1,b:2", "a:1, b:2/path", "[::1]:8001"])
+@pytest.mark.parametrize("text", ["localhost:8001", "a:1,b:2", "a:1,b:2/path", "[::1]:8001"])
 def test_servers_of_the_operator_are_taken(text: str) -> None:
     assert load_settings({"TOOL_SERVER": text}).engine == {"tool_server": text}
+
+
+@pytest.mark.parametrize("text", ["a:1, b:2", " a:1 ,b:2,", "a:1,,b:2"])
+def test_tool_servers_are_listed_as_vllm_reads_them(text: str) -> None:
+    assert load_settings({"TOOL_SERVER": text}).engine == {"tool_server": "a:1,b:2"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +32,7 @@ def test_servers_of_the_operator_are_taken(text: str) -> None:
         ("localhost:8001,demo", "'demo'"),
         ("localhost:99999", "'localhost:99999'"),
         (":8001", "':8001'"),
+        (" , ", "' , '"),
     ],
 )
 def test_tool_server_that_is_no_address_is_refused(text: str, wrong: str) -> None:
@@ -66,3 +72,17 @@ def test_installed_package_is_found_by_its_version(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(metadata, "version", {"gpt_oss": "0.0.8"}.__getitem__)
 
     assert tool_server.gpt_oss_version() == Version("0.0.8")
+
+
+def test_name_of_a_tool_server_is_one_that_requests_can_ask_for() -> None:
+    assert [tool_server.name_problem(name) for name in ("python", "browser", "container")] == [None, None, None]
+    assert tool_server.name_problem("weather") == (
+        "its name is 'weather'; vLLM uses servers named python, browser or container alone for GPT-OSS"
+    )
+
+
+def test_reason_is_the_first_of_a_group_of_errors() -> None:
+    group = ExceptionGroup("all", [ExceptionGroup("some", [ConnectionError("no way there\nand more")]), KeyError()])
+
+    assert tool_server.reason(group) == "no way there"
+    assert tool_server.reason(TimeoutError()) == "TimeoutError"

@@ -21,6 +21,9 @@ from gptoss_bento.doctor.surroundings import (
     check_shared_memory,
     check_tool_server,
 )
+from tests.hub import Hub, serving
+from tests.mcp_server import mcp_server
+from tests.waiting import HANG_S
 
 _MIB = 1024**2
 
@@ -139,10 +142,36 @@ def test_docker_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     assert exit_code([finding]) == 70
 
 
-def test_tool_server_that_answers_is_fine(listener: socket.socket) -> None:
-    (finding,) = check_tool_server(f"localhost:{port_of(listener)}", {}, 1.0)
+def test_tool_server_that_works_is_fine_and_named_with_its_tools(tmp_path: Path) -> None:
+    with mcp_server(tmp_path) as server:
+        (finding,) = check_tool_server(server.address, {}, HANG_S)
 
-    assert finding.severity is Severity.OK
+    found = f"{server.address} is python (python), for requests with code_interpreter"
+    assert (finding.severity, finding.found) == (Severity.OK, found)
+
+
+def test_tool_server_that_no_request_could_use_is_an_error(tmp_path: Path) -> None:
+    with mcp_server(tmp_path, "weather") as server:
+        (finding,) = check_tool_server(server.address, {}, HANG_S)
+
+    assert "its name is 'weather'; vLLM uses servers named python, browser or container alone" in finding.found
+    assert exit_code([finding]) == 70
+
+
+def test_tool_server_that_is_none_is_an_error() -> None:
+    with serving(Hub({})) as hub:
+        server = hub.url.removeprefix("http://")
+        (finding,) = check_tool_server(server, {}, HANG_S)
+
+    assert finding.found.startswith(f"{server} listens, and is no tool server: Client error '404")
+    assert exit_code([finding]) == 70
+
+
+def test_tool_server_that_is_silent_is_not_waited_for(listener: socket.socket) -> None:
+    (finding,) = check_tool_server(f"localhost:{port_of(listener)}", {}, 0.1)
+
+    assert finding.severity is Severity.WARNING
+    assert finding.found.endswith("listens, and has not answered as a tool server within 0.1 s")
 
 
 def test_tool_server_that_does_not_answer_is_an_error(listener: socket.socket) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from gptoss_bento.engine.tool_servers import check_started, required
+from gptoss_bento.engine.tool_servers import check_offers, check_started, explained, required
 from gptoss_bento.errors import EngineStartError
 
 
@@ -18,17 +21,26 @@ def test_demo_without_python_is_refused(tools: dict[str, object]) -> None:
         check_started(SimpleNamespace(tools=tools), "demo")
 
 
-def test_servers_with_a_name_each_have_started() -> None:
-    check_started(SimpleNamespace(urls={"a": "http://a:1/sse", "b": "http://b:1/sse"}), "a:1,b:1")
+@pytest.mark.parametrize("asked", [None, "demo"])
+async def test_application_without_tool_servers_of_its_own_asks_none(asked: str | None) -> None:
+    async def ask(url: str) -> tuple[Any, Any]:
+        raise AssertionError(url)
 
-
-def test_servers_of_one_name_are_refused() -> None:
-    with pytest.raises(EngineStartError, match="TOOL_SERVER names 2 servers, but they have one name: tools"):
-        check_started(SimpleNamespace(urls={"tools": "http://a:1/sse"}), "a:1,b:1")
+    await check_offers(asked, ask)
 
 
 def test_application_without_tool_servers_is_not_checked() -> None:
     check_started(None, None)
+
+
+async def test_server_that_cannot_be_used_is_named_among_several() -> None:
+    async def ask(url: str) -> tuple[Any, Any]:
+        if url == "http://b:2/sse":
+            raise ConnectionError("no way there")
+        return SimpleNamespace(server_info=SimpleNamespace(name="python")), SimpleNamespace(tools=[])
+
+    with pytest.raises(EngineStartError, match=r"The tool server b:2 \(TOOL_SERVER\) cannot be used: no way there"):
+        await check_offers("a:1,b:2", ask)
 
 
 def test_server_that_does_not_answer_is_named() -> None:
@@ -42,3 +54,22 @@ def test_server_that_does_not_answer_is_named() -> None:
 def test_failures_of_an_application_without_tools_stay_as_they_are() -> None:
     with pytest.raises(ZeroDivisionError), required(None):
         raise ZeroDivisionError
+
+
+async def test_session_passes_on_what_it_was_asked_for() -> None:
+    @asynccontextmanager
+    async def new_session(*args: object) -> AsyncIterator[object]:
+        yield args
+
+    async with explained(new_session, RuntimeError)("python", "1", {"a": "b"}) as session:
+        assert session == ("python", "1", {"a": "b"})
+
+
+async def test_timeouts_within_a_session_are_not_the_tool_servers() -> None:
+    @asynccontextmanager
+    async def new_session(*_: object) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(TimeoutError):
+        async with explained(new_session, RuntimeError)("python"):
+            raise TimeoutError

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gptoss_bento.engine.hosted_tools import problem, refused
+
+FUNCTION = SimpleNamespace(type="function", name="f")
+CODE = SimpleNamespace(type="code_interpreter")
+SEARCH = SimpleNamespace(type="web_search_preview")
+PYTHON = SimpleNamespace(has_tool=lambda name: name == "python")
+
+
+def mcp(label: str) -> Any:
+    return SimpleNamespace(type="mcp", server_label=label)
+
+
+def request(*tools: Any, tool_choice: str = "auto") -> Any:
+    return SimpleNamespace(tools=list(tools), tool_choice=tool_choice)
+
+
+@pytest.mark.parametrize(
+    ("asked", "server", "labels"),
+    [
+        (request(), None, ()),
+        (request(FUNCTION), None, ()),
+        (request(CODE), PYTHON, ()),
+        (request(CODE, FUNCTION, tool_choice="required"), PYTHON, ()),
+        (request(mcp("code_interpreter")), PYTHON, {"code_interpreter"}),
+        (request(SimpleNamespace(type="file_search")), None, ()),  # vLLM refuses it
+    ],
+)
+def test_tools_that_the_service_has_are_let_through(asked: Any, server: Any, labels: Any) -> None:
+    assert problem(asked, server, labels) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "server", "labels", "place", "words"),
+    [
+        (request(CODE), None, (), "tools[0].type", '"code_interpreter" needs a tool server named python'),
+        (request(FUNCTION, SEARCH), PYTHON, (), "tools[1].type", '"web_search_preview" needs a tool server named br'),
+        (request(mcp("python")), PYTHON, (), "tools[0].server_label", '"python" is none that the operator lets in'),
+        (request(mcp("container")), PYTHON, {"container"}, "tools[0].type", '"container" needs a tool server named'),
+        (request(CODE, tool_choice="required"), PYTHON, (), "tool_choice", '"required" needs a function'),
+    ],
+)
+def test_tools_that_the_service_has_not_are_refused_with_their_place(
+    asked: Any, server: Any, labels: Any, place: str, words: str
+) -> None:
+    found = problem(asked, server, labels)
+
+    assert found is not None
+    assert found[0] == place
+    assert words in found[1]
+
+
+def test_request_with_a_tool_that_is_missing_is_not_rendered() -> None:
+    renderer = SimpleNamespace(create_error_response=lambda _, err_type, param: (err_type, param))
+
+    def render(_: Any, asked: Any, **history: Any) -> Any:
+        return asked, history
+
+    rendered = refused(render, tuple)
+    assert rendered(renderer, request(CODE), tool_server=None) == ("invalid_request_error", "tools[0].type")
+    asked = request(CODE)
+    assert rendered(renderer, asked, tool_server=PYTHON) == (asked, {"tool_server": PYTHON})

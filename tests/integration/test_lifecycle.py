@@ -28,6 +28,7 @@ from gptoss_bento.jobs.runner import running_jobs
 from gptoss_bento.state.job import Job, Status
 from gptoss_bento.state.store import open_store
 from tests.holds import ANSWERS, CAUSE_SHOWN_S, LOADING, release, serve_without_vllm
+from tests.mcp_server import ToolServer, mcp_server
 from tests.routes import every_route
 from tests.server import MODEL, NO_TLS, ServedProcess, all_processes_end, serve
 from tests.waiting import HANG_S, wait_for
@@ -103,9 +104,14 @@ def test_shutdown_by_ctrl_c_while_idle_ends_everything(tmp_path: Path) -> None:
 def test_shutdown_by_sigterm_under_load_drains_and_then_aborts(tmp_path: Path) -> None:
     """What ends by itself is not aborted, and the rest is when the operator forces the end."""
     environment = {**DEMO, **NO_LIMITS, "NATIVE_OUTPUT_FORMAT": "openai", "RAW_OPENAI_OUTPUT": "0"}
-    with serve(tmp_path, environment) as served, httpx.Client(verify=NO_TLS, timeout=HANG_S) as client:
+    with ExitStack() as stack:
+        tools = [stack.enter_context(mcp_server(tmp_path, name)) for name in ("python", "browser")]
+        environment["TOOL_SERVER"] = ", ".join(tool.address for tool in tools)
+        served = stack.enter_context(serve(tmp_path, environment))
+        client = stack.enter_context(httpx.Client(verify=NO_TLS, timeout=HANG_S))
         served.wait_until_ready()
         assert_outputs_as_openai_has_them(served)
+        assert_tool_servers_are_used(client, served, *tools)
         job_id = client.post(f"{served.url}/run", json=LONGEST_JOB).json()["id"]  # has reached the engine before these
         streams = start_streams(served, 6, max_tokens=LONGEST)
         short = start_streams(served, 1, max_tokens=40)
@@ -286,6 +292,38 @@ def assert_every_route_needs_a_key_of_the_file(served: ServedProcess, file: Path
             return [client.get("/v1/models", headers={"Authorization": key}).status_code for key in keys]
 
         wait_for(lambda: statuses() == [401, 200], lambda: f"the file has changed, and its keys give {statuses()}")
+
+
+CODE = {"type": "code_interpreter", "container": {"type": "auto"}}
+CALL = {"type": "const_string", "value": "<|channel|>analysis to=python code<|message|>print(42)"}
+"""What a response is held to after its reasoning; the demo model was not trained to call the tool."""
+
+
+def assert_tool_servers_are_used(
+    client: httpx.Client, served: ServedProcess, python: ToolServer, browser: ToolServer
+) -> None:
+    """Requests with a tool of TOOL_SERVER, of a server that has gone, and of none."""
+    url, asked = f"{served.url}/v1/responses", {"model": MODEL, "input": "Hello", "max_output_tokens": 100}
+    assert f"tool server {python.address} is python, with the tools: python" in served.output()
+    plain, tools = (client.post(url, json={**asked, "tools": tools}) for tools in ([], [CODE]))
+    assert (plain.status_code, tools.status_code) == (200, 200)
+    assert tools.json()["usage"]["input_tokens"] > plain.json()["usage"]["input_tokens"]
+    held = {"structured_outputs": {"structural_tag": json.dumps({"type": "structural_tag", "format": CALL})}}
+    with client.stream("POST", url, json={**asked, **held, "tools": [CODE], "stream": True}):
+        wait_for(python.calls)
+    assert python.calls().startswith("print(42)")
+
+    wrong = client.post(url, json={**asked, "tools": [CODE], "structured_outputs": {"structural_tag": "{}"}})
+    assert wrong.status_code == 400  # found within the session, whose client makes groups of errors
+
+    browser.end()
+    gone = client.post(url, json={**asked, "tools": [{"type": "web_search_preview"}]})
+    assert gone.status_code == 503
+    assert gone.json()["error"]["message"].startswith("The tool server browser does not answer: ")
+    missing = client.post(
+        url, json={**asked, "tools": [{"type": "mcp", "server_label": "x", "server_url": "http://x"}]}
+    )
+    assert (missing.status_code, missing.json()["error"]["param"]) == (400, "tools[0].server_label")
 
 
 def assert_outputs_as_openai_has_them(served: ServedProcess) -> None:

@@ -11,6 +11,9 @@ from gptoss_bento.hardware.probe import hardware_named
 from gptoss_bento.planning.plan import Planned
 from tests.unit.planning.plans import UP_TO_2048, planned
 
+PROMPTS_TOO = [*(1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768)]
+PROMPTS_TOO += [1024, 1280, 1536, 1792, 2048]
+
 
 def test_goal_of_the_operator_is_planned_with_its_origin() -> None:
     assert planned({"GOAL": "latency"}, load_profile("gpt-oss-20b")).goal == Planned(Goal.LATENCY, "GOAL")
@@ -21,8 +24,9 @@ def test_goal_of_the_operator_is_planned_with_its_origin() -> None:
     ("profile", "card", "goal", "expected"),
     [
         ("gpt-oss-20b", "h100", "latency", {"stream_interval": 1, "max_num_seqs": 8}),
-        ("gpt-oss-20b", "h100", "latency", {"max_cudagraph_capture_size": 64, "moe_backend": "marlin"}),
-        ("gpt-oss-120b", "h200", "latency", {"max_cudagraph_capture_size": 64, "moe_backend": "marlin"}),
+        ("gpt-oss-20b", "a100-80", "latency", {"max_cudagraph_capture_size": 64}),
+        ("gpt-oss-20b", "h100", "latency", {"cudagraph_capture_sizes": PROMPTS_TOO, "moe_backend": "marlin"}),
+        ("gpt-oss-120b", "h200", "latency", {"cudagraph_capture_sizes": PROMPTS_TOO, "moe_backend": "marlin"}),
         ("gpt-oss-20b", "h100", "throughput", {"stream_interval": 20, "max_num_seqs": 1024}),
         ("gpt-oss-20b", "h100", "throughput", {"cudagraph_capture_sizes": UP_TO_2048}),
         ("gpt-oss-20b", "h100", "benchmark", {"enable_prefix_caching": False, "stream_interval": 20}),

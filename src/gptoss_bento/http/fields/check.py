@@ -99,17 +99,16 @@ def _looked_through(path: str, body: Mapping[str, Any]) -> tuple[list[str], list
         elif field.use is Use.REFUSED:
             _refuse(name, field, value)
         elif name in inner and isinstance(value, dict):
-            unknown += _look_within(path, name, inner[name], value)
+            unknown += _look_within(name, inner[name], value)
     if path in (MESSAGES, COUNT_TOKENS):
         _refuse_edits(body.get("context_management"))
     return nulls, unknown
 
 
-def _look_within(path: str, outer: str, fields: Mapping[str, Field], given: Mapping[str, Any]) -> list[str]:
+def _look_within(outer: str, fields: Mapping[str, Field], given: Mapping[str, Any]) -> list[str]:
     unknown = []
     for name, value in given.items():
         field = fields.get(name)
-        _refuse_if_too_large(path, f"{outer}.{name}", value)
         if field is None:
             unknown.append(f"{outer}.{name}")
         elif field.use is Use.REFUSED and value is not None:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.engine import launcher
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.fields.served_model import GPT_OSS
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from gptoss_bento.server import worker
 from gptoss_bento.workers.readiness import Readiness
@@ -45,6 +46,8 @@ class HeldEngine(FakeEngine):
 
 class EnginelessEngine:
     """What server/worker.py asks of `gptoss_bento.engine.client.Engine`."""
+
+    served_model = GPT_OSS
 
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = process

@@ -30,6 +30,7 @@ from starlette.testclient import TestClient
 from gptoss_bento.demo import checkpoint
 from gptoss_bento.engine import patches, preload, replacements, vllm_parser, vllm_plugin, warmup
 from gptoss_bento.engine.usage import Meter
+from gptoss_bento.engine.vllm_app import served_model
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.planning.arguments import GPT_OSS_ARGUMENTS
 from tests.fakes import Calls
@@ -126,6 +127,17 @@ def test_symbol_exists_and_takes_our_arguments(module: str, symbol: str, paramet
     if parameters:
         assert callable(found)
         assert set(parameters) <= set(inspect.signature(found).parameters)
+
+
+@pytest.mark.parametrize(
+    ("override", "temperature"), [({"temperature": 0}, 0), ({"temperature": 0.7}, 0.7), ({}, None)]
+)
+def test_default_temperature_is_in_the_generation_config(override: dict[str, Any], temperature: float | None) -> None:
+    config_class = importlib.import_module("vllm.config").ModelConfig
+    config = object.__new__(config_class)  # without a model's files
+    config.generation_config, config.override_generation_config = "vllm", override
+
+    assert served_model(SimpleNamespace(model_config=config)).default_temperature == temperature
 
 
 def test_api_server_of_several_has_an_index() -> None:

@@ -20,6 +20,7 @@ from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.body import ARRIVAL, read_body, with_body
 from gptoss_bento.http.errors import ASKED, HttpRefusalError, openai_refusal
 from gptoss_bento.http.fields.check import CHECKED, checked
+from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.fields.unknown import UnknownFields
 from gptoss_bento.http.json_body import json_bytes, json_object
 
@@ -33,12 +34,18 @@ class AdmissionMiddleware:
         engine_app: returns the application, or None while there is no engine.
         admission: counts the admitted requests.
         settings: the bounds.
+        served_model: returns the model that the engine serves; asked only while there is an engine.
     """
 
     def __init__(
-        self, engine_app: Callable[[], ASGIApp | None], admission: Admission, settings: ServerSettings
+        self,
+        engine_app: Callable[[], ASGIApp | None],
+        admission: Admission,
+        settings: ServerSettings,
+        served_model: Callable[[], ServedModel] = ServedModel,
     ) -> None:
         self._engine_app = engine_app
+        self._served_model = served_model
         self._admission = admission
         self._engine_rule = engine_rule(settings.max_openai_requests)
         self._largest_body = settings.max_openai_body_bytes
@@ -78,7 +85,7 @@ class AdmissionMiddleware:
             return _Call(app, body)
         asked = json_object(body)
         scope[ASKED] = tuple(asked)
-        known = checked(path, asked, refuse_unknown=self._refuses_unknown)
+        known = checked(path, asked, self._served_model(), refuse_unknown=self._refuses_unknown)
         headers = self._unknown.headers(path, known.ignored) if known.ignored else {}
         key = key_of(scope)
         within = _capped(path, known.body, key)

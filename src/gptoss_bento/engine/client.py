@@ -12,6 +12,8 @@ from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from gptoss_bento.http.fields.served_model import ServedModel
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine: vLLM's client object and vLLM's FastAPI application over it."""
+    """A running engine: vLLM's client object and vLLM's FastAPI application over it, and what it serves."""
 
     client: AsyncLLM
     app: FastAPI
+    served_model: ServedModel
 
     @property
     def unfinished_requests(self) -> int:

@@ -32,7 +32,7 @@ from gptoss_bento.engine import preload as engine_preload
 from gptoss_bento.engine import replacements, vllm_plugin
 from gptoss_bento.engine.client import Engine
 from gptoss_bento.engine.engine_gauges import EngineClock
-from gptoss_bento.engine.vllm_app import build_app
+from gptoss_bento.engine.vllm_app import build_app, served_model
 from gptoss_bento.engine.vllm_parser import serve_parser
 from gptoss_bento.engine.warmup import warm_up, warm_up_routes
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
@@ -122,7 +122,7 @@ async def _start(
     if how.warmup:
         await warm_up_routes(app, client, args.served_model_name[0])
     _settle()
-    return Engine(client, app)
+    return Engine(client, app, served_model(client))
 
 
 def usual_tokenizer(argv: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse
 
 from gptoss_bento.engine import replacements, tool_servers
+from gptoss_bento.http.fields.served_model import ServedModel
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -42,6 +43,12 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     _add_model_route(app)
     replacements.change_app(app, client)
     return app
+
+
+def served_model(client: AsyncLLM) -> ServedModel:
+    """What fields of requests depend on: the model's generation config, under OVERRIDE_GENERATION_CONFIG."""
+    defaults = client.model_config.get_diff_sampling_param()
+    return ServedModel(default_temperature=defaults.get("temperature"))
 
 
 def _add_model_route(app: FastAPI) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Scope
 
 from gptoss_bento.http.errors import BrokenStreamError, error_event
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.jobs.input import EngineRequest
 from gptoss_bento.strict_json import dumps
 
@@ -45,6 +46,11 @@ class Engine(Protocol):
         """Whether it has given up for good; what it was doing can only be done again by another."""
         ...
 
+    @property
+    def served_model(self) -> ServedModel:
+        """What fields of requests depend on."""
+        ...
+
     def call(self, request: EngineRequest, request_id: str = "") -> AbstractAsyncContextManager[Reply]:
         """Sends a request. Leaving the context early aborts the generation."""
         ...
@@ -64,6 +70,7 @@ class AsgiEngine:
     app: ASGIApp
     is_dead: Callable[[], bool] = lambda: False
     token_bytes: Callable[[Sequence[int]], list[bytes] | None] = field(default=lambda _: None)
+    served_model: ServedModel = GPT_OSS
 
     @property
     def dead(self) -> bool:

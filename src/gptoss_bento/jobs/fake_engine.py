@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from gptoss_bento.engine.harmony_tokens import CHANNEL, END, FINAL, MESSAGE, RETURN, START
 from gptoss_bento.engine.usage import current_meter
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.jobs.engine_client import AsgiEngine
 
 MODEL = "fake-model"
@@ -59,6 +60,7 @@ class FakeEngine:
     break_after: int | None = None
     abort: bool = False
     dead: bool = False
+    served_model: ServedModel = GPT_OSS
     requests: list[dict[str, Any]] = field(default_factory=list)
     request_ids: list[str] = field(default_factory=list)
     running: int = 0
@@ -72,7 +74,7 @@ class FakeEngine:
 
     def engine(self) -> AsgiEngine:
         """This engine as the runner calls it."""
-        return AsgiEngine(self.app(), lambda: self.dead, self.token_bytes)
+        return AsgiEngine(self.app(), lambda: self.dead, self.token_bytes, self.served_model)
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes]:
         return [self._pieces.get(token, b"") for token in token_ids]

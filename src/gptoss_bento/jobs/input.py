@@ -20,6 +20,7 @@ from gptoss_bento import strict_json
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.fields.check import checked as checked_fields
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.json_body import EnvelopeError, json_object
 from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs import sampling
@@ -83,6 +84,7 @@ class Models:
     names: tuple[str, ...] = ()
     adapters: frozenset[str] = frozenset()
     context_length: int | None = None  # tokens of prompt and answer together, if known
+    served: ServedModel = GPT_OSS
 
 
 @dataclass(frozen=True)
@@ -138,20 +140,21 @@ def engine_request(given: Mapping[str, Any], settings: ServerSettings, models: M
         InputError: no shape matches, or a field is wrong.
     """
     if given.get("openai_input") or given.get("openai_route") not in (None, ""):
-        return _sendable(_openai_request(given, settings, models), settings, "openai_input")
+        return _sendable(_openai_request(given, settings, models), settings, models.served, "openai_input")
     if given.get("route") is not None:
-        return _sendable(_route_request(given, settings, models), settings, "body")
+        return _sendable(_route_request(given, settings, models), settings, models.served, "body")
     if given.get("messages") is not None or given.get("prompt") is not None:
-        return _sendable(_native_request(given, settings, models), settings)
+        return _sendable(_native_request(given, settings, models), settings, models.served)
     raise InputError(" ".join([f"{_ACCEPTED} Got {_keys(given)}.", *meant_shape(given)]))
 
 
-def _sendable(request: EngineRequest, settings: ServerSettings, place: str = "") -> EngineRequest:
+def _sendable(request: EngineRequest, settings: ServerSettings, model: ServedModel, place: str = "") -> EngineRequest:
     """The request as the engine gets it: held against the same table of fields as requests over HTTP.
 
     Args:
         request: of the job.
         settings: of the server; they decide what becomes of unknown fields.
+        model: that answers it.
         place: where in `input` the fields of the request are; nothing: beside `prompt` or `messages`.
     """
     if request.body is None:
@@ -159,7 +162,7 @@ def _sendable(request: EngineRequest, settings: ServerSettings, place: str = "")
     if problems := endless_numbers(request.body, place):
         raise InputError(text_of(problems))
     try:
-        known = checked_fields(request.path, request.body, refuse_unknown=settings.unknown_fields == "refuse")
+        known = checked_fields(request.path, request.body, model, refuse_unknown=settings.unknown_fields == "refuse")
     except FieldError as error:
         named = place and error.param and str(error).startswith(error.param)
         raise InputError(f"{place}{'.' if named else ': '}{error}" if place else str(error)) from None

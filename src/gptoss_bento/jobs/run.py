@@ -214,7 +214,7 @@ class ModelList:
         adapters = frozenset(row["id"] for row in rows if row.get("parent"))
         names = tuple(row["id"] for row in rows if row["id"] not in adapters)
         lengths = [row["max_model_len"] for row in rows if row.get("max_model_len")]
-        return Models(names, adapters, min(lengths, default=None))
+        return Models(names, adapters, min(lengths, default=None), self._engine.served_model)
 
 
 async def request_of(

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gptoss_bento.http.fields.integers import too_large
-from gptoss_bento.http.fields.translation import several_greedy
 from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs.field_types import (
     BOOLEAN,
@@ -229,4 +228,4 @@ def _translated(values: Mapping[str, Any], chat: bool, default_max_tokens: int) 
     if chat and "logprobs" in body and not isinstance(body["logprobs"], bool):
         body.setdefault("top_logprobs", body["logprobs"])
         body["logprobs"] = True
-    return {**body, **several_greedy(CHAT if chat else COMPLETIONS, body)}
+    return body

@@ -136,12 +136,16 @@ def build_app(worker: Worker, server: ServerSettings) -> Starlette:
 
 def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:
     """Gives what answers the OpenAI API behind its bounds, or None while there is no engine."""
-    guarded = AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server).app
+    guarded = _admission(worker, server).app
     if worker.group.is_alone:
         return guarded
     # In front of the guards: a request that another worker answers takes its places there, until all of it has ended.
     others = worker.group.other_sockets("http")
     return lambda: ResponseRouting(app, worker.holds_response, others, server) if (app := guarded()) else None
+
+
+def _admission(worker: Worker, server: ServerSettings) -> AdmissionMiddleware:
+    return AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server, lambda: worker.served_model)
 
 
 def server_parts(worker: Worker, keys: KeyStore, server: ServerSettings) -> api_server.Parts:
@@ -155,7 +159,7 @@ def _app_for_others(worker: Worker, keys: KeyStore, server: ServerSettings) -> A
     """What the other workers reach of this one, if it has any: the engine, for what they pass on."""
     if worker.group.is_alone:
         return None
-    guarded = AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server).app
+    guarded = _admission(worker, server).app
     passed_on = ShutdownGate(OpenAIApi(Router(), guarded), worker.graceful_shutdown)
     app = ForwardedRequests(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
     return ErrorBoundary(app, timeout=None)

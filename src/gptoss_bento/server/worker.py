@@ -40,6 +40,7 @@ from gptoss_bento.errors import (
     WorkerDiedError,
 )
 from gptoss_bento.hardware import probe
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
@@ -85,6 +86,11 @@ class Worker:
     def openai_app(self) -> ASGIApp | None:
         """vLLM's application, once there is an engine."""
         return self.engine.app if self.engine else None
+
+    @property
+    def served_model(self) -> ServedModel:
+        """What fields of requests depend on, once there is an engine."""
+        return self.engine.served_model if self.engine else GPT_OSS
 
     def holds_response(self, response_id: str) -> bool | None:
         """Whether a stored response is in this worker; None: there is no engine that could say."""
@@ -172,7 +178,7 @@ class Worker:
             await self.group.first_ready()  # it sends the warm-up requests
             self.engine, self._is_loading = running, False
             self._log.release()
-            jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes))
+            jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes, running.served_model))
             self.group.reach(Stage.READY)
             self.startup.ready()
             compilations = self._started(plan)

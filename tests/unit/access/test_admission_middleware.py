@@ -23,6 +23,7 @@ from gptoss_bento.config.api_keys import KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.engine.background_tasks import BackgroundTasks
 from gptoss_bento.http.error_boundary import ErrorBoundary
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.jobs.fake_engine import FakeEngine
 from tests.fakes import FakeEngineApp, asgi_client
@@ -231,6 +232,17 @@ async def test_keys_caps_are_put_in_or_refused() -> None:
     assert is_openai_error(no_json, 400, "not JSON")
     assert is_openai_error(no_object, 400, "JSON object")
     assert len(fake.requests) == 1
+
+
+async def test_fields_are_checked_by_the_model_that_is_served() -> None:
+    fake, served = FakeEngine(), [ServedModel(default_temperature=0), GPT_OSS]
+    app = fake.app()
+    guard = AdmissionMiddleware(lambda: app, Admission(), MANY, lambda: served.pop(0))
+    async with asgi_client(OpenAIApi(Starlette(), guard.app)) as client:
+        for _ in range(2):
+            await client.post(CHAT, json={**BODY, "n": 2})
+
+    assert [asked.get("top_k") for asked in fake.requests] == [1, None]
 
 
 async def test_fields_are_checked_before_a_request_takes_a_slot() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptoss_bento.config.settings import WEEK_MS, ServerSettings
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs.input import (
@@ -297,6 +298,22 @@ def test_fields_that_the_engine_omits_with_token_ids_are_added_afterwards() -> N
     assert "echo" not in (echo.body or {})
     assert not hidden.show_reasoning
     assert "include_reasoning" not in (hidden.body or {})
+
+
+@pytest.mark.parametrize("asked", [{"prompt": "Hi"}, {"messages": USER}])
+def test_several_answers_at_temperature_0_are_the_likeliest_one(asked: dict[str, Any]) -> None:
+    def sampling(parameters: dict[str, Any], model: ServedModel) -> dict[str, Any]:
+        found = engine_request({**asked, "sampling_params": parameters}, SETTINGS, Models(served=model))
+        left_out = (*asked, "max_tokens", "return_token_ids")
+        return {name: value for name, value in (found.body or {}).items() if name not in left_out}
+
+    greedy = {"n": 2, "temperature": 1, "top_k": 1, "top_p": 1, "min_p": 0}
+    zero = ServedModel(default_temperature=0)
+    assert sampling({"n": 2, "temperature": 0, "top_p": 0.5}, GPT_OSS) == greedy
+    assert sampling({"n": 2}, zero) == greedy
+    assert sampling({"n": 2}, GPT_OSS) == {"n": 2}
+    assert sampling({"n": 2, "temperature": 0.5}, zero) == {"n": 2, "temperature": 0.5}
+    assert sampling({"n": 2, "use_beam_search": True}, zero) == {"n": 2, "use_beam_search": True}
 
 
 def test_openai_format_is_the_engines_own() -> None:

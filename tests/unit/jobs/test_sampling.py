@@ -101,14 +101,6 @@ def test_bad_value_is_named_with_what_would_be_right(given: dict[str, Any], word
     assert refusal(given) == words
 
 
-@pytest.mark.parametrize("chat", [False, True])
-def test_several_answers_at_temperature_0_are_the_likeliest_one(chat: bool) -> None:
-    expected = {"max_tokens": 100, "n": 2, "temperature": 1, "top_k": 1, "top_p": 1, "min_p": 0}
-
-    assert parameters({"n": 2, "temperature": 0, "top_p": 0.5}, chat=chat) == expected
-    assert parameters({"n": 2, "temperature": 0, "use_beam_search": True}, chat=chat)["temperature"] == 0
-
-
 def test_problems_are_reported_together() -> None:
     text = refusal({"n": 0, "temperature": "hot", "nonsense": 1})
 

@@ -21,6 +21,7 @@ from gptoss_bento.access.runpod_limits import RunPodLimits
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.http.shutdown_gate import ShutdownGate
@@ -36,6 +37,7 @@ from tests.fakes import asgi_client
 class EngineWithResponse:
     """As much of an engine as an answer that is passed on asks for."""
 
+    served_model: ServedModel = GPT_OSS
     scopes: list[Scope] = field(default_factory=list)
     shutdown: GracefulShutdown | None = None
     in_flight: list[int] = field(default_factory=list)

@@ -24,6 +24,8 @@ from gptoss_bento.engine.kernel_compilations import KernelCompilations
 from gptoss_bento.engine.launcher import StartOptions
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError, WorkerDiedError
 from gptoss_bento.hardware import probe
+from gptoss_bento.http.fields.served_model import ServedModel
+from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.server import worker as app
 from gptoss_bento.server.worker import Worker
 from gptoss_bento.workers import exit_note, sigterm, supervisor
@@ -333,9 +335,9 @@ class FakeRunner:
     """As much of the job runner as a start and an end ask for."""
 
     running: int = 0
-    engines: list[object] = field(default_factory=list)
+    engines: list[AsgiEngine] = field(default_factory=list)
 
-    def attach(self, engine: object) -> None:
+    def attach(self, engine: AsgiEngine) -> None:
         self.engines.append(engine)
 
     def detach(self) -> None:
@@ -349,6 +351,7 @@ class ServingEngine(FakeEngine):
     """What jobs ask for besides."""
 
     app = staticmethod(JSONResponse({}))
+    served_model = ServedModel(default_temperature=0)
 
     def token_bytes(self, _: object) -> None: ...
 
@@ -417,6 +420,8 @@ async def test_workers_serve_once_the_first_has_warmed_up(start: Start) -> None:
     await until(lambda: second.engine)
     assert first.engine is not None
     assert len(start.jobs.engines) == 2
+    assert first.served_model is second.served_model is ServingEngine.served_model
+    assert {engine.served_model for engine in start.jobs.engines} == {ServingEngine.served_model}
     await start.end(serving, others)
 
 

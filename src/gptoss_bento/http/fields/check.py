@@ -10,8 +10,9 @@ from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.fields.integers import too_large
 from gptoss_bento.http.fields.parts import refuse_other_than_text
 from gptoss_bento.http.fields.schemas import refuse_schemas
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Field, Use
-from gptoss_bento.http.fields.translation import TRANSLATIONS
+from gptoss_bento.http.fields.translation import translations
 from gptoss_bento.http.paths import COUNT_TOKENS, MESSAGES
 from gptoss_bento.spelling import nearest
 from gptoss_bento.strict_json import shown_name
@@ -64,12 +65,15 @@ class Checked:
     ignored: tuple[str, ...] = ()
 
 
-def checked(path: str, body: Mapping[str, Any], *, refuse_unknown: bool = False) -> Checked:
+def checked(
+    path: str, body: Mapping[str, Any], model: ServedModel = GPT_OSS, *, refuse_unknown: bool = False
+) -> Checked:
     """Holds a request against the table. A null means that a field is not given.
 
     Args:
         path: the engine's route, without prefix; of another than `CHECKED` everything passes.
         body: the request, as parsed JSON; it is not changed.
+        model: that answers it.
         refuse_unknown: whether an unknown field is refused.
 
     Raises:
@@ -82,7 +86,7 @@ def checked(path: str, body: Mapping[str, Any], *, refuse_unknown: bool = False)
         raise _unknown(path, ignored[0])
     refuse_other_than_text(path, body)
     refuse_schemas(body)
-    return Checked(_translated(path, body, nulls), tuple(ignored))
+    return Checked(_translated(path, body, nulls, model), tuple(ignored))
 
 
 def _looked_through(path: str, body: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -156,9 +160,9 @@ def _refuse_edits(management: Any) -> None:
             raise FieldError(where, f"{where} is not done here: shorten `messages`.")
 
 
-def _translated(path: str, body: Mapping[str, Any], nulls: list[str]) -> Mapping[str, Any]:
+def _translated(path: str, body: Mapping[str, Any], nulls: list[str], model: ServedModel) -> Mapping[str, Any]:
     made = {name: value for name, value in body.items() if value is not None} if nulls else body
-    for translation in TRANSLATIONS:
+    for translation in translations(model):
         if changes := translation(path, made):
             made = {name: value for name, value in {**made, **changes}.items() if value is not None}
     return made

@@ -6,9 +6,11 @@ Each function returns fields to set; None takes a field away. The body itself is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, TypeGuard
 
 from gptoss_bento.http.errors import FieldError
+from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.fields.tool_choice import allowed_tools
 from gptoss_bento.http.fields.verbosity import verbosity
 from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
@@ -118,9 +120,15 @@ def _is_constraint(form: Any) -> bool:
     return isinstance(form, Mapping) and form.get("type") != "text"
 
 
-def several_greedy(path: str, body: Mapping[str, Any]) -> Changes:
-    """`n` of the likeliest answer: vLLM refuses a temperature of 0 for it, and the one likeliest token is the same."""
-    n, temperature = body.get("n"), body.get("temperature")
+def several_greedy(path: str, body: Mapping[str, Any], default_temperature: float | None) -> Changes:
+    """`n` of the likeliest answer: vLLM refuses a temperature of 0 for it, and the one likeliest token is the same.
+
+    Args:
+        path: the engine's route.
+        body: without nulls.
+        default_temperature: of a request that names none.
+    """
+    n, temperature = body.get("n"), body.get("temperature", default_temperature)
     if path not in (CHAT, COMPLETIONS) or not _is_number(n) or n <= 1 or body.get("use_beam_search"):
         return {}
     if not _is_number(temperature) or temperature != 0:
@@ -189,15 +197,17 @@ def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in message.items() if value is not None or name == "content"}
 
 
-TRANSLATIONS: tuple[Callable[[str, Mapping[str, Any]], Changes], ...] = (
-    without_nulls,
-    template_arguments,
-    constraints,
-    several_greedy,
-    stop_of_beams,
-    no_truncation,
-    texts_of_outputs,
-    allowed_tools,
-    verbosity,
-)
-"""In this order: each reads what those before it have made of the body."""
+@cache
+def translations(model: ServedModel) -> tuple[Callable[[str, Mapping[str, Any]], Changes], ...]:
+    """In this order: each reads what those before it have made of the body."""
+    return (
+        without_nulls,
+        template_arguments,
+        constraints,
+        partial(several_greedy, default_temperature=model.default_temperature),
+        stop_of_beams,
+        no_truncation,
+        texts_of_outputs,
+        allowed_tools,
+        verbosity,
+    )

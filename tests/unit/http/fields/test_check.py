@@ -10,6 +10,7 @@ import pytest
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.fields import check
 from gptoss_bento.http.fields.check import CHECKED, checked
+from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.fields.table import FIELDS, Use
 from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
 
@@ -390,3 +391,17 @@ def test_stop_beside_beam_search_is_refused_because_beams_are_not_searched_for_i
     others: list[dict[str, Any]] = [{"stop": []}, {"stop": None}, {"stop": "a", "use_beam_search": False}]
     for harmless in others:
         checked(path, {"model": "m", "use_beam_search": True, **harmless})
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("default", [0, 0.0])
+def test_several_answers_are_the_likeliest_one_where_the_default_temperature_is_0(path: str, default: float) -> None:
+    model = ServedModel(default_temperature=default)
+    greedy = {"n": 2, "temperature": 1, "top_k": 1, "top_p": 1, "min_p": 0}
+
+    assert checked(path, {"n": 2, "top_p": 0.5}, model).body == greedy
+    assert checked(path, {"n": 2, "temperature": None}, model).body == greedy
+    for body in ({"n": 2, "temperature": 0.5}, {"n": 1}, {"n": 2, "use_beam_search": True}, {}):
+        assert checked(path, body, model).body is body
+    for other in (None, 0.7, 1):
+        assert checked(path, {"n": 2}, ServedModel(default_temperature=other)).body == {"n": 2}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.jobs import run as run_module
 from gptoss_bento.jobs.fake_engine import ADAPTER, FakeEngine
 from gptoss_bento.jobs.input import Envelope, Policy
@@ -28,6 +29,14 @@ async def test_job_runs_to_its_end(jobs: Runner, fake: FakeEngine) -> None:
     assert (items[0]["usage"]["input"], items[0]["usage"]["output"]) == (3, 3)
     assert fake.requests == [{"prompt": "one two three", "max_tokens": 3}]
     assert fake.request_ids == [job_id], "the engine's log names the job"
+
+
+async def test_fields_of_a_job_are_checked_by_the_model_that_is_served(store_url: str) -> None:
+    fake = FakeEngine(served_model=ServedModel(default_temperature=0))
+    async with jobs_on(fake, store_url) as jobs:
+        await ended(jobs, await submit(jobs, {**PROMPT, "sampling_params": {"n": 2}}))
+
+    assert [(asked["n"], asked["top_k"]) for asked in fake.requests] == [(2, 1)]
 
 
 async def test_job_can_choose_an_adapter(jobs: Runner, fake: FakeEngine) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Sequence
+import json
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -457,6 +458,89 @@ def test_log_probabilities_are_those_of_the_contents_tokens(
     parser_class(Tokenizer()).parse("", request, model_output_token_ids=tokens)
 
     assert found == whole_answer.content == expected
+
+
+def chat_serving(parser_class: Any) -> Any:
+    """As much of vLLM's own as an answer needs."""
+    serving_class = importlib.import_module("vllm.entrypoints.openai.chat_completion.serving").OpenAIServingChat
+    serving = object.__new__(serving_class)
+    serving.parser_cls, serving.enable_auto_tools, serving.response_role = parser_class, True, "assistant"
+    serving._make_parser = lambda *_: parser_class(Tokenizer())
+    serving._effective_chat_template_kwargs = lambda _: {}
+    for switch in ("enable_prompt_tokens_details", "enable_log_outputs", "enable_per_request_metrics"):
+        setattr(serving, switch, False)
+    serving._include_reasoning_tokens_details = serving.return_tokens_as_token_ids = False
+    serving.system_fingerprint = serving.request_logger = None
+    serving.enable_force_include_usage = serving.enable_log_deltas = False
+    return serving
+
+
+async def engine_outputs(tokens: list[int], size: int, answers: int) -> AsyncIterator[Any]:
+    """What the engine returns of an answer: in pieces for a stream."""
+    outputs, logprob = importlib.import_module("vllm.outputs"), importlib.import_module("vllm.logprobs").Logprob
+    for start in range(0, len(tokens), size):
+        piece, is_last = tokens[start : start + size], start + size >= len(tokens)
+        entries = [{token: logprob(-0.5, 1, Tokenizer().decode([token]))} for token in piece]
+        made = [
+            outputs.CompletionOutput(number, "", piece, None, entries, "stop" if is_last else None)
+            for number in range(answers)
+        ]
+        yield outputs.RequestOutput("r", None, [1], None, made, is_last)
+
+
+async def answered(serving: Any, text: str, stream: bool, **fields: Any) -> list[tuple[Any, Any, str | None]]:
+    """Reasoning, content and the tokens of the log probabilities of each choice."""
+    protocol = importlib.import_module("vllm.entrypoints.openai.chat_completion.protocol")
+    chat = {"messages": [{"role": "user", "content": "x"}], "n": 2, "logprobs": True, "stream": stream, **fields}
+    request, tokens = protocol.ChatCompletionRequest.model_validate(chat), ids(text)
+    rest: Any = ("r", "m", [], Tokenizer(), SimpleNamespace())
+    if not stream:
+        outputs, parser = engine_outputs(tokens, len(tokens), 2), serving._make_parser()
+        answer = await serving.chat_completion_full_generator(request, outputs, *rest, parser=parser)
+        return [(it.message.reasoning, it.message.content, joined(it.logprobs)) for it in answer.choices]
+    found: dict[int, list[Any]] = {0: [None, None, None], 1: [None, None, None]}
+    async for event in serving.chat_completion_stream_generator(request, engine_outputs(tokens, 1, 2), *rest):
+        for part in json.loads(event.removeprefix("data: "))["choices"] if "[DONE]" not in event else ():
+            said = (part["delta"].get("reasoning"), part["delta"].get("content"), part.get("logprobs"))
+            for place, new in enumerate((*said[:2], joined(said[2]))):
+                if new:
+                    found[part["index"]][place] = (found[part["index"]][place] or "") + new
+    return [(reasoning, content, tokens) for reasoning, content, tokens in found.values()]
+
+
+def joined(logprobs: Any) -> str | None:
+    if logprobs is None:
+        return None
+    content = logprobs["content"] if isinstance(logprobs, dict) else logprobs.content
+    return "".join(entry["token"] if isinstance(entry, dict) else entry.token for entry in content)
+
+
+SHOWN = ("The capital is Paris.", "It is Paris, in France.", "It is Paris, in France.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_log_probabilities_remain_where_reasoning_is_hidden(parser_class: Any, stream: bool) -> None:
+    serving, text = chat_serving(parser_class), THINKS_OF_PARIS + SAYS_PARIS
+    replacements.follow_answers(SimpleNamespace(openai_serving_chat=serving))
+
+    assert await answered(serving, text, stream) == [SHOWN] * 2
+    assert await answered(serving, text, stream, include_reasoning=False) == [(None, *SHOWN[1:])] * 2
+    stopped = text.partition(", in")[0]
+    cut = (None, "It is ", "It is Paris")  # whose space is shown
+    assert await answered(serving, stopped, stream, include_reasoning=False, stop=["Paris"]) == [cut] * 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_vllm_still_leaves_out_log_probabilities_where_reasoning_is_hidden(
+    parser_class: Any, stream: bool
+) -> None:
+    """Why a chat's request is another one while its answer is made. With token ids it is not: they show reasoning."""
+    serving, text = chat_serving(parser_class), THINKS_OF_PARIS + SAYS_PARIS
+    hidden = {"include_reasoning": False}
+    assert await answered(serving, text, stream, **hidden) == [(None, SHOWN[1], None)] * 2
+    replacements.follow_answers(SimpleNamespace(openai_serving_chat=serving))
+
+    assert await answered(serving, text, stream, **hidden, return_token_ids=True) == [(None, SHOWN[1], None)] * 2
 
 
 def test_tool_calls_in_the_history_have_the_header_that_the_documents_show(parser_class: Any) -> None:

@@ -304,3 +304,35 @@ def test_log_probabilities_are_those_of_the_content(http: httpx.Client, stop: li
     assert "".join(tokens).startswith(content)
     assert "".join(tokens[:-1]) != content, "no token beyond the text"
     assert len("".join(tokens)) - len(content) < len(tokens[-1])
+
+
+@pytest.mark.parametrize("asked", [{}, {"stop": ["Paris"]}, {"n": 2}, {"top_logprobs": 2, "max_tokens": 5}])
+def test_log_probabilities_remain_where_the_reasoning_is_hidden(http: httpx.Client, asked: dict[str, Any]) -> None:
+    asked = {"logprobs": True, **asked}
+    shown = chat(http, **asked)["choices"]
+    hidden = chat(http, **asked, include_reasoning=False)["choices"]
+    streamed = streamed_chat(http, **asked, include_reasoning=False)
+
+    assert [tokens_of(choice["logprobs"]["content"]) for choice in hidden] == [
+        tokens_of(choice["logprobs"]["content"]) for choice in shown
+    ]
+    assert [tokens_of(choice["logprobs"]) for choice in streamed] == [
+        tokens_of(choice["logprobs"]["content"]) for choice in shown
+    ]
+    assert [choice["message"]["content"] for choice in hidden] == [choice["message"]["content"] for choice in shown]
+    assert all(choice["message"]["reasoning"] for choice in shown)
+    assert not any(choice["message"].get("reasoning") for choice in hidden)
+    assert not any(choice["reasoning"] for choice in streamed)
+
+
+def tokens_of(entries: list[dict[str, Any]]) -> list[str]:
+    return [entry["token"] for entry in entries]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_token_ids_of_hidden_reasoning_are_refused(http: httpx.Client, stream: bool) -> None:
+    body = {"messages": QUESTION, "include_reasoning": False, "return_token_ids": True, "stream": stream}
+    refused = http.post("/v1/chat/completions", json=body)
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "return_token_ids"

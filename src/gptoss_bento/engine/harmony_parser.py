@@ -44,6 +44,21 @@ LOGPROBS = LogprobsOfChunk()
 """Of this process."""
 
 
+HIDDEN = object()
+"""`include_reasoning` of a chat whose reasoning this parser leaves out: for vLLM it is true."""
+
+
+def hiding_itself(request: Any) -> Any:
+    """The request of a chat, so that hidden reasoning takes no log probabilities with it.
+
+    vLLM leaves out those of the whole answer; here they are those of the content's tokens alone. Token ids would show
+    the reasoning: with them all is as vLLM has it.
+    """
+    if request.include_reasoning or not request.logprobs or request.return_token_ids:
+        return request
+    return request.model_copy(update={"include_reasoning": HIDDEN})
+
+
 class AnswerFilter:
     """Passes on the segments of an answer, up to its stop string, and collects entries of the content's tokens.
 
@@ -129,6 +144,12 @@ def _shorten(message: Any, length: int) -> None:
         message.content[0] = text.model_copy(update={"text": text.text[:length]})
 
 
+def _without_reasoning(message: Any) -> Any:
+    """A delta, or None where it has nothing else."""
+    has_more = message.content or message.tool_calls
+    return message.model_copy(update={"reasoning": None}) if has_more else None
+
+
 class AnswerParser(_HarmonyParser):
     """The parser of one answer, to be mixed into vLLM's."""
 
@@ -137,6 +158,7 @@ class AnswerParser(_HarmonyParser):
     _filter: AnswerFilter | None = None
     _entries: Sequence[Any] | None = None  # of the tokens of this chunk
     _has_logprobs = False
+    _hides_reasoning = False
     _is_over = False  # a stop string was found
 
     def follow(self, request: Any) -> AnswerParser:
@@ -144,6 +166,7 @@ class AnswerParser(_HarmonyParser):
         if self._filter is None:
             self._filter = AnswerFilter(rule := stop_rule(request))
             self._has_logprobs = bool(getattr(request, "logprobs", False))
+            self._hides_reasoning = getattr(request, "include_reasoning", True) is HIDDEN
             if rule is None and not self._has_logprobs:  # nearly all: each token goes straight to vLLM
                 self.parse_delta = super().parse_delta  # type: ignore[method-assign]
                 self.process_chunk = super().process_chunk  # type: ignore[method-assign]
@@ -155,6 +178,7 @@ class AnswerParser(_HarmonyParser):
         logprobs = self._take_logprobs(token_ids)
         reasoning, content, calls = super().parse(model_output, request, *args, **kwargs)
         self._shorten(logprobs)
+        reasoning = None if self._hides_reasoning else reasoning
         if content is None and self._filter is not None and self._filter.stopped:
             content = ""  # there is an answer, which begins with the stop string
         return reasoning, content, calls
@@ -164,7 +188,7 @@ class AnswerParser(_HarmonyParser):
         logprobs = self._take_logprobs(delta_token_ids)
         message = super().parse_delta(delta_text, delta_token_ids, request, *args, **kwargs)
         self._shorten(logprobs)
-        return message
+        return _without_reasoning(message) if message and self._hides_reasoning else message
 
     def process_chunk(self, token_ids: Sequence[int]) -> Any:
         before = self._num_counted_tokens

@@ -56,6 +56,18 @@ CHAT_LOGPROBS = Patch(
     HARMONY_PARSER.instead,
     _HARMONY_CONTRACT + "test_log_probabilities_are_made_just_before_the_chunk_is_parsed",
 )
+CHAT_ANSWER = Patch(
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_full_generator",
+    "With `include_reasoning: false` the answer has no log probabilities: they could be those of the reasoning.",
+    "None.",
+    _HARMONY_CONTRACT + "test_vllm_still_leaves_out_log_probabilities_where_reasoning_is_hidden",
+)
+CHAT_STREAM = Patch(
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat.chat_completion_stream_generator",
+    "The same for streams.",
+    CHAT_ANSWER.instead,
+    CHAT_ANSWER.test,
+)
 CHAT_SAMPLING = Patch(
     "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_sampling_params",
     "The detokenizer ends a chat at a stop string within the reasoning: it does not know what the tokens belong to.",
@@ -208,6 +220,8 @@ PATCHES: tuple[Patch, ...] = (
     ANSWER_PARSER,
     RESPONSE_PARSER,
     CHAT_LOGPROBS,
+    CHAT_ANSWER,
+    CHAT_STREAM,
     CHAT_SAMPLING,
     RESPONSE_SAMPLING,
     RESPONSE_STORE,

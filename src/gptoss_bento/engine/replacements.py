@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from gptoss_bento.engine import failures, grammar_errors, hosted_tools, tool_calls, tool_servers
 from gptoss_bento.engine.background_tasks import BackgroundTasks
 from gptoss_bento.engine.engine_gauges import EngineClock
-from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser
+from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser, hiding_itself
 from gptoss_bento.engine.harmony_repair import KINDS, RepairingParser, repairing
 from gptoss_bento.engine.output_coalescing import OutputCoalescer
 from gptoss_bento.engine.patches import (
@@ -26,8 +26,10 @@ from gptoss_bento.engine.patches import (
     ANSWER_PARSER,
     BACKGROUND_TASKS,
     CALL_CHANNELS,
+    CHAT_ANSWER,
     CHAT_LOGPROBS,
     CHAT_SAMPLING,
+    CHAT_STREAM,
     CHECK_CONSTRAINT,
     ERROR_HANDLERS,
     EVENT_STORE,
@@ -344,6 +346,11 @@ def follow_answers(state: Any) -> None:
     for name in _CHAT_SERVINGS:
         if serving := getattr(state, name, None):
             CHAT_LOGPROBS.wrap_on(serving, lambda make: lambda *args, **kwargs: LOGPROBS.put(make(*args, **kwargs)))
+    if chat := getattr(state, "openai_serving_chat", None):
+        for generator in (CHAT_ANSWER, CHAT_STREAM):
+            generator.wrap_on(
+                chat, lambda make: lambda request, *args, **kwargs: make(hiding_itself(request), *args, **kwargs)
+            )
     if responses := getattr(state, "openai_serving_responses", None):
         RESPONSE_PARSER.wrap_on(responses, _following)
 

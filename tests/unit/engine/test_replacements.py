@@ -36,7 +36,7 @@ def test_other_formats_keep_vllms_search_for_stop_strings() -> None:
     state = SimpleNamespace(online_renderer=SimpleNamespace(use_harmony=False), openai_serving_chat=serving)
     replacements.follow_harmony(state, client)
 
-    assert (processor.add_request, serving._create_chat_logprobs) == (kept, kept)
+    assert (processor.add_request, vars(serving)) == (kept, {"_create_chat_logprobs": kept})
 
 
 def test_response_store_evicts_the_oldest() -> None:

@@ -147,6 +147,18 @@ def stop_of_beams(path: str, body: Mapping[str, Any]) -> Changes:
     return {}
 
 
+def hidden_reasoning(path: str, body: Mapping[str, Any]) -> Changes:
+    """`return_token_ids` beside `include_reasoning: false`, where vLLM leaves the ids out: they show the reasoning.
+
+    Raises:
+        FieldError: both are given.
+    """
+    if path == CHAT and body.get("include_reasoning") is False and body.get("return_token_ids"):
+        name = "return_token_ids"
+        raise FieldError(name, f"{name} would show the reasoning, which include_reasoning leaves out: give one.")
+    return {}
+
+
 def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -206,6 +218,7 @@ def translations(model: ServedModel) -> tuple[Callable[[str, Mapping[str, Any]],
         constraints,
         partial(several_greedy, default_temperature=model.default_temperature),
         stop_of_beams,
+        hidden_reasoning,
         no_truncation,
         texts_of_outputs,
         allowed_tools,

@@ -405,3 +405,14 @@ def test_several_answers_are_the_likeliest_one_where_the_default_temperature_is_
         assert checked(path, body, model).body is body
     for other in (None, 0.7, 1):
         assert checked(path, {"n": 2}, ServedModel(default_temperature=other)).body == {"n": 2}
+
+
+def test_token_ids_of_hidden_reasoning_are_refused() -> None:
+    body = {"include_reasoning": False, "return_token_ids": True}
+    with pytest.raises(FieldError, match=r"^return_token_ids would show the reasoning, .*: give one\.$") as refused:
+        checked(CHAT, body)
+
+    assert refused.value.param == "return_token_ids"
+    assert checked(CHAT_BATCH, body).body is body, "which has them"
+    for harmless in ({"return_token_ids": False}, {"include_reasoning": True}, {"include_reasoning": None}):
+        checked(CHAT, {**body, **harmless})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from gptoss_bento.http.fields.other_architectures import OTHER_FIELDS
 from gptoss_bento.http.fields.table import FIELDS, Field, Use
 from gptoss_bento.http.paths import CHAT_BATCH
 
@@ -39,11 +40,22 @@ def _lines() -> Iterator[str]:
     for name, field in _grouped(Use.REFUSED):
         values = ", ".join(f"`{json.dumps(value)}`" for value in field.harmless)
         yield f"| `{name}` | {_routes(name, field)} | {field.why} | {values} |"
+    yield from ("", "| with another architecture | routes | |", "|---|---|---|")
+    for name, field in _different():
+        yield f"| `{name}` | {_routes(name, field, OTHER_FIELDS)} | {f'{field.use.value}: {field.why}'.rstrip(': ')} |"
 
 
 def _grouped(use: Use) -> list[tuple[str, Field]]:
     """Each field once for each thing that is said of it."""
-    found = [(name, field) for path in _ROUTES for name, field in FIELDS[path].items() if field.use is use]
+    return _once([(name, field) for path in _ROUTES for name, field in FIELDS[path].items() if field.use is use])
+
+
+def _different() -> list[tuple[str, Field]]:
+    """What another model than GPT-OSS makes of a field, if it is something else."""
+    return _once([row for path in _ROUTES for row in OTHER_FIELDS[path].items() if row not in FIELDS[path].items()])
+
+
+def _once(found: list[tuple[str, Field]]) -> list[tuple[str, Field]]:
     return sorted(((name, field) for i, (name, field) in enumerate(found) if (name, field) not in found[:i]), key=_name)
 
 
@@ -51,8 +63,8 @@ def _name(row: tuple[str, Field]) -> str:
     return row[0]
 
 
-def _routes(name: str, field: Field) -> str:
-    short = [path.removeprefix("/v1/") for path in _ROUTES if FIELDS[path].get(name) == field]
+def _routes(name: str, field: Field, fields: Mapping[str, Mapping[str, Field]] = FIELDS) -> str:
+    short = [path.removeprefix("/v1/") for path in _ROUTES if fields[path].get(name) == field]
     return ", ".join(short)
 
 

@@ -32,6 +32,7 @@ from gptoss_bento.engine import patches, preload, replacements, vllm_parser, vll
 from gptoss_bento.engine.usage import Meter
 from gptoss_bento.engine.vllm_app import served_model
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.planning.arguments import GPT_OSS_ARGUMENTS
 from tests.fakes import Calls
 from tests.module_source import source_of
@@ -137,7 +138,10 @@ def test_default_temperature_is_in_the_generation_config(override: dict[str, Any
     config = object.__new__(config_class)  # without a model's files
     config.generation_config, config.override_generation_config = "vllm", override
 
-    assert served_model(SimpleNamespace(model_config=config)).default_temperature == temperature
+    for harmony in (True, False):
+        app: Any = SimpleNamespace(state=SimpleNamespace(online_renderer=SimpleNamespace(use_harmony=harmony)))
+        client: Any = SimpleNamespace(model_config=config)
+        assert served_model(client, app) == ServedModel(harmony, temperature)
 
 
 def test_api_server_of_several_has_an_index() -> None:

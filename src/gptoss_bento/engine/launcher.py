@@ -122,7 +122,7 @@ async def _start(
     if how.warmup:
         await warm_up_routes(app, client, args.served_model_name[0])
     _settle()
-    return Engine(client, app, served_model(client))
+    return Engine(client, app, served_model(client, app))
 
 
 def usual_tokenizer(argv: Sequence[str]) -> str:

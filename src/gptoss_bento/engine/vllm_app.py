@@ -45,10 +45,10 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     return app
 
 
-def served_model(client: AsyncLLM) -> ServedModel:
-    """What fields of requests depend on: the model's generation config, under OVERRIDE_GENERATION_CONFIG."""
+def served_model(client: AsyncLLM, app: FastAPI) -> ServedModel:
+    """What fields of requests depend on: the format, and the generation config under OVERRIDE_GENERATION_CONFIG."""
     defaults = client.model_config.get_diff_sampling_param()
-    return ServedModel(default_temperature=defaults.get("temperature"))
+    return ServedModel(app.state.online_renderer.use_harmony, defaults.get("temperature"))
 
 
 def _add_model_route(app: FastAPI) -> None:

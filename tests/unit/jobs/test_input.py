@@ -316,6 +316,30 @@ def test_several_answers_at_temperature_0_are_the_likeliest_one(asked: dict[str,
     assert sampling({"n": 2, "use_beam_search": True}, zero) == {"n": 2, "use_beam_search": True}
 
 
+TEMPLATE = {"chat_template": "x", "chat_template_kwargs": {"enable_thinking": False}, "documents": [{"text": "x"}]}
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": USER, "sampling_params": TEMPLATE},
+        {"messages": USER, **TEMPLATE},
+        {"openai_input": {"messages": USER, **TEMPLATE}},
+        {"route": CHAT, "body": {"messages": USER, **TEMPLATE}},
+        {"messages": IMAGE},
+        {"openai_input": {"messages": IMAGE}},
+    ],
+)
+def test_job_of_another_architecture_may_have_what_its_template_takes(fields: dict[str, Any]) -> None:
+    found = engine_request(fields, SETTINGS, Models(served=ServedModel(writes_harmony=False))).body or {}
+
+    assert found["messages"] in (USER, IMAGE)
+    assert TEMPLATE.items() <= found.items() or found["messages"] == IMAGE
+    with pytest.raises(InputError):
+        request(fields)
+
+
 def test_openai_format_is_the_engines_own() -> None:
     found = request({"prompt": "Hi", "stream": True, "max_batch_size": 7}, native_output_format="openai")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.fields.integers import too_large
-from gptoss_bento.http.fields.parts import refuse_other_than_text
+from gptoss_bento.http.fields.other_architectures import OTHER_FIELDS
+from gptoss_bento.http.fields.parts import refuse_beside_content, refuse_other_than_text
 from gptoss_bento.http.fields.schemas import refuse_schemas
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Field, Use
@@ -39,17 +40,25 @@ _ELSEWHERE: frozenset[str] = frozenset(
 )
 
 
-def _inner(fields: Mapping[str, Field]) -> dict[str, dict[str, Field]]:
+class _Fields(NamedTuple):
+    """Of a route: all, and those within objects by the name of the object."""
+
+    named: Mapping[str, Field]
+    inner: Mapping[str, Mapping[str, Field]]
+
+
+def _with_inner(fields: Mapping[str, Field]) -> _Fields:
     """ "text.verbosity" as "verbosity" within "text"."""
     found: dict[str, dict[str, Field]] = {}
     for name, field in fields.items():
         outer, dot, inner = name.partition(".")
         if dot:
             found.setdefault(outer, {})[inner] = field
-    return found
+    return _Fields(fields, found)
 
 
-_INNER = {path: _inner(fields) for path, fields in FIELDS.items()}
+_OF_HARMONY = {path: _with_inner(fields) for path, fields in FIELDS.items()}
+_OF_TEMPLATES = {path: _with_inner(fields) for path, fields in OTHER_FIELDS.items()}
 
 
 @dataclass(frozen=True)
@@ -81,29 +90,32 @@ def checked(
     """
     if path not in FIELDS:
         return Checked(body)
-    nulls, ignored = _looked_through(path, body)
+    fields = (_OF_HARMONY if model.writes_harmony else _OF_TEMPLATES)[path]
+    nulls, ignored = _looked_through(path, body, fields)
     if ignored and refuse_unknown:
         raise _unknown(path, ignored[0])
-    refuse_other_than_text(path, body)
+    if model.writes_harmony:
+        refuse_other_than_text(path, body)
+    else:
+        refuse_beside_content(path, body)
     refuse_schemas(body)
     return Checked(_translated(path, body, nulls, model), tuple(ignored))
 
 
-def _looked_through(path: str, body: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _looked_through(path: str, body: Mapping[str, Any], fields: _Fields) -> tuple[list[str], list[str]]:
     """The names of fields that are null, and of unknown ones."""
-    fields, inner = FIELDS[path], _INNER[path]
     nulls, unknown = [], []
     for name, value in body.items():
         _refuse_if_too_large(path, name, value)
         if value is None:
             nulls.append(name)
-        elif (field := fields.get(name)) is None or "." in name:
+        elif (field := fields.named.get(name)) is None or "." in name:
             _refuse_if_meant(path, name, value)
             unknown.append(name)
         elif field.use is Use.REFUSED:
             _refuse(name, field, value)
-        elif name in inner and isinstance(value, dict):
-            unknown += _look_within(name, inner[name], value)
+        elif name in fields.inner and isinstance(value, dict):
+            unknown += _look_within(name, fields.inner[name], value)
     if path in (MESSAGES, COUNT_TOKENS):
         _refuse_edits(body.get("context_management"))
     return nulls, unknown

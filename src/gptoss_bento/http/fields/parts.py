@@ -36,11 +36,12 @@ _OF_BLOCKS = {
     "system": _types("text", "tool_addition", "tool_removal"),
 }
 # Beside the content of a chat's message, and what to use instead; vLLM reads none of them.
-_BESIDE_CONTENT = {
+_BESIDE_TEXT = {
     "audio": "GPT-OSS reads text",
     "images": "GPT-OSS reads text",
     "function_call": "use `tool_calls`",
 }
+_BESIDE_PARTS = {**_BESIDE_TEXT, **dict.fromkeys(("audio", "images"), "use parts of `content`")}
 
 
 def refuse_other_than_text(path: str, body: Mapping[str, Any]) -> None:
@@ -55,6 +56,22 @@ def refuse_other_than_text(path: str, body: Mapping[str, Any]) -> None:
     """
     if look := _ROUTES.get(path):
         look(body)
+
+
+def refuse_beside_content(path: str, body: Mapping[str, Any]) -> None:
+    """The same for a model of another architecture, which may read media: only what vLLM reads of no message.
+
+    Args:
+        path: the engine's route, without prefix.
+        body: the request, as parsed JSON.
+
+    Raises:
+        FieldError: a message of a chat has it.
+    """
+    messages = body.get("messages") if path in (CHAT, TOKENIZE) else None
+    for number, message in enumerate(messages if isinstance(messages, list) else ()):
+        if isinstance(message, dict):
+            _beside_content(message, f"messages[{number}]", _BESIDE_PARTS)
 
 
 def _chat(body: Mapping[str, Any]) -> None:
@@ -76,12 +93,13 @@ def _messages(messages: Any, place: str, is_read: Callable[[Mapping[str, Any]], 
             content = message.get("content")
             if isinstance(content, list):
                 _parts(content, f"{place}[{number}].content", _OF_CHAT)
-            if not _BESIDE_CONTENT.keys().isdisjoint(message):
-                _beside_content(message, f"{place}[{number}]")
+            _beside_content(message, f"{place}[{number}]", _BESIDE_TEXT)
 
 
-def _beside_content(message: Mapping[str, Any], place: str) -> None:
-    for name, instead in _BESIDE_CONTENT.items():
+def _beside_content(message: Mapping[str, Any], place: str, unread: Mapping[str, str]) -> None:
+    if unread.keys().isdisjoint(message):
+        return
+    for name, instead in unread.items():
         if message.get(name):
             raise FieldError(f"{place}.{name}", f"{place}.{name} is not read: {instead}.")
 

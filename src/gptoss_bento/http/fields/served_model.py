@@ -10,9 +10,12 @@ class ServedModel:
     """The served model, as far as the fields of requests depend on it.
 
     Args:
+        writes_harmony: whether its prompts and answers have the Harmony format: whether it is GPT-OSS. Others, which
+            ALLOW_OTHER_ARCHITECTURES lets in, have a chat template.
         default_temperature: of a request that names none, by the generation config; None: vLLM's own, 1.
     """
 
+    writes_harmony: bool = True
     default_temperature: float | None = None
 
 

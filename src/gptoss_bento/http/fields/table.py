@@ -1,5 +1,7 @@
 """Every field that a request of the four APIs may have, and what becomes of it. Data; docs/openai-api.md shows it.
 
+It is of GPT-OSS; what is different for other models is in other_architectures.py.
+
 The names are those of OpenAI's SDK 3.54, Anthropic's 2.12 (with its beta) and of vLLM 0.32's request models; a test
 walks all three, so that none is missing. What vLLM does with each for GPT-OSS was read in vLLM 0.32's sources.
 """

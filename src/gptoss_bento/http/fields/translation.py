@@ -5,7 +5,7 @@ Each function returns fields to set; None takes a field away. The body itself is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from typing import Any, TypeGuard
 
@@ -147,15 +147,22 @@ def stop_of_beams(path: str, body: Mapping[str, Any]) -> Changes:
     return {}
 
 
-def hidden_reasoning(path: str, body: Mapping[str, Any]) -> Changes:
-    """`return_token_ids` beside `include_reasoning: false`, where vLLM leaves the ids out: they show the reasoning.
+def hidden_reasoning(path: str, body: Mapping[str, Any], names: Iterable[str]) -> Changes:
+    """What shows the reasoning, and is left out by vLLM without a word, beside `include_reasoning: false`.
+
+    Args:
+        path: the engine's route.
+        body: without nulls.
+        names: of the fields that ask for it.
 
     Raises:
         FieldError: both are given.
     """
-    if path == CHAT and body.get("include_reasoning") is False and body.get("return_token_ids"):
-        name = "return_token_ids"
-        raise FieldError(name, f"{name} would show the reasoning, which include_reasoning leaves out: give one.")
+    if path == CHAT and body.get("include_reasoning") is False:
+        for name in names:
+            if body.get(name):
+                why = "would show the reasoning, which include_reasoning leaves out"
+                raise FieldError(name, f"{name} {why}: give one.")
     return {}
 
 
@@ -212,13 +219,14 @@ def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def translations(model: ServedModel) -> tuple[Callable[[str, Mapping[str, Any]], Changes], ...]:
     """In this order: each reads what those before it have made of the body."""
+    harmony = model.writes_harmony  # whose log probabilities are those of the answer alone
     return (
         without_nulls,
-        template_arguments,
+        *((template_arguments,) if harmony else ()),
         constraints,
         partial(several_greedy, default_temperature=model.default_temperature),
         stop_of_beams,
-        hidden_reasoning,
+        partial(hidden_reasoning, names=("return_token_ids",) if harmony else ("return_token_ids", "logprobs")),
         no_truncation,
         texts_of_outputs,
         allowed_tools,

@@ -20,6 +20,7 @@ from gptoss_bento.access.authentication import key_of
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.body import read_body
 from gptoss_bento.http.errors import RETRY, HttpRefusalError
+from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.json_body import EnvelopeError, json_object
 from gptoss_bento.jobs.api.routes import answer, opened
 from gptoss_bento.jobs.input import Envelope, InputError, Models, Policy, engine_request
@@ -124,8 +125,9 @@ def read_input(body: bytes, settings: ServerSettings) -> dict[str, Any]:
 
 
 def _input_problems(fields: Mapping[str, Any], settings: ServerSettings) -> list[str]:
+    model = ServedModel(writes_harmony=not settings.allow_other_architectures)  # the job is checked by the right one
     try:
-        engine_request(fields, settings, Models())
+        engine_request(fields, settings, Models(served=model))
     except InputError as error:
         return [str(error)]
     return []

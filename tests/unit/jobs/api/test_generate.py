@@ -92,6 +92,14 @@ def test_input_that_is_wrong_is_named_completely(body: str, words: list[str]) ->
         assert word in str(refused.value)
 
 
+def test_fields_of_templates_are_left_to_the_job_where_other_architectures_are_allowed() -> None:
+    body = b'{"messages": [{"role": "user", "content": "x"}], "sampling_params": {"chat_template": "x"}}'
+
+    with pytest.raises(EnvelopeError, match=r"chat_template has no effect: GPT-OSS's prompts"):
+        read_input(body, SETTINGS)
+    assert read_input(body, SETTINGS.model_copy(update={"allow_other_architectures": True}))
+
+
 def test_input_of_generate_is_typed_by_the_model_of_native_jobs() -> None:
     own, described = GenerateInput.model_json_schema()["properties"], Conversation.model_json_schema()["properties"]
 

@@ -376,6 +376,7 @@ def test_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
     with ExitStack() as stack:
         # The warm-up has no batch beyond MAX_NUM_SEQS; one of 64 takes a CPU a minute.
         variables = {"API_WORKERS": "2", "TMPDIR": str(tmp_path / "t"), "WARMUP": "1", "MAX_NUM_SEQS": "8"}
+        variables["OVERRIDE_GENERATION_CONFIG"] = '{"temperature": 0}'
         served = stack.enter_context(serve(tmp_path, {**DEMO, **variables}))
         served.wait_until_ready()
         warmed_up_once_with_all_that_the_engine_can(served)
@@ -383,6 +384,7 @@ def test_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
         metrics_add_up(clients)
         stored_responses_are_found(clients)
         jobs_are_everywhere(clients)
+        several_answers_are_the_likeliest_one(clients)
 
         here, there = (client_of(served, clients, number) for number in (0, 1))
         follower = start_follower(here, there)
@@ -491,6 +493,20 @@ def start_follower(here: httpx.Client, there: httpx.Client) -> Stream:
     stream.thread.start()
     assert began.wait(HANG_S)
     return stream
+
+
+def several_answers_are_the_likeliest_one(clients: list[httpx.Client]) -> None:
+    """Whichever worker is asked: each knows the default temperature, 0."""
+    chat = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "n": 2}
+    prompt = {"prompt": "Hello", "n": 2, "max_tokens": 5}
+    for client in clients:
+        answered = client.post("/v1/chat/completions", json=chat).json()
+        assert [it["message"]["content"] for it in answered["choices"]] == ["The capital of France is Paris."] * 2
+        completed = client.post("/v1/completions", json=prompt).json()
+        assert len({it["text"] for it in completed["choices"]}) == 1, completed
+        for given in (chat, prompt):
+            done = client.post("/runsync", json={"input": given}).json()
+            assert done["status"] == "COMPLETED", done
 
 
 def jobs_are_everywhere(clients: list[httpx.Client]) -> None:

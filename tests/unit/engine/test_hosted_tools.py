@@ -4,6 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from openai.types.responses import Tool
+from pydantic import TypeAdapter
 
 from gptoss_bento.engine.hosted_tools import problem, refused
 
@@ -54,6 +56,59 @@ def test_tools_that_the_service_has_not_are_refused_with_their_place(
     assert found is not None
     assert found[0] == place
     assert words in found[1]
+
+
+BROWSER = SimpleNamespace(has_tool=lambda name: name == "browser")
+
+
+def tools_of(*tools: dict[str, Any]) -> Any:
+    """As vLLM reads them: by the models of OpenAI's SDK."""
+    return request(*map(TypeAdapter(Tool).validate_python, tools))
+
+
+@pytest.mark.parametrize(
+    ("tool", "server", "place"),
+    [
+        ({"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["f"]}}, PYTHON, ".container.file_ids"),
+        (
+            {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}},
+            PYTHON,
+            ".container.memory_limit",
+        ),
+        ({"type": "code_interpreter", "container": "cntr_1"}, PYTHON, ".container"),
+        (
+            {"type": "web_search_preview", "user_location": {"type": "approximate", "city": "Rome"}},
+            BROWSER,
+            ".user_location",
+        ),
+        ({"type": "web_search_preview", "search_context_size": "high"}, BROWSER, ".search_context_size"),
+    ],
+)
+def test_option_that_reaches_no_tool_server_is_refused(tool: dict[str, Any], server: Any, place: str) -> None:
+    found = problem(tools_of(tool), server, ())
+
+    assert found is not None
+    assert found[0] == f"tools[0]{place}"
+
+
+@pytest.mark.parametrize(
+    ("tool", "server"),
+    [
+        ({"type": "code_interpreter", "container": {"type": "auto", "file_ids": []}}, PYTHON),
+        ({"type": "web_search_preview"}, BROWSER),
+        (
+            {
+                "type": "web_search_preview",
+                "user_location": {"type": "approximate"},
+                "search_context_size": "medium",
+                "search_content_types": ["text"],
+            },
+            BROWSER,
+        ),
+    ],
+)
+def test_options_with_openais_defaults_are_let_through(tool: dict[str, Any], server: Any) -> None:
+    assert problem(tools_of(tool), server, ()) is None
 
 
 def test_request_with_a_tool_that_is_missing_is_not_rendered() -> None:

@@ -374,3 +374,10 @@ def dockerfile(image: bentoml.images.Image) -> str:
     image.run("true\nARG BEFORE").python_packages("x").run("--mount=type=secret,id=X true\nARG AFTER")
     info = ImageInfo(base_image=image.base_image, commands=image.commands, post_commands=image.post_commands)
     return str(generate_dockerfile(info, Path(), enable_buildkit=False, envs=[], secret_envs=[]))
+
+
+def test_keep_alive_is_handed_to_the_worker_only_if_it_was_given() -> None:
+    arguments = importlib.import_module("bentoml.serving").construct_timeouts_args
+
+    assert arguments(timeout_keep_alive=None, timeout_graceful_shutdown=None) == []
+    assert arguments(timeout_keep_alive=5, timeout_graceful_shutdown=None) == ["--timeout-keep-alive", "5"]

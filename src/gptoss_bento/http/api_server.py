@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -47,11 +48,21 @@ class Parts:
     for_others: ASGIApp | None = None
 
 
+KEEP_ALIVE_S = 75
+"""How long a connection without a request stays open, unless `bentoml serve --timeout-keep-alive` says. As nginx.
+
+After BentoML's own 5 s a request of Node.js, whose fetch keeps connections for 4 to 5 s, met "other side closed".
+"""
+_KEEP_ALIVE_OPTION = "--timeout-keep-alive"  # which BentoML hands to its worker only if somebody gave it
+
+
 class ApiServer(uvicorn.Server):
     """uvicorn's server with the parts of a worker."""
 
     def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
         config.http = parts.connection
+        if not any(argument.startswith(_KEEP_ALIVE_OPTION) for argument in sys.argv):
+            config.timeout_keep_alive = KEEP_ALIVE_S
         application: Any = config.app
         config.app = parts.wrap(application)
         super().__init__(config)

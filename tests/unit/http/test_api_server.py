@@ -58,6 +58,20 @@ def test_server_has_the_parts_of_its_worker() -> None:
     assert config.http_protocol_class is CONNECTION
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [([], 75), (["--timeout-keep-alive", "5"], 5), (["--timeout-keep-alive=5"], 5)]
+)
+def test_keep_alive_is_longer_than_that_of_clients_unless_the_operator_says(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], expected: int
+) -> None:
+    monkeypatch.setattr("sys.argv", ["service.py", ".", "--fd", "3", *given])
+    config = uvicorn.Config(PlainTextResponse(""), log_config=None, timeout_keep_alive=5)
+
+    ApiServer(config, parts(WorkerGroup()))
+
+    assert config.timeout_keep_alive == expected
+
+
 async def test_server_of_a_single_worker_listens_on_its_port_alone() -> None:
     async with serving(parts(WorkerGroup())) as (server, url), httpx.AsyncClient() as client:
         assert (await client.get(url)).text == "ours"

@@ -139,9 +139,11 @@ def test_default_temperature_is_in_the_generation_config(override: dict[str, Any
     config.generation_config, config.override_generation_config = "vllm", override
 
     for harmony in (True, False):
-        app: Any = SimpleNamespace(state=SimpleNamespace(online_renderer=SimpleNamespace(use_harmony=harmony)))
+        state = SimpleNamespace(online_renderer=SimpleNamespace(use_harmony=harmony))
+        state.openai_serving_chat = SimpleNamespace(parser_cls=object if harmony else None)
+        app: Any = SimpleNamespace(state=state)
         client: Any = SimpleNamespace(model_config=config)
-        assert served_model(client, app) == ServedModel(harmony, temperature)
+        assert served_model(client, app) == ServedModel(harmony, temperature, parses_reasoning=harmony)
 
 
 def test_api_server_of_several_has_an_index() -> None:

@@ -42,6 +42,12 @@ def problem(option: str, value: object) -> str | None:
     return f"{_OWN_SERVERS}, or {DEMO} alone; {wrong[0]!r} is not host:port" if wrong else None
 
 
+def asked_for_by(name: str) -> str:
+    """What a request needs for a server of this name; `container` is no type of a tool in OpenAI's API."""
+    labelled = f"mcp and the label {name}, if VLLM_GPT_OSS_SYSTEM_TOOL_MCP_LABELS has it"
+    return labelled if name == "container" else REQUEST_TYPES[name]
+
+
 def name_problem(name: str) -> str | None:
     """Why no request can use a server of this name; None if one can.
 

@@ -184,5 +184,5 @@ def _offer(server: str, timeout_s: float) -> Finding:
         return error("tool server", found, "It must offer MCP over SSE at /sse.", EngineStartError)
     if problem := tool_server.name_problem(offer.name):
         return error("tool server", f"{server}: {problem}", "Name it so, or unset TOOL_SERVER.", EngineStartError)
-    kind = tool_server.REQUEST_TYPES[offer.name]
+    kind = tool_server.asked_for_by(offer.name)
     return ok("tool server", f"{server} is {offer.name} ({', '.join(offer.tools)}), for requests with {kind}")

@@ -6,6 +6,7 @@ Wrappers of vLLM's functions; replacements.py applies them.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -20,6 +21,7 @@ ANSWER_LIMIT_S = 30.0
 _DEMO_TOOL = "python"
 _CLIENT = {"mcp", "mcp_types", "httpx2", "httpcore2"}
 """The libraries whose errors, within a session, are those of the tool server."""
+_CONNECTION_CLOSED = -32000  # mcp.types.CONNECTION_CLOSED
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +103,13 @@ def explained(new_session: NewSession, unavailable: Callable[[str], Exception]) 
                 yield opened
         except Exception as error:
             first = _first(error)
+            if isinstance(first, json.JSONDecodeError):  # the model's arguments; not the client's mistake
+                raise unavailable(
+                    f"The model's call of the tool server {name} is no JSON: {first}. Try again."
+                ) from error
             if _is_the_servers(first) or not is_open:
-                raise unavailable(f"The tool server {name} does not answer: {_reason(first)}. Try again.") from error
+                what = "refused the call" if _answered(first) else "does not answer"
+                raise unavailable(f"The tool server {name} {what}: {_reason(first)}. Try again.") from error
             raise first from None
 
     return session
@@ -110,6 +117,12 @@ def explained(new_session: NewSession, unavailable: Callable[[str], Exception]) 
 
 def _is_the_servers(error: BaseException) -> bool:
     return any(kind.__module__.split(".")[0] in _CLIENT for kind in type(error).mro())
+
+
+def _answered(error: BaseException) -> bool:
+    """Whether it is an answer with an error, and not the end of the connection."""
+    said = getattr(error, "error", None)
+    return getattr(said, "code", _CONNECTION_CLOSED) != _CONNECTION_CLOSED
 
 
 def _first(error: BaseException) -> BaseException:

@@ -48,7 +48,9 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
 def served_model(client: AsyncLLM, app: FastAPI) -> ServedModel:
     """What fields of requests depend on: the format, and the generation config under OVERRIDE_GENERATION_CONFIG."""
     defaults = client.model_config.get_diff_sampling_param()
-    return ServedModel(app.state.online_renderer.use_harmony, defaults.get("temperature"))
+    chat = app.state.openai_serving_chat
+    parses = chat is not None and chat.parser_cls is not None
+    return ServedModel(app.state.online_renderer.use_harmony, defaults.get("temperature"), parses)
 
 
 def _add_model_route(app: FastAPI) -> None:

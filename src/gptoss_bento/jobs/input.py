@@ -21,6 +21,7 @@ from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.fields.check import checked as checked_fields
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
+from gptoss_bento.http.fields.translation import beside_hidden_reasoning, hidden_reasoning
 from gptoss_bento.http.json_body import EnvelopeError, json_object
 from gptoss_bento.http.paths import CHAT, COMPLETIONS
 from gptoss_bento.jobs import sampling
@@ -268,6 +269,12 @@ def _native_request(given: Mapping[str, Any], settings: ServerSettings, models: 
     )
     if settings.native_output_format == "openai":
         return replace(request, body=_with_stream(body, stream), schedule=_default_schedule(settings))
+    # Token ids are asked for by the job itself, below.
+    shown_beside = [name for name in beside_hidden_reasoning(models.served) if name != "return_token_ids"]
+    try:
+        hidden_reasoning(request.path, body, shown_beside)
+    except FieldError as error:
+        raise InputError(str(error)) from None
     return _in_tokens(request, job.prompt or "")
 
 

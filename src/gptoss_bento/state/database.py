@@ -23,6 +23,7 @@ _READERS = 4
 
 _BUSY_TIMEOUT_S = 10
 _BUSY_RETRY_S = 0.01
+_PRIMARY_CODE = 0xFF  # of SQLite's error codes; the rest says which kind of busy
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_S = 30
 
@@ -149,7 +150,8 @@ def _enter_wal_mode(execute: Callable[[str], Any]) -> None:
         try:
             execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            busy = error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
                 raise
             time.sleep(_BUSY_RETRY_S)
         else:

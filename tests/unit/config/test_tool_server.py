@@ -86,3 +86,8 @@ def test_reason_is_the_first_of_a_group_of_errors() -> None:
 
     assert tool_server.reason(group) == "no way there"
     assert tool_server.reason(TimeoutError()) == "TimeoutError"
+
+
+@pytest.mark.parametrize(("name", "needs"), [("python", "code_interpreter"), ("container", "mcp and the label")])
+def test_server_is_asked_for_by_a_type_or_a_label(name: str, needs: str) -> None:
+    assert tool_server.asked_for_by(name).startswith(needs)

@@ -95,6 +95,11 @@ def test_option_that_reaches_no_tool_server_is_refused(tool: dict[str, Any], ser
     ("tool", "server"),
     [
         ({"type": "code_interpreter", "container": {"type": "auto", "file_ids": []}}, PYTHON),
+        ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "1g"}}, PYTHON),
+        (
+            {"type": "code_interpreter", "container": {"type": "auto", "network_policy": {"type": "disabled"}}},
+            PYTHON,
+        ),
         ({"type": "web_search_preview"}, BROWSER),
         (
             {

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mcp.shared.exceptions import MCPError
 
 from gptoss_bento.engine.tool_servers import check_offers, check_started, explained, required
 from gptoss_bento.errors import EngineStartError
@@ -63,6 +65,24 @@ async def test_session_passes_on_what_it_was_asked_for() -> None:
 
     async with explained(new_session, RuntimeError)("python", "1", {"a": "b"}) as session:
         assert session == ("python", "1", {"a": "b"})
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (json.JSONDecodeError("Expecting value", "print(", 0), "The model's call of the tool server python is no JSON"),
+        (MCPError(-32602, "Unknown tool"), "The tool server python refused the call"),
+        (MCPError(-32000, "Connection closed"), "The tool server python does not answer"),
+    ],
+)
+async def test_error_that_is_not_the_clients_is_unavailable_and_says_whose_it_is(error: Exception, text: str) -> None:
+    @asynccontextmanager
+    async def new_session(*_: object) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(RuntimeError, match=text):
+        async with explained(new_session, RuntimeError)("python"):
+            raise error
 
 
 async def test_timeouts_within_a_session_are_not_the_tool_servers() -> None:

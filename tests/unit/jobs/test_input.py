@@ -340,6 +340,18 @@ def test_job_of_another_architecture_may_have_what_its_template_takes(fields: di
         request(fields)
 
 
+HIDDEN = {"messages": USER, "sampling_params": {"include_reasoning": False, "logprobs": True}}
+
+
+def test_job_of_another_architecture_shows_no_log_probabilities_of_hidden_reasoning() -> None:
+    parsed, plain = (ServedModel(writes_harmony=False, parses_reasoning=parses) for parses in (True, False))
+
+    with pytest.raises(InputError, match="logprobs would show the reasoning"):
+        engine_request(HIDDEN, SETTINGS, Models(served=parsed))
+    assert (engine_request(HIDDEN, SETTINGS, Models(served=plain)).body or {})["logprobs"] is True
+    assert (request(HIDDEN).body or {})["logprobs"] is True, "GPT-OSS's are those of the answer alone"
+
+
 def test_openai_format_is_the_engines_own() -> None:
     found = request({"prompt": "Hi", "stream": True, "max_batch_size": 7}, native_output_format="openai")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,22 @@ def test_sqlite_tries_again_to_switch_a_file_that_another_process_uses(tmp_path:
 
         assert refusals == ["database is locked"]
         assert own.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize(("code", "tries"), [(sqlite3.SQLITE_BUSY_RECOVERY, 2), (sqlite3.SQLITE_IOERR, 1)])
+def test_sqlite_switches_again_for_each_kind_of_busy_and_for_nothing_else(code: int, tries: int) -> None:
+    error = sqlite3.OperationalError("refused")
+    error.sqlite_errorcode = code
+    seen: list[str] = []
+
+    def execute(statement: str) -> None:
+        seen.append(statement)
+        if len(seen) == 1:
+            raise error
+
+    with nullcontext() if tries == 2 else pytest.raises(sqlite3.OperationalError):
+        _enter_wal_mode(execute)
+    assert len(seen) == tries
 
 
 async def test_disk_full_is_a_clear_error_that_passes(tmp_path: Path, clock: Clock) -> None:

@@ -63,7 +63,7 @@ def install(logger: Logger) -> bool:
     """Changes the scheduler in this process. False: it is not the one known here."""
     try:
         unknown = sorted(name for name, digest in fingerprints().items() if digest != _KNOWN.get(name))
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, OSError, TypeError) as error:  # no such function, or none with a source
         unknown = [str(error)]
     if unknown:
         logger.warning("gptoss-bento does not change the scheduler; it does not know: %s.", ", ".join(unknown))
@@ -96,7 +96,9 @@ def fingerprints() -> dict[str, str]:
         groups.FullAttentionManager.cache_blocks,
         groups.SlidingWindowManager.get_num_skipped_tokens,
     ]
-    return {each.__qualname__: hashlib.sha256(inspect.getsource(each).encode()).hexdigest()[:16] for each in functions}
+    # By the code: `getsource` of a wrapper gives what it wraps.
+    sources = {each.__qualname__: inspect.getsource(each.__code__) for each in functions}
+    return {name: hashlib.sha256(source.encode()).hexdigest()[:16] for name, source in sources.items()}
 
 
 def _allocate_when_needed(allocate: Any) -> Any:
@@ -108,7 +110,7 @@ def _allocate_when_needed(allocate: Any) -> Any:
     def allocate_slots(
         self: Any, request: Any, num_new_tokens: int, *others: Any, num_lookahead_tokens: int = 0, **named: Any
     ) -> Any:
-        # What speculates is left out: its tokens can be rejected, and were not looked at.
+        # Speculation that needs slots ahead (EAGLE, draft models) is left out.
         plain = not others and not named and num_lookahead_tokens == 0
         decodes = plain and num_new_tokens > 0 and request.status is running
         limits: Limits | None = request.__dict__.get(_LIMITS)

@@ -13,10 +13,13 @@ class ServedModel:
         writes_harmony: whether its prompts and answers have the Harmony format: whether it is GPT-OSS. Others, which
             ALLOW_OTHER_ARCHITECTURES lets in, have a chat template.
         default_temperature: of a request that names none, by the generation config; None: vLLM's own, 1.
+        parses_reasoning: whether vLLM separates the reasoning of answers from their text. Always for GPT-OSS; for
+            others where the operator names a parser.
     """
 
     writes_harmony: bool = True
     default_temperature: float | None = None
+    parses_reasoning: bool = True
 
 
 GPT_OSS = ServedModel()

@@ -147,6 +147,13 @@ def stop_of_beams(path: str, body: Mapping[str, Any]) -> Changes:
     return {}
 
 
+def beside_hidden_reasoning(model: ServedModel) -> tuple[str, ...]:
+    """The fields of a chat that would show the reasoning of this model's answers."""
+    if model.writes_harmony:
+        return ("return_token_ids",)  # log probabilities are those of the answer alone
+    return ("return_token_ids", "logprobs") if model.parses_reasoning else ()
+
+
 def hidden_reasoning(path: str, body: Mapping[str, Any], names: Iterable[str]) -> Changes:
     """What shows the reasoning, and is left out by vLLM without a word, beside `include_reasoning: false`.
 
@@ -219,14 +226,13 @@ def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def translations(model: ServedModel) -> tuple[Callable[[str, Mapping[str, Any]], Changes], ...]:
     """In this order: each reads what those before it have made of the body."""
-    harmony = model.writes_harmony  # whose log probabilities are those of the answer alone
     return (
         without_nulls,
-        *((template_arguments,) if harmony else ()),
+        *((template_arguments,) if model.writes_harmony else ()),
         constraints,
         partial(several_greedy, default_temperature=model.default_temperature),
         stop_of_beams,
-        partial(hidden_reasoning, names=("return_token_ids",) if harmony else ("return_token_ids", "logprobs")),
+        partial(hidden_reasoning, names=beside_hidden_reasoning(model)),
         no_truncation,
         texts_of_outputs,
         allowed_tools,

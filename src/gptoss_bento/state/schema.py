@@ -67,3 +67,40 @@ TOTALS = sa.Table(  # of the jobs that have been deleted
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("count", sa.BigInteger, nullable=False),
 )
+RESPONSES = sa.Table(  # what /v1/responses has answered, or is answering
+    "responses",
+    METADATA,
+    sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    sa.Column("owner", sa.Text, nullable=False),  # the name of the key that made it; empty: the server was open
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("previous_seq", sa.BigInteger),  # the response that it continues
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("worker_id", sa.Text),  # which generates it; null once it has ended
+    sa.Column("object", sa.Text, nullable=False),  # JSON, without its output
+    sa.Column("event_count", sa.Integer, nullable=False),
+    sa.Column("keeps_events", sa.Boolean, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("owner", "id", name="responses_ids"),
+    sa.Index("responses_previous", "previous_seq"),
+    sa.Index("responses_expiry", "expires_at"),
+    sa.Index("responses_owners", "owner", "seq"),
+    sa.Index("responses_workers", "worker_id"),
+    sqlite_autoincrement=True,
+)
+RESPONSE_ITEMS = sa.Table(  # of its request, then of its output
+    "response_items",
+    METADATA,
+    sa.Column("response_seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("is_output", sa.Boolean, nullable=False),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("item", sa.Text, nullable=False),  # JSON
+    sa.Index("response_items_ids", "id"),
+)
+RESPONSE_EVENTS = sa.Table(  # of a response whose stream can be resumed
+    "response_events",
+    METADATA,
+    sa.Column("response_seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),  # the event's sequence_number
+    sa.Column("event", sa.Text, nullable=False),  # JSON
+)

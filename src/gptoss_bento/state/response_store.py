@@ -1,0 +1,411 @@
+"""The store of responses: what /v1/responses was asked and has answered, each for its owner alone.
+
+A response continues another by that one's row (`previous_seq`), and its history is read along this chain. What an owner
+deletes, what expires and what exceeds the owner's bound is not found from then on; its row goes once no response
+continues it. Times are milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from gptoss_bento.state.clock import Clock
+from gptoss_bento.state.database import Database
+from gptoss_bento.state.response import RUNNING, NewResponse, Page, ResponseStatus, StoredItem, StoredResponse, ended
+from gptoss_bento.state.schema import RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES, WORKERS
+from gptoss_bento.state.statements import in_chunks, storable
+from gptoss_bento.state.transactions import Store, reads, writes
+
+WORKER_ENDED = "The worker that generated this response ended before it did."
+_DELETED_PER_TRANSACTION = 500
+_OUTPUT_FROM = 1_000_000  # the position of the first item of an output; those of the request come before
+
+
+class ResponseExistsError(Exception):
+    """The owner has a response of this id."""
+
+
+class UnknownResponseError(Exception):
+    """The owner has no such response. That another owner has it makes no difference."""
+
+
+class UnknownItemError(Exception):
+    """The response has no item of this id."""
+
+
+class ResponseStore(Store):
+    """The responses of one database."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database)
+        self._now = clock
+
+    # writing
+
+    async def create(self, new: NewResponse, ttl_ms: int) -> None:
+        """Stores a response that is about to be generated, with the items of its request.
+
+        Raises:
+            ResponseExistsError: the owner has one of this id.
+            UnknownResponseError: it continues a response that the owner does not have.
+        """
+        try:
+            await self._create(new, ttl_ms)
+        except sa.exc.IntegrityError:
+            raise ResponseExistsError from None
+
+    @writes
+    def _create(self, connection: sa.Connection, new: NewResponse, ttl_ms: int) -> None:
+        previous = _seq(connection, new.owner, new.previous, self._now()) if new.previous is not None else None
+        row = {
+            "owner": new.owner,
+            "id": new.id,
+            "previous_seq": previous,
+            "status": new.status.value,
+            "worker_id": new.worker_id,
+            "object": new.object,
+            "event_count": 0,
+            "keeps_events": new.keeps_events,
+            "expires_at": self._now() + ttl_ms,
+        }
+        seq = connection.execute(_INSERT, row).scalar_one()
+        _add_items(connection, seq, new.input, 0, is_output=False)
+
+    @writes
+    def start(self, connection: sa.Connection, owner: str, response_id: str, object_text: str) -> bool:
+        """A queued response is generated from now on. Returns False if it has ended meanwhile."""
+        values = {"status": ResponseStatus.IN_PROGRESS.value, "object": object_text}
+        queued = RESPONSES.c.status == ResponseStatus.QUEUED
+        return bool(
+            connection.execute(RESPONSES.update().where(_of(owner, response_id), queued).values(values)).rowcount
+        )
+
+    @writes
+    def append(
+        self, connection: sa.Connection, owner: str, response_id: str, first: int, events: Sequence[str]
+    ) -> bool:
+        """Adds events to a running response, unless an earlier call added them. Returns False if it has ended.
+
+        Args:
+            owner: of the response.
+            response_id: its id.
+            first: the position of the first of these events.
+            events: as JSON.
+        """
+        row = connection.execute(_LOCKED_RUNNING, {"owner": owner, "wanted": response_id}).one_or_none()
+        if row is None:
+            return False
+        missing = events[row.event_count - first :]
+        _add_events(connection, row.seq, row.event_count, missing)
+        return True
+
+    @writes
+    def finish(
+        self,
+        connection: sa.Connection,
+        owner: str,
+        response_id: str,
+        status: ResponseStatus,
+        object_text: str,
+        output: Sequence[StoredItem] = (),
+        events: Sequence[str] = (),
+    ) -> bool:
+        """Ends a running response. Returns False if it has ended already; then nothing is changed.
+
+        Args:
+            owner: of the response.
+            response_id: its id.
+            status: its final state.
+            object_text: its final object as JSON, without `output`.
+            output: its items.
+            events: those that come after what `append` has added.
+        """
+        row = connection.execute(_LOCKED_RUNNING, {"owner": owner, "wanted": response_id}).one_or_none()
+        if row is None:
+            return False
+        if events:
+            _add_events(connection, row.seq, row.event_count, events)
+        _add_items(connection, row.seq, output, _OUTPUT_FROM, is_output=True)
+        connection.execute(_END, {"ended_seq": row.seq, "end": status.value, "final": object_text})
+        return True
+
+    @writes
+    def cancel(self, connection: sa.Connection, owner: str, response_id: str) -> StoredResponse | None:
+        """Ends a running response as cancelled. Returns the response, unchanged if it had ended, or None."""
+        row = _row(connection, owner, response_id, self._now(), lock=True)
+        if row is None:
+            return None
+        if ResponseStatus(row.status) in RUNNING:
+            _end(connection, row.seq, ResponseStatus.CANCELLED, ended(row.object, ResponseStatus.CANCELLED))
+            row = _row(connection, owner, response_id, self._now())
+        return _stored(connection, row)
+
+    @writes
+    def delete(self, connection: sa.Connection, owner: str, response_id: str) -> bool:
+        """Deletes a response; one that runs is cancelled. Returns whether there was one."""
+        found = _seq_or_none(connection, owner, response_id, self._now())
+        if found is None:
+            return False
+        connection.execute(_HIDE, {"hidden_seq": found, "hidden": _hidden_id(found)})
+        return True
+
+    # reading
+
+    @reads
+    def get(self, connection: sa.Connection, owner: str, response_id: str) -> StoredResponse | None:
+        """A response with its output, or None."""
+        row = _row(connection, owner, response_id, self._now())
+        return None if row is None else _stored(connection, row)
+
+    @reads
+    def history(self, connection: sa.Connection, owner: str, response_id: str) -> tuple[ResponseStatus, list[str]]:
+        """The state of a response, and all items up to its end, of it and of those that it continues, the oldest first.
+
+        Raises:
+            UnknownResponseError: the owner has no such response.
+        """
+        row = _row(connection, owner, response_id, self._now())
+        if row is None:
+            raise UnknownResponseError
+        items = connection.execute(_HISTORY, {"newest": row.seq}).scalars()
+        return ResponseStatus(row.status), list(items)
+
+    @reads
+    def items(self, connection: sa.Connection, owner: str, ids: Collection[str]) -> dict[str, str]:
+        """The JSON texts of those of these items that the owner has, by id."""
+        found: dict[str, str] = {}
+        for chunk in in_chunks({storable(each) or "" for each in ids}):
+            visible = RESPONSES.c.seq == RESPONSE_ITEMS.c.response_seq
+            of_owner = (RESPONSES.c.owner == owner) & (RESPONSES.c.expires_at > self._now())
+            query = sa.select(RESPONSE_ITEMS.c.id, RESPONSE_ITEMS.c.item).join(RESPONSES, visible)
+            rows = connection.execute(query.where(of_owner, RESPONSE_ITEMS.c.id.in_(chunk)))
+            found |= {row.id: row.item for row in rows}
+        return found
+
+    @reads
+    def input_items(
+        self,
+        connection: sa.Connection,
+        owner: str,
+        response_id: str,
+        *,
+        order: Literal["asc", "desc"],
+        limit: int,
+        after: str | None = None,
+    ) -> Page:
+        """The items of a response's request.
+
+        Args:
+            owner: of the response.
+            response_id: its id.
+            order: `asc`: as they were sent.
+            limit: how many at most.
+            after: the id of the item before the first.
+
+        Raises:
+            UnknownResponseError: the owner has no such response.
+            UnknownItemError: `after` is none of its items.
+        """
+        seq = _seq(connection, owner, response_id, self._now())
+        position = RESPONSE_ITEMS.c.position
+        within = (RESPONSE_ITEMS.c.response_seq == seq) & ~RESPONSE_ITEMS.c.is_output
+        if after is not None:
+            start = connection.execute(
+                sa.select(position).where(within, RESPONSE_ITEMS.c.id == storable(after))
+            ).scalar()
+            if start is None:
+                raise UnknownItemError
+            within &= position > start if order == "asc" else position < start
+        query = sa.select(RESPONSE_ITEMS.c.id, RESPONSE_ITEMS.c.item).where(within).limit(limit + 1)
+        rows = connection.execute(query.order_by(position if order == "asc" else position.desc())).all()
+        return Page(tuple(StoredItem(row.id, row.item) for row in rows[:limit]), len(rows) > limit)
+
+    @reads
+    def events(
+        self, connection: sa.Connection, owner: str, response_id: str, start: int
+    ) -> tuple[StoredResponse, list[str]] | None:
+        """A response without its output, and its events from the position `start` on; None: there is none."""
+        row = _row(connection, owner, response_id, self._now())
+        if row is None:
+            return None
+        events: list[str] = []
+        if row.event_count > start:
+            events = list(connection.execute(_READ_EVENTS, {"response": row.seq, "start": start}).scalars())
+        return _record(row), events
+
+    @reads
+    def runs(self, connection: sa.Connection, owner: str, response_id: str) -> bool:
+        """Whether a response is generated, or waits for that."""
+        running = connection.execute(_RUNNING, {"owner": owner, "wanted": storable(response_id)})
+        return running.one_or_none() is not None
+
+    # periodic work
+
+    @writes
+    def evict(self, connection: sa.Connection, most: int) -> int:
+        """Expires the oldest responses of each owner who has more than `most`. Returns how many."""
+        now = self._now()
+        visible = RESPONSES.c.expires_at > now
+        counts = sa.select(RESPONSES.c.owner).where(visible).group_by(RESPONSES.c.owner)
+        owners = list(connection.execute(counts.having(sa.func.count() > most)).scalars())
+        evicted = 0
+        for owner in owners:
+            of_owner = visible & (RESPONSES.c.owner == owner)
+            newest = sa.select(RESPONSES.c.seq).where(of_owner).order_by(RESPONSES.c.seq.desc())
+            last = connection.execute(newest.offset(most).limit(1)).scalar_one()
+            change = RESPONSES.update().where(of_owner, RESPONSES.c.seq <= last).values(expires_at=now)
+            evicted += connection.execute(change).rowcount
+        return evicted
+
+    @writes
+    def clean(self, connection: sa.Connection) -> int:
+        """Deletes some of the rows that no request finds and no response continues. Returns how many."""
+        later = RESPONSES.alias("later")
+        continued = sa.exists().where(later.c.previous_seq == RESPONSES.c.seq)
+        gone = (RESPONSES.c.expires_at <= self._now()) & ~continued
+        some = sa.select(RESPONSES.c.seq).where(gone).limit(_DELETED_PER_TRANSACTION).with_for_update(skip_locked=True)
+        seqs = list(connection.execute(some).scalars())
+        for table, column in (
+            (RESPONSE_EVENTS, RESPONSE_EVENTS.c.response_seq),
+            (RESPONSE_ITEMS, RESPONSE_ITEMS.c.response_seq),
+            (RESPONSES, RESPONSES.c.seq),
+        ):
+            connection.execute(table.delete().where(column.in_(seqs)))
+        return len(seqs)
+
+    @writes
+    def fail_lost(self, connection: sa.Connection) -> int:
+        """Ends the running responses whose worker has no lease any more as failed. Returns how many."""
+        alive = sa.select(WORKERS.c.worker_id)
+        lost = RESPONSES.c.worker_id.is_not(None) & RESPONSES.c.worker_id.not_in(alive)
+        rows = list(connection.execute(sa.select(RESPONSES.c.seq, RESPONSES.c.object).where(lost).with_for_update()))
+        for row in rows:
+            text = ended(row.object, ResponseStatus.FAILED, WORKER_ENDED)
+            _end(connection, row.seq, ResponseStatus.FAILED, text)
+        return len(rows)
+
+
+def _of(owner: str, response_id: str) -> sa.ColumnElement[bool]:
+    return (RESPONSES.c.owner == owner) & (RESPONSES.c.id == storable(response_id))
+
+
+def _row(connection: sa.Connection, owner: str, response_id: str, now: int, *, lock: bool = False) -> Any:
+    query = _FIND_AND_LOCK if lock else _FIND
+    return connection.execute(query, {"owner": owner, "wanted": storable(response_id), "now": now}).one_or_none()
+
+
+def _seq_or_none(connection: sa.Connection, owner: str, response_id: str, now: int) -> int | None:
+    row = _row(connection, owner, response_id, now)
+    return None if row is None else int(row.seq)
+
+
+def _seq(connection: sa.Connection, owner: str, response_id: str, now: int) -> int:
+    seq = _seq_or_none(connection, owner, response_id, now)
+    if seq is None:
+        raise UnknownResponseError
+    return seq
+
+
+def _hidden_id(seq: int) -> str:
+    """An id for a deleted row: the owner may use its former one again."""
+    return f"deleted {seq}"
+
+
+def _record(row: Any, output: Sequence[str] = ()) -> StoredResponse:
+    return StoredResponse(
+        row.id, ResponseStatus(row.status), row.object, row.event_count, row.keeps_events, tuple(output)
+    )
+
+
+def _stored(connection: sa.Connection, row: Any) -> StoredResponse:
+    return _record(row, connection.execute(_READ_OUTPUT, {"response": row.seq}).scalars().all())
+
+
+def _add_items(
+    connection: sa.Connection, seq: int, items: Sequence[StoredItem], first: int, *, is_output: bool
+) -> None:
+    rows = [
+        {"response_seq": seq, "position": first + i, "is_output": is_output, "id": storable(item.id), "item": item.text}
+        for i, item in enumerate(items)
+    ]
+    if rows:
+        connection.execute(_INSERT_ITEMS, rows)
+
+
+def _add_events(connection: sa.Connection, seq: int, first: int, events: Sequence[str]) -> None:
+    rows = [{"response_seq": seq, "position": first + i, "event": event} for i, event in enumerate(events)]
+    if rows:
+        connection.execute(_INSERT_EVENTS, rows)
+        connection.execute(_COUNT_EVENTS, {"grown_seq": seq, "count": first + len(rows)})
+
+
+def _end(connection: sa.Connection, seq: int, status: ResponseStatus, object_text: str) -> None:
+    connection.execute(_END, {"ended_seq": seq, "end": status.value, "final": object_text})
+
+
+# Built once, as those of the job store.
+_OWNED = (RESPONSES.c.owner == sa.bindparam("owner", type_=sa.Text())) & (
+    RESPONSES.c.id == sa.bindparam("wanted", type_=sa.Text())
+)
+_FIND = sa.select(RESPONSES).where(_OWNED, RESPONSES.c.expires_at > sa.bindparam("now", type_=sa.BigInteger()))
+_FIND_AND_LOCK = _FIND.with_for_update()
+_RUNNING = sa.select(RESPONSES.c.seq, RESPONSES.c.event_count).where(
+    _OWNED, RESPONSES.c.status.in_(sorted(status.value for status in RUNNING))
+)
+_LOCKED_RUNNING = _RUNNING.with_for_update()
+_INSERT = RESPONSES.insert().returning(RESPONSES.c.seq)
+_INSERT_ITEMS = RESPONSE_ITEMS.insert()
+_INSERT_EVENTS = RESPONSE_EVENTS.insert()
+_COUNT_EVENTS = (
+    RESPONSES.update()
+    .where(RESPONSES.c.seq == sa.bindparam("grown_seq"))
+    .values(event_count=sa.bindparam("count", type_=sa.Integer()))
+)
+_END = (
+    RESPONSES.update()
+    .where(RESPONSES.c.seq == sa.bindparam("ended_seq"))
+    .values(
+        status=sa.bindparam("end", type_=sa.Text()), object=sa.bindparam("final", type_=sa.Text()), worker_id=sa.null()
+    )
+)
+_HIDE = (
+    RESPONSES.update()
+    .where(RESPONSES.c.seq == sa.bindparam("hidden_seq"))
+    .values(
+        id=sa.bindparam("hidden", type_=sa.Text()),
+        status=ResponseStatus.CANCELLED.value,
+        worker_id=sa.null(),
+        expires_at=0,
+    )
+)
+_READ_OUTPUT = (
+    sa.select(RESPONSE_ITEMS.c.item)
+    .where(RESPONSE_ITEMS.c.response_seq == sa.bindparam("response"), RESPONSE_ITEMS.c.is_output)
+    .order_by(RESPONSE_ITEMS.c.position)
+)
+_READ_EVENTS = (
+    sa.select(RESPONSE_EVENTS.c.event)
+    .where(
+        RESPONSE_EVENTS.c.response_seq == sa.bindparam("response"),
+        RESPONSE_EVENTS.c.position >= sa.bindparam("start"),
+    )
+    .order_by(RESPONSE_EVENTS.c.position)
+)
+
+
+def _history_query() -> sa.Select[Any]:
+    newest = sa.select(RESPONSES.c.seq, RESPONSES.c.previous_seq).where(RESPONSES.c.seq == sa.bindparam("newest"))
+    chain = newest.cte("chain", recursive=True)
+    chain = chain.union_all(
+        sa.select(RESPONSES.c.seq, RESPONSES.c.previous_seq).join(chain, RESPONSES.c.seq == chain.c.previous_seq)
+    )
+    items = sa.select(RESPONSE_ITEMS.c.item).join(chain, RESPONSE_ITEMS.c.response_seq == chain.c.seq)
+    return items.order_by(
+        RESPONSE_ITEMS.c.response_seq, RESPONSE_ITEMS.c.position
+    )  # an earlier response has a lower one
+
+
+_HISTORY = _history_query()

@@ -77,9 +77,6 @@ class EnginelessEngine:
     def crashed(self) -> bool:
         return self.dead
 
-    def holds_response(self, _: str) -> bool:
-        return False
-
     async def answer(self) -> None:
         """Immediately, unless the process beside it is stopped."""
         while self._process and psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:  # noqa: ASYNC110  # it tells nobody

@@ -472,18 +472,6 @@ def test_aborted_generation_ends_with_the_reason_that_is_refused() -> None:
     assert str(finish.ABORT) == "abort"
 
 
-@pytest.mark.parametrize("attribute", ["response_store", "msg_store", "event_store"])
-def test_responses_are_kept_in_the_dictionaries_that_the_engine_bounds(attribute: str) -> None:
-    serving = importlib.import_module("vllm.entrypoints.openai.responses.serving")
-    assert f"self.{attribute}" in inspect.getsource(serving.OpenAIServingResponses.__init__)
-
-
-def test_background_response_is_a_task_that_its_request_puts_into_the_dictionary() -> None:
-    serving = importlib.import_module("vllm.entrypoints.openai.responses.serving").OpenAIServingResponses
-    assert "self.background_tasks: dict[str, asyncio.Task] = {}" in inspect.getsource(serving.__init__)
-    assert "self.background_tasks[response_id] = task" in inspect.getsource(serving._create_responses)
-
-
 def test_generations_can_be_metered() -> None:
     processor = importlib.import_module("vllm.v1.engine.output_processor").OutputProcessor(None, log_stats=False)
     client: Any = SimpleNamespace(output_processor=processor)

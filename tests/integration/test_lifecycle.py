@@ -394,7 +394,7 @@ def test_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
         assert served.process.returncode == 75
         assert stopped_lines(served)[0].endswith("API worker 2 died without a message (killed, or out of memory).")
         wait_until_they_end([follower, *streams])
-    assert json.loads(follower.last)["code"] == "503", "it was answered by the worker that was killed"
+    assert json.loads(follower.last)["code"] == "503", "it gets the cause, too"
     told = [json.loads(stream.last)["error"]["code"] for stream in streams if '"error"' in stream.last]
     assert told, "those of the worker that was not killed get the cause"
     assert set(told) == {503}
@@ -452,7 +452,7 @@ def sum_of(client: httpx.Client, metric: str) -> float:
 
 
 def stored_responses_are_found(clients: list[httpx.Client]) -> None:
-    """Also what follows on one, and its stream; counted once, whichever worker answers."""
+    """By every worker, also to continue one."""
     asked = {"model": MODEL, "input": "Hello", "max_output_tokens": 40, "temperature": 0}
     first = clients[0].post("/v1/responses", json=asked).json()
     for client in clients:
@@ -475,7 +475,7 @@ def client_of(served: ServedProcess, clients: list[httpx.Client], number: int) -
 
 
 def start_follower(here: httpx.Client, there: httpx.Client) -> Stream:
-    """A stream asked for in one worker and answered by another, which has the response that it follows on."""
+    """A stream of one worker that continues a response of another."""
     asked = {"model": MODEL, "input": "Hello", "max_output_tokens": 4}
     first = there.post("/v1/responses", json=asked).json()["id"]
     no_end = {"max_output_tokens": LONG, "ignore_eos": True, "logit_bias": dict.fromkeys(ENDS, -100)}

@@ -159,10 +159,12 @@ ALLOWED: dict[str, set[str]] = {
         "http",
         "jobs",
         "planning",
+        "responses",
         "state",
         "workers",
     },
     "jobs": {"access", "background", "config", "engine", "http", "state", "workers"},
+    "responses": {"access", "background", "engine", "http", "state"},
     "access": {"config", "engine", "http"},
     "background": {"state", "workers"},
     "engine": {"artifacts", "config", "http", "planning", "workers"},
@@ -218,7 +220,7 @@ def test_modules_all_belong_to_a_package_or_are_leaves() -> None:
     found = {box(module) for module in MODULES} - {"__init__", "__main__"}
 
     assert found == ALLOWED.keys() | LEAVES
-    assert len(found) <= 25
+    assert len(found) <= 26
 
 
 @pytest.mark.parametrize("leaf", sorted(LEAVES))

@@ -13,6 +13,8 @@ from gptoss_bento.http.errors import error_for
 from gptoss_bento.http.paths import PROBES, is_anthropic_path
 
 _KEY = "gptoss_bento.key"
+OWNER = "gptoss_bento.owner"
+"""Where the scope of a job's request has the name of the key that submitted the job."""
 _POLICY_VIOLATION = 1008  # RFC 6455; before the handshake the server turns it into 403
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _MESSAGE = "A valid key is needed: Authorization: Bearer KEY."
@@ -52,6 +54,12 @@ def key_of(scope: Scope) -> Key | None:
     """The key that a request came with; None on an open server and on public paths."""
     key = scope.get(_KEY)
     return key if isinstance(key, Key) else None
+
+
+def owner_of(scope: Scope) -> str:
+    """Whose a request is: the name of its key, or of its job's; empty on an open server."""
+    key = key_of(scope)
+    return key.name if key else str(scope.get(OWNER) or "")
 
 
 def presented_key(scope: Scope) -> str:

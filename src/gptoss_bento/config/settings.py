@@ -146,10 +146,21 @@ class ServerSettings(BaseModel):
         False, description="Enforce RunPod's published request limits, by operation and over all clients."
     )
 
+    # Stored responses
+    responses_ttl: int = Field(
+        2_592_000, ge=60, description="Seconds that a stored response of /v1/responses is kept: 30 days, as OpenAI's."
+    )
+    responses_max: int = Field(
+        10_000,
+        ge=1,
+        description="Stored responses that a key may have; the oldest go. An open server counts as one key.",
+    )
+
     # Native jobs
     job_store_url: Secret = Field(
         None,
-        description="Database of jobs, such as postgresql+asyncpg://…, which replicas may share. Default: SQLite.",
+        description="Database of jobs and stored responses, such as postgresql+asyncpg://…, which replicas may share. "
+        "Default: SQLite.",
     )
     native_output_format: Literal["tokens", "openai"] = Field(
         "tokens", description="Shape of the output of prompt and messages jobs."

@@ -12,15 +12,6 @@ Task = asyncio.Task[Any]
 _current: ContextVar[LeftBehind | None] = ContextVar("background", default=None)
 
 
-class BackgroundTasks(dict[str, Task]):
-    """Replaces vLLM's `background_tasks`, to which a request adds the task that it leaves behind."""
-
-    def __setitem__(self, name: str, task: Task) -> None:
-        super().__setitem__(name, task)
-        if (of_request := _current.get()) is not None:
-            of_request.append(task)
-
-
 class LeftBehind(list[Task]):
     """The tasks that a request made within its block leaves behind, complete at the end of the block."""
 
@@ -32,6 +23,12 @@ class LeftBehind(list[Task]):
 
     def __exit__(self, *_: object) -> None:
         _current.reset(self._before)
+
+
+def leave_behind(task: Task) -> None:
+    """The present request leaves this task behind: its slot is free once the task has ended."""
+    if (of_request := _current.get()) is not None:
+        of_request.append(task)
 
 
 def after(tasks: Collection[Task], then: Callable[[], None]) -> None:

@@ -37,10 +37,6 @@ class Engine:
         """Whether vLLM has given up; it never comes back by itself."""
         return bool(self.client.errored)
 
-    def holds_response(self, response_id: str) -> bool:
-        """Whether this process has that stored response of `/v1/responses`."""
-        return response_id in self.app.state.openai_serving_responses.response_store
-
     @property
     def exit_signal(self) -> int | None:
         """The signal that ended the engine's process, if one did; None too where another worker started it."""

@@ -80,30 +80,6 @@ RESPONSE_SAMPLING = Patch(
     CHAT_SAMPLING.instead,
     _CONTRACT + "test_responses_still_have_no_budget_of_reasoning",
 )
-RESPONSE_STORE = Patch(
-    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.response_store",
-    "vLLM never removes a stored response.",
-    "None: VLLM_ENABLE_RESPONSES_API_STORE turns the store on or off, and has no bound.",
-    _CONTRACT + "test_responses_are_kept_in_the_dictionaries_that_the_engine_bounds",
-)
-MESSAGE_STORE = Patch(
-    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.msg_store",
-    "The same for a response's messages.",
-    RESPONSE_STORE.instead,
-    RESPONSE_STORE.test,
-)
-EVENT_STORE = Patch(
-    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.event_store",
-    "The same for the events of a background response.",
-    RESPONSE_STORE.instead,
-    RESPONSE_STORE.test,
-)
-BACKGROUND_TASKS = Patch(
-    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.background_tasks",
-    "A background response would release its slot when it is accepted, long before the engine is done with it.",
-    "None.",
-    _CONTRACT + "test_background_response_is_a_task_that_its_request_puts_into_the_dictionary",
-)
 STREAM_ERROR = Patch(
     "vllm.entrypoints.generate.base.serving:GenerateBaseServing.create_streaming_error_response",
     "A stream that failed ends with an error event and then `[DONE]`, as if it had succeeded.",
@@ -224,10 +200,6 @@ PATCHES: tuple[Patch, ...] = (
     CHAT_STREAM,
     CHAT_SAMPLING,
     RESPONSE_SAMPLING,
-    RESPONSE_STORE,
-    MESSAGE_STORE,
-    EVENT_STORE,
-    BACKGROUND_TASKS,
     STREAM_ERROR,
     FINISH_REASON,
     RESPONSE_EVENTS,

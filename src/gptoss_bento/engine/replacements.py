@@ -10,11 +10,9 @@ from http import HTTPStatus
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from cachetools import FIFOCache
 from starlette.responses import JSONResponse, Response
 
 from gptoss_bento.engine import failures, grammar_errors, hosted_tools, tool_calls, tool_servers
-from gptoss_bento.engine.background_tasks import BackgroundTasks
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser, hiding_itself
 from gptoss_bento.engine.harmony_repair import KINDS, RepairingParser, repairing
@@ -24,7 +22,6 @@ from gptoss_bento.engine.patches import (
     ADJUST_REQUEST,
     ANSWER_FORMAT,
     ANSWER_PARSER,
-    BACKGROUND_TASKS,
     CALL_CHANNELS,
     CHAT_ANSWER,
     CHAT_LOGPROBS,
@@ -32,10 +29,8 @@ from gptoss_bento.engine.patches import (
     CHAT_STREAM,
     CHECK_CONSTRAINT,
     ERROR_HANDLERS,
-    EVENT_STORE,
     FINISH_REASON,
     HARMONY_PARSER,
-    MESSAGE_STORE,
     MESSAGES,
     NEW_SESSION,
     RECEIVE_OUTPUT,
@@ -43,7 +38,6 @@ from gptoss_bento.engine.patches import (
     RESPONSE_EVENTS,
     RESPONSE_PARSER,
     RESPONSE_SAMPLING,
-    RESPONSE_STORE,
     SEND_REQUEST,
     STREAM_ERROR,
     THINKING,
@@ -59,9 +53,6 @@ from gptoss_bento.http.errors import ASKED
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.v1.engine.async_llm import AsyncLLM
-
-RESPONSES_KEPT = 1000
-"""How many answers of /v1/responses can be asked for again."""
 
 
 @cache
@@ -170,8 +161,6 @@ def change_app(app: FastAPI, client: AsyncLLM) -> None:
     """Applies all patches of vLLM's application once it is built, and of its client."""
     app.state.server = SimpleNamespace(should_exit=False)  # vLLM's error handler sets this on its own server
     hide_model_path(app)
-    bound_response_store(app)
-    BACKGROUND_TASKS.replace_on(app.state.openai_serving_responses, BackgroundTasks())
     report_failures(app)
     name_parameters(app)
     tokenize_chats(app.state.online_renderer)
@@ -204,17 +193,6 @@ def hide_model_path(app: FastAPI) -> None:
     models = app.state.openai_serving_models.base_model_paths
     for model in models:
         model.model_path = models[0].name
-
-
-def bound_response_store(app: FastAPI) -> None:
-    """GET /v1/responses/{id} needs stored responses, and vLLM never removes one; here the oldest are evicted.
-
-    A response may need its messages as long as it is kept itself, and those are stored earlier: they stay longer.
-    """
-    responses = app.state.openai_serving_responses
-    RESPONSE_STORE.replace_on(responses, FIFOCache(RESPONSES_KEPT))
-    MESSAGE_STORE.replace_on(responses, FIFOCache(2 * RESPONSES_KEPT))
-    EVENT_STORE.replace_on(responses, FIFOCache(2 * RESPONSES_KEPT))
 
 
 def report_failures(app: FastAPI) -> None:

@@ -11,7 +11,6 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -38,14 +37,12 @@ class Parts:
         connection: the class of connections, as `http=` of `uvicorn.Config`.
         wrap: makes the application that is served of the one that BentoML has made.
         on_stop: what a signal does; uvicorn would end as soon as open requests have.
-        for_others: what the other workers reach through a socket of their own; None: there are no others.
     """
 
     group: WorkerGroup
     connection: type[asyncio.Protocol]
     wrap: Callable[[Starlette], ASGIApp]
     on_stop: OnStop
-    for_others: ASGIApp | None = None
 
 
 KEEP_ALIVE_S = 75
@@ -68,19 +65,14 @@ class ApiServer(uvicorn.Server):
         super().__init__(config)
         self._group = parts.group
         self._on_stop = parts.on_stop
-        self._for_others = parts.for_others
         self._accepting = FairAccept(parts.group, self._connect, lambda: len(self.server_state.connections))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's. One of several workers accepts in turn with the others, and listens for them."""
-        path = self._group.own_socket("http")
-        if path is None or self._for_others is None:
+        """As uvicorn's. One of several workers accepts in turn with the others."""
+        if self._group.is_alone:
             await super().startup(sockets)
             return
         await super().startup([])
-        make = self._protocol(_with_application(self.config, self._for_others))
-        server = await asyncio.get_running_loop().create_unix_server(make, str(path))
-        self.servers.append(server)  # uvicorn closes it
         for listening in sockets or ():
             self._accepting.begin(listening, self.config.backlog)
 
@@ -94,13 +86,15 @@ class ApiServer(uvicorn.Server):
         self._on_stop(sig, partial(super().handle_exit, sig, frame))
 
     async def _connect(self, accepted: socket.socket) -> None:
-        make = self._protocol(self.config)
+        make = self._protocol()
         await asyncio.get_running_loop().connect_accepted_socket(make, accepted, ssl=self.config.ssl)
 
-    def _protocol(self, config: uvicorn.Config) -> Callable[[], asyncio.Protocol]:
-        make: Any = config.http_protocol_class
+    def _protocol(self) -> Callable[[], asyncio.Protocol]:
+        make: Any = self.config.http_protocol_class
         loop = asyncio.get_running_loop()
-        return partial(make, config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop)
+        return partial(
+            make, config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+        )
 
 
 def install(parts: Parts) -> None:
@@ -115,10 +109,3 @@ def install(parts: Parts) -> None:
         return ApiServer(config, parts)
 
     patches.SERVER.replace(make)
-
-
-def _with_application(config: uvicorn.Config, app: ASGIApp) -> uvicorn.Config:
-    """A configuration that is loaded, for another application."""
-    other = copy(config)
-    other.loaded_app = app
-    return other

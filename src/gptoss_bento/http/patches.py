@@ -28,10 +28,4 @@ PRIVATE_USES: tuple[PrivateUse, ...] = (
         "uvicorn sends chunks to clients of HTTP/1.0, who know none; with it `expected_content_length`.",
         _CONNECTIONS + "test_client_of_http_1_0_gets_a_stream_without_chunks",
     ),
-    PrivateUse(
-        "uvicorn:Config.loaded_app",
-        "set",
-        "One server has a second application, for the other workers: on a copy of its configuration.",
-        "tests/unit/http/test_api_server.py::test_workers_reach_each_other_by_a_separate_socket",
-    ),
 )

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Scope
 
+from gptoss_bento.access.authentication import OWNER
 from gptoss_bento.http.errors import BrokenStreamError, error_event
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.jobs.input import EngineRequest
@@ -51,8 +52,10 @@ class Engine(Protocol):
         """What fields of requests depend on."""
         ...
 
-    def call(self, request: EngineRequest, request_id: str = "") -> AbstractAsyncContextManager[Reply]:
-        """Sends a request. Leaving the context early aborts the generation."""
+    def call(
+        self, request: EngineRequest, request_id: str = "", owner: str | None = None
+    ) -> AbstractAsyncContextManager[Reply]:
+        """Sends a request, for the key of this name. Leaving the context early aborts the generation."""
         ...
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes] | None:
@@ -77,9 +80,11 @@ class AsgiEngine:
         return self.is_dead()
 
     @asynccontextmanager
-    async def call(self, request: EngineRequest, request_id: str = "") -> AsyncIterator[Reply]:
+    async def call(
+        self, request: EngineRequest, request_id: str = "", owner: str | None = None
+    ) -> AsyncIterator[Reply]:
         exchange = _Exchange(request.path, dumps(request.body).encode() if request.body is not None else b"")
-        task = asyncio.create_task(exchange.run(self.app, _scope(request, request_id)))
+        task = asyncio.create_task(exchange.run(self.app, _scope(request, request_id, owner)))
         try:
             yield await exchange.reply()
         finally:
@@ -157,7 +162,7 @@ class _Exchange:
             await self._messages.put(message)
 
 
-def _scope(request: EngineRequest, request_id: str) -> Scope:
+def _scope(request: EngineRequest, request_id: str, owner: str | None) -> Scope:
     headers = [(b"host", b"engine"), (b"content-type", b"application/json")]
     if request_id:
         headers.append((b"x-request-id", request_id.encode()))
@@ -175,4 +180,5 @@ def _scope(request: EngineRequest, request_id: str) -> Scope:
         "client": ("127.0.0.1", 0),
         "server": ("engine", 80),
         "state": {},
+        OWNER: owner,
     }

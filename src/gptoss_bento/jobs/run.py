@@ -241,7 +241,7 @@ async def items_of(claim: Claim, request: EngineRequest, engine: Engine) -> Asyn
     Raises:
         EngineError: the engine refused or failed.
     """
-    async with engine.call(request, claim.id) as reply:
+    async with engine.call(request, claim.id, claim.owner) as reply:
         if not 200 <= reply.status < 300:
             kind = EngineUnavailableError if reply.status == HTTPStatus.SERVICE_UNAVAILABLE else EngineError
             raise kind(error_text(request, reply.status, await reply.read()), reply.status)

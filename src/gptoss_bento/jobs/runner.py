@@ -101,6 +101,11 @@ class Runner:
         self._executor.engine, self._engine_lost = None, True
 
     @property
+    def worker_id(self) -> str:
+        """Of this worker, which has a lease in the store while the runner runs."""
+        return self._worker.worker_id
+
+    @property
     def running(self) -> int:
         """How many jobs run here."""
         return len(self._runs)

@@ -16,7 +16,6 @@ OUTPUT_CHUNK = "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"
 PROCESS_ENVIRONMENT: Mapping[str, str] = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
     START_METHOD: "spawn",  # as `vllm serve`: a fork would inherit BentoML's sockets and threads
-    "VLLM_ENABLE_RESPONSES_API_STORE": "1",  # GET and cancel of /v1/responses/{id} need it
     # All that the engine has put out is taken in before any of it is sent (128 in vLLM). An API server that falls
     # behind then sends fewer, larger messages: 1.8 times the tokens/s at 256 streams; one that keeps up does as before.
     OUTPUT_CHUNK: "1024",

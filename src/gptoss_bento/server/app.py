@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar
 import bentoml
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from gptoss_bento.access.admission_middleware import AdmissionMiddleware
@@ -22,7 +21,6 @@ from gptoss_bento.config.process_environment import take_key_sources
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http import api_server
 from gptoss_bento.http.connection_limits import bounded
-from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
@@ -31,7 +29,6 @@ from gptoss_bento.jobs.api.routes import NativeRoutes
 from gptoss_bento.server.api_workers import find_worker_group
 from gptoss_bento.server.bentoml_layers import with_our_layers
 from gptoss_bento.server.openapi import Description
-from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
 from gptoss_bento.server.worker import Worker
 from gptoss_bento.workers import supervisor, worker_process
 
@@ -89,7 +86,7 @@ class Assembly:
             Description,
             {
                 "bentoml": lambda: service.openapi_spec.asdict(),
-                "engine_app": lambda: worker.openai_app,
+                "engine_app": lambda: worker.engine_app,
                 "locked": not self.keys.is_open,
             },
         )
@@ -124,7 +121,7 @@ def assemble(profile: str | None, platform: str | None) -> Assembly:
     keys = KeyStore(sources.fixed, sources.file, closed=bool(sources.problems))
     worker = Worker(chosen.profile, group, keys)
     if bentoml.server_context.worker_index is not None:  # BentoML will make the HTTP server of this process
-        api_server.install(server_parts(worker, keys, settings))
+        api_server.install(server_parts(worker, settings))
     return Assembly(chosen.profile, chosen.options, build_app(worker, settings), worker, keys, settings)
 
 
@@ -136,30 +133,10 @@ def build_app(worker: Worker, server: ServerSettings) -> Starlette:
 
 def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIApp | None]:
     """Gives what answers the OpenAI API behind its bounds, or None while there is no engine."""
-    guarded = _admission(worker, server).app
-    if worker.group.is_alone:
-        return guarded
-    # In front of the guards: a request that another worker answers takes its places there, until all of it has ended.
-    others = worker.group.other_sockets("http")
-    return lambda: ResponseRouting(app, worker.holds_response, others, server) if (app := guarded()) else None
+    return AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server, lambda: worker.served_model).app
 
 
-def _admission(worker: Worker, server: ServerSettings) -> AdmissionMiddleware:
-    return AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server, lambda: worker.served_model)
-
-
-def server_parts(worker: Worker, keys: KeyStore, server: ServerSettings) -> api_server.Parts:
+def server_parts(worker: Worker, server: ServerSettings) -> api_server.Parts:
     """What the HTTP server of a worker is made with."""
     connection = bounded(server.max_header_bytes, server.client_timeout)
-    for_others = _app_for_others(worker, keys, server)
-    return api_server.Parts(worker.group, connection, with_our_layers, worker.stop, for_others)
-
-
-def _app_for_others(worker: Worker, keys: KeyStore, server: ServerSettings) -> ASGIApp | None:
-    """What the other workers reach of this one, if it has any: the engine, for what they pass on."""
-    if worker.group.is_alone:
-        return None
-    guarded = _admission(worker, server).app
-    passed_on = ShutdownGate(OpenAIApi(Router(), guarded), worker.graceful_shutdown)
-    app = ForwardedRequests(Authentication(passed_on, keys, server.public_routes), worker.holds_response)
-    return ErrorBoundary(app, timeout=None)
+    return api_server.Parts(worker.group, connection, with_our_layers, worker.stop)

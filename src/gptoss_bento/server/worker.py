@@ -21,7 +21,7 @@ from gptoss_bento.artifacts.model_lookup import START_LIMIT_S
 from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
-from gptoss_bento.config.settings import Settings
+from gptoss_bento.config.settings import ServerSettings, Settings
 from gptoss_bento.engine import failure_cause
 from gptoss_bento.engine import launcher as engine
 from gptoss_bento.engine.client import Engine
@@ -45,10 +45,14 @@ from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.planning.plan import EnginePlan, Planned
+from gptoss_bento.responses.routes import ResponsesApi
+from gptoss_bento.responses.stored_responses import StoredResponses
 from gptoss_bento.server.api_workers import plan_for
 from gptoss_bento.state import default_file
+from gptoss_bento.state.clock import now_ms
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.default_file import Owner
+from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.workers import buffered_metrics, exit_note, sigterm, worker_process
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from gptoss_bento.workers.readiness import Readiness, State
@@ -58,6 +62,7 @@ logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S = 0.5
 _LINES_SHOWN = 20
+_RECORDS_S = 2.0  # for the ends of stored responses, after what runs has been aborted
 _FAILURE_REPORT_S = 1.0
 """For so long after the engine's failure the probes and `/health` report its cause."""
 
@@ -74,6 +79,7 @@ class Worker:
         self._job_limits = JobLimits(keys or KeyStore(), self.admission)
         self.engine: Engine | None = None
         self.jobs: Runner | None = None
+        self._openai_app: ASGIApp | None = None
         self.graceful_shutdown = GracefulShutdown()
         self._profile = profile
         self._is_loading = True
@@ -83,7 +89,7 @@ class Worker:
         self._background: asyncio.Task[None] | None = None
 
     @property
-    def openai_app(self) -> ASGIApp | None:
+    def engine_app(self) -> ASGIApp | None:
         """vLLM's application, once there is an engine."""
         return self.engine.app if self.engine else None
 
@@ -92,9 +98,10 @@ class Worker:
         """What fields of requests depend on, once there is an engine."""
         return self.engine.served_model if self.engine else GPT_OSS
 
-    def holds_response(self, response_id: str) -> bool | None:
-        """Whether a stored response is in this worker; None: there is no engine that could say."""
-        return self.engine.holds_response(response_id) if self.engine else None
+    @property
+    def openai_app(self) -> ASGIApp | None:
+        """The same as `engine_app`, behind what is stored of responses."""
+        return self._openai_app if self.engine else None
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -176,9 +183,11 @@ class Worker:
             buffered_metrics.written_later(),
         ):
             await self.group.first_ready()  # it sends the warm-up requests
+            responses = stored_responses(jobs, settings.server, plan.served_names.value[0])
+            self._openai_app = app = ResponsesApi(running.app, responses)
             self.engine, self._is_loading = running, False
             self._log.release()
-            jobs.attach(AsgiEngine(running.app, lambda: running.dead, running.token_bytes, running.served_model))
+            jobs.attach(AsgiEngine(app, lambda: running.dead, running.token_bytes, running.served_model))
             self.group.reach(Stage.READY)
             self.startup.ready()
             compilations = self._started(plan)
@@ -191,6 +200,7 @@ class Worker:
                 raise
             finally:
                 await self._wind_up(running, jobs)
+                await responses.stop(_RECORDS_S)
 
     def _started(self, plan: EnginePlan) -> KernelCompilations:
         """Logs the parts of the start, and notes for which plan its kernels are. The first worker does."""
@@ -354,6 +364,14 @@ class _Work:
     async def abort(self) -> None:
         self.engine.abort_all(ABORTED)
         await self.jobs.stop()
+
+
+def stored_responses(jobs: Runner, settings: ServerSettings, model: str) -> StoredResponses:
+    """The responses of this worker, in the database of its jobs; cleaning up has started."""
+    store = ResponseStore(jobs.store.database, now_ms)
+    made = StoredResponses(store, jobs.worker_id, settings.responses_ttl, settings.responses_max, model)
+    made.start()
+    return made
 
 
 def _print_plan(plan: EnginePlan, job_store: tuple[str, str] | None = None) -> None:

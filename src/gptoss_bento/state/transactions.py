@@ -17,6 +17,11 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def database(self) -> Database:
+        """Which further stores may share."""
+        return self._database
+
 
 _Store = TypeVar("_Store", bound=Store)
 _Result = TypeVar("_Result")

@@ -12,7 +12,7 @@ VARIABLES = {
     "TIKTOKEN_ENCODINGS_BASE": "/vocabulary",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    "VLLM_ENABLE_RESPONSES_API_STORE": "1",
+    "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": "1024",
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
 
@@ -44,7 +44,7 @@ def test_vllm_serve_as_it_comes_has_no_argument_and_no_variable_of_ours() -> Non
         "serve /models/m --served-model-name openai/gpt-oss-20b gpt-oss-20b --host 127.0.0.1 --port 3000"
     )
     assert serve.name == "vllm serve"
-    assert not {"VLLM_WORKER_MULTIPROC_METHOD", "VLLM_ENABLE_RESPONSES_API_STORE"} & set(serve.variables)
+    assert not {"VLLM_WORKER_MULTIPROC_METHOD", "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"} & set(serve.variables)
     assert serve.variables["TIKTOKEN_ENCODINGS_BASE"] == "/vocabulary"
     assert serve.variables["VLLM_CPU_KVCACHE_SPACE"] == "1", "or it would take all memory of a machine without GPU"
 
@@ -67,7 +67,7 @@ def test_same_arguments_are_those_of_the_plan() -> None:
 
     assert "--max-num-batched-tokens=2048" in words(bare)
     assert words(bare).count("--api-server-count=3") == 1
-    assert bare.variables["VLLM_ENABLE_RESPONSES_API_STORE"] == "1"
+    assert bare.variables["VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"] == "1024"
 
 
 def test_baselines_are_unique_and_in_the_order_of_the_options() -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
-from gptoss_bento.engine.background_tasks import BackgroundTasks, LeftBehind, after
+from gptoss_bento.engine.background_tasks import LeftBehind, after, leave_behind
 
 
 async def test_background_tasks_are_separate_for_each_request() -> None:
-    tasks = BackgroundTasks()
-
     async def request(name: str) -> list[str]:
         with LeftBehind() as own:
-            tasks[name] = asyncio.create_task(asyncio.sleep(0, name))
+            leave_behind(asyncio.create_task(asyncio.sleep(0, name)))
             await asyncio.sleep(0)
         return [await task for task in own]
 
     assert list(await asyncio.gather(request("a"), request("b"))) == [["a"], ["b"]]
-    tasks["c"] = asyncio.create_task(asyncio.sleep(0, "c"))  # of no request
-    assert await tasks["c"] == "c"
+    of_no_request = asyncio.create_task(asyncio.sleep(0, "c"))
+    leave_behind(of_no_request)
+    assert await of_no_request == "c"
 
 
 async def test_background_tasks_are_all_awaited() -> None:

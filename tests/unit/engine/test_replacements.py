@@ -13,7 +13,6 @@ from starlette.testclient import TestClient
 
 from gptoss_bento.engine import replacements
 from gptoss_bento.engine.engine_gauges import EngineClock
-from gptoss_bento.engine.replacements import RESPONSES_KEPT
 from gptoss_bento.engine.usage import Meter
 
 
@@ -37,17 +36,6 @@ def test_other_formats_keep_vllms_search_for_stop_strings() -> None:
     replacements.follow_harmony(state, client)
 
     assert (processor.add_request, vars(serving)) == (kept, {"_create_chat_logprobs": kept})
-
-
-def test_response_store_evicts_the_oldest() -> None:
-    responses: Any = SimpleNamespace(response_store={}, msg_store={}, event_store={})
-    replacements.bound_response_store(app_with(openai_serving_responses=responses))
-    for number in range(RESPONSES_KEPT + 1):
-        responses.response_store[number] = responses.msg_store[number] = responses.event_store[number] = "kept"
-
-    assert (0 in responses.response_store, RESPONSES_KEPT in responses.response_store) == (False, True)
-    assert 0 in responses.msg_store, "a response needs its messages as long as it is kept itself"
-    assert 0 in responses.event_store
 
 
 def test_parameter_is_named_by_handlers_of_a_stack_that_was_built() -> None:

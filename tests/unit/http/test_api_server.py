@@ -24,8 +24,8 @@ from tests.fakes import Calls
 CONNECTION = bounded(65_536, 60)
 
 
-def parts(group: WorkerGroup, for_others: ASGIApp | None = None, on_stop: OnStop = Calls()) -> Parts:  # noqa: B008
-    return Parts(group, CONNECTION, lambda application: application, on_stop, for_others)
+def parts(group: WorkerGroup, on_stop: OnStop = Calls()) -> Parts:  # noqa: B008
+    return Parts(group, CONNECTION, lambda application: application, on_stop)
 
 
 @asynccontextmanager
@@ -78,21 +78,11 @@ async def test_server_of_a_single_worker_listens_on_its_port_alone() -> None:
         assert len(server.servers) == 1
 
 
-async def test_workers_reach_each_other_by_a_separate_socket(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    folder: Path = tmp_path_factory.mktemp("t") / "group"
-    make_shared_folder(folder, 2)
-    group = WorkerGroup(0, 2, folder)
-    for_others = httpx.AsyncHTTPTransport(uds=str(group.own_socket("http")))
+async def test_server_of_one_of_several_workers_answers_on_the_shared_port(tmp_path: Path) -> None:
+    make_shared_folder(tmp_path / "group", 2)
 
-    async with (
-        serving(parts(group, PlainTextResponse("for others"))) as (_, url),
-        httpx.AsyncClient() as client,
-        httpx.AsyncClient(transport=for_others) as other,
-    ):
+    async with serving(parts(WorkerGroup(0, 2, tmp_path / "group"))) as (_, url), httpx.AsyncClient() as client:
         assert (await client.get(url)).text == "ours"
-        assert (await other.get("http://worker")).text == "for others"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -21,7 +21,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 def parts(group: WorkerGroup) -> Parts:
-    return Parts(group, bounded(65_536, 60), lambda application: application, Calls(), PlainTextResponse("for others"))
+    return Parts(group, bounded(65_536, 60), lambda application: application, Calls())
 
 
 @pytest.fixture

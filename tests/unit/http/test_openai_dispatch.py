@@ -138,7 +138,7 @@ async def test_unknown_route_is_404_in_the_openai_shape(prefix: str, engine: Fak
         ("DELETE", "/v1/models", "GET, POST"),
         ("POST", "/v1/models/x", "GET"),
         ("PUT", "/openai/v1/responses", "POST"),
-        ("DELETE", "/v1/responses/r1", "GET"),
+        ("PUT", "/v1/responses/r1", "GET, DELETE"),
         ("GET", "/v2/x/openai/v1/responses/r1/cancel", "POST"),
         ("POST", "/version", "GET"),
     ],

@@ -4,16 +4,12 @@ raised, no place stays taken, and what reaches the engine is within its key's li
 
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import uvicorn
 from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -31,8 +27,13 @@ from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES, ROUTES, is_anthropic_path, is_openai_path
 from gptoss_bento.http.shutdown_gate import ShutdownGate
-from gptoss_bento.server.response_routing import ForwardedRequests, ResponseRouting
+from gptoss_bento.responses.routes import ResponsesApi
+from gptoss_bento.responses.stored_responses import StoredResponses
 from gptoss_bento.server.route_names import OTHER, route_name
+from gptoss_bento.state.clock import now_ms
+from gptoss_bento.state.database import connect
+from gptoss_bento.state.migrations import migrate
+from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from tests.fakes import FakeEngineApp
 from tests.unit.http.test_paths import PREFIXES
@@ -66,21 +67,19 @@ class Service:
     has_keys: bool = False
     loads: bool = False
     stops: bool = False
-    others: list[Path] = field(default_factory=list)  # sockets of further workers
+    responses: StoredResponses | None = None
 
     def __post_init__(self) -> None:
         self.engine = FakeEngineApp()
         admission = Admission()
-        guarded = AdmissionMiddleware(lambda: None if self.loads else self.engine, admission, SETTINGS).app
+        engine = ResponsesApi(self.engine, self.responses) if self.responses else self.engine
+        guarded = AdmissionMiddleware(lambda: None if self.loads else engine, admission, SETTINGS).app
         keys = [Key(name, (digest(name),), limits) for name, limits in LIMITS.items()]
         app: ASGIApp = Starlette(exception_handlers={404: not_found})
-        app = OpenAIApi(app, self.in_front(guarded) if self.others else guarded)
+        app = OpenAIApi(app, guarded)
         app = ShutdownGate(app, Begun() if self.stops else GracefulShutdown())
-        app = RunPodLimits(app, admission) if self.others else app
+        app = RunPodLimits(app, admission) if self.responses else app
         self.app: ASGIApp = ErrorBoundary(Authentication(app, KeyStore(keys if self.has_keys else ())), 60)
-
-    def in_front(self, guarded: Callable[[], ASGIApp | None]) -> Callable[[], ASGIApp | None]:
-        return lambda: ResponseRouting(app, lambda _: False, self.others, SETTINGS) if (app := guarded()) else None
 
     async def answer(self, scope: Scope, body: bytes, *, leaves: bool) -> tuple[int, Any] | None:
         """Status and JSON, by `exchanged`; None to a client that left before its body's end."""
@@ -95,27 +94,20 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The socket of a worker that holds no response."""
-    path = tmp_path_factory.mktemp("t") / "http-1"
-    app = ForwardedRequests(FakeEngineApp(), lambda _: False)
-    server = uvicorn.Server(uvicorn.Config(app, uds=str(path), log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    yield path
-    server.should_exit = True
-    thread.join()
+def responses(tmp_path_factory: pytest.TempPathFactory) -> StoredResponses:
+    """With an empty store."""
+    database = connect(None, tmp_path_factory.mktemp("responses") / "jobs.sqlite3")
+    asyncio.run(migrate(database))
+    return StoredResponses(ResponseStore(database, now_ms), "worker", 3600, 1000, "model")
 
 
 @pytest.fixture(scope="module")
-def services(other: Path) -> dict[str, Service]:
+def services(responses: StoredResponses) -> dict[str, Service]:
     """One of each kind for all examples."""
     return {
         "open": Service(),
         "with keys": Service(has_keys=True),
-        "one of several workers": Service(others=[other]),
+        "with a store": Service(has_keys=True, responses=responses),
         "loading": Service(has_keys=True, loads=True),
         "stopping": Service(stops=True),
     }
@@ -135,7 +127,7 @@ HEADERS = st.lists(
     ),
     max_size=4,
 )
-KINDS = st.sampled_from(["open", "with keys", "one of several workers", "loading", "stopping"])
+KINDS = st.sampled_from(["open", "with keys", "with a store", "loading", "stopping"])
 
 
 def scope_of(method: str, path: str, headers: list[tuple[bytes, bytes]], query: bytes = b"") -> Scope:
@@ -221,10 +213,10 @@ def deep(name: str, depth: int) -> bytes:
 @example("open", "", CHAT, b'{"chat_template_kwargs": {"\\ud800": 1}}')
 @example("stopping", "", CHAT, b'{"%s": 1}' % (b"x" * 70_000))
 @example("open", "", COMPLETIONS, b'{"prompt": ["", ""]}')
-@example("one of several workers", "", RESPONSES, deep("input", 3000))
-@example("one of several workers", "", RESPONSES, b'{"previous_response_id":"\\ud800"}')
-@example("one of several workers", "", RESPONSES, b'{"previous_response_id":"\\u0000?#"}')
-@example("one of several workers", "", RESPONSES, b'{"previous_response_id":"%s"}' % (b"x" * 70_000))
+@example("with a store", "", RESPONSES, deep("input", 3000))
+@example("with a store", "", RESPONSES, b'{"previous_response_id":"\\ud800"}')
+@example("with a store", "", RESPONSES, b'{"previous_response_id":"\\u0000?#"}')
+@example("with a store", "", RESPONSES, b'{"previous_response_id":"%s"}' % (b"x" * 70_000))
 async def test_bodies_of_any_kind_reach_the_engine_within_the_keys_limits_or_are_refused(
     services: dict[str, Service], kind: str, prefix: str, route: str, body: bytes
 ) -> None:

@@ -37,9 +37,7 @@ def test_default_variables_are_planned() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["VLLM_NO_USAGE_STATS", "FROM_PROFILE", "FROM_BOTH", "VLLM_ENABLE_RESPONSES_API_STORE"]
-)
+@pytest.mark.parametrize("name", ["VLLM_NO_USAGE_STATS", "FROM_PROFILE", "FROM_BOTH", "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"])
 def test_variable_set_by_the_operator_wins_over_all(name: str) -> None:
     plan = planned({name: "mine"})
 

@@ -33,7 +33,7 @@ def test_values_and_arguments_are_whole_on_any_terminal(width: int) -> None:
 
     assert "--cudagraph-capture-sizes" in text
     assert str(plan.arguments["cudagraph_capture_sizes"].value) in text
-    assert "VLLM_ENABLE_RESPONSES_API_STORE" in text
+    assert "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE" in text
     assert '\'--quantization-config={"moe": {"activation": "mxfp8"}}\'' in text
 
 

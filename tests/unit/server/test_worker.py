@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -330,10 +331,19 @@ async def test_workers_plan_after_the_first_has_fetched_the_config(prepare: Call
 # A start
 
 
+class EmptyDatabase:
+    """A fake of the store's, in which nothing is."""
+
+    async def run(self, *_: object, **__: object) -> int:
+        return 0
+
+
 @dataclass
 class FakeRunner:
     """As much of the job runner as a start and an end ask for."""
 
+    store = SimpleNamespace(database=EmptyDatabase())
+    worker_id = "worker"
     running: int = 0
     engines: list[AsgiEngine] = field(default_factory=list)
 

@@ -165,6 +165,7 @@ _RESPONSES = {
         *("text.format", "text.verbosity", "reasoning.effort", "thinking_token_budget"),  # the last is ours
     ),
     **_without_effect(
+        metadata="is stored with the response, and returned",
         stream_options="streams are sent without padding",
         background_options="says by when a hosted service has to answer",
         client_metadata="says which installation of Codex asks",

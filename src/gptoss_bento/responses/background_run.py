@@ -1,0 +1,182 @@
+"""A response without its client: it is generated in a task, and its events are in the store as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Scope
+
+from gptoss_bento.background.store_retries import until_available
+from gptoss_bento.concurrency import wait_or_timeout
+from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.responses.event_stream import DELTAS, EventStream, data_of
+from gptoss_bento.responses.objects import whole
+from gptoss_bento.responses.record import Record
+from gptoss_bento.responses.request import CreateRequest
+from gptoss_bento.state.response_store import ResponseStore
+from gptoss_bento.strict_json import dumps
+
+_WRITE_INTERVAL_S = 0.02  # between two writes of events
+_CHECK_INTERVAL_S = 0.5  # how soon a response is stopped that another worker has cancelled
+_ABORT_GRACE_S = 2.0
+_NOTHING_SAID = "The engine ended without an answer."
+
+
+class RefusedRequest(Exception):  # noqa: N818  # no error of this server
+    """vLLM has refused the request; the messages of its answer."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        super().__init__()
+        self.messages = messages
+
+
+class BackgroundRun:
+    """One call of vLLM's application that no client waits for.
+
+    Args:
+        request: that it answers.
+        first: the object of the queued response.
+        record: of the response.
+        store: of the responses.
+        changed: is called after each write.
+    """
+
+    def __init__(
+        self,
+        request: CreateRequest,
+        first: Mapping[str, Any],
+        record: Record,
+        store: ResponseStore,
+        changed: Callable[[], None],
+    ) -> None:
+        self._request = request
+        self._first = first
+        self._record = record
+        self._store = store
+        self._changed = changed
+        self._stream = EventStream(lambda made: whole(made, request, int(time.time())))
+        self._events: list[str] = []
+        self._written = 0
+        self._refusal: list[Message] = []
+        self._is_accepted = False
+        self._is_over = False
+        self._to_write = asyncio.Event()
+        self._stop = asyncio.Event()
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Is done when vLLM has accepted the request; has RefusedRequest if it has not."""
+
+    def stop(self) -> None:
+        """The response was cancelled: its generation is aborted."""
+        self._stop.set()
+
+    async def run(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
+        """Generates the response, and ends its record."""
+        call = asyncio.create_task(self._call(app, scope, body))
+        writing = asyncio.create_task(self._write())
+        try:
+            await self._ended(call)
+        finally:
+            self._is_over = True  # not cancelled: a write that was under way would be done again
+            self._to_write.set()
+            await writing
+            await self._finish(call)
+            self._settle()
+            self._changed()
+
+    async def _call(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
+        await app(scope, self._receive(body), self._send)
+
+    async def _ended(self, call: asyncio.Task[None]) -> None:
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((call, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                await asyncio.wait((call,), timeout=_ABORT_GRACE_S)
+        finally:
+            stopping.cancel()
+            call.cancel()
+            await asyncio.wait((call,))
+
+    async def _finish(self, call: asyncio.Task[None]) -> None:
+        if self._refusal:
+            await self._record.discard()
+        elif self._stream.final is None:
+            error = None if call.cancelled() else call.exception()
+            message = str(error) if isinstance(error, BrokenStreamError) else _NOTHING_SAID
+            self._stream.started = self._stream.started or dict(self._first)
+            self._events.append(data_of(self._stream.failed({"code": "server_error", "message": message})))
+        if self._stream.final is not None:
+            await self._record.finish(self._stream.final, self._events)
+
+    def _settle(self) -> None:
+        if self.accepted.done():
+            return
+        if self._refusal:
+            self.accepted.set_exception(RefusedRequest(self._refusal))
+        else:
+            self.accepted.set_result(None)
+
+    def _receive(self, body: bytes) -> Callable[[], Any]:
+        sent = False
+
+        async def receive() -> Message:
+            nonlocal sent
+            if not sent:
+                sent = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            await self._stop.wait()
+            return {"type": "http.disconnect"}
+
+        return receive
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._is_accepted = message["status"] == HTTPStatus.OK
+        if not self._is_accepted:
+            self._refusal.append(message)
+            return
+        body = message.get("body", b"")
+        if body.startswith(DELTAS):
+            self._stream.newest = body
+            self._events.append(data_of(body))
+        elif body:
+            self._events += [data_of(event) for event in self._stream.feed(body)]
+        self._to_write.set()
+
+    async def _write(self) -> None:
+        """Writes events as they come, and notices a cancellation by another worker."""
+        while not self._is_over:
+            if not await wait_or_timeout(self._to_write, _CHECK_INTERVAL_S):
+                if self._written and not await until_available(self._runs):
+                    self.stop()
+                continue
+            self._to_write.clear()
+            if self._stream.started and not self._written:
+                await until_available(self._start)
+            if self._stream.final is None:
+                await self._write_new()
+            if self._is_accepted and not self.accepted.done():
+                self.accepted.set_result(None)
+            await asyncio.sleep(_WRITE_INTERVAL_S)
+
+    async def _runs(self) -> bool:
+        return await self._store.runs(self._record.owner, self._record.id)
+
+    async def _start(self) -> bool:
+        started = {name: value for name, value in (self._stream.started or {}).items() if name != "output"}
+        return await self._store.start(self._record.owner, self._record.id, dumps(started))
+
+    async def _write_new(self) -> None:
+        new = self._events[:]
+        if not new:
+            return
+        owner, response_id, first = self._record.owner, self._record.id, self._written
+        if not await until_available(lambda: self._store.append(owner, response_id, first, new)):
+            self.stop()
+        self._written += len(new)
+        del self._events[: len(new)]
+        self._changed()

@@ -1,0 +1,126 @@
+"""The events of one streamed response, made whole on their way. A delta is passed on as it is, without being parsed.
+
+vLLM's application sends each event as one message. What is done to its events:
+
+- objects and items are whole (responses/objects.py);
+- an item's `done` waits for the event after it, which says whether the answer was cut within the item;
+- the last event of an answer that was cut is `response.incomplete`;
+- the final object has the items that were streamed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gptoss_bento.responses.objects import incomplete_item, whole_item, whole_part
+from gptoss_bento.strict_json import dumps
+
+DELTAS = (
+    b"event: response.output_text.delta",
+    b"event: response.reasoning_text.delta",
+    b"event: response.function_call_arguments.delta",
+)
+"""How the events begin of which there is one a token."""
+
+_ENDS = ("response.completed", "response.incomplete")
+_DATA = b"data: "
+Fields = dict[str, Any]
+
+
+class EventStream:
+    """One stream of vLLM's.
+
+    Args:
+        whole: makes an object whole.
+    """
+
+    def __init__(self, whole: Callable[[Mapping[str, Any]], Fields]) -> None:
+        self._whole = whole
+        self._held: Fields | None = None
+        self._output: dict[int, Fields] = {}
+        self.newest = b""
+        """The newest event that was passed on unread."""
+        self.started: Fields | None = None
+        """The object of the first event."""
+        self.final: Fields | None = None
+        """The object of the last event, once that has come."""
+
+    @property
+    def output(self) -> list[Fields]:
+        """The items that are complete."""
+        return [self._output[index] for index in sorted(self._output)]
+
+    def feed(self, event: bytes) -> list[bytes]:
+        """What is sent for an event of vLLM's that is no delta."""
+        fields = parsed(event)
+        if fields is None:
+            return [event]
+        self.newest = event
+        sent = self._released(fields)
+        changed = self._changed(fields)
+        return sent if changed is None else [*sent, frame(changed)]
+
+    def failed(self, error: Fields) -> bytes:
+        """The last event of a stream that broke; `final` is its object.
+
+        Args:
+            error: of the object.
+        """
+        number = (parsed(self.newest) or {}).get("sequence_number", -1) + 1
+        self.final = {**(self.started or {}), "status": "failed", "error": error, "output": self.output}
+        return frame({"type": "response.failed", "sequence_number": number, "response": self.final})
+
+    def _released(self, following: Mapping[str, Any]) -> list[bytes]:
+        """The `done` that was held, now that the event after it is known."""
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        if following["type"] in _ENDS and following["response"]["status"] == "incomplete":
+            held["item"] = incomplete_item(held["item"])
+        self._output[held["output_index"]] = held["item"]
+        return [frame(held)]
+
+    def _changed(self, fields: Fields) -> Fields | None:
+        kind = fields["type"]
+        if "response" in fields:
+            return self._with_object(kind, fields)
+        if "item" in fields:
+            fields["item"] = whole_item(fields["item"])
+            if kind == "response.output_item.done":
+                self._held = fields
+                return None
+        elif isinstance(fields.get("part"), dict):
+            fields["part"] = whole_part(fields["part"])
+        return fields
+
+    def _with_object(self, kind: str, fields: Fields) -> Fields:
+        made = self._whole(fields["response"])
+        if kind not in _ENDS:
+            self.started = self.started or made
+            return {**fields, "response": made}
+        made["output"] = self.output
+        self.final = made
+        name = "response.incomplete" if made["status"] == "incomplete" else kind  # vLLM 0.33 says so itself
+        return {**fields, "type": name, "response": made}
+
+
+def frame(fields: Mapping[str, Any]) -> bytes:
+    """An event as it is sent."""
+    return f"event: {fields['type']}\n".encode() + _DATA + dumps(fields).encode() + b"\n\n"
+
+
+def data_of(event: bytes) -> str:
+    """The JSON of an event as it is sent."""
+    return event.partition(_DATA)[2].rstrip(b"\n").decode()
+
+
+def parsed(event: bytes) -> Fields | None:
+    """The fields of an event; None: it is none of /v1/responses."""
+    _, found, data = event.partition(_DATA)
+    try:
+        fields = json.loads(data) if found else None
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) and isinstance(fields.get("type"), str) else None

@@ -1,0 +1,64 @@
+"""One response in the store, from its request to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from gptoss_bento.background.store_retries import until_available
+from gptoss_bento.background.tasks import WorkerTasks
+from gptoss_bento.state.response import ResponseStatus, StoredItem
+from gptoss_bento.state.response_store import ResponseStore
+from gptoss_bento.strict_json import dumps
+
+_PATIENCE_S = 5.0
+"""An answer that is complete waits so long for the store; then its client gets it, and it is stored later."""
+
+
+class Record:
+    """A response that is being generated. Its worker alone ends it, but for a cancellation.
+
+    Args:
+        store: of the responses.
+        tasks: of this worker: what is written at the end is written also if the client has left.
+        owner: of the response.
+        response_id: its id.
+    """
+
+    def __init__(self, store: ResponseStore, tasks: WorkerTasks, owner: str, response_id: str) -> None:
+        self._store = store
+        self._tasks = tasks
+        self.owner = owner
+        self.id = response_id
+        self.is_ended = False
+
+    async def finish(self, final: Mapping[str, Any], events: Sequence[str] = ()) -> None:
+        """Stores the final object, whatever its state is. Waits for the store, but not for long.
+
+        Args:
+            final: the whole object.
+            events: the last ones of its stream, if those are stored.
+        """
+        if self.is_ended:
+            return
+        self.is_ended = True
+        ending = self._tasks.spawn(self._finished(final, events))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(ending), _PATIENCE_S)
+
+    async def _finished(self, final: Mapping[str, Any], events: Sequence[str]) -> None:
+        text = dumps({name: value for name, value in final.items() if name != "output"})
+        items = [StoredItem(str(item.get("id", "")), dumps(item)) for item in final["output"]]
+        status = ResponseStatus(final["status"])
+        await until_available(lambda: self._store.finish(self.owner, self.id, status, text, items, events))
+
+    async def discard(self) -> None:
+        """There is no response after all: vLLM has refused the request."""
+        if not self.is_ended:
+            self.is_ended = True
+            await self._later(until_available(lambda: self._store.delete(self.owner, self.id)))
+
+    async def _later(self, work: Coroutine[Any, Any, Any]) -> None:
+        await asyncio.shield(self._tasks.spawn(work))

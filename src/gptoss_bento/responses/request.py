@@ -1,0 +1,167 @@
+"""What a request of /v1/responses asks of this package, and what is left of it for vLLM. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from gptoss_bento.http.errors import FieldError, HttpRefusalError
+from gptoss_bento.strict_json import shown
+
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+}
+# Items of an answer that vLLM cannot read again: calls of built-in tools, whose results it does not keep either.
+_UNREADABLE = frozenset({"web_search_call", "code_interpreter_call", "mcp_call", "mcp_list_tools"})
+_LONGEST_ID = 512
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """A request that makes a response.
+
+    Attributes:
+        id: of the response; `request_id` if the client has given one.
+        asked: the request as it was sent.
+        stores: whether the response is stored.
+        background: whether it is generated without its client.
+        previous: the id of the response that it continues.
+    """
+
+    id: str
+    asked: Mapping[str, Any]
+    stores: bool
+    background: bool
+    previous: str | None
+
+    @property
+    def has_input(self) -> bool:
+        """Whether its input is a text or a list; vLLM refuses another."""
+        return isinstance(self.asked.get("input"), str | list)
+
+    @property
+    def references(self) -> list[str]:
+        """The ids of the items that it names instead of sending them."""
+        return [str(item["id"]) for item in self._items if _is_reference(item)]
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether its items are not all in the request."""
+        return self.previous is not None or any(_is_reference(item) for item in self._items)
+
+    @property
+    def _items(self) -> Sequence[Any]:
+        given = self.asked.get("input")
+        return given if isinstance(given, list) else ()
+
+    def items(self, referenced: Mapping[str, Any]) -> list[Any]:
+        """The items of its input, each with an id; what is no item is left to vLLM, which says what is wrong.
+
+        Args:
+            referenced: the items that it names, by id.
+
+        Raises:
+            HttpRefusalError: it names an item that is not among them.
+        """
+        given = self.asked.get("input")
+        if isinstance(given, str):
+            content = [{"type": "input_text", "text": given}]
+            return [_identified({"type": "message", "role": "user", "content": content})]
+        return [_resolved(item, number, referenced) for number, item in enumerate(self._items)]
+
+    def for_engine(self, items: Sequence[Any] | None, *, streams: bool | None = None) -> dict[str, Any]:
+        """The body that vLLM gets: nothing in it is stored there.
+
+        Args:
+            items: the whole input; None: as it was sent.
+            streams: whether events are wanted; None: as the client asked.
+        """
+        left_out = ("store", "background", "previous_response_id", "request_id")
+        body = {name: value for name, value in self.asked.items() if name not in left_out}
+        body |= {"store": False, "request_id": self.id}
+        if items is not None:
+            body["input"] = list(items)
+        return body if streams is None else body | {"stream": streams}
+
+
+def read_create(asked: Mapping[str, Any]) -> CreateRequest:
+    """What a request asks for.
+
+    Raises:
+        FieldError: a field that decides what is stored has no value that it may have.
+    """
+    stores, background = _switch(asked, "store", default=True), _switch(asked, "background", default=False)
+    if background and not stores:
+        raise FieldError("background", "background needs store: true, or its answer could not be retrieved.")
+    previous = _text(asked, "previous_response_id")
+    if previous is not None and asked.get("previous_input_messages"):
+        raise FieldError("previous_response_id", "previous_response_id and previous_input_messages: give one.")
+    return CreateRequest(
+        id=_text(asked, "request_id") or f"resp_{uuid.uuid4().hex}",
+        asked=asked,
+        stores=stores,
+        background=background,
+        previous=previous,
+    )
+
+
+def readable(items: Sequence[Any]) -> Iterator[Any]:
+    """The items of a history that vLLM can read again."""
+    return (item for item in items if item.get("type") not in _UNREADABLE)
+
+
+def _switch(asked: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value = asked.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise FieldError(name, f"{name} must be true or false, got {shown(value)}.")
+    return value
+
+
+def _text(asked: Mapping[str, Any], name: str) -> str | None:
+    value = asked.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID or not value.isprintable():
+        raise FieldError(name, f"{name} must be a text of 1 to {_LONGEST_ID} printable characters, got {shown(value)}.")
+    return value
+
+
+def _is_reference(item: Any) -> bool:
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        return False
+    return item.get("type") == "item_reference" or (item.get("type") is None and item.keys() <= {"id", "type"})
+
+
+def _resolved(item: Any, number: int, referenced: Mapping[str, Any]) -> Any:
+    if not isinstance(item, dict):
+        return item
+    if not _is_reference(item):
+        return _identified(item)
+    if item["id"] not in referenced:
+        where = f"input[{number}].id"
+        message = f"There is no stored item {shown(item['id'])}, which {where} names."
+        raise HttpRefusalError(HTTPStatus.NOT_FOUND, message, param=where)
+    return referenced[item["id"]]
+
+
+def _identified(item: Mapping[str, Any]) -> dict[str, Any]:
+    kind = str(item.get("type") or "message")
+    made: dict[str, Any] = {"type": kind} if "role" in item or "type" in item else {}
+    if not isinstance(item.get("id"), str):
+        made["id"] = f"{_PREFIXES.get(kind, 'item')}_{uuid.uuid4().hex}"
+    if isinstance(item.get("content"), str) and item.get("role") in ("user", "system", "developer"):
+        made["content"] = [{"type": "input_text", "text": item["content"]}]
+    return {**item, **made}
+
+
+def without_repeats(history: Sequence[Any], ids: Collection[str]) -> list[Any]:
+    """A history without the items of these ids: a client may name again what the history has."""
+    return [item for item in history if item.get("id") not in ids]

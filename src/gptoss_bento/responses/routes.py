@@ -1,0 +1,166 @@
+"""The routes below /v1/responses: HTTP, nothing else. All other paths go on to vLLM's application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Literal
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gptoss_bento.access.authentication import owner_of
+from gptoss_bento.http.errors import RETRY, HttpRefusalError, openai_refusal
+from gptoss_bento.http.json_body import json_object
+from gptoss_bento.http.paths import RESPONSES
+from gptoss_bento.responses.background_run import RefusedRequest
+from gptoss_bento.responses.request import read_create
+from gptoss_bento.responses.stored_responses import StoredResponses, unknown
+from gptoss_bento.state.database import StoreUnavailableError
+from gptoss_bento.state.response_store import UnknownItemError, UnknownResponseError
+from gptoss_bento.strict_json import dumps, shown
+
+_BELOW = f"{RESPONSES}/"
+_DEFAULT_PAGE, _LARGEST_PAGE = 20, 100
+_LARGEST_NUMBER = 2**31
+
+
+class ResponsesApi:
+    """ASGI application in front of vLLM's.
+
+    Args:
+        app: vLLM's application.
+        responses: of this worker.
+    """
+
+    def __init__(self, app: ASGIApp, responses: StoredResponses) -> None:
+        self._app = app
+        self._responses = responses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        is_ours = scope["type"] == "http" and scope["method"] != "OPTIONS"
+        if not is_ours or not (path == RESPONSES or path.startswith(_BELOW)):
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._answer(scope, receive, send)
+        except HttpRefusalError as error:
+            await openai_refusal(error)(scope, receive, send)
+        except StoreUnavailableError as error:
+            refusal = HttpRefusalError(HTTPStatus.SERVICE_UNAVAILABLE, f"{error} Try again.", RETRY)
+            await openai_refusal(refusal)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path == RESPONSES:
+            await self._create(scope, receive, send)
+            return
+        response_id, _, rest = path.removeprefix(_BELOW).partition("/")
+        action = _ACTIONS.get((scope["method"], rest))
+        if action is None:
+            raise HttpRefusalError(HTTPStatus.NOT_FOUND, f"There is no route {path}.")
+        answer = await action(self._responses, Request(scope), owner_of(scope), response_id)
+        await answer(scope, receive, send)
+
+    async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await Request(scope, receive).body()
+        request = read_create(json_object(body))
+        owner = owner_of(scope)
+        if not request.background:
+            await self._responses.create(request, owner, self._app, scope, receive, send)
+            return
+        try:
+            first = await self._responses.create_in_background(request, owner, self._app, scope)
+        except RefusedRequest as refused:
+            for message in refused.messages:
+                await send(message)
+            return
+        streams = request.asked.get("stream")
+        answer = self._stream(owner, request.id, 0) if streams else _json(dumps(first))
+        await answer(scope, receive, send)
+
+    def _stream(self, owner: str, response_id: str, start: int) -> Response:
+        return stream(self._responses, owner, response_id, start)
+
+
+def stream(responses: StoredResponses, owner: str, response_id: str, start: int) -> Response:
+    """The events of a response from a position on."""
+    events = responses.events(owner, response_id, start)
+    return StreamingResponse(events, media_type="text/event-stream")
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")
+
+
+async def _retrieve(responses: StoredResponses, request: Request, owner: str, response_id: str) -> Response:
+    query = _query(request)
+    found = await responses.store.get(owner, response_id)
+    if found is None:
+        raise unknown(response_id, "response_id")
+    if query.get("stream", "").lower() not in ("true", "1"):
+        return _json(found.body)
+    if not found.keeps_events:
+        message = "Only the events of a response with background: true and stream: true can be streamed again."
+        raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="stream")
+    after = _number(query, "starting_after", -1, 0, _LARGEST_NUMBER)
+    return stream(responses, owner, response_id, after + 1)
+
+
+async def _cancel(responses: StoredResponses, _: Request, owner: str, response_id: str) -> Response:
+    return _json((await responses.cancel(owner, response_id)).body)
+
+
+async def _delete(responses: StoredResponses, _: Request, owner: str, response_id: str) -> Response:
+    await responses.delete(owner, response_id)
+    return _json(dumps({"id": response_id, "object": "response", "deleted": True}))
+
+
+async def _input_items(responses: StoredResponses, request: Request, owner: str, response_id: str) -> Response:
+    query = _query(request)
+    order = _order(query.get("order", "desc"))
+    limit = _number(query, "limit", _DEFAULT_PAGE, 1, _LARGEST_PAGE)
+    after = query.get("after")
+    try:
+        page = await responses.store.input_items(owner, response_id, order=order, limit=limit, after=after)
+    except UnknownResponseError:
+        raise unknown(response_id, "response_id") from None
+    except UnknownItemError:
+        message = f"after must be the id of an item of this response, got {shown(after)}."
+        raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="after") from None
+    first, last = (page.items[0].id, page.items[-1].id) if page.items else (None, None)
+    ends = f'"first_id":{dumps(first)},"last_id":{dumps(last)},"has_more":{dumps(page.has_more)}'
+    return _json(f'{{"object":"list","data":[{",".join(item.text for item in page.items)}],{ends}}}')
+
+
+def _query(request: Request) -> dict[str, str]:
+    found = parse_qs(request.scope["query_string"].decode("latin-1"))
+    return {name: values[-1] for name, values in found.items()}
+
+
+def _order(text: str) -> Literal["asc", "desc"]:
+    if text not in ("asc", "desc"):
+        raise HttpRefusalError(HTTPStatus.BAD_REQUEST, f"order must be asc or desc, got {shown(text)}.", param="order")
+    return "asc" if text == "asc" else "desc"
+
+
+def _number(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+        message = f"{name} must be a whole number from {least} to {most}, got {shown(text)}."
+        raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param=name)
+    return int(text)
+
+
+_Action = Callable[[StoredResponses, Request, str, str], Awaitable[Response]]
+_ACTIONS: dict[tuple[str, str], _Action] = {
+    ("GET", ""): _retrieve,
+    ("DELETE", ""): _delete,
+    ("POST", "cancel"): _cancel,
+    ("GET", "input_items"): _input_items,
+}

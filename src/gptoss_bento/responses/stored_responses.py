@@ -1,0 +1,247 @@
+"""The responses of one worker: made, followed, cancelled and cleaned up. The routes only ask this module."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gptoss_bento.background.tasks import WorkerTasks
+from gptoss_bento.concurrency import wait_or_timeout
+from gptoss_bento.engine.background_tasks import leave_behind
+from gptoss_bento.http.body import with_body
+from gptoss_bento.http.errors import HttpRefusalError
+from gptoss_bento.http.json_body import json_bytes
+from gptoss_bento.responses.background_run import BackgroundRun
+from gptoss_bento.responses.event_stream import frame
+from gptoss_bento.responses.foreground import ForegroundResponse
+from gptoss_bento.responses.objects import first_object
+from gptoss_bento.responses.record import Record
+from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
+from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem, StoredResponse
+from gptoss_bento.state.response_store import ResponseExistsError, ResponseStore, UnknownResponseError
+from gptoss_bento.strict_json import dumps, loads_stored, shown
+
+_POLL_INTERVAL_S = 0.1  # how soon a listener sees what another worker has written
+_EVICT_INTERVAL_S = 10.0
+_CLEAN_INTERVAL_S = 5.0
+_LOST_INTERVAL_S = 3.0
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+
+class StoredResponses:
+    """The responses that this worker makes, and those of the store.
+
+    Args:
+        store: of the responses.
+        worker_id: of this worker, which has a lease in the same database.
+        ttl_s: seconds that a response is kept.
+        most: how many an owner may have.
+        model: the name of the model where a request has none.
+    """
+
+    def __init__(self, store: ResponseStore, worker_id: str, ttl_s: int, most: int, model: str) -> None:
+        self.store = store
+        self._worker_id = worker_id
+        self._ttl_ms = ttl_s * 1000
+        self._most = most
+        self._model = model
+        self._tasks = WorkerTasks()
+        self._runs: dict[tuple[str, str], BackgroundRun] = {}
+        self._written: dict[tuple[str, str], asyncio.Event] = {}
+
+    def start(self) -> None:
+        """Begins to clean up in the background."""
+        for interval_s, work in (
+            (_LOST_INTERVAL_S, self._fail_lost),
+            (_CLEAN_INTERVAL_S, self._clean),
+            (_EVICT_INTERVAL_S, self._evict),
+        ):
+            self._tasks.spawn(self._tasks.every(interval_s, work))
+
+    async def stop(self, timeout_s: float) -> None:
+        """Waits until all that ends is stored, at most so long."""
+        await self._tasks.stop(timeout_s)
+
+    # making
+
+    async def create(
+        self, request: CreateRequest, owner: str, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answers a request whose client waits.
+
+        Raises:
+            HttpRefusalError: what it continues or names is not there.
+            StoreUnavailableError: nothing has been generated.
+        """
+        items, body = await self._body_of(request, owner)
+        first = first_object(request, "in_progress", int(time.time()), self._model)
+        record = await self._recorded(request, owner, first, items) if request.stores else None
+        response = ForegroundResponse(request, first, record, send)
+        await response.run(app, scope, with_body(json_bytes(body), receive))
+
+    async def create_in_background(
+        self, request: CreateRequest, owner: str, app: ASGIApp, scope: Scope
+    ) -> dict[str, Any]:
+        """Starts a response that no client waits for. Returns its object, as soon as vLLM has accepted the request.
+
+        Raises:
+            HttpRefusalError: what it continues or names is not there.
+            RefusedRequest: vLLM has refused it.
+            StoreUnavailableError: nothing has been generated.
+        """
+        items, body = await self._body_of(request, owner, streams=True)
+        first = first_object(request, "queued", int(time.time()), self._model)
+        record = await self._recorded(request, owner, first, items)
+        key = owner, request.id
+        run = BackgroundRun(request, first, record, self.store, lambda: self._notify(key))
+        self._runs[key] = run
+        # A listener for the client's disconnect there is none of: its request is answered long before.
+        alone = {**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "state": {}}
+        task = self._tasks.spawn(run.run(app, alone, json_bytes(body)))
+        task.add_done_callback(lambda _: self._runs.pop(key, None))
+        leave_behind(task)
+        await asyncio.shield(run.accepted)
+        return first
+
+    async def _body_of(
+        self, request: CreateRequest, owner: str, *, streams: bool | None = None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The items of a request, and what vLLM gets for it."""
+        if not request.has_input:
+            return [], request.for_engine(None, streams=streams)
+        referenced = await self._referenced(request, owner)
+        items = request.items(referenced) if request.stores or request.needs_history else []
+        if not request.needs_history:
+            return items, request.for_engine(None, streams=streams)
+        history = await self._history(request.previous, owner) if request.previous is not None else []
+        earlier = without_repeats(history, referenced.keys())
+        return items, request.for_engine([*readable(earlier), *items], streams=streams)
+
+    async def _referenced(self, request: CreateRequest, owner: str) -> dict[str, Any]:
+        ids = request.references
+        found = await self.store.items(owner, ids) if ids else {}
+        return {item_id: loads_stored(text) for item_id, text in found.items()}
+
+    async def _history(self, previous: str, owner: str) -> list[Any]:
+        try:
+            status, texts = await self.store.history(owner, previous)
+        except UnknownResponseError:
+            raise unknown(previous, "previous_response_id") from None
+        if not status.is_terminal:
+            message = f"Response {shown(previous)} is still {status}: it can be continued when it has ended."
+            raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="previous_response_id")
+        return [loads_stored(text) for text in texts]
+
+    async def _recorded(self, request: CreateRequest, owner: str, first: Mapping[str, Any], items: list[Any]) -> Record:
+        new = NewResponse(
+            owner=owner,
+            id=request.id,
+            object=dumps({name: value for name, value in first.items() if name != "output"}),
+            input=[StoredItem(str(item["id"]), dumps(item)) for item in items if isinstance(item, dict)],
+            previous=request.previous,
+            worker_id=self._worker_id,
+            status=ResponseStatus(first["status"]),
+            keeps_events=request.background and bool(request.asked.get("stream")),
+        )
+        try:
+            await self.store.create(new, self._ttl_ms)
+        except ResponseExistsError:
+            message = f"request_id is the id of a response that is stored already: {shown(request.id)}."
+            raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="request_id") from None
+        except UnknownResponseError:  # deleted since its history was read
+            raise unknown(str(request.previous), "previous_response_id") from None
+        return Record(self.store, self._tasks, owner, request.id)
+
+    # following
+
+    async def events(self, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
+        """The events of a response from the position `start` on, as they come, until it has ended."""
+        key, newest = (owner, response_id), ""
+        while found := await self.store.events(owner, response_id, start):
+            response, events = found
+            written = self._written.setdefault(key, asyncio.Event())
+            for event in events:
+                newest = event
+                yield b"event: " + _kind(event).encode() + b"\ndata: " + event.encode() + b"\n\n"
+            start += len(events)
+            if response.status.is_terminal and not events:
+                if response.status is ResponseStatus.FAILED and start == response.event_count:
+                    for last in _failure(response, newest, start):
+                        yield last
+                break
+            if not events:
+                await wait_or_timeout(written, _POLL_INTERVAL_S)
+        self._written.pop(key, None)
+
+    def _notify(self, key: tuple[str, str]) -> None:
+        if written := self._written.pop(key, None):
+            written.set()
+
+    async def cancel(self, owner: str, response_id: str) -> StoredResponse:
+        """Ends a response of the background as cancelled; one that has ended stays as it is.
+
+        Raises:
+            HttpRefusalError: there is none, or its client waits for it.
+        """
+        found = await self.store.get(owner, response_id)
+        if found is None:
+            raise unknown(response_id, "response_id")
+        if not loads_stored(found.object).get("background"):
+            message = "Only a response with background: true can be cancelled. End another by closing its connection."
+            raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="response_id")
+        found = await self.store.cancel(owner, response_id)
+        self._stop(owner, response_id)
+        if found is None:
+            raise unknown(response_id, "response_id")
+        return found
+
+    async def delete(self, owner: str, response_id: str) -> None:
+        """Deletes a response; one of the background is stopped.
+
+        Raises:
+            HttpRefusalError: there is none.
+        """
+        if not await self.store.delete(owner, response_id):
+            raise unknown(response_id, "response_id")
+        self._stop(owner, response_id)
+
+    def _stop(self, owner: str, response_id: str) -> None:
+        if run := self._runs.get((owner, response_id)):
+            run.stop()
+        self._notify((owner, response_id))
+
+    # periodic work
+
+    async def _fail_lost(self) -> None:
+        await self.store.fail_lost()
+
+    async def _evict(self) -> None:
+        await self.store.evict(self._most)
+
+    async def _clean(self) -> None:
+        while not self._tasks.stopping.is_set() and await self.store.clean():
+            pass
+
+
+def unknown(response_id: str, param: str) -> HttpRefusalError:
+    """404: the owner has no such response."""
+    return HttpRefusalError(HTTPStatus.NOT_FOUND, f"There is no response {shown(response_id)}.", param=param)
+
+
+def _kind(event: str) -> str:
+    return str(loads_stored(event)["type"])
+
+
+def _failure(response: StoredResponse, newest: str, start: int) -> list[bytes]:
+    """The last event of a response whose worker could not send it."""
+    with suppress(ValueError):
+        if _kind(newest) in _ENDS:
+            return []
+    whole = loads_stored(response.body)
+    return [frame({"type": "response.failed", "sequence_number": start, "response": whole})]

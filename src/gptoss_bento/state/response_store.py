@@ -244,18 +244,26 @@ class ResponseStore(Store):
 
     # periodic work
 
-    @writes
-    def evict(self, connection: sa.Connection, most: int) -> int:
+    async def evict(self, most: int) -> int:
         """Expires the oldest responses of each owner who has more than `most`. Returns how many."""
-        now = self._now()
+        owners = await self._owners_of_more(most)
+        return await self._evict(owners, most) if owners else 0
+
+    @reads
+    def _owners_of_more(self, connection: sa.Connection, most: int) -> list[str]:
+        counts = sa.select(RESPONSES.c.owner).where(RESPONSES.c.expires_at > self._now()).group_by(RESPONSES.c.owner)
+        return list(connection.execute(counts.having(sa.func.count() > most)).scalars())
+
+    @writes
+    def _evict(self, connection: sa.Connection, owners: Sequence[str], most: int) -> int:
+        now, evicted = self._now(), 0
         visible = RESPONSES.c.expires_at > now
-        counts = sa.select(RESPONSES.c.owner).where(visible).group_by(RESPONSES.c.owner)
-        owners = list(connection.execute(counts.having(sa.func.count() > most)).scalars())
-        evicted = 0
         for owner in owners:
             of_owner = visible & (RESPONSES.c.owner == owner)
             newest = sa.select(RESPONSES.c.seq).where(of_owner).order_by(RESPONSES.c.seq.desc())
-            last = connection.execute(newest.offset(most).limit(1)).scalar_one()
+            last = connection.execute(newest.offset(most).limit(1)).scalar()
+            if last is None:  # another worker has evicted them meanwhile
+                continue
             change = RESPONSES.update().where(of_owner, RESPONSES.c.seq <= last).values(expires_at=now)
             evicted += connection.execute(change).rowcount
         return evicted
@@ -280,7 +288,7 @@ class ResponseStore(Store):
     def fail_lost(self, connection: sa.Connection) -> int:
         """Ends the running responses whose worker has no lease any more as failed. Returns how many."""
         alive = sa.select(WORKERS.c.worker_id)
-        lost = RESPONSES.c.worker_id.is_not(None) & RESPONSES.c.worker_id.not_in(alive)
+        lost = (RESPONSES.c.worker_id > "") & RESPONSES.c.worker_id.not_in(alive)  # by the index, without nulls
         rows = list(connection.execute(sa.select(RESPONSES.c.seq, RESPONSES.c.object).where(lost).with_for_update()))
         for row in rows:
             text = ended(row.object, ResponseStatus.FAILED, WORKER_ENDED)

@@ -83,7 +83,7 @@ RESPONSES = sa.Table(  # what /v1/responses has answered, or is answering
     sa.UniqueConstraint("owner", "id", name="responses_ids"),
     sa.Index("responses_previous", "previous_seq"),
     sa.Index("responses_expiry", "expires_at"),
-    sa.Index("responses_owners", "owner", "seq"),
+    sa.Index("responses_owners", "owner", "expires_at", "seq"),
     sa.Index("responses_workers", "worker_id"),
     sqlite_autoincrement=True,
 )

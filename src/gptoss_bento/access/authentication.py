@@ -62,6 +62,11 @@ def owner_of(scope: Scope) -> str:
     return key.name if key else str(scope.get(OWNER) or "")
 
 
+def is_of_job(scope: Scope) -> bool:
+    """Whether a job makes this request, in this process."""
+    return OWNER in scope
+
+
 def presented_key(scope: Scope) -> str:
     """The key a request brings, or an empty text, which is never a key."""
     authorization = _header(scope, b"authorization").strip()

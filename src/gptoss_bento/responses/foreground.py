@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gptoss_bento.access.authentication import is_of_job
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.responses.event_stream import DELTAS, EventStream
 from gptoss_bento.responses.objects import whole
@@ -43,7 +44,7 @@ class ForegroundResponse:
         try:
             await app(scope, receive, self._receiver())
         except BrokenStreamError as error:
-            if self._stream and self._stream.started:
+            if self._stream and self._stream.started and not is_of_job(scope):  # a job may run again
                 await self._fail(self._stream, str(error))
             await self._end("failed", str(error))
             raise

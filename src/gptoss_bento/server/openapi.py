@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.http.paths import DOCS, LIVEZ, PING, READYZ, destination
 from gptoss_bento.jobs.api.openapi import TAG, Object, error_responses, job_api
+from gptoss_bento.responses.openapi import with_stored_responses
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ def _openai_api(app: Describing) -> Object:
         return {}
     paths = {path: reachable for path, item in document["paths"].items() if (reachable := _reachable(path, item))}
     schemas = document.get("components", {}).get("schemas", {})
-    return {"paths": paths, "components": {"schemas": {name: schemas[name] for name in _named(paths, schemas)}}}
+    used = {name: schemas[name] for name in _named(paths, schemas)}
+    return {"paths": with_stored_responses(paths, _OPENAI_TAG["name"]), "components": {"schemas": used}}
 
 
 def _reachable(path: str, item: Mapping[str, Any]) -> Object | None:

@@ -1,0 +1,48 @@
+"""The routes of this package that vLLM does not describe, as OpenAPI. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_ITEM = "/v1/responses/{response_id}"
+_ID = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_UNKNOWN = {"404": {"description": "This key has no such response."}}
+
+
+def _query(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema}
+
+
+_LIST_PARAMETERS = [
+    _ID,
+    _query("order", {"enum": ["asc", "desc"], "default": "desc"}),
+    _query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+    _query("after", {"type": "string", "description": "The id of the item before the first."}),
+]
+_OPERATIONS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    (_ITEM, "delete"): {
+        "summary": "Delete a stored response",
+        "parameters": [_ID],
+        "responses": {"200": {"description": "It is deleted."}, **_UNKNOWN},
+    },
+    (f"{_ITEM}/input_items", "get"): {
+        "summary": "List the items of a stored response's request",
+        "parameters": _LIST_PARAMETERS,
+        "responses": {"200": {"description": "A page of the list."}, **_UNKNOWN},
+    },
+}
+
+
+def with_stored_responses(paths: Mapping[str, Any], tag: str) -> dict[str, Any]:
+    """The paths of vLLM's API with what is added to them.
+
+    Args:
+        paths: of vLLM's document; none while there is no engine.
+        tag: of the operations.
+    """
+    made = dict(paths)
+    servers = {"servers": made[_ITEM]["servers"]} if "servers" in made.get(_ITEM, {}) else {}
+    for (path, method), operation in _OPERATIONS.items() if _ITEM in made else ():
+        made[path] = {**servers, **made.get(path, {}), method: {**operation, "tags": [tag]}}
+    return made

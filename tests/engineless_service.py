@@ -23,7 +23,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gptoss_bento.engine import launcher
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.http.fields.served_model import GPT_OSS
+from gptoss_bento.http.paths import RESPONSES
 from gptoss_bento.jobs.fake_engine import FakeEngine
+from gptoss_bento.responses.fake_vllm import FakeVllm
 from gptoss_bento.server import worker
 from gptoss_bento.workers.readiness import Readiness
 from gptoss_bento.workers.worker_group import WorkerGroup
@@ -56,6 +58,7 @@ class EnginelessEngine:
         self._last_word: str | None = None
         self._is_over = False
         self._app = self._fake.app()
+        self._responses = FakeVllm(pause=lambda: holds.released(holds.ANSWERS))
 
     @property
     def app(self) -> ASGIApp:
@@ -63,7 +66,7 @@ class EnginelessEngine:
 
     @property
     def unfinished_requests(self) -> int:
-        return self._fake.running
+        return self._fake.running + self._responses.running
 
     @property
     def dead(self) -> bool:
@@ -95,7 +98,8 @@ class EnginelessEngine:
         self._is_over = True
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = asyncio.ensure_future(self._app(scope, receive, send))
+        app: ASGIApp = self._responses if scope["path"] == RESPONSES else self._app
+        answer = asyncio.ensure_future(app(scope, receive, send))
         self._answers.add(answer)
         try:
             await answer

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from gptoss_bento.access.authentication import Authentication
 from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
+from gptoss_bento.responses.fake_vllm import FakeVllm
 from gptoss_bento.responses.routes import ResponsesApi
 from gptoss_bento.responses.stored_responses import StoredResponses
 from gptoss_bento.state.response_store import ResponseStore
@@ -20,7 +21,6 @@ from gptoss_bento.state.store import open_store
 from gptoss_bento.state.worker_identity import own_identity
 from tests.fakes import asgi_client
 from tests.stores import Clock
-from tests.unit.responses.fake_vllm import FakeVllm
 
 OWNERS = ("alice", "bob")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ class FakeVllm:
         is_cut: whether it ends at a limit of tokens.
         breaks: raised after the first delta.
         held: while it is closed, an answer stops after its first delta.
+        pause: is awaited there, too.
     """
 
     words: list[str] = field(default_factory=lambda: ["one", " two"])
@@ -43,7 +44,9 @@ class FakeVllm:
     is_cut: bool = False
     breaks: Exception | None = None
     held: asyncio.Event = field(default_factory=asyncio.Event)
+    pause: Callable[[], Awaitable[None]] | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    running: int = 0
     aborted: int = 0
 
     def __post_init__(self) -> None:
@@ -60,7 +63,13 @@ class FakeVllm:
             return JSONResponse({"error": {"message": "input is missing", "code": 400}}, 400)
         if body.get("stream"):
             return StreamingResponse(self._events(body), media_type="text/event-stream")
+        await self._paused()
         return JSONResponse(self.object(body, [self.item()]))
+
+    async def _paused(self) -> None:
+        await self.held.wait()
+        if self.pause:
+            await self.pause()
 
     def item(self, status: str = "completed") -> dict[str, Any]:
         text = "".join(self.words)
@@ -92,6 +101,7 @@ class FakeVllm:
         if not self.calls:
             delta, end = "output_text", {}
             place |= {"content_index": 0, "logprobs": []}
+        self.running += 1
         try:
             yield frame("created", response=self.object(body, [], None))
             yield frame("in_progress", response=self.object(body, [], None))
@@ -100,10 +110,12 @@ class FakeVllm:
                 yield frame(f"{delta}.delta", **place, delta=word)
                 if self.breaks:
                     raise self.breaks
-                await self.held.wait()
+                await self._paused()
             yield frame(f"{delta}.done", **place, **end, **{"arguments" if self.calls else "text": text})
             yield frame("output_item.done", output_index=0, item=self.item())
             yield frame("completed", response=self.object(body, [self.item()]))
         except (asyncio.CancelledError, GeneratorExit):
             self.aborted += 1
             raise
+        finally:
+            self.running -= 1

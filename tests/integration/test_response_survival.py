@@ -1,0 +1,121 @@
+"""Stored responses across workers, restarts and kills. The engine is a fake one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import holds
+from tests.server import NO_TLS, ServedProcess, all_processes_end
+from tests.waiting import HANG_S, wait_for
+
+pytestmark = pytest.mark.slow
+
+URL = "/v1/responses"
+KEYS = {"API_KEYS": "{alice: {key: key-a}, bob: {key: key-b}}"}
+STREAM = {"input": "x", "background": True, "stream": True}
+
+
+def call(served: ServedProcess, path: str, body: Any = None, key: str = "key-a", method: str = "") -> httpx.Response:
+    """By a new connection each time, so by any worker."""
+    headers = {"Authorization": f"Bearer {key}"}
+    method = method or ("GET" if body is None else "POST")
+    return httpx.request(method, served.url + path, json=body, headers=headers, verify=NO_TLS, timeout=HANG_S)
+
+
+def wait_for_status(served: ServedProcess, response_id: str, status: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def has_it() -> bool:
+        found.clear()
+        found.update(call(served, f"{URL}/{response_id}").json())
+        return bool(found.get("status") == status)
+
+    wait_for(has_it, lambda: f"{found} is not {status}:\n{served.output()[-3000:]}")
+    return found
+
+
+def follow(served: ServedProcess, path: str, body: Any = None) -> tuple[threading.Thread, list[dict[str, Any]]]:
+    """Reads a stream in a thread."""
+    events: list[dict[str, Any]] = []
+
+    def read() -> None:
+        lines = call(served, path, body).text.splitlines()
+        events.extend(json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread, events
+
+
+def started(served: ServedProcess, **fields: Any) -> str:
+    made = call(served, URL, {"input": "x", "background": True, **fields})
+    assert made.status_code == 200, made.text
+    return str(made.json()["id"])
+
+
+def test_responses_are_found_by_every_worker_and_after_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    two = {**KEYS, "API_WORKERS": "2", "TMPDIR": str(tmp_path / "t")}
+    with holds.serve_without_vllm(tmp_path, two) as served:
+        served.wait_until_ready()
+        made = [call(served, URL, {"input": f"turn {number}"}).json() for number in range(6)]
+        for one in made:
+            for _ in range(4):
+                assert call(served, f"{URL}/{one['id']}").json() == one
+                assert call(served, f"{URL}/{one['id']}", key="key-b").status_code == 404
+        chain = made[0]["id"]
+        for _ in range(4):
+            chain = call(served, URL, {"input": "on", "previous_response_id": chain}).json()["id"]
+
+        holds.held_by(tmp_path, holds.ANSWERS)
+        cancelled = [started(served) for _ in range(4)]
+        posted, events = follow(served, URL, {**STREAM, "request_id": "followed"})
+        wait_for_status(served, "followed", "in_progress")
+        listeners = [follow(served, f"{URL}/followed?stream=true&starting_after={number}") for number in range(4)]
+        for response_id in cancelled:
+            assert call(served, f"{URL}/{response_id}/cancel", {}).json()["status"] == "cancelled"
+        holds.release(tmp_path, holds.ANSWERS)
+        for thread, _ in [(posted, events), *listeners]:
+            thread.join(HANG_S)
+        assert events[-1]["type"] == "response.completed"
+        assert [heard for _, heard in listeners] == [events[number + 1 :] for number in range(4)]
+        with all_processes_end(served):
+            served.terminate()
+
+    with holds.serve_without_vllm(tmp_path, KEYS) as served:
+        served.wait_until_ready()
+        assert call(served, f"{URL}/{made[0]['id']}").json() == made[0]
+        assert [item["content"][0]["text"] for item in call(served, f"{URL}/{chain}/input_items").json()["data"]] == [
+            "on"
+        ]
+        thread, replayed = follow(served, f"{URL}/followed?stream=true")
+        thread.join(HANG_S)
+        assert replayed == events
+        assert wait_for_status(served, cancelled[0], "cancelled")["output"] == []
+
+
+def test_response_whose_worker_was_killed_fails_and_its_listeners_end(tmp_path: Path) -> None:
+    with holds.serve_without_vllm(tmp_path, KEYS, [holds.ANSWERS]) as served:
+        served.wait_until_ready()
+        follow(served, URL, {**STREAM, "request_id": "lost"})
+        follow(served, URL, {"input": "x", "request_id": "waited for"})
+        for response_id in ("lost", "waited for"):
+            wait_for_status(served, response_id, "in_progress")
+        with all_processes_end(served):
+            served.worker().kill()
+
+    with holds.serve_without_vllm(tmp_path, KEYS) as served:
+        served.wait_until_ready()
+        for response_id in ("lost", "waited for"):
+            found = wait_for_status(served, response_id, "failed")
+            assert "ended before it did" in found["error"]["message"]
+        thread, events = follow(served, f"{URL}/lost?stream=true")
+        thread.join(HANG_S)
+        assert events[-1]["type"] == "response.failed"
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))

@@ -22,7 +22,7 @@ from gptoss_bento.http.errors import ASKED, HttpRefusalError, openai_refusal
 from gptoss_bento.http.fields.check import CHECKED, checked
 from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.fields.unknown import UnknownFields
-from gptoss_bento.http.json_body import json_bytes, json_object
+from gptoss_bento.http.json_body import FIELDS, json_bytes, json_object
 
 
 class AdmissionMiddleware:
@@ -84,7 +84,7 @@ class AdmissionMiddleware:
         if path not in CHECKED:
             return _Call(app, body)
         asked = json_object(body)
-        scope[ASKED] = tuple(asked)
+        scope[ASKED], scope[FIELDS] = tuple(asked), asked
         known = checked(path, asked, self._served_model(), refuse_unknown=self._refuses_unknown)
         headers = self._unknown.headers(path, known.ignored) if known.ignored else {}
         key = key_of(scope)

@@ -9,6 +9,9 @@ from typing import Any
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.strict_json import dumps, loads, shown
 
+FIELDS = "gptoss_bento.fields"
+"""Where a scope has the fields of its request as the client wrote them; the engine may get others."""
+
 
 class EnvelopeError(HttpRefusalError):
     """400: the body or the query of a request is not what its route takes."""

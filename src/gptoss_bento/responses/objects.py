@@ -45,7 +45,7 @@ def whole(made: Mapping[str, Any], request: CreateRequest, completed_at: int | N
         request: that it answers.
         completed_at: when it was complete, in seconds since 1970.
     """
-    asked, status = request.asked, made["status"]
+    asked, status = request.written, made["status"]
     return {
         "id": made["id"],
         "object": "response",
@@ -70,7 +70,7 @@ def whole(made: Mapping[str, Any], request: CreateRequest, completed_at: int | N
         "temperature": made["temperature"],
         "text": _text(asked.get("text")),
         "tool_choice": asked.get("tool_choice") or "auto",
-        "tools": [_tool(tool) for tool in asked.get("tools") or ()],
+        "tools": [_tool(tool) for tool in _list(asked.get("tools"))],
         "top_logprobs": asked.get("top_logprobs") or 0,
         "top_p": made["top_p"],
         "truncation": asked.get("truncation") or "disabled",
@@ -91,9 +91,13 @@ def _reasoning(asked: Any) -> Fields:
 def _text(asked: Any) -> Fields:
     given = asked if isinstance(asked, dict) else {}
     form = given.get("format") or {"type": "text"}
-    if form.get("type") == "json_schema":
+    if isinstance(form, dict) and form.get("type") == "json_schema":
         form = {"strict": False, "description": None, **form}
     return {"format": form, "verbosity": given.get("verbosity") or "medium"}
+
+
+def _list(asked: Any) -> list[Any]:
+    return asked if isinstance(asked, list) else []  # the engine refuses another
 
 
 def _tool(tool: Any) -> Any:

@@ -28,7 +28,8 @@ class CreateRequest:
 
     Attributes:
         id: of the response; `request_id` if the client has given one.
-        asked: the request as it was sent.
+        asked: the request as vLLM is to get it, but for what is this package's.
+        written: the request as the client wrote it, which its object repeats.
         stores: whether the response is stored.
         background: whether it is generated without its client.
         previous: the id of the response that it continues.
@@ -36,6 +37,7 @@ class CreateRequest:
 
     id: str
     asked: Mapping[str, Any]
+    written: Mapping[str, Any]
     stores: bool
     background: bool
     previous: str | None
@@ -90,8 +92,12 @@ class CreateRequest:
         return body if streams is None else body | {"stream": streams}
 
 
-def read_create(asked: Mapping[str, Any]) -> CreateRequest:
+def read_create(asked: Mapping[str, Any], written: Mapping[str, Any] | None = None) -> CreateRequest:
     """What a request asks for.
+
+    Args:
+        asked: its fields as they have come here.
+        written: as the client wrote them, if those are others.
 
     Raises:
         FieldError: a field that decides what is stored has no value that it may have.
@@ -105,6 +111,7 @@ def read_create(asked: Mapping[str, Any]) -> CreateRequest:
     return CreateRequest(
         id=_text(asked, "request_id") or f"resp_{uuid.uuid4().hex}",
         asked=asked,
+        written=asked if written is None else written,
         stores=stores,
         background=background,
         previous=previous,

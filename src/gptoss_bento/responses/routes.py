@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import owner_of
 from gptoss_bento.http.errors import RETRY, HttpRefusalError, openai_refusal
-from gptoss_bento.http.json_body import json_object
+from gptoss_bento.http.json_body import FIELDS, json_object
 from gptoss_bento.http.paths import RESPONSES
 from gptoss_bento.responses.background_run import RefusedRequest
 from gptoss_bento.responses.request import read_create
@@ -67,7 +67,7 @@ class ResponsesApi:
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await Request(scope, receive).body()
-        request = read_create(json_object(body))
+        request = read_create(json_object(body), scope.get(FIELDS))
         owner = owner_of(scope)
         if not request.background:
             await self._responses.create(request, owner, self._app, scope, receive, send)

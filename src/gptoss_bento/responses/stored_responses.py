@@ -83,7 +83,7 @@ class StoredResponses:
         first = first_object(request, "in_progress", int(time.time()), self._model)
         record = await self._recorded(request, owner, first, items) if request.stores else None
         response = ForegroundResponse(request, first, record, send)
-        await response.run(app, scope, with_body(json_bytes(body), receive))
+        await response.run(app, scope, with_body(body, receive))
 
     async def create_in_background(
         self, request: CreateRequest, owner: str, app: ASGIApp, scope: Scope
@@ -103,7 +103,7 @@ class StoredResponses:
         self._runs[key] = run
         # A listener for the client's disconnect there is none of: its request is answered long before.
         alone = {**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "state": {}}
-        task = self._tasks.spawn(run.run(app, alone, json_bytes(body)))
+        task = self._tasks.spawn(run.run(app, alone, body))
         task.add_done_callback(lambda _: self._runs.pop(key, None))
         leave_behind(task)
         await asyncio.shield(run.accepted)
@@ -111,17 +111,17 @@ class StoredResponses:
 
     async def _body_of(
         self, request: CreateRequest, owner: str, *, streams: bool | None = None
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """The items of a request, and what vLLM gets for it."""
+    ) -> tuple[list[Any], bytes]:
+        """The items of a request, and what vLLM gets for it. First of all: what cannot be written is refused here."""
         if not request.has_input:
-            return [], request.for_engine(None, streams=streams)
+            return [], json_bytes(request.for_engine(None, streams=streams))
         referenced = await self._referenced(request, owner)
         items = request.items(referenced) if request.stores or request.needs_history else []
         if not request.needs_history:
-            return items, request.for_engine(None, streams=streams)
+            return items, json_bytes(request.for_engine(None, streams=streams))
         history = await self._history(request.previous, owner) if request.previous is not None else []
         earlier = without_repeats(history, referenced.keys())
-        return items, request.for_engine([*readable(earlier), *items], streams=streams)
+        return items, json_bytes(request.for_engine([*readable(earlier), *items], streams=streams))
 
     async def _referenced(self, request: CreateRequest, owner: str) -> dict[str, Any]:
         ids = request.references

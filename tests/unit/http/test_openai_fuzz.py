@@ -187,8 +187,25 @@ async def test_requests_of_any_kind_get_a_documented_answer(
 TOKENS = {CHAT: "max_completion_tokens", COMPLETIONS: "max_tokens", RESPONSES: "max_output_tokens"}
 FIELDS = ["max_tokens", "max_completion_tokens", "max_output_tokens", "reasoning_effort", "reasoning", "output_config"]
 OTHERS = ["effort", "background", "previous_response_id", "stream", "n", "model", "messages", "prompt", "input"]
-PLACES = ["content", "type", "text", "output", "system", "chat_template_kwargs", "guided_json", "context_management"]
-NAMES = st.sampled_from([*FIELDS, *OTHERS, *PLACES]) | st.text(max_size=4)
+PLACES = [
+    "tools",
+    "store",
+    "metadata",
+    "format",
+    "id",
+    "request_id",
+    "role",
+    "content",
+    "type",
+    "text",
+    "output",
+    "system",
+    "chat_template_kwargs",
+    "guided_json",
+    "context_management",
+]
+STORED = ["tools", "store", "metadata", "format", "id", "request_id", "role"]
+NAMES = st.sampled_from([*FIELDS, *OTHERS, *PLACES, *STORED]) | st.text(max_size=4)
 LEAVES = SCALARS | st.integers(0, 20) | st.sampled_from(["none", "text", "image_url", "low", "medium", "high"])
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=6

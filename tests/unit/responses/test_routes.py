@@ -13,6 +13,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.responses.objects import first_object
+from gptoss_bento.responses.request import read_create
 from gptoss_bento.state.database import StoreUnavailableError
 from tests.unit.responses.conftest import Api
 from tests.waiting import HANG_S, until
@@ -74,6 +76,15 @@ async def test_object_and_events_are_those_of_openais_schema(api: Api) -> None:
         for event in events:
             TypeAdapter(ResponseStreamEvent).validate_python(event, strict=True)
         assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+async def test_object_repeats_what_the_client_wrote() -> None:
+    written = {"input": "x", "text": {"verbosity": "low"}, "instructions": "Hello."}
+    translated = {"input": "x", "instructions": "Hello. Answer briefly."}
+    made = first_object(read_create(translated, written), "queued", 1, "m")
+
+    assert (made["instructions"], made["text"]["verbosity"]) == ("Hello.", "low")
+    assert made["text"]["format"] == {"type": "text"}
 
 
 async def test_usage_has_no_lists(api: Api) -> None:

@@ -65,6 +65,18 @@ def test_continued_conversation_has_the_new_instructions(client: openai.OpenAI) 
     assert two.usage.input_tokens < one.usage.input_tokens
 
 
+def test_tokens_are_counted_as_the_engine_counts_them(client: openai.OpenAI) -> None:
+    one = client.responses.create(model=MODEL, input="Hello", temperature=0, instructions="Be brief.")
+    asked: dict[str, Any] = {"model": MODEL, "input": "Go on.", "previous_response_id": one.id, "tools": [WEATHER]}
+    counted = client.responses.input_tokens.count(**asked)
+    two = client.responses.create(**asked)
+
+    assert two.usage
+    assert (counted.object, counted.input_tokens) == ("response.input_tokens", two.usage.input_tokens)
+    with pytest.raises(openai.BadRequestError, match="input"):
+        client.responses.input_tokens.count(model=MODEL)
+
+
 def test_object_and_events_are_those_of_openais_schema(client: openai.OpenAI) -> None:
     for more in ({}, {"tools": [WEATHER]}, {"max_output_tokens": 6}):
         events = events_of(client, input="What is the weather in Paris?", **more)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 
 from gptoss_bento.engine import replacements, tool_servers
 from gptoss_bento.http.fields.served_model import ServedModel
+from gptoss_bento.http.paths import INPUT_TOKENS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -41,6 +42,7 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
     tool_servers.check_started(app.state.tool_server, args.tool_server)
     replacements.explain_sessions(app.state.tool_server)
     _add_model_route(app)
+    _add_count_route(app)
     replacements.change_app(app, client)
     return app
 
@@ -51,6 +53,24 @@ def served_model(client: AsyncLLM, app: FastAPI) -> ServedModel:
     chat = app.state.openai_serving_chat
     parses = chat is not None and chat.parser_cls is not None
     return ServedModel(app.state.online_renderer.use_harmony, defaults.get("temperature"), parses)
+
+
+def _add_count_route(app: FastAPI) -> None:
+    """OpenAI's SDKs ask how many tokens a response would read; vLLM renders them for its own route alone."""
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+    from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
+    async def count_tokens(request: Any) -> JSONResponse:
+        rendered = await app.state.online_renderer.render_responses(
+            request, previous_messages=None, previous_response_outputs=None, tool_server=app.state.tool_server
+        )
+        if isinstance(rendered, ErrorResponse):
+            return JSONResponse(rendered.model_dump(mode="json"), rendered.error.code)
+        tokens = len(rendered.engine_input["prompt_token_ids"])
+        return JSONResponse({"object": "response.input_tokens", "input_tokens": tokens})
+
+    count_tokens.__annotations__["request"] = ResponsesRequest  # FastAPI reads it; the module must not import vLLM
+    app.add_api_route(INPUT_TOKENS, count_tokens, methods=["POST"])
 
 
 def _add_model_route(app: FastAPI) -> None:

@@ -24,6 +24,7 @@ CHAT_BATCH = f"{CHAT}/batch"
 """A route of vLLM that only jobs reach: its `messages` are a list of conversations."""
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
+INPUT_TOKENS = f"{RESPONSES}/input_tokens"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = f"{MESSAGES}/count_tokens"
 TOKENIZE = "/tokenize"
@@ -36,6 +37,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
     CHAT: ("POST",),
     COMPLETIONS: ("POST",),
     RESPONSES: ("POST",),
+    INPUT_TOKENS: ("POST",),
     f"{RESPONSES}/{{id}}": ("GET", "DELETE"),
     f"{RESPONSES}/{{id}}/input_items": ("GET",),
     f"{RESPONSES}/{{id}}/cancel": ("POST",),

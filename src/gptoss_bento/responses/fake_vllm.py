@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gptoss_bento.http.paths import INPUT_TOKENS
+
 TURNS = {"input_tokens_per_turn": [3], "cached_tokens_per_turn": [0]}
 OUTPUT_TURNS = {"output_tokens_per_turn": [2], "tool_output_tokens_per_turn": [0]}
 USAGE = {
@@ -59,6 +61,8 @@ class FakeVllm:
     async def _answer(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
+        if request.url.path == INPUT_TOKENS:
+            return JSONResponse({"object": "response.input_tokens", "input_tokens": len(body["input"])})
         if "input" not in body:
             return JSONResponse({"error": {"message": "input is missing", "code": 400}}, 400)
         if body.get("stream"):

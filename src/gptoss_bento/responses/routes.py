@@ -12,9 +12,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import owner_of
+from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import RETRY, HttpRefusalError, openai_refusal
 from gptoss_bento.http.json_body import FIELDS, json_object
-from gptoss_bento.http.paths import RESPONSES
+from gptoss_bento.http.paths import INPUT_TOKENS, RESPONSES
 from gptoss_bento.responses.background_run import RefusedRequest
 from gptoss_bento.responses.request import read_create
 from gptoss_bento.responses.stored_responses import StoredResponses, unknown
@@ -55,8 +56,8 @@ class ResponsesApi:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path == RESPONSES:
-            await self._create(scope, receive, send)
+        if path in (RESPONSES, INPUT_TOKENS):
+            await (self._create if path == RESPONSES else self._count)(scope, receive, send)
             return
         response_id, _, rest = path.removeprefix(_BELOW).partition("/")
         action = _ACTIONS.get((scope["method"], rest))
@@ -81,6 +82,11 @@ class ResponsesApi:
         streams = request.asked.get("stream")
         answer = self._stream(owner, request.id, 0) if streams else _json(dumps(first))
         await answer(scope, receive, send)
+
+    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = read_create(json_object(await Request(scope, receive).body()))
+        body = await self._responses.counted(request, owner_of(scope))
+        await self._app(scope, with_body(body, receive), send)
 
     def _stream(self, owner: str, response_id: str, start: int) -> Response:
         return stream(self._responses, owner, response_id, start)

@@ -101,13 +101,22 @@ class StoredResponses:
         key = owner, request.id
         run = BackgroundRun(request, first, record, self.store, lambda: self._notify(key))
         self._runs[key] = run
-        # A listener for the client's disconnect there is none of: its request is answered long before.
+        # 2.3: vLLM's stream listens for a disconnect, which is how a cancellation reaches it.
         alone = {**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "state": {}}
         task = self._tasks.spawn(run.run(app, alone, body))
         task.add_done_callback(lambda _: self._runs.pop(key, None))
         leave_behind(task)
         await asyncio.shield(run.accepted)
         return first
+
+    async def counted(self, request: CreateRequest, owner: str) -> bytes:
+        """What vLLM would get for a request, whose tokens are to be counted.
+
+        Raises:
+            HttpRefusalError: what it continues or names is not there.
+        """
+        _, body = await self._body_of(request, owner)
+        return body
 
     async def _body_of(
         self, request: CreateRequest, owner: str, *, streams: bool | None = None

@@ -146,6 +146,17 @@ async def test_items_are_named_instead_of_sent(api: Api) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "input[0].id")
 
 
+async def test_tokens_are_counted_of_the_whole_input(api: Api) -> None:
+    one = await created(api)
+    asked = {"input": "more", "previous_response_id": one["id"]}
+    counted = await api.client.post(f"{URL}/input_tokens", json=asked)
+
+    assert counted.json() == {"object": "response.input_tokens", "input_tokens": 3}
+    assert [item["role"] for item in api.vllm.bodies[-1]["input"]] == ["user", "assistant", "user"]
+    other = await api.of("bob").post(f"{URL}/input_tokens", json=asked)
+    assert other.status_code == 404
+
+
 async def test_input_items_are_listed(api: Api) -> None:
     made = await created(api, input=[{"role": "user", "content": word} for word in "abc"])
 

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
+from gptoss_bento.http.paths import (
+    CHAT,
+    CHAT_BATCH,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    INPUT_TOKENS,
+    MESSAGES,
+    RESPONSES,
+    TOKENIZE,
+)
 
 
 class Use(StrEnum):
@@ -228,16 +237,38 @@ _TOKENIZE = {
     **_FOR_MEDIA,
 }
 
+_READ = {
+    *("model", "input", "instructions", "previous_response_id", "previous_input_messages", "reasoning", "text"),
+    *("tools", "tool_choice", "parallel_tool_calls", "truncation", "chat_template_kwargs"),
+}
+_INPUT_TOKENS = {
+    **{n: f for n, f in _RESPONSES.items() if f.use is not Use.HONOURED or n.split(".")[0] in _READ},
+    "personality": _refused("is no setting of GPT-OSS: say it in `instructions`"),
+}
+
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     CHAT: _CHAT,
     CHAT_BATCH: _CHAT,
     COMPLETIONS: _COMPLETIONS,
     RESPONSES: _RESPONSES,
+    INPUT_TOKENS: _INPUT_TOKENS,
     MESSAGES: _MESSAGES,
     COUNT_TOKENS: _COUNT_TOKENS,
     TOKENIZE: _TOKENIZE,
 }
 """By route, without prefix."""
+
+_NAMES_OF_RESPONSES = {
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "messages": "input",
+    "system": "instructions",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+    "thinking": "thinking_token_budget",
+    "stop_sequences": "stop",
+}
 
 NAMES_HERE: Mapping[str, Mapping[str, str]] = {
     CHAT: {
@@ -258,17 +289,8 @@ NAMES_HERE: Mapping[str, Mapping[str, str]] = {
         "stop_sequences": "stop",
         "thinking": "thinking_token_budget",
     },
-    RESPONSES: {
-        "max_tokens": "max_output_tokens",
-        "max_completion_tokens": "max_output_tokens",
-        "messages": "input",
-        "system": "instructions",
-        "reasoning_effort": "reasoning.effort",
-        "response_format": "text.format",
-        "verbosity": "text.verbosity",
-        "thinking": "thinking_token_budget",
-        "stop_sequences": "stop",
-    },
+    RESPONSES: _NAMES_OF_RESPONSES,
+    INPUT_TOKENS: {name: here for name, here in _NAMES_OF_RESPONSES.items() if here.split(".")[0] in _READ},
     MESSAGES: {
         "stop": "stop_sequences",
         "max_completion_tokens": "max_tokens",

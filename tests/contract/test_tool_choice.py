@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,9 @@ from gptoss_bento.config import environment
 from gptoss_bento.engine import replacements
 from gptoss_bento.engine.tool_calls import CHANNELS, in_text, out_of_sight
 from gptoss_bento.training import harmony_text
+from tests.harmony_renderer import renderer
+
+__all__ = ["renderer"]  # a fixture
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 
@@ -34,29 +36,6 @@ CALLED = [
 @pytest.fixture(scope="module", autouse=True)
 def vocabulary() -> None:
     harmony_text.use_vocabulary(prepare.find_vocabulary(environment.cache_dir()))
-
-
-@pytest.fixture
-def renderer() -> Any:
-    """vLLM's, of which only what renders Harmony is there."""
-    module = importlib.import_module("vllm.renderers.online_renderer")
-    manager = importlib.import_module("vllm.parser.parser_manager").ParserManager
-    parser = manager.get_parser(
-        tool_parser_name="openai",
-        reasoning_parser_name="openai_gptoss",
-        enable_auto_tools=True,
-        is_harmony=True,
-        tool_strict_level="parameter",
-    )
-    found = object.__new__(module.OnlineRenderer)
-    tokenizer = SimpleNamespace(get_vocab=dict)
-    found.__dict__ |= {
-        "parser": parser,
-        "renderer": SimpleNamespace(get_tokenizer=lambda: tokenizer, tokenizer=tokenizer),
-        "model_config": SimpleNamespace(max_model_len=4096),
-        "exclude_tools_when_tool_choice_none": True,
-    }
-    return found
 
 
 def chat(**fields: Any) -> Any:

@@ -182,6 +182,12 @@ RENDER_RESPONSES = Patch(
     "EXCLUDE_TOOLS_WHEN_TOOL_CHOICE_NONE is for chats and messages alone.",
     "tests/contract/test_tool_choice.py::test_responses_without_a_choice_of_tools_show_none",
 )
+RENDER_MESSAGES = Patch(
+    "vllm.renderers.online_renderer:OnlineRenderer.render_responses_harmony_messages",
+    "What the model says before a call gets the channel `final`, and so the reasoning before it is left out.",
+    "None: items have no channel, and vLLM does not read their `phase`.",
+    "tests/contract/test_preambles.py::test_vllm_still_takes_a_preamble_for_an_answer",
+)
 CHECK_CONSTRAINT = Patch(
     "vllm.v1.structured_output.backend_xgrammar:validate_xgrammar_grammar",
     "What xgrammar refuses goes on to guidance, which cannot read it: \"Invalid grammar specification: 'triggers'\".",
@@ -216,6 +222,7 @@ PATCHES: tuple[Patch, ...] = (
     ANSWER_FORMAT,
     ADJUST_REQUEST,
     RENDER_RESPONSES,
+    RENDER_MESSAGES,
     CHECK_CONSTRAINT,
 )
 

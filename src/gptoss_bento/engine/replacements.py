@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
 
-from gptoss_bento.engine import failures, grammar_errors, hosted_tools, tool_calls, tool_servers
+from gptoss_bento.engine import failures, grammar_errors, hosted_tools, preambles, tool_calls, tool_servers
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser, hiding_itself
 from gptoss_bento.engine.harmony_repair import KINDS, RepairingParser, repairing
@@ -34,6 +34,7 @@ from gptoss_bento.engine.patches import (
     MESSAGES,
     NEW_SESSION,
     RECEIVE_OUTPUT,
+    RENDER_MESSAGES,
     RENDER_RESPONSES,
     RESPONSE_EVENTS,
     RESPONSE_PARSER,
@@ -108,6 +109,7 @@ def change_tools() -> None:
     ADJUST_REQUEST.wrap(partial(tool_calls.in_text, text_alone=text_alone))
     RENDER_RESPONSES.wrap(tool_calls.out_of_sight)
     RENDER_RESPONSES.wrap(partial(hosted_tools.refused, labels=_labels))
+    RENDER_MESSAGES.wrap(preambles.in_commentary)
     CHECK_CONSTRAINT.wrap(partial(grammar_errors.explained, refusal=VLLMValidationError, error=VLLMClientError))
 
 

@@ -14,7 +14,7 @@ from gptoss_bento.http.paths import PROBES, is_anthropic_path
 
 _KEY = "gptoss_bento.key"
 OWNER = "gptoss_bento.owner"
-"""Where the scope of a job's request has the name of the key that submitted the job."""
+"""Where the scope of a job's request has the owner of the key that submitted the job."""
 _POLICY_VIOLATION = 1008  # RFC 6455; before the handshake the server turns it into 403
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _MESSAGE = "A valid key is needed: Authorization: Bearer KEY."
@@ -57,9 +57,9 @@ def key_of(scope: Scope) -> Key | None:
 
 
 def owner_of(scope: Scope) -> str:
-    """Whose a request is: the name of its key, or of its job's; empty on an open server."""
+    """Whose a request is: the owner of its key, or of its job; empty on an open server."""
     key = key_of(scope)
-    return key.name if key else str(scope.get(OWNER) or "")
+    return key.owner if key else str(scope.get(OWNER) or "")
 
 
 def is_of_job(scope: Scope) -> bool:

@@ -59,9 +59,9 @@ class KeyStore:
                 found = key
         return found
 
-    def named(self, name: str) -> Key | None:
-        """The key of this name, if there still is one."""
-        return next((key for _, key in self._current() if key.name == name), None)
+    def of_owner(self, owner: str) -> Key | None:
+        """The key whose rows belong to this owner, if there still is one."""
+        return next((key for _, key in self._current() if key.owner == owner), None)
 
     def _current(self) -> Sequence[tuple[bytes, Key]]:
         if self._file and self._clock() >= self._next_poll_at:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -18,6 +19,9 @@ _Number = Annotated[int | None, Field(strict=True, ge=1)]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
+_LISTED = "listed"  # a name has no colon
+_OWNER_OF = b"gptoss-bento owner "
+_OWNER_DIGITS = 32
 _TEXT = re.compile(r"[!-+\--~]+")  # what a header carries unchanged; a comma would end it in API_KEY
 
 
@@ -49,11 +53,24 @@ _ALL = KeyLimits()
 
 @dataclass(frozen=True)
 class Key:
-    """Whom a key belongs to. The key itself is kept as its SHA-256 alone."""
+    """Whom a key belongs to. The key itself is kept as its SHA-256 alone.
+
+    Attributes:
+        name: for people; `key-1` for the first of a list.
+        is_listed: it is of a list, where its name is only its place.
+    """
 
     name: str
     digests: tuple[bytes, ...] = field(repr=False)
     limits: KeyLimits = _ALL
+    is_listed: bool = False
+
+    @cached_property
+    def owner(self) -> str:
+        """What this key's rows in the database belong to; of a listed key no name, and no digest that a key has."""
+        if not self.is_listed:
+            return self.name
+        return f"{_LISTED}:{hashlib.sha256(_OWNER_OF + self.digests[0]).hexdigest()[:_OWNER_DIGITS]}"
 
     def __hash__(self) -> int:
         return hash(self.name)  # asked for with each request
@@ -81,7 +98,7 @@ def listed_keys(texts: Iterable[str]) -> tuple[Key, ...]:
     numbered = [(f"key {number}", text) for number, text in enumerate(texts, 1)]
     if problems := [f"{name} {problem}" for name, text in numbered if (problem := _problem(text))]:
         raise KeysError(problems)
-    return tuple(Key(name.replace(" ", "-"), (_digest(text),)) for name, text in numbered)
+    return tuple(Key(name.replace(" ", "-"), (_digest(text),), is_listed=True) for name, text in numbered)
 
 
 def read_keys(text: str) -> tuple[Key, ...]:

@@ -33,7 +33,7 @@ _HARMLESS = frozenset({TOKENIZE, "/detokenize", f"{MESSAGES}/count_tokens"})
 
 @dataclass(frozen=True)
 class JobLimits:
-    """The limits of the keys that jobs came with. A job stores its key's name; the key's present limits hold.
+    """The limits of the keys that jobs came with. A job stores its key's owner; the key's present limits hold.
 
     It also stores the limits themselves, where every worker finds them after any restart: those of
     a key that was removed meanwhile are known from nowhere else, and its jobs must not run without.
@@ -109,12 +109,12 @@ class JobLimits:
         """What a job may have; nothing bounds it where there are no keys any more."""
         if job.owner is None or self.keys.is_open:
             return KeyLimits()
-        key = self.keys.named(job.owner)
+        key = self.keys.of_owner(job.owner)
         return key.limits if key else _limits(job.key_limits)
 
     def charge(self, owner: str | None, tokens: int) -> None:
         """A job of this owner has cost so many tokens."""
-        key = self.keys.named(owner) if owner else None
+        key = self.keys.of_owner(owner) if owner else None
         if rules := key_rules(key, streams=False):
             self.admission.charge(rules, tokens)
 

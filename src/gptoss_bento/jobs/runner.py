@@ -137,7 +137,7 @@ class Runner:
             execution_timeout_ms=policy.execution_timeout_ms,
             ttl_ms=policy.ttl_ms,
             result_ttl_ms=kept,
-            owner=key.name if key else None,
+            owner=key.owner if key else None,
             key_limits=limits_text(key),
         )
         with self._refusing():  # a separate task: a job in the store must get a run even if the client disconnects

@@ -56,7 +56,7 @@ class NewJob:
     execution_timeout_ms: int
     ttl_ms: int
     result_ttl_ms: int
-    owner: str | None = None  # the name of the key that submitted it
+    owner: str | None = None  # `owner` of the key that submitted it
     key_limits: str | None = None  # the key's limits at that time: JSON text
 
 
@@ -77,7 +77,7 @@ class Job:
     item_count: int
     delivered: int
     refused: bool = False  # FAILED because of its input: the same input fails again
-    owner: str | None = None  # the name of the key that submitted it
+    owner: str | None = None  # `owner` of the key that submitted it
     key_limits: str | None = None  # the key's limits at that time: JSON text
 
     @property

@@ -47,7 +47,7 @@ class NewResponse:
     """A response that is about to be generated.
 
     Args:
-        owner: the name of its key; empty on an open server.
+        owner: of its key; empty on an open server.
         id: of the response; the owner has no other of it.
         object: the response's object as JSON, without `output`.
         input: the items of the request, without those of earlier responses.

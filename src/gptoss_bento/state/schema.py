@@ -32,7 +32,7 @@ JOBS = sa.Table(
     sa.Column("webhook", sa.Text),
     sa.Column("webhook_due_at", sa.BigInteger),  # null: nothing to deliver
     sa.Column("webhook_attempts", sa.Integer, nullable=False),
-    sa.Column("owner", sa.Text),  # the name of the key that submitted it
+    sa.Column("owner", sa.Text),  # of the key that submitted it; before schema 5 a listed key had its place: key-1
     sa.Column("key_limits", sa.Text),  # the key's limits at that time, as JSON; null: none
     sa.Index("jobs_queue", "status", "low_priority", "queued_at", "seq"),
     sa.Index("jobs_expiry", "expires_at"),
@@ -71,7 +71,7 @@ RESPONSES = sa.Table(  # what /v1/responses has answered, or is answering
     "responses",
     METADATA,
     sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
-    sa.Column("owner", sa.Text, nullable=False),  # the name of the key that made it; empty: the server was open
+    sa.Column("owner", sa.Text, nullable=False),  # of the key that made it; empty: the server was open
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("previous_seq", sa.BigInteger),  # the response that it continues
     sa.Column("status", sa.Text, nullable=False),

@@ -51,10 +51,10 @@ def test_keys_of_variables_and_of_the_file_are_valid_together(file: Path) -> Non
 
     assert not ring.is_open
     assert names(ring, "listed", "first", "other", "") == ["key-1", "alice", None, None]
-    alice = ring.named("alice")
+    alice = ring.of_owner("alice")
     assert alice is not None
     assert ring.find("first") == alice
-    assert ring.named("bob") is None
+    assert ring.of_owner("bob") is None
 
 
 def test_keys_are_all_compared_in_constant_time(file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

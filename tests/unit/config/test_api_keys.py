@@ -22,7 +22,7 @@ def problems(text: str) -> list[str]:
 @pytest.mark.parametrize("text", ["s3cret", f"sha256:{HASH}", f"sha256:{HASH.upper()}"])
 def test_key_may_be_in_plain_or_hashed(text: str) -> None:
     assert read_keys(f"alice: {{key: '{text}'}}") == (Key("alice", (digest("s3cret"),)),)
-    assert listed_keys([text]) == (Key("key-1", (digest("s3cret"),)),)
+    assert listed_keys([text]) == (Key("key-1", (digest("s3cret"),), is_listed=True),)
 
 
 def test_entry_may_have_several_keys_and_every_limit() -> None:
@@ -103,6 +103,21 @@ def test_problems_are_reported_together() -> None:
 def test_listed_key_that_no_client_could_send_is_refused(text: str) -> None:
     with pytest.raises(KeysError, match=r"^key 2 must"):
         listed_keys(["good", text])
+
+
+def test_owner_of_a_listed_key_is_the_same_at_each_place() -> None:
+    alice, bob = listed_keys(["alice-key", "bob-key"])
+
+    assert [key.owner for key in listed_keys(["bob-key", "alice-key"])] == [bob.owner, alice.owner]
+    assert listed_keys([f"sha256:{digest('bob-key').hex()}"])[0].owner == bob.owner
+    assert bob.owner != alice.owner
+    assert digest("bob-key").hex()[:8] not in bob.owner
+    with pytest.raises(KeysError):  # nobody can name a key so
+        read_keys(f"'{bob.owner}': {{key: other}}")
+
+
+def test_owner_of_a_named_key_is_its_name() -> None:
+    assert [key.owner for key in read_keys("alice: {key: [old, new]}")] == ["alice"]
 
 
 def test_names_and_keys_are_unique_over_all_sources() -> None:

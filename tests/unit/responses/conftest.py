@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.access.authentication import Authentication
 from gptoss_bento.access.key_store import KeyStore
-from gptoss_bento.config.api_keys import Key, KeyLimits, digest
+from gptoss_bento.config.api_keys import Key, digest
 from gptoss_bento.responses.fake_vllm import FakeVllm
 from gptoss_bento.responses.routes import ResponsesApi
 from gptoss_bento.responses.stored_responses import StoredResponses
@@ -32,11 +32,13 @@ class Api:
     Attributes:
         vllm: behind it.
         responses: of the worker.
+        app: its routes.
         of: returns the client of a key.
     """
 
     vllm: FakeVllm
     responses: StoredResponses
+    app: ResponsesApi
     of: Callable[[str], httpx.AsyncClient]
 
     @property
@@ -52,12 +54,13 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         store = ResponseStore(jobs.database, clock)
         responses = StoredResponses(store, worker.worker_id, 3600, 100, "gpt-oss")
         vllm = FakeVllm()
-        yield Api(vllm, responses, _clients(ResponsesApi(vllm, responses)))
+        app = ResponsesApi(vllm, responses)
+        yield Api(vllm, responses, app, clients_of(app, KeyStore([Key(name, (digest(name),)) for name in OWNERS])))
         await responses.stop(5)
 
 
-def _clients(api: ResponsesApi) -> Callable[[str], httpx.AsyncClient]:
-    keys = KeyStore([Key(name, (digest(name),), KeyLimits()) for name in OWNERS])
+def clients_of(api: ResponsesApi, keys: KeyStore) -> Callable[[str], httpx.AsyncClient]:
+    """Returns what makes the client of a key."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await Authentication(api, keys)(scope, receive, send)

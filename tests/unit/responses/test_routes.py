@@ -12,11 +12,13 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from gptoss_bento.access.key_store import KeyStore
+from gptoss_bento.config.api_keys import listed_keys
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.request import read_create
 from gptoss_bento.state.database import StoreUnavailableError
-from tests.unit.responses.conftest import Api
+from tests.unit.responses.conftest import Api, clients_of
 from tests.waiting import HANG_S, until
 
 URL = "/v1/responses"
@@ -200,6 +202,15 @@ async def test_response_of_another_key_is_as_an_unknown_one(api: Api) -> None:
 
     assert await tried(made["id"]) == await tried("resp_unknown")
     assert {status for status, _ in await tried(made["id"])} == {404}
+
+
+async def test_response_of_a_listed_key_stays_with_the_key_when_the_list_changes(api: Api) -> None:
+    before = clients_of(api.app, KeyStore(listed_keys(["alices-key", "bobs-key"])))
+    made = (await before("alices-key").post(URL, json={"input": "hello"})).json()
+    after = clients_of(api.app, KeyStore(listed_keys(["bobs-key", "alices-key"])))
+
+    assert (await after("bobs-key").get(f"{URL}/{made['id']}")).status_code == 404
+    assert (await after("alices-key").get(f"{URL}/{made['id']}")).json() == made
 
 
 async def test_request_that_vllm_refuses_is_not_stored(api: Api) -> None:

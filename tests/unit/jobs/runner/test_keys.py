@@ -83,6 +83,28 @@ async def test_key_limits_of_a_job_outlive_the_key_and_a_restart(fake: FakeEngin
             assert (await runner.retry(greedy.id))[1]
 
 
+async def test_job_of_a_listed_key_belongs_to_the_key_at_any_place(tmp_path: Path) -> None:
+    (bob,) = listed_keys(["bobs-key"])
+    keys = KeyStore(listed_keys(["alices-key", "bobs-key"]))
+    settings, file = ServerSettings(), tmp_path / "jobs.sqlite3"
+    async with running_jobs(settings, file, limits=JobLimits(keys, Admission())) as runner:
+        new = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=keys.find("bobs-key"))
+        found = await runner.store.get(new.id)
+
+    assert found
+    assert found.owner == bob.owner
+
+
+async def test_job_of_a_listed_key_from_before_schema_5_runs_and_is_found(fake: FakeEngine, tmp_path: Path) -> None:
+    limits = JobLimits(KeyStore(listed_keys(["bobs-key"])), Admission())
+    async with running_jobs(ServerSettings(), tmp_path / "jobs.sqlite3", limits=limits) as runner:
+        old = await runner.submit(Envelope(PROMPT, POLICY), sync=False, key=Key("key-1", (digest("alices-key"),)))
+        runner.attach(fake.engine())
+        job, _ = await ended(runner, old.id)
+
+    assert (job.owner, job.status) == ("key-1", Status.COMPLETED)
+
+
 class FaultyRing(KeyStore):
     """A key store whose file raises an unexpected error, from the poll of that number on."""
 
@@ -90,11 +112,11 @@ class FaultyRing(KeyStore):
         super().__init__([key])
         self._good_looks = good_looks
 
-    def named(self, name: str) -> Key | None:
+    def of_owner(self, owner: str) -> Key | None:
         self._good_looks -= 1
         if self._good_looks < 0:
             raise ValueError("year 2024 has no 99th month")
-        return super().named(name)
+        return super().of_owner(owner)
 
 
 @pytest.mark.parametrize("looks", [0, 1])

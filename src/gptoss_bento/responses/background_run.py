@@ -1,10 +1,10 @@
-"""A response without its client: it is generated in a task, and its events are in the store as they come."""
+"""A response without its client: it is generated in a task, and events for a stream are in the store as they come."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +20,7 @@ from gptoss_bento.responses.request import CreateRequest
 from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.strict_json import dumps
 
-_WRITE_INTERVAL_S = 0.02  # between two writes of events
+_WRITE_INTERVAL_S = 0.1  # between two writes of events
 _CHECK_INTERVAL_S = 0.5  # how soon a response is stopped that another worker has cancelled
 _ABORT_GRACE_S = 2.0
 _NOTHING_SAID = "The engine ended without an answer."
@@ -61,9 +61,10 @@ class BackgroundRun:
         self._stream = EventStream(lambda made: whole(made, request, int(time.time())))
         self._events: list[str] = []
         self._written = 0
+        self._has_started = False
         self._refusal: list[Message] = []
         self._is_accepted = False
-        self._is_over = False
+        self._over = asyncio.Event()
         self._to_write = asyncio.Event()
         self._stop = asyncio.Event()
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,7 +81,7 @@ class BackgroundRun:
         try:
             await self._ended(call)
         finally:
-            self._is_over = True  # not cancelled: a write that was under way would be done again
+            self._over.set()  # not cancelled: a write that was under way would be done again
             self._to_write.set()
             await writing
             await self._finish(call)
@@ -108,7 +109,7 @@ class BackgroundRun:
             error = None if call.cancelled() else call.exception()
             message = str(error) if isinstance(error, BrokenStreamError) else _NOTHING_SAID
             self._stream.started = self._stream.started or dict(self._first)
-            self._events.append(data_of(self._stream.failed({"code": "server_error", "message": message})))
+            self._keep([self._stream.failed({"code": "server_error", "message": message})])
         if self._stream.final is not None:
             await self._record.finish(self._stream.final, self._events)
 
@@ -142,26 +143,38 @@ class BackgroundRun:
         body = message.get("body", b"")
         if body.startswith(DELTAS):
             self._stream.newest = body
-            self._events.append(data_of(body))
-        elif body:
-            self._events += [data_of(event) for event in self._stream.feed(body)]
+            self._keep([body])
+            return
+        if body:
+            self._keep(self._stream.feed(body))
         self._to_write.set()
+
+    def _keep(self, events: Sequence[bytes]) -> None:
+        """Events for the store, if a client wanted a stream."""
+        if self._request.keeps_events:
+            self._events += map(data_of, events)
+            self._to_write.set()
 
     async def _write(self) -> None:
         """Writes events as they come, and notices a cancellation by another worker."""
-        while not self._is_over:
+        while not self._over.is_set():
             if not await wait_or_timeout(self._to_write, _CHECK_INTERVAL_S):
-                if self._written and not await until_available(self._runs):
+                if self._has_started and not await until_available(self._runs):
                     self.stop()
                 continue
             self._to_write.clear()
-            if self._stream.started and not self._written:
-                await until_available(self._start)
+            await self._write_state()
             if self._stream.final is None:
                 await self._write_new()
             if self._is_accepted and not self.accepted.done():
                 self.accepted.set_result(None)
-            await asyncio.sleep(_WRITE_INTERVAL_S)
+            await wait_or_timeout(self._over, _WRITE_INTERVAL_S)
+
+    async def _write_state(self) -> None:
+        if self._stream.started and not self._has_started:
+            self._has_started = True
+            if not await until_available(self._start):
+                self.stop()
 
     async def _runs(self) -> bool:
         return await self._store.runs(self._record.owner, self._record.id)

@@ -48,6 +48,11 @@ class CreateRequest:
         return isinstance(self.asked.get("input"), str | list)
 
     @property
+    def keeps_events(self) -> bool:
+        """Whether its events are stored, for a stream that can be resumed."""
+        return self.background and bool(self.asked.get("stream"))
+
+    @property
     def references(self) -> list[str]:
         """The ids of the items that it names instead of sending them."""
         return [str(item["id"]) for item in self._items if _is_reference(item)]

@@ -156,7 +156,7 @@ class StoredResponses:
             previous=request.previous,
             worker_id=self._worker_id,
             status=ResponseStatus(first["status"]),
-            keeps_events=request.background and bool(request.asked.get("stream")),
+            keeps_events=request.keeps_events,
         )
         try:
             await self.store.create(new, self._ttl_ms)

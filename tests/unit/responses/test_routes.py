@@ -247,6 +247,43 @@ async def test_background_response_is_queued_then_complete(api: Api, stream: boo
     assert events_of(await api.client.get(f"{url}?stream=true&starting_after=99")) == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_events_of_a_background_response_are_stored_for_a_stream_alone(
+    api: Api, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    written: list[list[str]] = []
+    append = api.responses.store.append
+
+    async def counted(owner: str, response_id: str, first: int, events: list[str]) -> bool:
+        written.append(events)
+        return await append(owner, response_id, first, events)
+
+    monkeypatch.setattr(api.responses.store, "append", counted)
+    api.vllm.held.clear()
+    posted = asyncio.create_task(
+        api.client.post(URL, json={"input": "x", "background": True, "stream": stream, "request_id": "resp_1"})
+    )
+    await until(lambda: api.vllm.bodies)
+    await found_as(api, "resp_1", "in_progress")
+    api.vllm.held.set()
+    found = await found_as(api, "resp_1", "completed")
+    await posted
+
+    assert found["output"][0]["content"][0]["text"] == "one two"
+    stored = await api.responses.store.events("alice", "resp_1", 0)
+    assert stored
+    assert (bool(written), bool(stored[1])) == (stream, stream)
+
+
+async def test_background_response_without_a_stream_is_stopped_by_another_worker(api: Api) -> None:
+    api.vllm.held.clear()
+    made = await created(api, background=True)
+    await found_as(api, made["id"], "in_progress")
+    await api.responses.store.cancel("alice", made["id"])
+
+    await until(lambda: api.vllm.aborted == 1)
+
+
 async def test_background_response_is_cancelled_and_its_listeners_end(api: Api) -> None:
     api.vllm.held.clear()
     posted = asyncio.create_task(api.client.post(URL, json={"input": "x", "background": True, "stream": True}))

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import WorkerTasks
 from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.engine.background_tasks import leave_behind
@@ -170,9 +172,12 @@ class StoredResponses:
     # following
 
     async def events(self, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
-        """The events of a response from the position `start` on, as they come, until it has ended."""
+        """The events of a response from the position `start` on, as they come, until it has ended.
+
+        The answer has started: a store that is away is waited for, until the client leaves.
+        """
         key, newest = (owner, response_id), ""
-        while found := await self.store.events(owner, response_id, start):
+        while found := await until_available(partial(self.store.events, owner, response_id, start)):
             response, events = found
             written = self._written.setdefault(key, asyncio.Event())
             for event in events:

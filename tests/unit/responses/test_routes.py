@@ -329,6 +329,23 @@ async def test_store_that_is_away_is_a_503_before_anything_is_generated(
     assert (await created(api, store=False))["status"] == "completed"
 
 
+async def test_stream_goes_on_after_the_store_was_away(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, calls = api.responses.store.events, 0
+
+    async def away(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise StoreUnavailableError("The job store cannot be used now: gone.")
+        return await read(*args)
+
+    monkeypatch.setattr(api.responses.store, "events", away)
+    asked = {"input": "x", "background": True, "stream": True, "request_id": "resp_1"}
+    events = events_of(await api.client.post(URL, json=asked))
+    assert kinds(events)[-1] == "completed"
+    assert events_of(await api.client.get(f"{URL}/resp_1?stream=true")) == events
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -147,6 +147,9 @@ class ServerSettings(BaseModel):
     )
 
     # Stored responses
+    vllm_enable_responses_api_store: Literal["0", "1"] = Field(
+        "1", description="1: responses of /v1/responses are stored, unless a request says store: false; 0: none is."
+    )
     responses_ttl: int = Field(
         2_592_000, ge=60, description="Seconds that a stored response of /v1/responses is kept: 30 days, as OpenAI's."
     )

@@ -97,17 +97,23 @@ class CreateRequest:
         return body if streams is None else body | {"stream": streams}
 
 
-def read_create(asked: Mapping[str, Any], written: Mapping[str, Any] | None = None) -> CreateRequest:
+def read_create(
+    asked: Mapping[str, Any], written: Mapping[str, Any] | None = None, *, may_store: bool = True
+) -> CreateRequest:
     """What a request asks for.
 
     Args:
         asked: its fields as they have come here.
         written: as the client wrote them, if those are others.
+        may_store: whether the operator lets responses be stored; else `store: true` is as `false`, as in vLLM.
 
     Raises:
         FieldError: a field that decides what is stored has no value that it may have.
     """
-    stores, background = _switch(asked, "store", default=True), _switch(asked, "background", default=False)
+    stores = _switch(asked, "store", default=True) and may_store
+    background = _switch(asked, "background", default=False)
+    if background and not may_store:
+        raise FieldError("background", "background needs a stored response, and this server is set to store none.")
     if background and not stores:
         raise FieldError("background", "background needs store: true, or its answer could not be retrieved.")
     previous = _text(asked, "previous_response_id")

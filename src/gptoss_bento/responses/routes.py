@@ -34,11 +34,13 @@ class ResponsesApi:
     Args:
         app: vLLM's application.
         responses: of this worker.
+        may_store: whether new ones are stored; those that are there are found in any case.
     """
 
-    def __init__(self, app: ASGIApp, responses: StoredResponses) -> None:
+    def __init__(self, app: ASGIApp, responses: StoredResponses, *, may_store: bool = True) -> None:
         self._app = app
         self._responses = responses
+        self._may_store = may_store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -68,7 +70,7 @@ class ResponsesApi:
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await Request(scope, receive).body()
-        request = read_create(json_object(body), scope.get(FIELDS))
+        request = read_create(json_object(body), scope.get(FIELDS), may_store=self._may_store)
         owner = owner_of(scope)
         if not request.background:
             await self._responses.create(request, owner, self._app, scope, receive, send)

@@ -69,6 +69,18 @@ async def test_response_that_is_not_stored_leaves_nothing(api: Api) -> None:
     assert await api.responses.store.get("alice", made["id"]) is None
 
 
+async def test_server_that_is_set_to_store_nothing_stores_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = await created(api)
+    monkeypatch.setattr(api.app, "_may_store", False)
+    made = await created(api, store=True, request_id="resp_1")
+    refused = await api.client.post(URL, json={"input": "x", "background": True})
+
+    assert made["store"] is False
+    assert await api.responses.store.get("alice", "resp_1") is None
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "background")
+    assert (await api.client.get(f"{URL}/{before['id']}")).json() == before
+
+
 async def test_object_and_events_are_those_of_openais_schema(api: Api) -> None:
     for calls in (False, True):
         api.vllm.calls = calls

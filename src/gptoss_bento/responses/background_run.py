@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -177,18 +178,17 @@ class BackgroundRun:
                 self.stop()
 
     async def _runs(self) -> bool:
-        return await self._store.runs(self._record.owner, self._record.id)
+        return await self._store.runs(self._record.row)
 
     async def _start(self) -> bool:
         started = {name: value for name, value in (self._stream.started or {}).items() if name != "output"}
-        return await self._store.start(self._record.owner, self._record.id, dumps(started))
+        return await self._store.start(self._record.row, dumps(started))
 
     async def _write_new(self) -> None:
         new = self._events[:]
         if not new:
             return
-        owner, response_id, first = self._record.owner, self._record.id, self._written
-        if not await until_available(lambda: self._store.append(owner, response_id, first, new)):
+        if not await until_available(partial(self._store.append, self._record.row, self._written, new)):
             self.stop()
         self._written += len(new)
         del self._events[: len(new)]

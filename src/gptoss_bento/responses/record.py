@@ -23,15 +23,13 @@ class Record:
     Args:
         store: of the responses.
         tasks: of this worker: what is written at the end is written also if the client has left.
-        owner: of the response.
-        response_id: its id.
+        row: of the response.
     """
 
-    def __init__(self, store: ResponseStore, tasks: WorkerTasks, owner: str, response_id: str) -> None:
+    def __init__(self, store: ResponseStore, tasks: WorkerTasks, row: int) -> None:
         self._store = store
         self._tasks = tasks
-        self.owner = owner
-        self.id = response_id
+        self.row = row
         self.is_ended = False
 
     async def finish(self, final: Mapping[str, Any], events: Sequence[str] = ()) -> None:
@@ -52,13 +50,13 @@ class Record:
         text = dumps({name: value for name, value in final.items() if name != "output"})
         items = [StoredItem(str(item.get("id", "")), dumps(item)) for item in final["output"]]
         status = ResponseStatus(final["status"])
-        await until_available(lambda: self._store.finish(self.owner, self.id, status, text, items, events))
+        await until_available(lambda: self._store.finish(self.row, status, text, items, events))
 
     async def discard(self) -> None:
         """There is no response after all: vLLM has refused the request."""
         if not self.is_ended:
             self.is_ended = True
-            await self._later(until_available(lambda: self._store.delete(self.owner, self.id)))
+            await self._later(until_available(lambda: self._store.discard(self.row)))
 
     async def _later(self, work: Coroutine[Any, Any, Any]) -> None:
         await asyncio.shield(self._tasks.spawn(work))

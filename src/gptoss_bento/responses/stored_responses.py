@@ -161,13 +161,13 @@ class StoredResponses:
             keeps_events=request.keeps_events,
         )
         try:
-            await self.store.create(new, self._ttl_ms)
+            row = await self.store.create(new, self._ttl_ms)
         except ResponseExistsError:
             message = f"request_id is the id of a response that is stored already: {shown(request.id)}."
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="request_id") from None
         except UnknownResponseError:  # deleted since its history was read
             raise unknown(str(request.previous), "previous_response_id") from None
-        return Record(self.store, self._tasks, owner, request.id)
+        return Record(self.store, self._tasks, row)
 
     # following
 

@@ -1,8 +1,8 @@
 """The store of responses: what /v1/responses was asked and has answered, each for its owner alone.
 
-A response continues another by that one's row (`previous_seq`), and its history is read along this chain. What an owner
-deletes, what expires and what exceeds the owner's bound is not found from then on; its row goes once no response
-continues it. Times are milliseconds since 1970.
+What makes a response knows it by its row: its id may be used again. A response continues another by that one's row
+(`previous_seq`), and its history is read along this chain. What an owner deletes, what expires and what exceeds the
+owner's bound is not found from then on; its row goes once no response continues it. Times are milliseconds since 1970.
 """
 
 from __future__ import annotations
@@ -45,20 +45,34 @@ class ResponseStore(Store):
 
     # writing
 
-    async def create(self, new: NewResponse, ttl_ms: int) -> None:
-        """Stores a response that is about to be generated, with the items of its request.
+    async def create(self, new: NewResponse, ttl_ms: int) -> int:
+        """Stores a response that is about to be generated, with the items of its request. Returns its row.
+
+        One of the same id that has no answer makes room: a client may try again under its `request_id`.
 
         Raises:
             ResponseExistsError: the owner has one of this id.
             UnknownResponseError: it continues a response that the owner does not have.
         """
         try:
-            await self._create(new, ttl_ms)
+            return await self._create(new, ttl_ms)
         except sa.exc.IntegrityError:
-            raise ResponseExistsError from None
+            if not await self._hide_unanswered(new.owner, new.id):
+                raise ResponseExistsError from None
+            return await self.create(new, ttl_ms)
 
     @writes
-    def _create(self, connection: sa.Connection, new: NewResponse, ttl_ms: int) -> None:
+    def _hide_unanswered(self, connection: sa.Connection, owner: str, response_id: str) -> bool:
+        has_failed = RESPONSES.c.status.in_((ResponseStatus.FAILED, ResponseStatus.CANCELLED))
+        has_expired = RESPONSES.c.expires_at <= self._now()
+        unanswered = sa.select(RESPONSES.c.seq).where(_of(owner, response_id), has_failed | has_expired | _is_lost())
+        seq = connection.execute(unanswered.with_for_update()).scalar()
+        if seq is not None:
+            connection.execute(_HIDE, {"hidden_seq": seq, "hidden": _hidden_id(seq)})
+        return seq is not None
+
+    @writes
+    def _create(self, connection: sa.Connection, new: NewResponse, ttl_ms: int) -> int:
         previous = _seq(connection, new.owner, new.previous, self._now()) if new.previous is not None else None
         row = {
             "owner": new.owner,
@@ -71,43 +85,37 @@ class ResponseStore(Store):
             "keeps_events": new.keeps_events,
             "expires_at": self._now() + ttl_ms,
         }
-        seq = connection.execute(_INSERT, row).scalar_one()
+        seq = int(connection.execute(_INSERT, row).scalar_one())
         _add_items(connection, seq, new.input, 0, is_output=False)
+        return seq
 
     @writes
-    def start(self, connection: sa.Connection, owner: str, response_id: str, object_text: str) -> bool:
+    def start(self, connection: sa.Connection, row: int, object_text: str) -> bool:
         """A queued response is generated from now on. Returns False if it has ended meanwhile."""
         values = {"status": ResponseStatus.IN_PROGRESS.value, "object": object_text}
-        queued = RESPONSES.c.status == ResponseStatus.QUEUED
-        return bool(
-            connection.execute(RESPONSES.update().where(_of(owner, response_id), queued).values(values)).rowcount
-        )
+        queued = (RESPONSES.c.seq == row) & (RESPONSES.c.status == ResponseStatus.QUEUED)
+        return bool(connection.execute(RESPONSES.update().where(queued).values(values)).rowcount)
 
     @writes
-    def append(
-        self, connection: sa.Connection, owner: str, response_id: str, first: int, events: Sequence[str]
-    ) -> bool:
+    def append(self, connection: sa.Connection, row: int, first: int, events: Sequence[str]) -> bool:
         """Adds events to a running response, unless an earlier call added them. Returns False if it has ended.
 
         Args:
-            owner: of the response.
-            response_id: its id.
+            row: of the response.
             first: the position of the first of these events.
             events: as JSON.
         """
-        row = connection.execute(_LOCKED_RUNNING, {"owner": owner, "wanted": response_id}).one_or_none()
-        if row is None:
+        found = connection.execute(_LOCKED_RUNNING, {"row": row}).one_or_none()
+        if found is None:
             return False
-        missing = events[row.event_count - first :]
-        _add_events(connection, row.seq, row.event_count, missing)
+        _add_events(connection, row, found.event_count, events[found.event_count - first :])
         return True
 
     @writes
     def finish(
         self,
         connection: sa.Connection,
-        owner: str,
-        response_id: str,
+        row: int,
         status: ResponseStatus,
         object_text: str,
         output: Sequence[StoredItem] = (),
@@ -116,20 +124,19 @@ class ResponseStore(Store):
         """Ends a running response. Returns False if it has ended already; then nothing is changed.
 
         Args:
-            owner: of the response.
-            response_id: its id.
+            row: of the response.
             status: its final state.
             object_text: its final object as JSON, without `output`.
             output: its items.
             events: those that come after what `append` has added.
         """
-        row = connection.execute(_LOCKED_RUNNING, {"owner": owner, "wanted": response_id}).one_or_none()
-        if row is None:
+        found = connection.execute(_LOCKED_RUNNING, {"row": row}).one_or_none()
+        if found is None:
             return False
         if events:
-            _add_events(connection, row.seq, row.event_count, events)
-        _add_items(connection, row.seq, output, _OUTPUT_FROM, is_output=True)
-        connection.execute(_END, {"ended_seq": row.seq, "end": status.value, "final": object_text})
+            _add_events(connection, row, found.event_count, events)
+        _add_items(connection, row, output, _OUTPUT_FROM, is_output=True)
+        _end(connection, row, status, object_text)
         return True
 
     @writes
@@ -142,6 +149,11 @@ class ResponseStore(Store):
             _end(connection, row.seq, ResponseStatus.CANCELLED, ended(row.object, ResponseStatus.CANCELLED))
             row = _row(connection, owner, response_id, self._now())
         return _stored(connection, row)
+
+    @writes
+    def discard(self, connection: sa.Connection, row: int) -> None:
+        """There is no such response after all."""
+        connection.execute(_HIDE, {"hidden_seq": row, "hidden": _hidden_id(row)})
 
     @writes
     def delete(self, connection: sa.Connection, owner: str, response_id: str) -> bool:
@@ -237,10 +249,9 @@ class ResponseStore(Store):
         return _record(row), events
 
     @reads
-    def runs(self, connection: sa.Connection, owner: str, response_id: str) -> bool:
+    def runs(self, connection: sa.Connection, row: int) -> bool:
         """Whether a response is generated, or waits for that."""
-        running = connection.execute(_RUNNING, {"owner": owner, "wanted": storable(response_id)})
-        return running.one_or_none() is not None
+        return connection.execute(_RUNNING, {"row": row}).one_or_none() is not None
 
     # periodic work
 
@@ -287,9 +298,8 @@ class ResponseStore(Store):
     @writes
     def fail_lost(self, connection: sa.Connection) -> int:
         """Ends the running responses whose worker has no lease any more as failed. Returns how many."""
-        alive = sa.select(WORKERS.c.worker_id)
-        lost = (RESPONSES.c.worker_id > "") & RESPONSES.c.worker_id.not_in(alive)  # by the index, without nulls
-        rows = list(connection.execute(sa.select(RESPONSES.c.seq, RESPONSES.c.object).where(lost).with_for_update()))
+        lost = sa.select(RESPONSES.c.seq, RESPONSES.c.object).where(_is_lost())
+        rows = list(connection.execute(lost.with_for_update()))
         for row in rows:
             text = ended(row.object, ResponseStatus.FAILED, WORKER_ENDED)
             _end(connection, row.seq, ResponseStatus.FAILED, text)
@@ -298,6 +308,12 @@ class ResponseStore(Store):
 
 def _of(owner: str, response_id: str) -> sa.ColumnElement[bool]:
     return (RESPONSES.c.owner == owner) & (RESPONSES.c.id == storable(response_id))
+
+
+def _is_lost() -> sa.ColumnElement[bool]:
+    """Whether the worker that generates a response has no lease any more."""
+    alive = sa.select(WORKERS.c.worker_id)
+    return (RESPONSES.c.worker_id > "") & RESPONSES.c.worker_id.not_in(alive)  # by the index, without nulls
 
 
 def _row(connection: sa.Connection, owner: str, response_id: str, now: int, *, lock: bool = False) -> Any:
@@ -360,8 +376,9 @@ _OWNED = (RESPONSES.c.owner == sa.bindparam("owner", type_=sa.Text())) & (
 )
 _FIND = sa.select(RESPONSES).where(_OWNED, RESPONSES.c.expires_at > sa.bindparam("now", type_=sa.BigInteger()))
 _FIND_AND_LOCK = _FIND.with_for_update()
-_RUNNING = sa.select(RESPONSES.c.seq, RESPONSES.c.event_count).where(
-    _OWNED, RESPONSES.c.status.in_(sorted(status.value for status in RUNNING))
+_RUNNING = sa.select(RESPONSES.c.event_count).where(
+    RESPONSES.c.seq == sa.bindparam("row", type_=sa.BigInteger()),
+    RESPONSES.c.status.in_(sorted(status.value for status in RUNNING)),
 )
 _LOCKED_RUNNING = _RUNNING.with_for_update()
 _INSERT = RESPONSES.insert().returning(RESPONSES.c.seq)

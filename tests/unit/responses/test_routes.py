@@ -266,9 +266,9 @@ async def test_events_of_a_background_response_are_stored_for_a_stream_alone(
     written: list[list[str]] = []
     append = api.responses.store.append
 
-    async def counted(owner: str, response_id: str, first: int, events: list[str]) -> bool:
+    async def counted(row: int, first: int, events: list[str]) -> bool:
         written.append(events)
-        return await append(owner, response_id, first, events)
+        return await append(row, first, events)
 
     monkeypatch.setattr(api.responses.store, "append", counted)
     api.vllm.held.clear()
@@ -383,3 +383,12 @@ async def test_request_id_is_used_once_by_each_key(api: Api) -> None:
 
     answer = await api.client.post(URL, json={"input": "x", "request_id": "mine"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "request_id")
+
+
+async def test_request_id_of_a_response_that_failed_may_be_used_again(api: Api) -> None:
+    api.vllm.breaks = BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, "The engine died.")
+    await created(api, background=True, request_id="mine")
+    await found_as(api, "mine", "failed")
+    api.vllm.breaks = None
+
+    assert (await created(api, request_id="mine"))["status"] == "completed"

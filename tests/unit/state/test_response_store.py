@@ -47,11 +47,12 @@ def ids(texts: Sequence[str]) -> list[str]:
     return [json.loads(text)["id"] for text in texts]
 
 
-async def answered(store: ResponseStore, response: NewResponse) -> None:
-    await store.create(response, TTL_MS)
+async def answered(store: ResponseStore, response: NewResponse) -> int:
+    row = await store.create(response, TTL_MS)
     final = json.dumps({"id": response.id, "status": "completed"})
     output = items(f"{response.id}-out")
-    assert await store.finish(response.owner, response.id, ResponseStatus.COMPLETED, final, output)
+    assert await store.finish(row, ResponseStatus.COMPLETED, final, output)
+    return row
 
 
 @pytest.fixture
@@ -60,12 +61,12 @@ def responses(store: JobStore, clock: Clock) -> ResponseStore:
 
 
 async def test_response_is_found_again_with_its_output(responses: ResponseStore) -> None:
-    await responses.create(new(), TTL_MS)
+    row = await responses.create(new(), TTL_MS)
     running = await responses.get("alice", "resp_1")
     assert running
     assert (running.status, json.loads(running.body)["output"]) == (ResponseStatus.IN_PROGRESS, [])
     final = '{"id":"resp_1","status":"completed","text":"\\u0000 é"}'
-    assert await responses.finish("alice", "resp_1", ResponseStatus.COMPLETED, final, items("a", "b"))
+    assert await responses.finish(row, ResponseStatus.COMPLETED, final, items("a", "b"))
 
     found = await responses.get("alice", "resp_1")
     assert found
@@ -73,7 +74,8 @@ async def test_response_is_found_again_with_its_output(responses: ResponseStore)
     assert json.loads(found.body) == {**json.loads(final), "output": [{"id": "a"}, {"id": "b"}]}
 
 
-async def test_response_of_a_used_id_is_refused_to_its_owner_alone(responses: ResponseStore) -> None:
+async def test_response_of_a_used_id_is_refused_to_its_owner_alone(responses: ResponseStore, store: JobStore) -> None:
+    await store.renew_lease(WorkerIdentity(W, "machine", 1, 0))
     await responses.create(new(), TTL_MS)
     with pytest.raises(ResponseExistsError):
         await responses.create(new(), TTL_MS)
@@ -81,12 +83,32 @@ async def test_response_of_a_used_id_is_refused_to_its_owner_alone(responses: Re
     await responses.create(new(owner="bob"), TTL_MS)
 
 
+@pytest.mark.parametrize("end", [ResponseStatus.FAILED, ResponseStatus.CANCELLED, "expired", "lost"])
+async def test_id_of_a_response_without_an_answer_may_be_used_again(
+    responses: ResponseStore, store: JobStore, clock: Clock, end: str
+) -> None:
+    if end != "lost":
+        await store.renew_lease(WorkerIdentity(W, "machine", 1, 0))
+    first = await responses.create(new(), TTL_MS)
+    if end == "expired":
+        clock.now += TTL_MS
+    elif end != "lost":
+        await responses.finish(first, ResponseStatus(end), "{}")
+    second = await responses.create(new(), TTL_MS)
+
+    assert not await responses.finish(first, ResponseStatus.COMPLETED, "{}", items("late"))
+    assert await responses.finish(second, ResponseStatus.COMPLETED, "{}", items("out"))
+    found = await responses.get("alice", "resp_1")
+    assert found
+    assert found.output == ('{"id": "out"}',)
+
+
 async def test_finish_of_an_ended_response_changes_nothing(responses: ResponseStore) -> None:
-    await answered(responses, new())
+    row = await answered(responses, new())
     before = await responses.get("alice", "resp_1")
 
-    assert not await responses.finish("alice", "resp_1", ResponseStatus.FAILED, "{}", items("late"))
-    assert not await responses.append("alice", "resp_1", 0, ["{}"])
+    assert not await responses.finish(row, ResponseStatus.FAILED, "{}", items("late"))
+    assert not await responses.append(row, 0, ["{}"])
     assert await responses.cancel("alice", "resp_1") == before
     assert await responses.get("alice", "resp_1") == before
 
@@ -134,8 +156,8 @@ async def _rows(responses: ResponseStore) -> list[int]:
 
 
 async def test_input_items_are_listed_by_page(responses: ResponseStore) -> None:
-    await responses.create(new(input=items(*"abcde")), TTL_MS)
-    await responses.finish("alice", "resp_1", ResponseStatus.COMPLETED, "{}", items("out"))
+    row = await responses.create(new(input=items(*"abcde")), TTL_MS)
+    await responses.finish(row, ResponseStatus.COMPLETED, "{}", items("out"))
 
     async def page(**query: Any) -> tuple[str, bool]:
         found = await responses.input_items("alice", "resp_1", **query)
@@ -164,11 +186,11 @@ async def test_items_are_found_by_their_ids(responses: ResponseStore, clock: Clo
 
 
 async def test_events_are_read_from_any_position(responses: ResponseStore) -> None:
-    await responses.create(new(keeps_events=True), TTL_MS)
-    assert await responses.append("alice", "resp_1", 0, ["0", "1"])
-    assert await responses.append("alice", "resp_1", 0, ["0", "1", "2"]), "repeated, with one more"
-    assert await responses.append("alice", "resp_1", 1, ["1", "2"])
-    assert await responses.finish("alice", "resp_1", ResponseStatus.COMPLETED, "{}", (), ["3"])
+    row = await responses.create(new(keeps_events=True), TTL_MS)
+    assert await responses.append(row, 0, ["0", "1"])
+    assert await responses.append(row, 0, ["0", "1", "2"]), "repeated, with one more"
+    assert await responses.append(row, 1, ["1", "2"])
+    assert await responses.finish(row, ResponseStatus.COMPLETED, "{}", (), ["3"])
 
     found = await responses.events("alice", "resp_1", 1)
     assert found
@@ -178,32 +200,32 @@ async def test_events_are_read_from_any_position(responses: ResponseStore) -> No
 
 
 async def test_queued_response_is_started_once(responses: ResponseStore) -> None:
-    await responses.create(new(status=ResponseStatus.QUEUED), TTL_MS)
+    row = await responses.create(new(status=ResponseStatus.QUEUED), TTL_MS)
 
-    assert await responses.start("alice", "resp_1", '{"status":"in_progress"}')
-    assert not await responses.start("alice", "resp_1", "{}")
+    assert await responses.start(row, '{"status":"in_progress"}')
+    assert not await responses.start(row, "{}")
     assert (await responses.get("alice", "resp_1")).object == '{"status":"in_progress"}'  # type: ignore[union-attr]
 
 
 async def test_cancelled_response_stays_cancelled(responses: ResponseStore) -> None:
-    await responses.create(new(), TTL_MS)
-    assert await responses.runs("alice", "resp_1")
+    row = await responses.create(new(), TTL_MS)
+    assert await responses.runs(row)
 
     cancelled = await responses.cancel("alice", "resp_1")
     assert cancelled
     assert json.loads(cancelled.body) == {"id": "resp_1", "status": "cancelled", "output": []}
-    assert not await responses.runs("alice", "resp_1")
-    assert not await responses.finish("alice", "resp_1", ResponseStatus.COMPLETED, "{}")
+    assert not await responses.runs(row)
+    assert not await responses.finish(row, ResponseStatus.COMPLETED, "{}")
     assert await responses.cancel("alice", "unknown") is None
 
 
 async def test_deleted_response_is_gone_and_its_id_free(responses: ResponseStore) -> None:
-    await responses.create(new(), TTL_MS)
+    row = await responses.create(new(), TTL_MS)
     assert not await responses.delete("bob", "resp_1")
     assert await responses.delete("alice", "resp_1")
 
     assert not await responses.delete("alice", "resp_1")
-    assert not await responses.finish("alice", "resp_1", ResponseStatus.COMPLETED, "{}")
+    assert not await responses.finish(row, ResponseStatus.COMPLETED, "{}")
     await responses.create(new(), TTL_MS)
 
 
@@ -220,7 +242,7 @@ async def test_oldest_responses_beyond_an_owners_bound_are_evicted(responses: Re
 
 async def test_response_of_a_worker_without_a_lease_fails(responses: ResponseStore, store: JobStore) -> None:
     await store.renew_lease(WorkerIdentity("alive", "machine", 1, 0))
-    await responses.create(new("kept", worker_id="alive"), TTL_MS)
+    row = await responses.create(new("kept", worker_id="alive"), TTL_MS)
     await responses.create(new("lost"), TTL_MS)
     await answered(responses, new("ended"))
 
@@ -229,7 +251,7 @@ async def test_response_of_a_worker_without_a_lease_fails(responses: ResponseSto
     assert lost
     assert json.loads(lost.body)["error"] == {"code": "server_error", "message": WORKER_ENDED}
     assert lost.status is ResponseStatus.FAILED
-    assert await responses.runs("alice", "kept")
+    assert await responses.runs(row)
 
 
 async def test_responses_are_added_to_an_older_database(store: JobStore, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,10 +17,12 @@ from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.responses.event_stream import DELTAS, EventStream, data_of
 from gptoss_bento.responses.objects import whole
-from gptoss_bento.responses.record import Record
+from gptoss_bento.responses.record import MISTAKE, Record
 from gptoss_bento.responses.request import CreateRequest
 from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.strict_json import dumps
+
+logger = logging.getLogger(__name__)
 
 _WRITE_INTERVAL_S = 0.1  # between two writes of events
 _CHECK_INTERVAL_S = 0.5  # how soon a response is stopped that another worker has cancelled
@@ -79,15 +82,18 @@ class BackgroundRun:
         """Generates the response, and ends its record."""
         call = asyncio.create_task(self._call(app, scope, body))
         writing = asyncio.create_task(self._write())
+        writing.add_done_callback(lambda _: self.stop())  # before its time only after an error
         try:
             await self._ended(call)
         finally:
             self._over.set()  # not cancelled: a write that was under way would be done again
             self._to_write.set()
-            await writing
-            await self._finish(call)
-            self._settle()
-            self._changed()
+            await asyncio.wait((writing,))
+            try:
+                await self._finish(_error_of(call) or _error_of(writing))
+            finally:
+                self._settle()
+                self._changed()
 
     async def _call(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
         await app(scope, self._receive(body), self._send)
@@ -103,16 +109,23 @@ class BackgroundRun:
             call.cancel()
             await asyncio.wait((call,))
 
-    async def _finish(self, call: asyncio.Task[None]) -> None:
+    async def _finish(self, error: BaseException | None) -> None:
         if self._refusal:
             await self._record.discard()
         elif self._stream.final is None:
-            error = None if call.cancelled() else call.exception()
-            message = str(error) if isinstance(error, BrokenStreamError) else _NOTHING_SAID
+            message = self._reason(error)
             self._stream.started = self._stream.started or dict(self._first)
             self._keep([self._stream.failed({"code": "server_error", "message": message})])
         if self._stream.final is not None:
             await self._record.finish(self._stream.final, self._events)
+
+    def _reason(self, error: BaseException | None) -> str:
+        """What the client reads of an error; the log has all of it."""
+        if error is None:
+            return _NOTHING_SAID
+        is_known = isinstance(error, BrokenStreamError)
+        logger.error("background response %s: %s", self._request.id, error, exc_info=None if is_known else error)
+        return str(error) if is_known else MISTAKE
 
     def _settle(self) -> None:
         if self.accepted.done():
@@ -193,3 +206,7 @@ class BackgroundRun:
         self._written += len(new)
         del self._events[: len(new)]
         self._changed()
+
+
+def _error_of(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()

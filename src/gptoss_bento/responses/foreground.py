@@ -13,7 +13,7 @@ from gptoss_bento.access.authentication import is_of_job
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.responses.event_stream import DELTAS, EventStream
 from gptoss_bento.responses.objects import whole
-from gptoss_bento.responses.record import Record
+from gptoss_bento.responses.record import MISTAKE, Record
 from gptoss_bento.responses.request import CreateRequest
 from gptoss_bento.strict_json import dumps, loads_stored
 
@@ -49,7 +49,7 @@ class ForegroundResponse:
             await self._end("failed", str(error))
             raise
         except Exception:
-            await self._end("failed", "The server made a mistake.")
+            await self._end("failed", MISTAKE)
             raise
         finally:
             await self._end("cancelled")  # its client has left, unless it has ended already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,11 @@ from gptoss_bento.background.tasks import WorkerTasks
 from gptoss_bento.state.response import ResponseStatus, StoredItem
 from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.strict_json import dumps
+
+logger = logging.getLogger(__name__)
+
+MISTAKE = "The server made a mistake."
+"""Why a response failed of which only the log says more."""
 
 _PATIENCE_S = 5.0
 """An answer that is complete waits so long for the store; then its client gets it, and it is stored later."""
@@ -47,6 +53,13 @@ class Record:
             await asyncio.wait_for(asyncio.shield(ending), _PATIENCE_S)
 
     async def _finished(self, final: Mapping[str, Any], events: Sequence[str]) -> None:
+        try:
+            await self._stored(final, events)
+        except Exception:
+            logger.exception("the end of a response was not stored")
+            await until_available(lambda: self._store.fail(self.row, MISTAKE))
+
+    async def _stored(self, final: Mapping[str, Any], events: Sequence[str]) -> None:
         text = dumps({name: value for name, value in final.items() if name != "output"})
         items = [StoredItem(str(item.get("id", "")), dumps(item)) for item in final["output"]]
         status = ResponseStatus(final["status"])

@@ -151,6 +151,14 @@ class ResponseStore(Store):
         return _stored(connection, row)
 
     @writes
+    def fail(self, connection: sa.Connection, row: int, reason: str) -> None:
+        """Ends a running response as failed, with what is stored of it; one that has ended stays as it is."""
+        if connection.execute(_LOCKED_RUNNING, {"row": row}).one_or_none() is None:
+            return
+        text = connection.execute(sa.select(RESPONSES.c.object).where(RESPONSES.c.seq == row)).scalar_one()
+        _end(connection, row, ResponseStatus.FAILED, ended(text, ResponseStatus.FAILED, reason))
+
+    @writes
     def discard(self, connection: sa.Connection, row: int) -> None:
         """There is no such response after all."""
         connection.execute(_HIDE, {"hidden_seq": row, "hidden": _hidden_id(row)})

@@ -392,3 +392,37 @@ async def test_request_id_of_a_response_that_failed_may_be_used_again(api: Api) 
     api.vllm.breaks = None
 
     assert (await created(api, request_id="mine"))["status"] == "completed"
+
+
+async def failing(*_: Any, **__: Any) -> Any:
+    raise ValueError("an error of ours")
+
+
+@pytest.mark.parametrize("method", ["start", "finish"])
+async def test_background_response_that_meets_an_error_of_ours_fails(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    api.vllm.held.clear()
+    monkeypatch.setattr(api.responses.store, method, failing)
+    made = await created(api, background=True)
+    api.vllm.held.set()
+    found = await found_as(api, made["id"], "failed")
+
+    assert found["error"] == {"code": "server_error", "message": "The server made a mistake."}
+    assert "an error of ours" in caplog.text
+
+
+async def test_background_error_of_the_engine_is_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    api.vllm.breaks = BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, "The engine died.")
+    made = await created(api, background=True)
+    await found_as(api, made["id"], "failed")
+
+    assert f"background response {made['id']}: The engine died." in caplog.text
+
+
+async def test_answer_whose_end_cannot_be_stored_reaches_its_client(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.responses.store, "finish", failing)
+    made = await created(api)
+
+    assert made["status"] == "completed"
+    assert (await found_as(api, made["id"], "failed"))["error"]["message"] == "The server made a mistake."

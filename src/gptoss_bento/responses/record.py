@@ -20,7 +20,7 @@ MISTAKE = "The server made a mistake."
 """Why a response failed of which only the log says more."""
 
 _PATIENCE_S = 5.0
-"""An answer that is complete waits so long for the store; then its client gets it, and it is stored later."""
+"""An answer waits so long for the store; then its client gets it, and what there is to store is stored later."""
 
 
 class Record:
@@ -48,9 +48,7 @@ class Record:
         if self.is_ended:
             return
         self.is_ended = True
-        ending = self._tasks.spawn(self._finished(final, events))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(ending), _PATIENCE_S)
+        await self._patiently(self._finished(final, events))
 
     async def _finished(self, final: Mapping[str, Any], events: Sequence[str]) -> None:
         try:
@@ -69,7 +67,10 @@ class Record:
         """There is no response after all: vLLM has refused the request."""
         if not self.is_ended:
             self.is_ended = True
-            await self._later(until_available(lambda: self._store.discard(self.row)))
+            await self._patiently(until_available(lambda: self._store.discard(self.row)))
 
-    async def _later(self, work: Coroutine[Any, Any, Any]) -> None:
-        await asyncio.shield(self._tasks.spawn(work))
+    async def _patiently(self, work: Coroutine[Any, Any, None]) -> None:
+        """Waits for a write, but not for long; it goes on without its client."""
+        writing = self._tasks.spawn(work)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(writing), _PATIENCE_S)

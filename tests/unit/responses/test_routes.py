@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import listed_keys
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.responses import record
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.request import read_create
 from gptoss_bento.state.database import StoreUnavailableError
@@ -38,8 +39,8 @@ def events_of(answer: httpx.Response) -> list[dict[str, Any]]:
     return events
 
 
-async def found_as(api: Api, response_id: str, status: str) -> dict[str, Any]:
-    """The response once it has this status."""
+async def found_as(api: Api, response_id: str, status: str | None) -> dict[str, Any]:
+    """The response once it has this status; None: once it is not found."""
     async with asyncio.timeout(HANG_S):
         while True:
             found: dict[str, Any] = (await api.client.get(f"{URL}/{response_id}")).json()
@@ -426,3 +427,19 @@ async def test_answer_whose_end_cannot_be_stored_reaches_its_client(api: Api, mo
 
     assert made["status"] == "completed"
     assert (await found_as(api, made["id"], "failed"))["error"]["message"] == "The server made a mistake."
+
+
+@pytest.mark.parametrize("method", ["discard", "finish"])
+async def test_answer_does_not_wait_for_long_for_a_store_that_is_away(
+    api: Api, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise StoreUnavailableError("The job store cannot be used now: gone.")
+
+    monkeypatch.setattr(record, "_PATIENCE_S", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(api.responses.store, method, away)
+        asked = {"request_id": "mine"} if method == "discard" else {"request_id": "mine", "input": "x"}
+        answer = await api.client.post(URL, json=asked)
+        assert answer.status_code == (400 if method == "discard" else 200)
+    await found_as(api, "mine", "completed" if method == "finish" else None)

@@ -203,6 +203,7 @@ class BackgroundRun:
             return
         if not await until_available(partial(self._store.append, self._record.row, self._written, new)):
             self.stop()
+            return
         self._written += len(new)
         del self._events[: len(new)]
         self._changed()

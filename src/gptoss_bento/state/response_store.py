@@ -123,6 +123,8 @@ class ResponseStore(Store):
     ) -> bool:
         """Ends a running response. Returns False if it has ended already; then nothing is changed.
 
+        An answer also ends one that counted as lost: its worker was late with its lease, and goes on.
+
         Args:
             row: of the response.
             status: its final state.
@@ -130,8 +132,8 @@ class ResponseStore(Store):
             output: its items.
             events: those that come after what `append` has added.
         """
-        found = connection.execute(_LOCKED_RUNNING, {"row": row}).one_or_none()
-        if found is None:
+        found = connection.execute(_LOCKED, {"row": row}).one_or_none()
+        if found is None or not _may_end(found, status):
             return False
         if events:
             _add_events(connection, row, found.event_count, events)
@@ -324,6 +326,13 @@ def _is_lost() -> sa.ColumnElement[bool]:
     return (RESPONSES.c.worker_id > "") & RESPONSES.c.worker_id.not_in(alive)  # by the index, without nulls
 
 
+def _may_end(row: Any, status: ResponseStatus) -> bool:
+    if ResponseStatus(row.status) in RUNNING:
+        return True
+    was_lost = row.status == ResponseStatus.FAILED and WORKER_ENDED in row.object
+    return was_lost and status in (ResponseStatus.COMPLETED, ResponseStatus.INCOMPLETE)
+
+
 def _row(connection: sa.Connection, owner: str, response_id: str, now: int, *, lock: bool = False) -> Any:
     query = _FIND_AND_LOCK if lock else _FIND
     return connection.execute(query, {"owner": owner, "wanted": storable(response_id), "now": now}).one_or_none()
@@ -389,6 +398,11 @@ _RUNNING = sa.select(RESPONSES.c.event_count).where(
     RESPONSES.c.status.in_(sorted(status.value for status in RUNNING)),
 )
 _LOCKED_RUNNING = _RUNNING.with_for_update()
+_LOCKED = (
+    sa.select(RESPONSES.c.event_count, RESPONSES.c.status, RESPONSES.c.object)
+    .where(RESPONSES.c.seq == sa.bindparam("row", type_=sa.BigInteger()))
+    .with_for_update()
+)
 _INSERT = RESPONSES.insert().returning(RESPONSES.c.seq)
 _INSERT_ITEMS = RESPONSE_ITEMS.insert()
 _INSERT_EVENTS = RESPONSE_EVENTS.insert()

@@ -254,6 +254,19 @@ async def test_response_of_a_worker_without_a_lease_fails(responses: ResponseSto
     assert await responses.runs(row)
 
 
+async def test_answer_of_a_worker_that_was_late_with_its_lease_counts(responses: ResponseStore) -> None:
+    row, other = await responses.create(new(), TTL_MS), await responses.create(new("resp_2"), TTL_MS)
+    assert await responses.fail_lost() == 2
+
+    assert not await responses.append(row, 0, ["{}"])
+    assert await responses.finish(row, ResponseStatus.COMPLETED, "{}", items("out"))
+    assert not await responses.finish(row, ResponseStatus.COMPLETED, "{}", items("again"))
+    assert not await responses.finish(other, ResponseStatus.FAILED, "{}")
+    found = await responses.get("alice", "resp_1")
+    assert found
+    assert (found.status, found.output) == (ResponseStatus.COMPLETED, ('{"id": "out"}',))
+
+
 async def test_responses_are_added_to_an_older_database(store: JobStore, clock: Clock) -> None:
     def as_it_was(connection: sa.Connection) -> None:
         for table in ("responses", "response_items", "response_events"):

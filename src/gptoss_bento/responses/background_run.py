@@ -16,6 +16,7 @@ from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.responses.event_stream import DELTAS, EventStream, data_of
+from gptoss_bento.responses.following import Events
 from gptoss_bento.responses.objects import whole
 from gptoss_bento.responses.record import MISTAKE, Record
 from gptoss_bento.responses.request import CreateRequest
@@ -46,7 +47,7 @@ class BackgroundRun:
         first: the object of the queued response.
         record: of the response.
         store: of the responses.
-        changed: is called after each write.
+        changed: is called after each write, with the events that it wrote; None: there may be more.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class BackgroundRun:
         first: Mapping[str, Any],
         record: Record,
         store: ResponseStore,
-        changed: Callable[[], None],
+        changed: Callable[[Events | None], None],
     ) -> None:
         self._request = request
         self._first = first
@@ -86,14 +87,15 @@ class BackgroundRun:
         try:
             await self._ended(call)
         finally:
+            error = None if self._stop.is_set() else _error_of(call)  # what was stopped may end as it likes
             self._over.set()  # not cancelled: a write that was under way would be done again
             self._to_write.set()
             await asyncio.wait((writing,))
             try:
-                await self._finish(_error_of(call) or _error_of(writing))
+                await self._finish(error or _error_of(writing))
             finally:
                 self._settle()
-                self._changed()
+                self._changed(None)
 
     async def _call(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
         await app(scope, self._receive(body), self._send)
@@ -115,7 +117,7 @@ class BackgroundRun:
         elif self._stream.final is None:
             message = self._reason(error)
             self._stream.started = self._stream.started or dict(self._first)
-            self._keep([self._stream.failed({"code": "server_error", "message": message})])
+            self._keep(self._stream.failed({"code": "server_error", "message": message}))
         if self._stream.final is not None:
             await self._record.finish(self._stream.final, self._events)
 
@@ -204,9 +206,10 @@ class BackgroundRun:
         if not await until_available(partial(self._store.append, self._record.row, self._written, new)):
             self.stop()
             return
+        written = Events(self._written, new)
         self._written += len(new)
         del self._events[: len(new)]
-        self._changed()
+        self._changed(written)
 
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:

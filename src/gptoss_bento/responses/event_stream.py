@@ -50,7 +50,8 @@ class EventStream:
     @property
     def output(self) -> list[Fields]:
         """The items that are complete."""
-        return [self._output[index] for index in sorted(self._output)]
+        held = {self._held["output_index"]: self._held["item"]} if self._held else {}
+        return [item for _, item in sorted((self._output | held).items())]
 
     def feed(self, event: bytes) -> list[bytes]:
         """What is sent for an event of vLLM's that is no delta."""
@@ -62,15 +63,16 @@ class EventStream:
         changed = self._changed(fields)
         return sent if changed is None else [*sent, frame(changed)]
 
-    def failed(self, error: Fields) -> bytes:
-        """The last event of a stream that broke; `final` is its object.
+    def failed(self, error: Fields) -> list[bytes]:
+        """The last events of a stream that broke; `final` is its object.
 
         Args:
             error: of the object.
         """
         number = (parsed(self.newest) or {}).get("sequence_number", -1) + 1
+        released = self._released({"type": "response.failed"})
         self.final = {**(self.started or {}), "status": "failed", "error": error, "output": self.output}
-        return frame({"type": "response.failed", "sequence_number": number, "response": self.final})
+        return [*released, frame({"type": "response.failed", "sequence_number": number, "response": self.final})]
 
     def _released(self, following: Mapping[str, Any]) -> list[bytes]:
         """The `done` that was held, now that the event after it is known."""

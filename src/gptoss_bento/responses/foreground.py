@@ -106,8 +106,8 @@ class ForegroundResponse:
 
     async def _fail(self, stream: EventStream, message: str) -> None:
         """Sends the last event of OpenAI's schema; http/error_boundary.py adds the error's own event, and ends."""
-        event = stream.failed({"code": "server_error", "message": message})
-        await self._send({"type": "http.response.body", "body": event, "more_body": True})
+        events = stream.failed({"code": "server_error", "message": message})
+        await self._send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
 
     def _whole(self, made: Mapping[str, Any]) -> Fields:
         return whole(made, self._request, int(time.time()))

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import WorkerTasks
-from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.engine.background_tasks import leave_behind
 from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.responses.background_run import BackgroundRun
-from gptoss_bento.responses.event_stream import frame
+from gptoss_bento.responses.following import Following
 from gptoss_bento.responses.foreground import ForegroundResponse
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.record import Record
@@ -29,11 +26,9 @@ from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem,
 from gptoss_bento.state.response_store import ResponseExistsError, ResponseStore, UnknownResponseError
 from gptoss_bento.strict_json import dumps, loads_stored, shown
 
-_POLL_INTERVAL_S = 0.1  # how soon a listener sees what another worker has written
 _EVICT_INTERVAL_S = 10.0
 _CLEAN_INTERVAL_S = 5.0
 _LOST_INTERVAL_S = 3.0
-_ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 class StoredResponses:
@@ -55,7 +50,7 @@ class StoredResponses:
         self._model = model
         self._tasks = WorkerTasks()
         self._runs: dict[tuple[str, str], BackgroundRun] = {}
-        self._written: dict[tuple[str, str], asyncio.Event] = {}
+        self._following = Following(store)
 
     def start(self) -> None:
         """Begins to clean up in the background."""
@@ -101,7 +96,7 @@ class StoredResponses:
         first = first_object(request, "queued", int(time.time()), self._model)
         record = await self._recorded(request, owner, first, items)
         key = owner, request.id
-        run = BackgroundRun(request, first, record, self.store, lambda: self._notify(key))
+        run = BackgroundRun(request, first, record, self.store, partial(self._following.tell, key))
         self._runs[key] = run
         # 2.3: vLLM's stream listens for a disconnect, which is how a cancellation reaches it.
         alone = {**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "state": {}}
@@ -171,31 +166,10 @@ class StoredResponses:
 
     # following
 
-    async def events(self, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
-        """The events of a response from the position `start` on, as they come, until it has ended.
-
-        The answer has started: a store that is away is waited for, until the client leaves.
-        """
-        key, newest = (owner, response_id), ""
-        while found := await until_available(partial(self.store.events, owner, response_id, start)):
-            response, events = found
-            written = self._written.setdefault(key, asyncio.Event())
-            for event in events:
-                newest = event
-                yield b"event: " + _kind(event).encode() + b"\ndata: " + event.encode() + b"\n\n"
-            start += len(events)
-            if response.status.is_terminal and not events:
-                if response.status is ResponseStatus.FAILED and start == response.event_count:
-                    for last in _failure(response, newest, start):
-                        yield last
-                break
-            if not events:
-                await wait_or_timeout(written, _POLL_INTERVAL_S)
-        self._written.pop(key, None)
-
-    def _notify(self, key: tuple[str, str]) -> None:
-        if written := self._written.pop(key, None):
-            written.set()
+    def events(self, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
+        """The events of a response from the position `start` on, as they come, until it has ended."""
+        key = owner, response_id
+        return self._following.events(key, start, is_here=key in self._runs)
 
     async def cancel(self, owner: str, response_id: str) -> StoredResponse:
         """Ends a response of the background as cancelled; one that has ended stays as it is.
@@ -228,7 +202,7 @@ class StoredResponses:
     def _stop(self, owner: str, response_id: str) -> None:
         if run := self._runs.get((owner, response_id)):
             run.stop()
-        self._notify((owner, response_id))
+        self._following.tell((owner, response_id))
 
     # periodic work
 
@@ -246,16 +220,3 @@ class StoredResponses:
 def unknown(response_id: str, param: str) -> HttpRefusalError:
     """404: the owner has no such response."""
     return HttpRefusalError(HTTPStatus.NOT_FOUND, f"There is no response {shown(response_id)}.", param=param)
-
-
-def _kind(event: str) -> str:
-    return str(loads_stored(event)["type"])
-
-
-def _failure(response: StoredResponse, newest: str, start: int) -> list[bytes]:
-    """The last event of a response whose worker could not send it."""
-    with suppress(ValueError):
-        if _kind(newest) in _ENDS:
-            return []
-    whole = loads_stored(response.body)
-    return [frame({"type": "response.failed", "sequence_number": start, "response": whole})]

@@ -11,6 +11,9 @@ def event(kind: str, **fields: Any) -> bytes:
     return frame({"type": f"response.{kind}", "sequence_number": 3, **fields})
 
 
+ERROR = {"code": "server_error", "message": "why"}
+
+
 def stream() -> EventStream:
     return EventStream(dict)
 
@@ -47,9 +50,23 @@ def test_stream_that_breaks_ends_with_a_failed_response() -> None:
     one = stream()
     one.feed(event("created", response={"id": "resp_1", "status": "in_progress", "output": []}))
     one.newest = event("output_text.delta", sequence_number=8)
-    failed = parsed(one.failed({"code": "server_error", "message": "why"}))
+    (event_of_end,) = one.failed(ERROR)
+    failed = parsed(event_of_end)
 
     assert failed
     assert (failed["type"], failed["sequence_number"]) == ("response.failed", 9)
     assert failed["response"] == one.final
     assert (failed["response"]["status"], failed["response"]["error"]["message"]) == ("failed", "why")
+
+
+def test_done_that_waits_is_sent_when_the_stream_breaks() -> None:
+    one = stream()
+    one.feed(done(0))
+    assert [item["id"] for item in one.output] == ["msg_0"]
+    sent = [parsed(each) or {} for each in one.failed(ERROR)]
+
+    assert [(each["type"], each["sequence_number"]) for each in sent] == [
+        ("response.output_item.done", 3),
+        ("response.failed", 4),
+    ]
+    assert sent[1]["response"]["output"] == [sent[0]["item"]] == one.output

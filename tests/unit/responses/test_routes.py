@@ -19,6 +19,8 @@ from gptoss_bento.responses import record
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.request import read_create
 from gptoss_bento.state.database import StoreUnavailableError
+from gptoss_bento.state.response import NewResponse, ResponseStatus
+from gptoss_bento.strict_json import dumps
 from tests.unit.responses.conftest import Api, clients_of
 from tests.waiting import HANG_S, until
 
@@ -443,3 +445,39 @@ async def test_answer_does_not_wait_for_long_for_a_store_that_is_away(
         answer = await api.client.post(URL, json=asked)
         assert answer.status_code == (400 if method == "discard" else 200)
     await found_as(api, "mine", "completed" if method == "finish" else None)
+
+
+async def test_stream_of_a_failed_response_has_one_end_wherever_it_is_resumed(api: Api) -> None:
+    api.vllm.breaks = BrokenStreamError(HTTPStatus.SERVICE_UNAVAILABLE, "The engine died.")
+    events = events_of(await api.client.post(URL, json={"input": "x", "background": True, "stream": True}))
+    url = f"{URL}/{events[-1]['response']['id']}?stream=true"
+
+    assert kinds(events).count("failed") == 1
+    for after in range(len(events) + 1):
+        resumed = events_of(await api.client.get(f"{url}&starting_after={after}"))
+        assert resumed == events[after + 1 :]
+
+
+async def test_stream_of_a_lost_response_has_an_end_all_the_same(api: Api) -> None:
+    lost = read_create({"input": "x", "background": True, "stream": True, "request_id": "lost"})
+    first = first_object(lost, "queued", 1, "m")
+    new = NewResponse("alice", "lost", dumps(first), [], None, "ended", ResponseStatus.QUEUED, keeps_events=True)
+    row = await api.responses.store.create(new, 1000)
+    await api.responses.store.append(row, 0, ['{"type":"response.created","sequence_number":0}'])
+    await api.responses.store.fail_lost()
+
+    for after, expected in (("", ["created", "failed"]), ("&starting_after=0", ["failed"]), ("&starting_after=1", [])):
+        answer = await api.client.get(f"{URL}/lost?stream=true{after}")
+        assert kinds(events_of(answer)) == expected
+
+
+async def test_stream_that_its_client_leaves_leaves_nothing(api: Api) -> None:
+    api.vllm.held.clear()
+    made = await created(api, background=True)
+    stream = api.responses.events("alice", made["id"], 0)
+    reading = asyncio.ensure_future(anext(stream))
+    await until(lambda: api.responses._following._followers)
+    reading.cancel()
+    await asyncio.wait((reading,))
+
+    assert api.responses._following._followers == {}

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptoss_bento.state.migrations import migrate, open_database
+from gptoss_bento.state.migrations import MIGRATIONS, migrate, open_database
 from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem
 from gptoss_bento.state.response_store import (
     WORKER_ENDED,
@@ -28,6 +28,7 @@ from gptoss_bento.state.schema import RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES
 from gptoss_bento.state.store import JobStore
 from gptoss_bento.state.worker_identity import WorkerIdentity
 from tests.stores import Clock
+from tests.unit.state.stored import submit
 
 TTL_MS = 1000
 W = "worker"
@@ -277,6 +278,23 @@ async def test_responses_are_added_to_an_older_database(store: JobStore, clock: 
     await migrate(store._database)
 
     await answered(ResponseStore(store._database, clock), new())
+
+
+async def test_documented_way_back_to_schema_4_keeps_the_jobs(store: JobStore, clock: Clock) -> None:
+    document = (Path(__file__).parents[3] / "docs" / "native-api.md").read_text()
+    statements = document.partition("```sql\n")[2].partition("```")[0].split(";")
+    await answered(ResponseStore(store._database, clock), new())
+    await submit(store, "a")
+
+    def go_back(connection: sa.Connection) -> None:
+        for statement in statements[:-1]:
+            connection.execute(sa.text(statement))
+
+    await store._database.run(go_back, writes=True)
+    await migrate(store._database, MIGRATIONS[:4])
+    await migrate(store._database)
+    assert await store.get("a")
+    assert await ResponseStore(store._database, clock).get("alice", "resp_1") is None
 
 
 OWNERS = ("alice", "bob")

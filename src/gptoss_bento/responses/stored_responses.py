@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import WorkerTasks
 from gptoss_bento.engine.background_tasks import leave_behind
 from gptoss_bento.http.body import with_body
@@ -22,6 +23,7 @@ from gptoss_bento.responses.foreground import ForegroundResponse
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.record import Record
 from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
+from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem, StoredResponse
 from gptoss_bento.state.response_store import ResponseExistsError, ResponseStore, UnknownResponseError
 from gptoss_bento.strict_json import dumps, loads_stored, shown
@@ -157,6 +159,9 @@ class StoredResponses:
         )
         try:
             row = await self.store.create(new, self._ttl_ms)
+        except StoreUnavailableError:
+            self._tasks.spawn(until_available(partial(self.store.forget, new)))
+            raise
         except ResponseExistsError:
             message = f"request_id is the id of a response that is stored already: {shown(request.id)}."
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="request_id") from None

@@ -90,6 +90,14 @@ class ResponseStore(Store):
         return seq
 
     @writes
+    def forget(self, connection: sa.Connection, new: NewResponse) -> None:
+        """Nothing generates this response: the database may have stored it although `create` was not answered."""
+        is_it = (RESPONSES.c.worker_id == new.worker_id) & (RESPONSES.c.object == new.object)
+        seq = connection.execute(sa.select(RESPONSES.c.seq).where(_of(new.owner, new.id), is_it)).scalar()
+        if seq is not None:
+            connection.execute(_HIDE, {"hidden_seq": seq, "hidden": _hidden_id(seq)})
+
+    @writes
     def start(self, connection: sa.Connection, row: int, object_text: str) -> bool:
         """A queued response is generated from now on. Returns False if it has ended meanwhile."""
         values = {"status": ResponseStatus.IN_PROGRESS.value, "object": object_text}

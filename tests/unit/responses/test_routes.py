@@ -431,6 +431,22 @@ async def test_answer_whose_end_cannot_be_stored_reaches_its_client(api: Api, mo
     assert (await found_as(api, made["id"], "failed"))["error"]["message"] == "The server made a mistake."
 
 
+async def test_response_that_was_stored_without_an_answer_of_the_store_is_forgotten(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = api.responses.store.create
+
+    async def unanswered(*args: Any) -> None:
+        await create(*args)
+        raise StoreUnavailableError("The job store cannot be used now: gone.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.responses.store, "create", unanswered)
+        assert (await api.client.post(URL, json={"input": "x", "request_id": "mine"})).status_code == 503
+    await found_as(api, "mine", None)
+    assert (await created(api, request_id="mine"))["status"] == "completed"
+
+
 @pytest.mark.parametrize("method", ["discard", "finish"])
 async def test_answer_does_not_wait_for_long_for_a_store_that_is_away(
     api: Api, monkeypatch: pytest.MonkeyPatch, method: str

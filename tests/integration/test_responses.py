@@ -139,3 +139,23 @@ def test_stored_item_is_named_instead_of_sent(client: openai.OpenAI) -> None:
     named: Any = [{"type": "item_reference", "id": one.output[-1].id}, {"role": "user", "content": "Thanks"}]
 
     assert client.responses.create(model=MODEL, input=named, temperature=0).output_text
+
+
+def test_reasoning_before_a_preamble_and_a_call_is_in_the_prompt(client: openai.OpenAI) -> None:
+    reasoning: Any = {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [],
+        "content": [{"type": "reasoning_text", "text": LONG}],
+    }
+    rest: Any = [
+        {"role": "assistant", "content": "Let me look it up."},
+        {"type": "function_call", "call_id": "1", "name": "get_weather", "arguments": '{"city":"Paris"}'},
+        {"type": "function_call_output", "call_id": "1", "output": "Sunny, 21 degrees"},
+    ]
+    question: Any = {"role": "user", "content": "What is the weather in Paris?"}
+
+    def tokens(items: list[Any]) -> int:
+        return client.responses.input_tokens.count(model=MODEL, tools=[WEATHER], input=items).input_tokens
+
+    assert tokens([question, reasoning, *rest]) > tokens([question, *rest]) + len(LONG.split())

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gptoss_bento.http.paths import COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
+from gptoss_bento.http.paths import COMPLETIONS, COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES
 from gptoss_bento.strict_json import shown, shown_name
 
 _LARGEST = 2**63 - 1  # the engine's process receives no larger integer: MessagePack has none
@@ -18,7 +18,9 @@ _BECOMES_TEXT = frozenset({"messages", "input", "previous_input_messages", "syst
 # Of chats and responses the engine gets the text of a schema; of completions the schema itself.
 _IS_SCHEMA = frozenset({"response_format", "structured_outputs", "guided_json", "text", "output_config"})
 # Of these options it gets the other ones as they are.
-_HAS_SCHEMA = frozenset({(RESPONSES, "text"), (MESSAGES, "output_config"), (COUNT_TOKENS, "output_config")})
+_HAS_SCHEMA = frozenset(
+    {(RESPONSES, "text"), (INPUT_TOKENS, "text"), (MESSAGES, "output_config"), (COUNT_TOKENS, "output_config")}
+)
 
 
 def too_large(path: str, name: str, value: Any) -> tuple[str, str] | None:

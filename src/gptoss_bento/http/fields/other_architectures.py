@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gptoss_bento.http.fields.table import FIELDS, Field, Use
-from gptoss_bento.http.paths import CHAT, CHAT_BATCH, RESPONSES, TOKENIZE
+from gptoss_bento.http.paths import CHAT, CHAT_BATCH, INPUT_TOKENS, RESPONSES, TOKENIZE
 
 
 def _honoured(*names: str) -> dict[str, Field]:
@@ -39,6 +39,7 @@ DIFFERENCES: Mapping[str, Mapping[str, Field]] = {
     CHAT: _CHAT,
     CHAT_BATCH: _CHAT,
     RESPONSES: _RESPONSES,
+    INPUT_TOKENS: _RESPONSES,
     TOKENIZE: _TOKENIZE,
 }
 """From `FIELDS`, by route."""

@@ -243,7 +243,7 @@ _READ = {
 }
 _INPUT_TOKENS = {
     **{n: f for n, f in _RESPONSES.items() if f.use is not Use.HONOURED or n.split(".")[0] in _READ},
-    "personality": _refused("is no setting of GPT-OSS: say it in `instructions`"),
+    "personality": _refused("is no setting of the model: say it in `instructions`"),
 }
 
 FIELDS: Mapping[str, Mapping[str, Field]] = {

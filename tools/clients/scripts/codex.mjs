@@ -45,7 +45,9 @@ async function started(limit, ...args) {
   const { code, stdout, stderr } = await program(`${folder}/node_modules/.bin/codex`, ["-C", work, ...given], env, limit);
   const events = jsonLines(stdout);
   const failed = events.find((event) => ["error", "turn.failed"].includes(event.type));
-  expect(!failed, failed?.message ?? failed?.error?.message ?? failed);
+  const why = failed?.message ?? failed?.error?.message ?? failed;
+  // An answer without an end is cut by the server's default, and Codex takes that for an error.
+  expect(!failed || (limit === ACCEPTED_MS && String(why).includes("max_output_tokens")), why);
   expect(code === 0 || limit === ACCEPTED_MS, `exit code ${code}: ${stderr.slice(-300)}`);
   return events;
 }

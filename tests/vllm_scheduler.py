@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,32 +26,35 @@ with warnings.catch_warnings(action="ignore"):  # of torch's own
     from vllm.v1.request import Request, RequestStatus
     from vllm.v1.structured_output import StructuredOutputManager
 
+from gptoss_bento.demo.checkpoint import CONFIG
+from gptoss_bento.engine.vllm_plugin import block_bookkeeping, patches
+
 BLOCK_SIZE = 16
 _STEPS_AHEAD = 2  # the engine schedules a step while the one before runs
 _TOKEN = 7
-_CONFIG = {
-    "architectures": ["GptOssForCausalLM"],
-    "model_type": "gpt_oss",
-    "vocab_size": 201088,
-    "hidden_size": 128,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "layer_types": ["sliding_attention", "full_attention"],
-    "sliding_window": 128,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 32,
-    "num_local_experts": 4,
-    "num_experts_per_tok": 2,
-    "max_position_embeddings": 4096,
-    "eos_token_id": 200002,
-}
+
+
+@contextmanager
+def spared() -> Iterator[None]:
+    """Inside, vLLM's scheduler is as the plugin makes it.
+
+    Raises:
+        RuntimeError: the plugin does not know this scheduler.
+    """
+    alone = [(patch, patch.original()) for patch in (patches.ALLOCATE_SLOTS, patches.CACHE_BLOCKS)]
+    try:
+        if not block_bookkeeping.install(logging.getLogger("vllm")):
+            raise RuntimeError("The plugin does not know this vLLM's scheduler.")
+        yield
+    finally:
+        for patch, original in alone:
+            patch.replace(original)
 
 
 @cache
 def _configuration(max_batched_tokens: int, prefix_caching: bool) -> Any:
     folder = Path(mkdtemp(prefix="gpt-oss-"))
-    (folder / "config.json").write_text(json.dumps(_CONFIG))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     arguments = EngineArgs(
         model=str(folder),
         skip_tokenizer_init=True,

@@ -12,8 +12,7 @@ import logging
 import statistics
 import time
 
-from gptoss_bento.engine.vllm_plugin import block_bookkeeping, patches
-from tests.vllm_scheduler import SimulatedEngine
+from tests.vllm_scheduler import SimulatedEngine, spared
 
 _PROMPT, _ANSWER = 128, 256
 _BLOCKS = 100_000
@@ -27,11 +26,12 @@ def main() -> None:
     logging.getLogger("vllm").setLevel(logging.ERROR)
     print("microseconds a request and step: schedule + update")
     for streams in map(int, arguments.streams.split(",")):
-        alone, spared = [], []
+        alone, changed = [], []
         for _ in range(arguments.rounds):
             alone.append(measured(streams))
-            spared.append(measured_spared(streams))
-        before, after = (_median(each) for each in (alone, spared))
+            with spared():
+                changed.append(measured(streams))
+        before, after = (_median(each) for each in (alone, changed))
         ratio = sum(after) / sum(before)
         print(f"{streams:5d} streams: alone {_text(before)}, spared {_text(after)}, ratio {ratio:.2f}")
 
@@ -54,18 +54,6 @@ def measured(streams: int) -> tuple[float, float]:
             begin.append(scheduled - started)
             end.append(time.perf_counter() - ready)
     return tuple(statistics.mean(each) * 1e6 / streams for each in (begin, end))  # type: ignore[return-value]
-
-
-def measured_spared(streams: int) -> tuple[float, float]:
-    """As `measured`, with the scheduler as the plugin makes it."""
-    alone = [(patch, patch.original()) for patch in (patches.ALLOCATE_SLOTS, patches.CACHE_BLOCKS)]
-    if not block_bookkeeping.install(logging.getLogger("vllm")):
-        raise SystemExit("The plugin does not know this vLLM's scheduler.")
-    try:
-        return measured(streams)
-    finally:
-        for patch, original in alone:
-            patch.replace(original)
 
 
 def _median(rounds: list[tuple[float, float]]) -> tuple[float, float]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +12,7 @@ from hypothesis import strategies as st
 
 from gptoss_bento.engine.vllm_plugin import block_bookkeeping, patches
 from tests.fakes import Calls
-from tests.vllm_scheduler import BLOCK_SIZE, SimulatedEngine
+from tests.vllm_scheduler import BLOCK_SIZE, SimulatedEngine, spared
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 
@@ -42,18 +40,6 @@ ARRIVALS = st.lists(
     min_size=1,
     max_size=12,
 )
-
-
-@contextmanager
-def spared() -> Iterator[None]:
-    """The scheduler as the plugin makes it."""
-    own = [(patch, patch.original()) for patch in (patches.ALLOCATE_SLOTS, patches.CACHE_BLOCKS)]
-    try:
-        assert block_bookkeeping.install(logging.getLogger("test"))
-        yield
-    finally:
-        for patch, original in own:
-            patch.replace(original)
 
 
 def run(arrivals: list[Arrival], engine: SimulatedEngine) -> list[Any]:

@@ -60,10 +60,16 @@ def name_problem(name: str) -> str | None:
     return f"its name is {name!r}; vLLM uses servers named {', '.join(others)} or {last} alone for GPT-OSS"
 
 
-def reason(error: BaseException) -> str:
-    """Why a server cannot be used: the first of the errors that the client of MCP reports together."""
+def first_of(error: BaseException) -> BaseException:
+    """The first of the errors that the client of MCP reports together."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def reason(error: BaseException) -> str:
+    """Why a server cannot be used."""
+    error = first_of(error)
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
-from gptoss_bento.config.tool_server import DEMO, listed_servers, name_problem, reason
+from gptoss_bento.config.tool_server import DEMO, first_of, listed_servers, name_problem, reason
 from gptoss_bento.errors import EngineStartError
 
 ANSWER_LIMIT_S = 30.0
@@ -102,7 +102,7 @@ def explained(new_session: NewSession, unavailable: Callable[[str], Exception]) 
                 is_open = True
                 yield opened
         except Exception as error:
-            first = _first(error)
+            first = first_of(error)
             if isinstance(first, json.JSONDecodeError):  # the model's arguments; not the client's mistake
                 raise unavailable(
                     f"The model's call of the tool server {name} is no JSON: {first}. Try again."
@@ -125,11 +125,5 @@ def _answered(error: BaseException) -> bool:
     return getattr(said, "code", _CONNECTION_CLOSED) != _CONNECTION_CLOSED
 
 
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
 def _reason(error: BaseException) -> str:
-    return f"no answer within {ANSWER_LIMIT_S:g} s" if isinstance(_first(error), TimeoutError) else reason(error)
+    return f"no answer within {ANSWER_LIMIT_S:g} s" if isinstance(first_of(error), TimeoutError) else reason(error)

@@ -32,6 +32,7 @@ from gptoss_bento.engine import preload as engine_preload
 from gptoss_bento.engine import replacements, vllm_plugin
 from gptoss_bento.engine.client import Engine
 from gptoss_bento.engine.engine_gauges import EngineClock
+from gptoss_bento.engine.garbage_collection import without_collections
 from gptoss_bento.engine.vllm_app import build_app, served_model
 from gptoss_bento.engine.vllm_parser import serve_parser
 from gptoss_bento.engine.warmup import warm_up, warm_up_routes
@@ -87,8 +88,9 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         try:
-            async with asyncio.timeout(timeout_s):
-                engine = await _start(argv, startup, stack, group, how or StartOptions())
+            with without_collections():
+                async with asyncio.timeout(timeout_s):
+                    engine = await _start(argv, startup, stack, group, how or StartOptions())
         except asyncio.CancelledError:  # another worker has died
             kill_processes()
             raise
@@ -164,6 +166,8 @@ def _prepare_app(config: VllmConfig) -> None:
 
     if tokenizer := cached_tokenizer_from_config(config.model_config):
         resolve_chat_template(tokenizer, None, None, model_config=config.model_config)
+    gc.collect()
+    gc.freeze()  # now, while this process waits for the engine: at the end only what comes after is walked through
 
 
 def _configure(argv: Sequence[str], group: WorkerGroup) -> tuple[Namespace, VllmConfig]:

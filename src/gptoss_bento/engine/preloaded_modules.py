@@ -6,10 +6,13 @@ left to the engine, which may never ask for it.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 from contextlib import suppress
 
 from gptoss_bento.config.process_environment import early_tokenizer
+from gptoss_bento.engine.garbage_collection import without_collections
 
 MODULES = (
     "vllm.v1.engine.core",
@@ -31,9 +34,12 @@ def load_tokenizer(folder: str) -> None:
     cached_get_tokenizer(folder, runner_type="generate", tokenizer_mode="auto", revision=None, trust_remote_code=False)
 
 
-for _name in MODULES:
-    with suppress(Exception):
-        importlib.import_module(_name)
-if _tokenizer := early_tokenizer():
-    with suppress(Exception):
-        load_tokenizer(_tokenizer)
+with without_collections():
+    for _name in MODULES:
+        with suppress(Exception):
+            importlib.import_module(_name)
+    if _tokenizer := early_tokenizer():
+        with suppress(Exception):
+            load_tokenizer(_tokenizer)
+gc.freeze()  # the engine's process, a fork, walks through none of it again
+atexit.register(gc.unfreeze)  # or extensions report what is frozen as leaked, when the server ends

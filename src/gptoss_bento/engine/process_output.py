@@ -5,6 +5,8 @@ vLLM reports a failed engine process with "see root cause above": the cause itse
 
 from __future__ import annotations
 
+import itertools
+import operator
 import os
 import re
 import sys
@@ -14,8 +16,9 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
-_KEPT_LINES = 200
+_KEPT_LINES = 200  # of each descriptor
 _RECENT_S = 300.0  # earlier output is not the cause
+_DESCRIPTORS = (1, 2)
 _CHUNK_BYTES = 65536
 _FINAL_OUTPUT_S = 1.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -36,13 +39,14 @@ class ProcessLog:
     """Passes everything written to stdout and stderr on, and remembers the end of it."""
 
     def __init__(self) -> None:
-        self._lines: deque[tuple[float, str]] = deque(maxlen=_KEPT_LINES)
+        # For each descriptor its own: what floods one of them does not push the cause out of the other.
+        self._lines = {descriptor: deque[tuple[float, str]](maxlen=_KEPT_LINES) for descriptor in _DESCRIPTORS}
         self._released = 0.0
         self._taps: list[_Tap] = []
 
     def tap(self) -> None:
         """From now on, every write of this process and of the children it starts is seen."""
-        self._taps = [self._tap(descriptor) for descriptor in (1, 2)]
+        self._taps = [self._tap(descriptor) for descriptor in _DESCRIPTORS]
 
     def release(self) -> None:
         """From now on, only the children started meanwhile are seen; this process writes directly again.
@@ -72,33 +76,37 @@ class ProcessLog:
         reading, writing = os.pipe()
         os.dup2(writing, descriptor)
         os.close(writing)
-        thread = threading.Thread(target=self._pass_on, args=(reading, original), daemon=True)
+        thread = threading.Thread(target=self._pass_on, args=(reading, original, descriptor), daemon=True)
         thread.start()
         return _Tap(descriptor, original, thread)
 
-    def _pass_on(self, reading: int, original: int) -> None:
+    def _pass_on(self, reading: int, original: int, descriptor: int) -> None:
         """Reads on even when the output can no longer be written: a full pipe would stop every writer."""
         unfinished = b""
         while chunk := os.read(reading, _CHUNK_BYTES):
             *lines, unfinished = (unfinished + chunk).split(b"\n")
             for line in lines:
-                self.add(line.decode(errors="replace"))
+                self.add(line.decode(errors="replace"), descriptor)
             with suppress(OSError):
                 os.write(original, chunk)
         os.close(reading)
 
-    def add(self, line: str) -> None:
+    def add(self, line: str, descriptor: int = 2) -> None:
         """Remembers one line."""
-        self._lines.append((time.monotonic(), _ANSI.sub("", line.rstrip())))
+        self._lines[descriptor].append((time.monotonic(), _ANSI.sub("", line.rstrip())))
 
     def last(self, count: int = _KEPT_LINES) -> list[str]:
         """The last lines, oldest first."""
-        return [line for _, line in self._lines][-count:]
+        return [line for _, line in self._in_order()][-count:]
 
     def recent(self) -> list[str]:
         """The lines of the last minutes, and since `release` if that was called: they may have the cause."""
         since = max(self._released, time.monotonic() - _RECENT_S)
-        return [line for at, line in self._lines if at >= since]
+        return [line for at, line in self._in_order() if at >= since]
+
+    def _in_order(self) -> list[tuple[float, str]]:
+        kept = [list(lines) for lines in self._lines.values()]  # a copy: the threads go on
+        return sorted(itertools.chain.from_iterable(kept), key=operator.itemgetter(0))
 
     def cause(self) -> str | None:
         """The last exception that was printed and that is not the consequence of another one."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -509,6 +510,11 @@ def several_answers_are_the_likeliest_one(clients: list[httpx.Client]) -> None:
             assert done["status"] == "COMPLETED", done
 
 
+def streamed_entries(client: httpx.Client, job_id: str) -> list[Any]:
+    entries: list[Any] = client.get(f"/stream/{job_id}").json()["stream"]
+    return entries
+
+
 def jobs_are_everywhere(clients: list[httpx.Client]) -> None:
     """Run by one worker, polled, streamed and cancelled through any."""
     prompt = {"prompt": "Hello", "sampling_params": {"max_tokens": 8}}
@@ -519,7 +525,7 @@ def jobs_are_everywhere(clients: list[httpx.Client]) -> None:
         assert asks.get(f"/status/{done['id']}").json()["output"] == done["output"]
 
         streamed = runs.post("/run", json={"input": endless}).json()["id"]
-        assert asks.get(f"/stream/{streamed}").json()["stream"]
+        wait_for(partial(streamed_entries, asks, streamed))
         assert asks.post(f"/cancel/{streamed}").json()["status"] == "CANCELLED"
     wait_for(lambda: not clients[0].get("/health").json()["workers"]["running"], lambda: "a cancelled job still runs")
 

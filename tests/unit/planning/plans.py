@@ -23,6 +23,7 @@ UP_TO_1024 = [
     *range(512, 1025, 128),
 ]
 UP_TO_2048 = [*UP_TO_1024, *range(1280, 2049, 256)]
+UP_TO_2304 = [*UP_TO_2048, 2304]
 PROFILE = Profile.model_validate(
     {
         "name": "p",

@@ -12,7 +12,7 @@ from gptoss_bento.hardware.probe import Hardware, hardware_named
 from gptoss_bento.planning.arguments import GPT_OSS_ARGUMENTS
 from gptoss_bento.planning.plan import Planned
 from tests.fakes import H100, H200, machine
-from tests.unit.planning.plans import TIER, UP_TO_1024, UP_TO_2048, planned
+from tests.unit.planning.plans import TIER, UP_TO_1024, UP_TO_2048, UP_TO_2304, planned
 
 # Precedence: one test per edge
 
@@ -159,7 +159,7 @@ SIZES, LARGEST = "cudagraph_capture_sizes", "max_cudagraph_capture_size"
         ("h100", UP_TO_1024, "80 GB"),
         ("a100-80", UP_TO_1024, "80 GB"),
         ("rtx-pro-6000", UP_TO_1024, "80 GB"),
-        ("h200", UP_TO_2048, "141 GB and up"),
+        ("h200", UP_TO_2304, "Hopper, 141 GB"),
         ("b200", UP_TO_2048, "141 GB and up"),
         ("mi300x", UP_TO_2048, "141 GB and up"),
     ],
@@ -171,7 +171,7 @@ def test_graphs_of_large_cards_are_listed(card: str, sizes: list[int], tier: str
     assert LARGEST not in arguments
 
 
-@pytest.mark.parametrize("sizes", [UP_TO_1024, UP_TO_2048])
+@pytest.mark.parametrize("sizes", [UP_TO_1024, UP_TO_2048, UP_TO_2304])
 def test_graphs_pad_a_batch_by_a_quarter_at_most(sizes: list[int]) -> None:
     """What _gpt-oss.yaml promises; of small batches it is few rows."""
     steps = [(below, above) for below, above in pairwise(sizes) if below >= 16]

@@ -135,7 +135,7 @@ def test_requirements_are_those_of_the_profiles_model_only() -> None:
         ("gpt-oss-20b", "rtx-pro-6000", {"moe_backend": "marlin", "max_model_len": 131072}),
         ("gpt-oss-120b", "rtx-pro-6000", {"moe_backend": "marlin", "max_model_len": 131072}),
         ("gpt-oss-20b", "h100", {"max_num_batched_tokens": 2048, "enable_flashinfer_autotune": False}),
-        ("gpt-oss-120b", "h200", {"max_num_batched_tokens": 2048, "enable_flashinfer_autotune": False}),
+        ("gpt-oss-120b", "h200", {"max_num_batched_tokens": 2304, "enable_flashinfer_autotune": False}),
         ("gpt-oss-120b", "b200", {"kv_cache_dtype": "fp8", "moe_backend": "flashinfer_trtllm"}),
         ("gpt-oss-120b", "b300x8", {"kv_cache_dtype": "fp8", "tensor_parallel_size": 8}),
         ("gpt-oss-120b", "gb200", {"quantization_config": {"moe": {"activation": "mxfp8"}}}),

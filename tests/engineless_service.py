@@ -50,6 +50,7 @@ class EnginelessEngine:
     """What server/worker.py asks of `gptoss_bento.engine.client.Engine`."""
 
     served_model = GPT_OSS
+    can_search = False
 
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = process

@@ -45,7 +45,7 @@ _AI = ("ai@6.0.325", "@ai-sdk/openai@3.0.141", "@ai-sdk/openai-compatible@2.0.92
 _LANGCHAIN = ("langchain-openai==1.7.4", "langchain-anthropic==1.7.10")
 _CODEX = ("@openai/codex@0.171.0",)
 _CODEX_SET = {"CODEX_SETTINGS": 'features.multi_agent=false web_search="disabled"'}
-"""Without these it sends tools of the types `namespace` and `web_search`, which the service refuses."""
+"""Without these it sends tools of the types `namespace` and `web_search`, too."""
 
 CLIENTS = (
     Client("openai-chat", "openai_chat.py", _OPENAI),

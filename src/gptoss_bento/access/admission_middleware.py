@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.admission import Admission, Grant, engine_rule, key_rules
 from gptoss_bento.access.authentication import key_of
@@ -21,7 +21,7 @@ from gptoss_bento.http.body import ARRIVAL, read_body, with_body
 from gptoss_bento.http.errors import ASKED, HttpRefusalError, openai_refusal
 from gptoss_bento.http.fields.check import CHECKED, checked
 from gptoss_bento.http.fields.served_model import ServedModel
-from gptoss_bento.http.fields.unknown import UnknownFields
+from gptoss_bento.http.fields.unknown import UnknownFields, adding
 from gptoss_bento.http.json_body import FIELDS, json_bytes, json_object
 
 
@@ -124,7 +124,7 @@ class _Call:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         receive = with_body(self._body, receive)
-        send = _adding(self._headers, send) if self._headers else send
+        send = adding(self._headers, send) if self._headers else send
         if self._grant is None:
             await self._app(scope, receive, send)
             return
@@ -137,15 +137,3 @@ class _Call:
 
 def _leave(grant: Grant, meter: Meter) -> None:
     grant.leave(meter.tokens if grant.counts_tokens else 0)
-
-
-def _adding(headers: Mapping[str, str], send: Send) -> Send:
-    """A `send` that adds headers to the answer's start, and is one plain call for whatever follows."""
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-
-    def adding(message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *raw]}
-        return send(message)
-
-    return adding

@@ -51,6 +51,13 @@ class Engine:
         manager = getattr(getattr(self.client.engine_core, "resources", None), "engine_manager", None)
         return [process.exitcode or 0 for process in getattr(manager, "processes", [])]
 
+    @property
+    def can_search(self) -> bool:
+        """Whether there is a tool server that searches for the model."""
+        serving = getattr(self.app.state, "openai_serving_responses", None)
+        server = getattr(serving, "tool_server", None)
+        return server is not None and bool(server.has_tool("browser"))
+
     async def answer(self) -> None:
         """Returns when the engine's loop has answered, between two of its steps."""
         await self.client.is_sleeping()

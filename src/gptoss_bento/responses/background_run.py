@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Scope
 from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.http.errors import BrokenStreamError
-from gptoss_bento.responses.event_stream import DELTAS, EventStream, data_of
+from gptoss_bento.responses.event_stream import EventStream, data_of
 from gptoss_bento.responses.following import Events
 from gptoss_bento.responses.objects import whole
 from gptoss_bento.responses.record import MISTAKE, Record
@@ -63,7 +63,7 @@ class BackgroundRun:
         self._record = record
         self._store = store
         self._changed = changed
-        self._stream = EventStream(lambda made: whole(made, request, int(time.time())))
+        self._stream = EventStream(lambda made: whole(made, request, int(time.time())), request.kinds)
         self._events: list[str] = []
         self._written = 0
         self._has_started = False
@@ -157,8 +157,7 @@ class BackgroundRun:
             self._refusal.append(message)
             return
         body = message.get("body", b"")
-        if body.startswith(DELTAS):
-            self._stream.newest = body
+        if self._stream.passes(body):
             self._keep([body])
             return
         if body:

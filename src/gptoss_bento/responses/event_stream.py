@@ -5,7 +5,8 @@ vLLM's application sends each event as one message. What is done to its events:
 - objects and items are whole (responses/objects.py);
 - an item's `done` waits for the event after it, which says whether the answer was cut within the item;
 - the last event of an answer that was cut is `response.incomplete`;
-- the final object has the items that were streamed.
+- the final object has the items that were streamed;
+- calls are of the kind of their tool (responses/tool_kinds.py), each event in the place of vLLM's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gptoss_bento.responses.custom_input import StreamedInput, input_of
 from gptoss_bento.responses.objects import incomplete_item, whole_item, whole_part
+from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, custom_id
 from gptoss_bento.strict_json import dumps
 
 DELTAS = (
@@ -24,6 +27,9 @@ DELTAS = (
 )
 """How the events begin of which there is one a token."""
 
+_ADDED, _DONE = "response.output_item.added", "response.output_item.done"
+_ARGUMENTS, _ALL_ARGUMENTS = "response.function_call_arguments.delta", "response.function_call_arguments.done"
+_CUSTOM_INPUT = "response.custom_tool_call_input"
 _ENDS = ("response.completed", "response.incomplete")
 _DATA = b"data: "
 Fields = dict[str, Any]
@@ -34,10 +40,13 @@ class EventStream:
 
     Args:
         whole: makes an object whole.
+        kinds: of the request's tools.
     """
 
-    def __init__(self, whole: Callable[[Mapping[str, Any]], Fields]) -> None:
+    def __init__(self, whole: Callable[[Mapping[str, Any]], Fields], kinds: ToolKinds = NO_KINDS) -> None:
         self._whole = whole
+        self._kinds = kinds
+        self._input: StreamedInput | None = None
         self._held: Fields | None = None
         self._output: dict[int, Fields] = {}
         self.newest = b""
@@ -47,6 +56,13 @@ class EventStream:
         self.final: Fields | None = None
         """The object of the last event, once that has come."""
 
+    def passes(self, event: bytes) -> bool:
+        """Whether an event of vLLM's is a delta that the client gets as it is; it counts as the newest then."""
+        if not event.startswith(DELTAS) or self._input is not None:
+            return False
+        self.newest = event
+        return True
+
     @property
     def output(self) -> list[Fields]:
         """The items that are complete."""
@@ -54,7 +70,7 @@ class EventStream:
         return [item for _, item in sorted((self._output | held).items())]
 
     def feed(self, event: bytes) -> list[bytes]:
-        """What is sent for an event of vLLM's that is no delta."""
+        """What is sent for an event of vLLM's that is not passed on as it is."""
         fields = parsed(event)
         if fields is None:
             return [event]
@@ -89,13 +105,27 @@ class EventStream:
         if "response" in fields:
             return self._with_object(kind, fields)
         if "item" in fields:
-            fields["item"] = whole_item(fields["item"])
-            if kind == "response.output_item.done":
+            self._input = StreamedInput() if self._kinds.is_custom(fields["item"]) and kind == _ADDED else None
+            fields["item"] = whole_item(self._kinds.returned(fields["item"]))
+            if kind == _DONE:
                 self._held = fields
                 return None
+        elif kind in (_ARGUMENTS, _ALL_ARGUMENTS):
+            return self._with_arguments(kind, fields)
         elif isinstance(fields.get("part"), dict):
             fields["part"] = whole_part(fields["part"])
         return fields
+
+    def _with_arguments(self, kind: str, fields: Fields) -> Fields:
+        """An event of a call's arguments, as one of the kind of its tool."""
+        if self._input is None:
+            tool = self._kinds.called.get(fields.get("name", ""))
+            return {**fields, "name": tool.name} if tool else fields
+        place = {name: fields[name] for name in ("sequence_number", "output_index")}
+        made = {"item_id": custom_id(fields["item_id"]), **place}
+        if kind == _ARGUMENTS:
+            return {"type": f"{_CUSTOM_INPUT}.delta", **made, "delta": self._input.add(fields["delta"])}
+        return {"type": f"{_CUSTOM_INPUT}.done", **made, "input": input_of(fields["arguments"])}
 
     def _with_object(self, kind: str, fields: Fields) -> Fields:
         made = self._whole(fields["response"])

@@ -35,6 +35,7 @@ class FakeVllm:
     Attributes:
         words: the deltas of every answer.
         calls: whether the answer is a call of a function.
+        function: its name.
         is_cut: whether it ends at a limit of tokens.
         breaks: raised after the first delta.
         held: while it is closed, an answer stops after its first delta.
@@ -43,6 +44,7 @@ class FakeVllm:
 
     words: list[str] = field(default_factory=lambda: ["one", " two"])
     calls: bool = False
+    function: str = "f"
     is_cut: bool = False
     breaks: Exception | None = None
     held: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,13 +78,19 @@ class FakeVllm:
             await self.pause()
 
     def item(self, status: str = "completed") -> dict[str, Any]:
-        text = "".join(self.words)
+        text = "" if status == "in_progress" else "".join(self.words)
         if self.calls:
             left = {"output_index": 0, "sequence_number": -1} if status == "completed" else {}
-            call = {"call_id": "call_1", "name": "f", "arguments": text, "namespace": None}
+            call = {"call_id": "call_1", "name": self.function, "arguments": text, "namespace": None}
             return {"id": "fc_1", "type": "function_call", "status": status, **call, **left}
         part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": None}
-        return {"id": "msg_1", "type": "message", "role": "assistant", "status": status, "content": [part]}
+        return {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": [part] if text else [],
+        }
 
     def object(self, body: dict[str, Any], output: list[Any], usage: Any = USAGE) -> dict[str, Any]:
         status = "in_progress" if usage is None else "incomplete" if self.is_cut else "completed"
@@ -101,7 +109,7 @@ class FakeVllm:
             return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
 
         place: dict[str, Any] = {"output_index": 0, "item_id": self.item()["id"]}
-        text, delta, end = "".join(self.words), "function_call_arguments", {"name": "f"}
+        text, delta, end = "".join(self.words), "function_call_arguments", {"name": self.function}
         if not self.calls:
             delta, end = "output_text", {}
             place |= {"content_index": 0, "logprobs": []}

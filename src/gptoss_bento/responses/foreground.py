@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import is_of_job
 from gptoss_bento.http.errors import BrokenStreamError
-from gptoss_bento.responses.event_stream import DELTAS, EventStream
+from gptoss_bento.responses.event_stream import EventStream
 from gptoss_bento.responses.objects import whole
 from gptoss_bento.responses.record import MISTAKE, Record
 from gptoss_bento.responses.request import CreateRequest
@@ -61,9 +61,7 @@ class ForegroundResponse:
         def pass_on(message: Message) -> Awaitable[None]:
             if (stream := self._stream) is None:
                 return self._other(message)
-            body = message.get("body", b"")
-            if body.startswith(DELTAS):
-                stream.newest = body
+            if stream.passes(message.get("body", b"")):
                 return send(message)
             return self._event(stream, message)
 
@@ -73,7 +71,7 @@ class ForegroundResponse:
         """What is no event: the start of any answer, and the body of one in one piece."""
         if message["type"] == "http.response.start":
             if message["status"] == HTTPStatus.OK and _is_stream(message):
-                self._stream = EventStream(self._whole)
+                self._stream = EventStream(self._whole, self._request.kinds)
                 await self._send(message)
             else:
                 self._start = message

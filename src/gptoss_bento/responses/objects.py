@@ -14,7 +14,7 @@ from gptoss_bento.responses.request import CreateRequest
 Fields = dict[str, Any]
 
 _DEFAULT_EFFORT = "medium"  # of GPT-OSS
-_STATUS_OF_ITEMS = ("message", "reasoning", "function_call")
+_STATUS_OF_ITEMS = ("message", "reasoning", "function_call", "custom_tool_call")
 # Of vLLM alone: shown where they say something.
 _OF_VLLM = ("input_messages", "output_messages", "kv_transfer_params", "ec_transfer_params", "metrics")
 _OF_STREAMS = ("output_index", "sequence_number")  # vLLM leaves these in the item of a function call
@@ -79,7 +79,7 @@ def whole(made: Mapping[str, Any], request: CreateRequest, completed_at: int | N
         "presence_penalty": made.get("presence_penalty") or 0.0,
         "frequency_penalty": made.get("frequency_penalty") or 0.0,
         **{name: made[name] for name in _OF_VLLM if made.get(name) is not None},
-        "output": whole_output(made["output"], status),
+        "output": whole_output([request.kinds.returned(item) for item in made["output"]], status),
     }
 
 

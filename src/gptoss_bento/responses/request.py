@@ -9,12 +9,15 @@ from http import HTTPStatus
 from typing import Any
 
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
+from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, for_model, read_tools
 from gptoss_bento.strict_json import shown
 
 _PREFIXES = {
     "message": "msg",
     "function_call": "fc",
     "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
     "reasoning": "rs",
 }
 # Items of an answer that vLLM cannot read again: calls of built-in tools, whose results it does not keep either.
@@ -33,6 +36,7 @@ class CreateRequest:
         stores: whether the response is stored.
         background: whether it is generated without its client.
         previous: the id of the response that it continues.
+        kinds: its tools, as the model knows them and as the client does.
     """
 
     id: str
@@ -41,6 +45,7 @@ class CreateRequest:
     stores: bool
     background: bool
     previous: str | None
+    kinds: ToolKinds = NO_KINDS
 
     @property
     def has_input(self) -> bool:
@@ -91,14 +96,18 @@ class CreateRequest:
         """
         left_out = ("store", "background", "previous_response_id", "request_id")
         body = {name: value for name, value in self.asked.items() if name not in left_out}
-        body |= {"store": False, "request_id": self.id}
-        if items is not None:
-            body["input"] = list(items)
+        body |= {"store": False, "request_id": self.id, **self.kinds.changes}
+        if items is not None or self._items:
+            body["input"] = [for_model(item) for item in (self._items if items is None else items)]
         return body if streams is None else body | {"stream": streams}
 
 
 def read_create(
-    asked: Mapping[str, Any], written: Mapping[str, Any] | None = None, *, may_store: bool = True
+    asked: Mapping[str, Any],
+    written: Mapping[str, Any] | None = None,
+    *,
+    may_store: bool = True,
+    can_search: bool = False,
 ) -> CreateRequest:
     """What a request asks for.
 
@@ -106,9 +115,11 @@ def read_create(
         asked: its fields as they have come here.
         written: as the client wrote them, if those are others.
         may_store: whether the operator lets responses be stored; else `store: true` is as `false`, as in vLLM.
+        can_search: whether there is a tool server that searches.
 
     Raises:
-        FieldError: a field that decides what is stored has no value that it may have.
+        FieldError: a field that decides what is stored has no value that it may have, or a tool is of a kind that the
+            model does not get.
     """
     stores = _switch(asked, "store", default=True) and may_store
     background = _switch(asked, "background", default=False)
@@ -126,6 +137,7 @@ def read_create(
         stores=stores,
         background=background,
         previous=previous,
+        kinds=read_tools(asked, can_search=can_search),
     )
 
 

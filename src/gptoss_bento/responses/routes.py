@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -13,11 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import owner_of
 from gptoss_bento.http.body import with_body
-from gptoss_bento.http.errors import RETRY, HttpRefusalError, openai_refusal
+from gptoss_bento.http.errors import RETRY, FieldError, HttpRefusalError, openai_refusal
+from gptoss_bento.http.fields.unknown import naming
 from gptoss_bento.http.json_body import FIELDS, json_object
 from gptoss_bento.http.paths import INPUT_TOKENS, RESPONSES
 from gptoss_bento.responses.background_run import RefusedRequest
-from gptoss_bento.responses.request import read_create
+from gptoss_bento.responses.request import CreateRequest, read_create
 from gptoss_bento.responses.stored_responses import StoredResponses, unknown
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.response_store import UnknownItemError, UnknownResponseError
@@ -26,6 +27,7 @@ from gptoss_bento.strict_json import dumps, shown
 _BELOW = f"{RESPONSES}/"
 _DEFAULT_PAGE, _LARGEST_PAGE = 20, 100
 _LARGEST_NUMBER = 2**31
+_LEFT_OUT = "a search without a server that searches (TOOL_SERVER), or a grammar that nothing enforces"
 
 
 class ResponsesApi:
@@ -35,12 +37,24 @@ class ResponsesApi:
         app: vLLM's application.
         responses: of this worker.
         may_store: whether new ones are stored; those that are there are found in any case.
+        can_search: whether there is a tool server that searches.
+        refuses_unknown: whether a request is refused of which something would be left out.
     """
 
-    def __init__(self, app: ASGIApp, responses: StoredResponses, *, may_store: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        responses: StoredResponses,
+        *,
+        may_store: bool = True,
+        can_search: bool = False,
+        refuses_unknown: bool = False,
+    ) -> None:
         self._app = app
         self._responses = responses
         self._may_store = may_store
+        self._can_search = can_search
+        self._refuses_unknown = refuses_unknown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -70,8 +84,8 @@ class ResponsesApi:
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await Request(scope, receive).body()
-        request = read_create(json_object(body), scope.get(FIELDS), may_store=self._may_store)
-        owner = owner_of(scope)
+        request = self._read(json_object(body), scope.get(FIELDS), may_store=self._may_store)
+        owner, send = owner_of(scope), naming(request.kinds.left_out, send)
         if not request.background:
             await self._responses.create(request, owner, self._app, scope, receive, send)
             return
@@ -86,9 +100,18 @@ class ResponsesApi:
         await answer(scope, receive, send)
 
     async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = read_create(json_object(await Request(scope, receive).body()))
+        request = self._read(json_object(await Request(scope, receive).body()))
         body = await self._responses.counted(request, owner_of(scope))
-        await self._app(scope, with_body(body, receive), send)
+        await self._app(scope, with_body(body, receive), naming(request.kinds.left_out, send))
+
+    def _read(
+        self, asked: Mapping[str, Any], written: Mapping[str, Any] | None = None, *, may_store: bool = True
+    ) -> CreateRequest:
+        request = read_create(asked, written, may_store=may_store, can_search=self._can_search)
+        if self._refuses_unknown:
+            for place in request.kinds.left_out:
+                raise FieldError(place, f"{place} would have no effect: {_LEFT_OUT}.")
+        return request
 
     def _stream(self, owner: str, response_id: str, start: int) -> Response:
         return stream(self._responses, owner, response_id, start)

@@ -362,6 +362,7 @@ class ServingEngine(FakeEngine):
 
     app = staticmethod(JSONResponse({}))
     served_model = ServedModel(default_temperature=0)
+    can_search = False
 
     def token_bytes(self, _: object) -> None: ...
 

@@ -124,7 +124,7 @@ def _item(item: Mapping[str, Any], place: str) -> None:
     content, output = item.get("content"), item.get("output")
     if isinstance(content, list):
         _parts(content, f"{place}.content", _OF_REASONING if item.get("type") == "reasoning" else _OF_ITEMS)
-    if isinstance(output, list) and item.get("type") == "function_call_output":
+    if isinstance(output, list) and item.get("type") in ("function_call_output", "custom_tool_call_output"):
         _parts(output, f"{place}.output", _OF_ITEMS)
 
 

@@ -100,9 +100,15 @@ def _parsed(name: str, schema: Any) -> Any:
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[_Place]:
-    tools = body.get("tools")
+    yield from _tools_of("tools", body.get("tools"))
+
+
+def _tools_of(place: str, tools: Any) -> Iterator[_Place]:
+    """A list of tools, of which one may be a namespace with tools of its own."""
     for number, tool in enumerate(tools if isinstance(tools, list) else ()):
-        name, holder = f"tools[{number}]", _object(tool)
+        name, holder = f"{place}[{number}]", _object(tool)
+        if holder.get("type") == "namespace":
+            yield from _tools_of(f"{name}.tools", holder.get("tools"))
         if isinstance(holder.get("function"), Mapping):
             name, holder = f"{name}.function", holder["function"]
         key = "input_schema" if "input_schema" in holder else "parameters"

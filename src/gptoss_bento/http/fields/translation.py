@@ -34,6 +34,7 @@ _HARMLESS: Mapping[str, Any] = {
     "enable_thinking": True,
     "thinking": True,
 }
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _GUIDED = {
     "guided_json": "json",
     "guided_regex": "regex",
@@ -191,9 +192,7 @@ def texts_of_outputs(path: str, body: Mapping[str, Any]) -> Changes:
 
 
 def _has_parts(item: Any) -> bool:
-    return (
-        isinstance(item, dict) and item.get("type") == "function_call_output" and isinstance(item.get("output"), list)
-    )
+    return isinstance(item, dict) and item.get("type") in _OUTPUTS and isinstance(item.get("output"), list)
 
 
 def _joined(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from itertools import islice
 from urllib.parse import quote
+
+from starlette.types import Message, Send
 
 logger = logging.getLogger(__name__)
 
@@ -14,6 +16,23 @@ _NAMES_SHOWN = 20  # in the header
 _NAMES_LOGGED = 1000  # so that a client with ever new names fills no log
 _LONGEST = 100
 _SAFE = "[]."
+
+
+def naming(names: Sequence[str], send: Send) -> Send:
+    """A `send` whose answer names what of its request has no effect."""
+    return adding({HEADER: ", ".join(names[:_NAMES_SHOWN])}, send) if names else send
+
+
+def adding(headers: Mapping[str, str], send: Send) -> Send:
+    """A `send` that adds headers to the answer's start, and is one plain call for whatever follows."""
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    def passed_on(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *raw]}
+        return send(message)
+
+    return passed_on
 
 
 class UnknownFields:

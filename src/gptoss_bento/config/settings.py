@@ -44,11 +44,23 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in items if item.strip())
 
 
+_SHORTEST_KEY = 32  # characters of a key that encrypts
+
 Switch = Annotated[bool, BeforeValidator(lambda value: parse_bool(value) if isinstance(value, str) else value)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: listed(value) if isinstance(value, str) else value)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Address = IPv4Address | IPv6Address
 Secret = Annotated[SecretStr | None, Field(json_schema_extra={"writeOnly": True})]
+
+
+def _long_enough(keys: SecretStr | None) -> SecretStr | None:
+    texts = comma_list(keys.get_secret_value()) if keys else ()
+    if keys and (not texts or any(len(text) < _SHORTEST_KEY for text in texts)):
+        raise ValueError(f"texts of {_SHORTEST_KEY} characters or more, with commas between them")
+    return keys
+
+
+EncryptionKeys = Annotated[Secret, AfterValidator(_long_enough)]
 
 
 class ServerSettings(BaseModel):
@@ -157,6 +169,12 @@ class ServerSettings(BaseModel):
         10_000,
         ge=1,
         description="Stored responses that a key may have; the oldest go. An open server counts as one key.",
+    )
+
+    responses_encryption_key: EncryptionKeys = Field(
+        None,
+        description="Key of reasoning.encrypted_content: 32 characters or more. Several with commas between them: the "
+        "first encrypts, all decrypt. Default: one that is made at the first use and kept in the database.",
     )
 
     # Native jobs

@@ -63,7 +63,9 @@ class BackgroundRun:
         self._record = record
         self._store = store
         self._changed = changed
-        self._stream = EventStream(lambda made: whole(made, request, int(time.time())), request.kinds)
+        self._stream = EventStream(
+            lambda made: whole(made, request, int(time.time())), request.kinds, request.encrypted
+        )
         self._events: list[str] = []
         self._written = 0
         self._has_started = False

@@ -41,10 +41,17 @@ class EventStream:
     Args:
         whole: makes an object whole.
         kinds: of the request's tools.
+        encrypted: makes what a client gets of an item that is complete.
     """
 
-    def __init__(self, whole: Callable[[Mapping[str, Any]], Fields], kinds: ToolKinds = NO_KINDS) -> None:
+    def __init__(
+        self,
+        whole: Callable[[Mapping[str, Any]], Fields],
+        kinds: ToolKinds = NO_KINDS,
+        encrypted: Callable[[Fields], Mapping[str, Any]] = dict,
+    ) -> None:
         self._whole = whole
+        self._encrypted = encrypted
         self._kinds = kinds
         self._input: StreamedInput | None = None
         self._held: Fields | None = None
@@ -108,7 +115,7 @@ class EventStream:
             self._input = StreamedInput() if self._kinds.is_custom(fields["item"]) and kind == _ADDED else None
             fields["item"] = whole_item(self._kinds.returned(fields["item"]))
             if kind == _DONE:
-                self._held = fields
+                self._held = {**fields, "item": dict(self._encrypted(fields["item"]))}
                 return None
         elif kind in (_ARGUMENTS, _ALL_ARGUMENTS):
             return self._with_arguments(kind, fields)

@@ -36,6 +36,7 @@ class FakeVllm:
         words: the deltas of every answer.
         calls: whether the answer is a call of a function.
         function: its name.
+        reasons: whether it is an item of reasoning instead.
         is_cut: whether it ends at a limit of tokens.
         breaks: raised after the first delta.
         held: while it is closed, an answer stops after its first delta.
@@ -45,6 +46,7 @@ class FakeVllm:
     words: list[str] = field(default_factory=lambda: ["one", " two"])
     calls: bool = False
     function: str = "f"
+    reasons: bool = False
     is_cut: bool = False
     breaks: Exception | None = None
     held: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,6 +85,9 @@ class FakeVllm:
             left = {"output_index": 0, "sequence_number": -1} if status == "completed" else {}
             call = {"call_id": "call_1", "name": self.function, "arguments": text, "namespace": None}
             return {"id": "fc_1", "type": "function_call", "status": status, **call, **left}
+        if self.reasons:
+            parts = [{"type": "reasoning_text", "text": text}] if text else None
+            return {"id": "rs_1", "type": "reasoning", "summary": [], "content": parts, "status": None}
         part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": None}
         return {
             "id": "msg_1",
@@ -111,8 +116,8 @@ class FakeVllm:
         place: dict[str, Any] = {"output_index": 0, "item_id": self.item()["id"]}
         text, delta, end = "".join(self.words), "function_call_arguments", {"name": self.function}
         if not self.calls:
-            delta, end = "output_text", {}
-            place |= {"content_index": 0, "logprobs": []}
+            delta, end = ("reasoning_text" if self.reasons else "output_text"), {}
+            place |= {"content_index": 0} if self.reasons else {"content_index": 0, "logprobs": []}
         self.running += 1
         try:
             yield frame("created", response=self.object(body, [], None))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
+from gptoss_bento.responses.encryption import INCLUDED, has_encrypted
 from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, for_model, read_tools
 from gptoss_bento.strict_json import shown
 
@@ -25,6 +26,11 @@ _UNREADABLE = frozenset({"web_search_call", "code_interpreter_call", "mcp_call",
 _LONGEST_ID = 512
 
 
+def as_it_is(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An item that nothing changes."""
+    return item
+
+
 @dataclass(frozen=True)
 class CreateRequest:
     """A request that makes a response.
@@ -37,6 +43,7 @@ class CreateRequest:
         background: whether it is generated without its client.
         previous: the id of the response that it continues.
         kinds: its tools, as the model knows them and as the client does.
+        encrypted: what its client gets of an item, with the reasoning encrypted if it has asked for that.
     """
 
     id: str
@@ -46,6 +53,7 @@ class CreateRequest:
     background: bool
     previous: str | None
     kinds: ToolKinds = NO_KINDS
+    encrypted: Callable[[Mapping[str, Any]], Mapping[str, Any]] = as_it_is
 
     @property
     def has_input(self) -> bool:
@@ -61,6 +69,26 @@ class CreateRequest:
     def references(self) -> list[str]:
         """The ids of the items that it names instead of sending them."""
         return [str(item["id"]) for item in self._items if _is_reference(item)]
+
+    @property
+    def wants_encrypted(self) -> bool:
+        """Whether the reasoning of its answer is to be encrypted, too."""
+        included = self.asked.get("include")
+        return isinstance(included, list) and INCLUDED in included
+
+    @property
+    def has_encrypted(self) -> bool:
+        """Whether its client sends reasoning that was encrypted."""
+        return any(map(has_encrypted, self._items))
+
+    def decrypted(self, items: Sequence[Any], decrypted: Callable[[Any, str], Any]) -> list[Any]:
+        """Its items with their reasoning.
+
+        Args:
+            items: of its input; empty: as they were sent.
+            decrypted: makes an item's reasoning readable; gets the place of the item, too.
+        """
+        return [decrypted(item, f"input[{number}]") for number, item in enumerate(items or self._items)]
 
     @property
     def needs_history(self) -> bool:

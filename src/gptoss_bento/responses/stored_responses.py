@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,7 @@ from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.responses.background_run import BackgroundRun
+from gptoss_bento.responses.encryption import ReasoningCipher, SharedCipher
 from gptoss_bento.responses.following import Following
 from gptoss_bento.responses.foreground import ForegroundResponse
 from gptoss_bento.responses.objects import first_object
@@ -26,6 +28,7 @@ from gptoss_bento.responses.request import CreateRequest, readable, without_repe
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem, StoredResponse
 from gptoss_bento.state.response_store import ResponseExistsError, ResponseStore, UnknownResponseError
+from gptoss_bento.state.secret_store import SecretStore
 from gptoss_bento.strict_json import dumps, loads_stored, shown
 
 _EVICT_INTERVAL_S = 10.0
@@ -42,10 +45,20 @@ class StoredResponses:
         ttl_s: seconds that a response is kept.
         most: how many an owner may have.
         model: the name of the model where a request has none.
+        encryption_keys: the operator's; without them one is made and kept in the database.
     """
 
-    def __init__(self, store: ResponseStore, worker_id: str, ttl_s: int, most: int, model: str) -> None:
+    def __init__(
+        self,
+        store: ResponseStore,
+        worker_id: str,
+        ttl_s: int,
+        most: int,
+        model: str,
+        encryption_keys: Sequence[str] = (),
+    ) -> None:
         self.store = store
+        self._cipher = SharedCipher(SecretStore(store.database), encryption_keys)
         self._worker_id = worker_id
         self._ttl_ms = ttl_s * 1000
         self._most = most
@@ -79,6 +92,7 @@ class StoredResponses:
             StoreUnavailableError: nothing has been generated.
         """
         items, body = await self._body_of(request, owner)
+        request = await self._encrypting(request, owner)
         first = first_object(request, "in_progress", int(time.time()), self._model)
         record = await self._recorded(request, owner, first, items) if request.stores else None
         response = ForegroundResponse(request, first, record, send)
@@ -95,6 +109,7 @@ class StoredResponses:
             StoreUnavailableError: nothing has been generated.
         """
         items, body = await self._body_of(request, owner, streams=True)
+        request = await self._encrypting(request, owner)
         first = first_object(request, "queued", int(time.time()), self._model)
         record = await self._recorded(request, owner, first, items)
         key = owner, request.id
@@ -125,11 +140,20 @@ class StoredResponses:
             return [], json_bytes(request.for_engine(None, streams=streams))
         referenced = await self._referenced(request, owner)
         items = request.items(referenced) if request.stores or request.needs_history else []
-        if not request.needs_history:
+        if not request.needs_history and not request.has_encrypted:
             return items, json_bytes(request.for_engine(None, streams=streams))
+        cipher = await self._cipher.get()
+        new = request.decrypted(items, partial(cipher.with_decrypted, owner))
         history = await self._history(request.previous, owner) if request.previous is not None else []
-        earlier = without_repeats(history, referenced.keys())
-        return items, json_bytes(request.for_engine([*readable(earlier), *items], streams=streams))
+        earlier = [cipher.restored(owner, item) for item in without_repeats(history, referenced.keys())]
+        return items, json_bytes(request.for_engine([*readable(earlier), *new], streams=streams))
+
+    async def _encrypting(self, request: CreateRequest, owner: str) -> CreateRequest:
+        """The request with what encrypts the reasoning of its answer, if it asks for that."""
+        if not request.wants_encrypted:
+            return request
+        cipher: ReasoningCipher = await self._cipher.get()
+        return replace(request, encrypted=partial(cipher.with_encrypted, owner))
 
     async def _referenced(self, request: CreateRequest, owner: str) -> dict[str, Any]:
         ids = request.references

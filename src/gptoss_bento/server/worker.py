@@ -21,7 +21,7 @@ from gptoss_bento.artifacts.model_lookup import START_LIMIT_S
 from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
-from gptoss_bento.config.settings import ServerSettings, Settings
+from gptoss_bento.config.settings import ServerSettings, Settings, comma_list
 from gptoss_bento.engine import failure_cause
 from gptoss_bento.engine import launcher as engine
 from gptoss_bento.engine.client import Engine
@@ -376,7 +376,9 @@ class _Work:
 def stored_responses(jobs: Runner, settings: ServerSettings, model: str) -> StoredResponses:
     """The responses of this worker, in the database of its jobs; cleaning up has started."""
     store = ResponseStore(jobs.store.database, now_ms)
-    made = StoredResponses(store, jobs.worker_id, settings.responses_ttl, settings.responses_max, model)
+    given = settings.responses_encryption_key
+    keys = comma_list(given.get_secret_value()) if given else ()
+    made = StoredResponses(store, jobs.worker_id, settings.responses_ttl, settings.responses_max, model, keys)
     made.start()
     return made
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.state.database import Database, connect
-from gptoss_bento.state.schema import JOBS, METADATA, RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES
+from gptoss_bento.state.schema import JOBS, METADATA, RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES, SECRETS
 
 _MIGRATION_LOCK = 0x67707462  # arbitrary, the same in all replicas
 _VERSION = sa.Table("schema_version", METADATA, sa.Column("version", sa.Integer, nullable=False))
@@ -45,7 +45,11 @@ def _add_responses(connection: sa.Connection) -> None:
     METADATA.create_all(connection, [RESPONSES, RESPONSE_ITEMS, RESPONSE_EVENTS])
 
 
-MIGRATIONS: list[Migration] = [_first_schema, _add_refused, _add_owner, _add_key_limits, _add_responses]
+def _add_secrets(connection: sa.Connection) -> None:
+    METADATA.create_all(connection, [SECRETS])
+
+
+MIGRATIONS: list[Migration] = [_first_schema, _add_refused, _add_owner, _add_key_limits, _add_responses, _add_secrets]
 """The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
 
 A worker of an older version may still use a database that a newer one has migrated, so a new column needs a default.

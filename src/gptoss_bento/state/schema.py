@@ -104,3 +104,9 @@ RESPONSE_EVENTS = sa.Table(  # of a response whose stream can be resumed
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),  # the event's sequence_number
     sa.Column("event", sa.Text, nullable=False),  # JSON
 )
+SECRETS = sa.Table(  # that the service makes for itself
+    "secrets",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)

@@ -37,6 +37,18 @@ def test_wrong_value_is_named_with_what_is_allowed(variable: str, text: str, all
     assert allowed in message
 
 
+@pytest.mark.parametrize("text", ["s3cret", "s3cret,{0}", ",", "{0},s3cret"])
+def test_key_that_is_too_short_to_encrypt_with_is_refused_and_not_shown(text: str) -> None:
+    long_enough = "x" * 32
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"RESPONSES_ENCRYPTION_KEY": text.format(long_enough)})
+
+    assert "RESPONSES_ENCRYPTION_KEY" in str(caught.value)
+    assert "texts of 32 characters or more, with commas between them" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert load_settings({"RESPONSES_ENCRYPTION_KEY": long_enough}).server.responses_encryption_key
+
+
 @pytest.mark.parametrize(
     ("variable", "text", "message"),
     [

@@ -188,6 +188,18 @@ RENDER_MESSAGES = Patch(
     "None: items have no channel, and vLLM does not read their `phase`.",
     "tests/contract/test_preambles.py::test_vllm_still_takes_a_preamble_for_an_answer",
 )
+CALL_TOOL = Patch(
+    "vllm.entrypoints.openai.responses.context:HarmonyContext.call_tool",
+    "`max_tool_calls` has no effect: a model may call built-in tools without an end.",
+    "None.",
+    "tests/contract/test_tool_call_limit.py::test_vllm_still_calls_tools_beyond_the_limit",
+)
+NEEDS_CALL = Patch(
+    "vllm.entrypoints.openai.responses.context:HarmonyContext.need_builtin_tool_call",
+    "The same, where the model calls again after it has read that the limit is reached.",
+    CALL_TOOL.instead,
+    "tests/contract/test_tool_call_limit.py::test_response_ends_with_a_call_after_the_note",
+)
 CHECK_CONSTRAINT = Patch(
     "vllm.v1.structured_output.backend_xgrammar:validate_xgrammar_grammar",
     "What xgrammar refuses goes on to guidance, which cannot read it: \"Invalid grammar specification: 'triggers'\".",
@@ -223,6 +235,8 @@ PATCHES: tuple[Patch, ...] = (
     ADJUST_REQUEST,
     RENDER_RESPONSES,
     RENDER_MESSAGES,
+    CALL_TOOL,
+    NEEDS_CALL,
     CHECK_CONSTRAINT,
 )
 

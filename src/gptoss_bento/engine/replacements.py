@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
 
-from gptoss_bento.engine import failures, grammar_errors, hosted_tools, preambles, tool_calls, tool_servers
+from gptoss_bento.engine import (
+    failures,
+    grammar_errors,
+    hosted_tools,
+    preambles,
+    tool_call_limit,
+    tool_calls,
+    tool_servers,
+)
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser, hiding_itself
 from gptoss_bento.engine.harmony_repair import KINDS, RepairingParser, repairing
@@ -23,6 +31,7 @@ from gptoss_bento.engine.patches import (
     ANSWER_FORMAT,
     ANSWER_PARSER,
     CALL_CHANNELS,
+    CALL_TOOL,
     CHAT_ANSWER,
     CHAT_LOGPROBS,
     CHAT_SAMPLING,
@@ -32,6 +41,7 @@ from gptoss_bento.engine.patches import (
     FINISH_REASON,
     HARMONY_PARSER,
     MESSAGES,
+    NEEDS_CALL,
     NEW_SESSION,
     RECEIVE_OUTPUT,
     RENDER_MESSAGES,
@@ -110,7 +120,17 @@ def change_tools() -> None:
     RENDER_RESPONSES.wrap(tool_calls.out_of_sight)
     RENDER_RESPONSES.wrap(partial(hosted_tools.refused, labels=_labels))
     RENDER_MESSAGES.wrap(preambles.in_commentary)
+    CALL_TOOL.wrap(partial(tool_call_limit.limited, note=_note))
+    NEEDS_CALL.wrap(tool_call_limit.ending)
     CHECK_CONSTRAINT.wrap(partial(grammar_errors.explained, refusal=VLLMValidationError, error=VLLMClientError))
+
+
+def _note(call: Any, text: str) -> Any:
+    """The message of a tool that has not been called."""
+    from openai_harmony import Author, Message, Role, TextContent
+
+    author = Author(role=Role.TOOL, name=call.recipient)
+    return Message(author=author, content=[TextContent(text=text)], recipient=Role.ASSISTANT, channel=call.channel)
 
 
 def _labels() -> set[str]:

@@ -155,6 +155,7 @@ def read_create(
         raise FieldError("background", "background needs a stored response, and this server is set to store none.")
     if background and not stores:
         raise FieldError("background", "background needs store: true, or its answer could not be retrieved.")
+    _refuse_other_than_count(asked, "max_tool_calls")
     previous = _text(asked, "previous_response_id")
     if previous is not None and asked.get("previous_input_messages"):
         raise FieldError("previous_response_id", "previous_response_id and previous_input_messages: give one.")
@@ -181,6 +182,12 @@ def _switch(asked: Mapping[str, Any], name: str, *, default: bool) -> bool:
     if not isinstance(value, bool):
         raise FieldError(name, f"{name} must be true or false, got {shown(value)}.")
     return value
+
+
+def _refuse_other_than_count(asked: Mapping[str, Any], name: str) -> None:
+    value = asked.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise FieldError(name, f"{name} must be a whole number of at least 0, got {shown(value)}.")
 
 
 def _text(asked: Mapping[str, Any], name: str) -> str | None:

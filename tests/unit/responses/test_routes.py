@@ -369,6 +369,8 @@ async def test_stream_goes_on_after_the_store_was_away(api: Api, monkeypatch: py
         ({"background": True, "store": False}, "background"),
         ({"previous_response_id": 5}, "previous_response_id"),
         ({"request_id": ""}, "request_id"),
+        ({"max_tool_calls": -1}, "max_tool_calls"),
+        ({"max_tool_calls": True}, "max_tool_calls"),
         ({"request_id": "a\ud800"}, "request_id"),
         ({"request_id": "a\0"}, "request_id"),
         ({"previous_response_id": "a", "previous_input_messages": [{}]}, "previous_response_id"),

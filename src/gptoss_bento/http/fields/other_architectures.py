@@ -29,6 +29,7 @@ _RESPONSES = {
     **_honoured("skip_special_tokens", "include_reasoning"),
     "previous_input_messages": Field(Use.REFUSED, "has messages of the Harmony format: send them as `input`", ([],)),
 }
+_MAX_TOOL_CALLS = Field(Use.REFUSED, "is not counted: nothing stops the calls of built-in tools")
 _TOKENIZE = {
     **_OF_TEMPLATES,
     **_MEDIA,
@@ -38,7 +39,7 @@ _TOKENIZE = {
 DIFFERENCES: Mapping[str, Mapping[str, Field]] = {
     CHAT: _CHAT,
     CHAT_BATCH: _CHAT,
-    RESPONSES: _RESPONSES,
+    RESPONSES: {**_RESPONSES, "max_tool_calls": _MAX_TOOL_CALLS},
     INPUT_TOKENS: _RESPONSES,
     TOKENIZE: _TOKENIZE,
 }

@@ -52,6 +52,11 @@ class Engine:
         return [process.exitcode or 0 for process in getattr(manager, "processes", [])]
 
     @property
+    def context_tokens(self) -> int:
+        """Tokens of prompt and answer together."""
+        return int(self.client.model_config.max_model_len)
+
+    @property
     def can_search(self) -> bool:
         """Whether there is a tool server that searches for the model."""
         serving = getattr(self.app.state, "openai_serving_responses", None)

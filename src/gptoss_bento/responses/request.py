@@ -96,6 +96,16 @@ class CreateRequest:
         return self.previous is not None or any(_is_reference(item) for item in self._items)
 
     @property
+    def truncates(self) -> bool:
+        """Whether turns may be left out of a conversation that is too long: see truncation.py."""
+        return self.written.get("truncation") == "auto"
+
+    @property
+    def given(self) -> Sequence[Any]:
+        """The items of its input as they were sent; none of a text."""
+        return self._items
+
+    @property
     def _items(self) -> Sequence[Any]:
         given = self.asked.get("input")
         return given if isinstance(given, list) else ()
@@ -114,6 +124,11 @@ class CreateRequest:
             content = [{"type": "input_text", "text": given}]
             return [_identified({"type": "message", "role": "user", "content": content})]
         return [_resolved(item, number, referenced) for number, item in enumerate(self._items)]
+
+    def for_count(self, items: Sequence[Any]) -> dict[str, Any]:
+        """The body by which vLLM counts a prompt of these items: without a length of the answer."""
+        body = self.for_engine(items, streams=False)
+        return {name: value for name, value in body.items() if name != "max_output_tokens"}
 
     def for_engine(self, items: Sequence[Any] | None, *, streams: bool | None = None) -> dict[str, Any]:
         """The body that vLLM gets: nothing in it is stored there.

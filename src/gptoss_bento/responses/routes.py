@@ -101,7 +101,7 @@ class ResponsesApi:
 
     async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._read(json_object(await Request(scope, receive).body()))
-        body = await self._responses.counted(request, owner_of(scope))
+        body = await self._responses.counted(request, owner_of(scope), self._app)
         await self._app(scope, with_body(body, receive), naming(request.kinds.left_out, send))
 
     def _read(

@@ -25,6 +25,7 @@ from gptoss_bento.responses.foreground import ForegroundResponse
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.record import Record
 from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
+from gptoss_bento.responses.truncation import fitted, room_for_answer, surely_fits, tokens_of
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem, StoredResponse
 from gptoss_bento.state.response_store import ResponseExistsError, ResponseStore, UnknownResponseError
@@ -46,6 +47,7 @@ class StoredResponses:
         most: how many an owner may have.
         model: the name of the model where a request has none.
         encryption_keys: the operator's; without them one is made and kept in the database.
+        context_tokens: of prompt and answer together; 0: not known, and nothing is truncated.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class StoredResponses:
         most: int,
         model: str,
         encryption_keys: Sequence[str] = (),
+        context_tokens: int = 0,
     ) -> None:
         self.store = store
         self._cipher = SharedCipher(SecretStore(store.database), encryption_keys)
@@ -63,6 +66,7 @@ class StoredResponses:
         self._ttl_ms = ttl_s * 1000
         self._most = most
         self._model = model
+        self._context_tokens = context_tokens
         self._tasks = WorkerTasks()
         self._runs: dict[tuple[str, str], BackgroundRun] = {}
         self._following = Following(store)
@@ -91,7 +95,7 @@ class StoredResponses:
             HttpRefusalError: what it continues or names is not there.
             StoreUnavailableError: nothing has been generated.
         """
-        items, body = await self._body_of(request, owner)
+        items, body = await self._body_of(request, owner, app)
         request = await self._encrypting(request, owner)
         first = first_object(request, "in_progress", int(time.time()), self._model)
         record = await self._recorded(request, owner, first, items) if request.stores else None
@@ -108,7 +112,7 @@ class StoredResponses:
             RefusedRequest: vLLM has refused it.
             StoreUnavailableError: nothing has been generated.
         """
-        items, body = await self._body_of(request, owner, streams=True)
+        items, body = await self._body_of(request, owner, app, streams=True)
         request = await self._encrypting(request, owner)
         first = first_object(request, "queued", int(time.time()), self._model)
         record = await self._recorded(request, owner, first, items)
@@ -123,30 +127,46 @@ class StoredResponses:
         await asyncio.shield(run.accepted)
         return first
 
-    async def counted(self, request: CreateRequest, owner: str) -> bytes:
+    async def counted(self, request: CreateRequest, owner: str, app: ASGIApp) -> bytes:
         """What vLLM would get for a request, whose tokens are to be counted.
 
         Raises:
             HttpRefusalError: what it continues or names is not there.
         """
-        _, body = await self._body_of(request, owner)
+        _, body = await self._body_of(request, owner, app)
         return body
 
     async def _body_of(
-        self, request: CreateRequest, owner: str, *, streams: bool | None = None
+        self, request: CreateRequest, owner: str, app: ASGIApp, *, streams: bool | None = None
     ) -> tuple[list[Any], bytes]:
         """The items of a request, and what vLLM gets for it. First of all: what cannot be written is refused here."""
         if not request.has_input:
             return [], json_bytes(request.for_engine(None, streams=streams))
+        items, sent = await self._items_of(request, owner)
+        body = json_bytes(request.for_engine(sent, streams=streams))
+        if not request.truncates or not self._context_tokens:
+            return items, body
+        most = self._context_tokens - room_for_answer(self._context_tokens, request.asked.get("max_output_tokens"))
+        if surely_fits(body, most):
+            return items, body
+
+        async def count(some: Sequence[Any]) -> int | None:
+            return await tokens_of(app, json_bytes(request.for_count(some)))
+
+        kept = await fitted(request.given if sent is None else sent, most, count)
+        return items, json_bytes(request.for_engine(kept, streams=streams))
+
+    async def _items_of(self, request: CreateRequest, owner: str) -> tuple[list[Any], list[Any] | None]:
+        """The items of a request, and those that vLLM gets; None: as they were sent."""
         referenced = await self._referenced(request, owner)
         items = request.items(referenced) if request.stores or request.needs_history else []
         if not request.needs_history and not request.has_encrypted:
-            return items, json_bytes(request.for_engine(None, streams=streams))
+            return items, None
         cipher = await self._cipher.get()
         new = request.decrypted(items, partial(cipher.with_decrypted, owner))
         history = await self._history(request.previous, owner) if request.previous is not None else []
         earlier = [cipher.restored(owner, item) for item in without_repeats(history, referenced.keys())]
-        return items, json_bytes(request.for_engine([*readable(earlier), *new], streams=streams))
+        return items, [*readable(earlier), *new]
 
     async def _encrypting(self, request: CreateRequest, owner: str) -> CreateRequest:
         """The request with what encrypts the reasoning of its answer, if it asks for that."""

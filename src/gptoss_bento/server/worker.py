@@ -183,7 +183,7 @@ class Worker:
             buffered_metrics.written_later(),
         ):
             await self.group.first_ready()  # it sends the warm-up requests
-            responses = stored_responses(jobs, settings.server, plan.served_names.value[0])
+            responses = stored_responses(jobs, settings.server, plan.served_names.value[0], running.context_tokens)
             may_store = settings.server.vllm_enable_responses_api_store == "1"
             self._openai_app = app = ResponsesApi(
                 running.app,
@@ -373,12 +373,12 @@ class _Work:
         await self.jobs.stop()
 
 
-def stored_responses(jobs: Runner, settings: ServerSettings, model: str) -> StoredResponses:
+def stored_responses(jobs: Runner, settings: ServerSettings, model: str, context_tokens: int) -> StoredResponses:
     """The responses of this worker, in the database of its jobs; cleaning up has started."""
-    store = ResponseStore(jobs.store.database, now_ms)
+    store, how_long = ResponseStore(jobs.store.database, now_ms), (settings.responses_ttl, settings.responses_max)
     given = settings.responses_encryption_key
     keys = comma_list(given.get_secret_value()) if given else ()
-    made = StoredResponses(store, jobs.worker_id, settings.responses_ttl, settings.responses_max, model, keys)
+    made = StoredResponses(store, jobs.worker_id, *how_long, model, keys, context_tokens)
     made.start()
     return made
 

@@ -363,6 +363,7 @@ class ServingEngine(FakeEngine):
     app = staticmethod(JSONResponse({}))
     served_model = ServedModel(default_temperature=0)
     can_search = False
+    context_tokens = 4096
 
     def token_bytes(self, _: object) -> None: ...
 

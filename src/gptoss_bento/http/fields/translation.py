@@ -179,7 +179,7 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def no_truncation(path: str, body: Mapping[str, Any]) -> Changes:
-    """`truncation: "auto"`: vLLM cuts the tokens, the instructions first. What fits needs none; the rest is a 400."""
+    """`truncation: "auto"`, which responses/truncation.py does: vLLM cuts the tokens, the instructions first."""
     return {"truncation": None} if path == RESPONSES and body.get("truncation") == "auto" else {}
 
 

@@ -18,11 +18,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gptoss_bento.http.errors import HttpRefusalError
+from gptoss_bento.http.fields.included import ENCRYPTED_REASONING
 from gptoss_bento.state.secret_store import SecretStore
 from gptoss_bento.strict_json import dumps, loads_stored
 
-INCLUDED = "reasoning.encrypted_content"
-"""How a request asks for it, in `include`."""
 FIELD = "encrypted_content"
 
 _PURPOSE = b"gptoss-bento reasoning"
@@ -147,5 +146,5 @@ class SharedCipher:
         """
         if self._cipher is None:
             made = secrets.token_urlsafe(_SECRET_BYTES)
-            self._cipher = ReasoningCipher([await self._store.shared(INCLUDED, made)])
+            self._cipher = ReasoningCipher([await self._store.shared(ENCRYPTED_REASONING, made)])
         return self._cipher

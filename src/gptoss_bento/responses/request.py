@@ -9,7 +9,8 @@ from http import HTTPStatus
 from typing import Any
 
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
-from gptoss_bento.responses.encryption import INCLUDED, has_encrypted
+from gptoss_bento.http.fields.included import ENCRYPTED_REASONING, LOGPROBS, without_effect
+from gptoss_bento.responses.encryption import has_encrypted
 from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, for_model, read_tools
 from gptoss_bento.strict_json import shown
 
@@ -73,8 +74,16 @@ class CreateRequest:
     @property
     def wants_encrypted(self) -> bool:
         """Whether the reasoning of its answer is to be encrypted, too."""
+        return self._includes(ENCRYPTED_REASONING)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What of the request has no effect, by place."""
+        return (*self.kinds.left_out, *without_effect(self.asked))
+
+    def _includes(self, word: str) -> bool:
         included = self.asked.get("include")
-        return isinstance(included, list) and INCLUDED in included
+        return isinstance(included, list) and word in included
 
     @property
     def has_encrypted(self) -> bool:
@@ -137,9 +146,11 @@ class CreateRequest:
             items: the whole input; None: as it was sent.
             streams: whether events are wanted; None: as the client asked.
         """
-        left_out = ("store", "background", "previous_response_id", "request_id")
+        left_out = ("store", "background", "previous_response_id", "request_id", "include")
         body = {name: value for name, value in self.asked.items() if name not in left_out}
         body |= {"store": False, "request_id": self.id, **self.kinds.changes}
+        if self._includes(LOGPROBS):
+            body["include"] = [LOGPROBS]  # the rest is this package's, or has no effect
         if items is not None or self._items:
             body["input"] = [for_model(item) for item in (self._items if items is None else items)]
         return body if streams is None else body | {"stream": streams}

@@ -27,7 +27,7 @@ from gptoss_bento.strict_json import dumps, shown
 _BELOW = f"{RESPONSES}/"
 _DEFAULT_PAGE, _LARGEST_PAGE = 20, 100
 _LARGEST_NUMBER = 2**31
-_LEFT_OUT = "a search without a server that searches (TOOL_SERVER), or a grammar that nothing enforces"
+_LEFT_OUT = "a search without a server (TOOL_SERVER), a grammar that nothing enforces, or what no answer here has"
 
 
 class ResponsesApi:
@@ -85,7 +85,7 @@ class ResponsesApi:
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await Request(scope, receive).body()
         request = self._read(json_object(body), scope.get(FIELDS), may_store=self._may_store)
-        owner, send = owner_of(scope), naming(request.kinds.left_out, send)
+        owner, send = owner_of(scope), naming(request.left_out, send)
         if not request.background:
             await self._responses.create(request, owner, self._app, scope, receive, send)
             return
@@ -102,14 +102,14 @@ class ResponsesApi:
     async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._read(json_object(await Request(scope, receive).body()))
         body = await self._responses.counted(request, owner_of(scope), self._app)
-        await self._app(scope, with_body(body, receive), naming(request.kinds.left_out, send))
+        await self._app(scope, with_body(body, receive), naming(request.left_out, send))
 
     def _read(
         self, asked: Mapping[str, Any], written: Mapping[str, Any] | None = None, *, may_store: bool = True
     ) -> CreateRequest:
         request = read_create(asked, written, may_store=may_store, can_search=self._can_search)
         if self._refuses_unknown:
-            for place in request.kinds.left_out:
+            for place in request.left_out:
                 raise FieldError(place, f"{place} would have no effect: {_LEFT_OUT}.")
         return request
 

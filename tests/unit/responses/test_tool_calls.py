@@ -125,3 +125,13 @@ async def test_tool_of_an_unknown_kind_is_refused_by_name(api: Api) -> None:
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools[0].type")
     assert '"local_shell"' in answer.json()["error"]["message"]
+
+
+async def test_include_reaches_the_engine_only_for_what_is_its_own(api: Api) -> None:
+    include = ["reasoning.encrypted_content", "message.output_text.logprobs", "code_interpreter_call.outputs"]
+    answer = await api.client.post(URL, json={"input": "x", "include": include})
+
+    assert api.vllm.bodies[-1]["include"] == ["message.output_text.logprobs"]
+    assert answer.headers["x-ignored-fields"] == "include[2]"
+    await created(api, include=include[:1])
+    assert "include" not in api.vllm.bodies[-1]

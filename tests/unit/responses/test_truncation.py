@@ -79,7 +79,7 @@ async def test_conversation_that_is_too_long_is_truncated_for_a_client_that_lets
     api: Api, monkeypatch: pytest.MonkeyPatch, store: bool
 ) -> None:
     monkeypatch.setattr(api.responses, "_context_tokens", 12)  # the fake counts items
-    written = {"input": conversation(8), "store": store, "max_output_tokens": 6}
+    written: dict[str, Any] = {"input": conversation(8), "store": store, "max_output_tokens": 6}
     made = await created(api, **written, truncation="auto")
 
     assert len(api.vllm.bodies[-1]["input"]) == 6

@@ -26,7 +26,7 @@ _CHAT = {
 }
 _RESPONSES = {
     **_MEDIA,
-    **_honoured("skip_special_tokens", "include_reasoning"),
+    **_honoured("skip_special_tokens", "include_reasoning", "top_logprobs"),
     "previous_input_messages": Field(Use.REFUSED, "has messages of the Harmony format: send them as `input`", ([],)),
 }
 _MAX_TOOL_CALLS = Field(Use.REFUSED, "is not counted: nothing stops the calls of built-in tools")

@@ -169,7 +169,7 @@ _RESPONSES = {
     **_FOR_MEDIA,
     **_honoured(
         *("input", "instructions", "max_output_tokens", "previous_response_id", "previous_input_messages", "store"),
-        *("background", "include", "reasoning", "text", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"),
+        *("background", "include", "reasoning", "text", "tools", "tool_choice", "parallel_tool_calls"),
         *("max_tool_calls", "truncation", "enable_response_messages", "chat_template_kwargs"),
         *("text.format", "text.verbosity", "reasoning.effort", "thinking_token_budget"),  # the last is ours
     ),
@@ -186,6 +186,7 @@ _RESPONSES = {
         "is always that of the Harmony format: reasoning since the last answer", "auto", "current_turn"
     ),
     "reasoning.mode": _refused("is no setting of GPT-OSS: use `reasoning.effort`", "standard"),
+    "top_logprobs": _refused("is not made for responses of GPT-OSS: chat completions have it", 0),
     "include_reasoning": _refused("has no effect on responses: leave items of type reasoning out", True),
     "prompt": _refused("names a prompt that OpenAI stores: send its text as `instructions` and `input`"),
     "conversation": _refused("needs conversations, which are not stored here: use `previous_response_id`"),

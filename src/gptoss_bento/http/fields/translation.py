@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any, TypeGuard
 
 from gptoss_bento.http.errors import FieldError
+from gptoss_bento.http.fields.included import included, no_log_probabilities
 from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.fields.tool_choice import allowed_tools
 from gptoss_bento.http.fields.verbosity import verbosity
@@ -227,7 +228,8 @@ def translations(model: ServedModel) -> tuple[Callable[[str, Mapping[str, Any]],
     """In this order: each reads what those before it have made of the body."""
     return (
         without_nulls,
-        *((template_arguments,) if model.writes_harmony else ()),
+        included,
+        *((template_arguments, no_log_probabilities) if model.writes_harmony else ()),
         constraints,
         partial(several_greedy, default_temperature=model.default_temperature),
         stop_of_beams,

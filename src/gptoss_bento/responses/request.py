@@ -248,9 +248,27 @@ def _identified(item: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"type": kind} if "role" in item or "type" in item else {}
     if not isinstance(item.get("id"), str):
         made["id"] = f"{_PREFIXES.get(kind, 'item')}_{uuid.uuid4().hex}"
-    if isinstance(item.get("content"), str) and item.get("role") in ("user", "system", "developer"):
-        made["content"] = [{"type": "input_text", "text": item["content"]}]
+    if kind in _PREFIXES and item.get("status") is None:
+        made["status"] = "completed"
+    if kind == "message":
+        made |= _listed_content(item)
     return {**item, **made}
+
+
+def _listed_content(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a message as a list of items has it, where its client wrote it shorter."""
+    role, content = message.get("role"), message.get("content")
+    if isinstance(content, str) and role in ("user", "system", "developer"):
+        return {"content": [{"type": "input_text", "text": content}]}
+    if role != "assistant":
+        return {}
+    parts = [{"type": "output_text", "text": content}] if isinstance(content, str) else content
+    return {"content": [_listed_part(part) for part in parts]} if isinstance(parts, list) else {}
+
+
+def _listed_part(part: Any) -> Any:
+    is_text = isinstance(part, dict) and part.get("type") == "output_text"
+    return {"annotations": [], "logprobs": [], **part} if is_text else part
 
 
 def without_repeats(history: Sequence[Any], ids: Collection[str]) -> list[Any]:

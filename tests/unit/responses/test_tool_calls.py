@@ -102,7 +102,7 @@ async def test_calls_of_earlier_turns_are_what_the_model_called(api: Api) -> Non
         assert call["arguments"] == '{"input":"a\\nb"}'
         assert (result["type"], result["output"]) == ("function_call_output", "done")
     listed = (await api.client.get(f"{URL}/{continued['id']}/input_items")).json()["data"]
-    assert listed == [{**output, "id": listed[0]["id"]}]
+    assert listed == [{**output, "id": listed[0]["id"], "status": "completed"}]
     assert again["status"] == "completed"
 
 

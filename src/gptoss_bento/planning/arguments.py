@@ -29,9 +29,11 @@ GPT_OSS_ARGUMENTS: Mapping[str, Any] = {
     "reasoning_config": {"reasoning_start_str": "<|channel|>analysis<|message|>", _END: "<|end|>"},
     "exclude_tools_when_tool_choice_none": True,
     "tool_strict_level": "parameter",
+    "enable_prompt_tokens_details": True,  # usage.prompt_tokens_details.cached_tokens, as OpenAI's API has it
     "async_scheduling": True,
 }
-_HARMONY_ARGUMENTS = GPT_OSS_ARGUMENTS.keys() - {"async_scheduling"}  # only GPT-OSS writes Harmony
+_HARMONY_ARGUMENTS = GPT_OSS_ARGUMENTS.keys() - {"async_scheduling", "enable_prompt_tokens_details"}
+"""Only GPT-OSS writes Harmony."""
 
 
 def checked_arguments(

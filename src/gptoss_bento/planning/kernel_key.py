@@ -41,7 +41,7 @@ _WITHOUT_EFFECT = frozenset(
         # the API server's
         "aggregate_engine_logging", "chat_template", "chat_template_content_format",
         "default_chat_template_kwargs", "disable_log_stats", "enable_auto_tool_choice", "enable_log_deltas",
-        "exclude_tools_when_tool_choice_none", "tool_strict_level",
+        "exclude_tools_when_tool_choice_none", "tool_strict_level", "enable_prompt_tokens_details",
         "enable_log_outputs", "enable_log_requests", "generation_config", "log_config_file", "log_level",
         "logging_config", "max_log_len", "otlp_traces_endpoint", "override_generation_config",
         "reasoning_parser", "response_role", "served_model_name", "shutdown_timeout", "stream_interval",

@@ -10,6 +10,7 @@ from typing import Any
 
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
 from gptoss_bento.http.fields.included import ENCRYPTED_REASONING, LOGPROBS, without_effect
+from gptoss_bento.http.fields.verbosity import verbosity_of_response
 from gptoss_bento.responses.encryption import has_encrypted
 from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, for_model, read_tools
 from gptoss_bento.strict_json import shown
@@ -153,6 +154,7 @@ class CreateRequest:
             body["include"] = [LOGPROBS]  # the rest is this package's, or has no effect
         if items is not None or self._items:
             body["input"] = [for_model(item) for item in (self._items if items is None else items)]
+        body |= verbosity_of_response(body)
         return body if streams is None else body | {"stream": streams}
 
 

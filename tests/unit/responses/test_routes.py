@@ -151,6 +151,22 @@ async def test_previous_response_is_continued_with_the_new_instructions(api: Api
     assert two["previous_response_id"] == one["id"]
 
 
+async def test_verbosity_is_read_by_the_model_and_not_stored(api: Api) -> None:
+    developer = {"role": "developer", "content": "Be kind."}
+    low: dict[str, Any] = {"text": {"verbosity": "low"}}
+    one = await created(api, input=[developer, {"role": "user", "content": "first"}], **low)
+    two = await created(api, previous_response_id=one["id"], input="second", **low)
+    three = await created(api, previous_response_id=two["id"], input="third")
+    bodies = [json.dumps(body) for body in api.vllm.bodies]
+
+    assert [body.count("Keep the final answer short") for body in bodies] == [1, 1, 0]
+    assert len(api.vllm.bodies[2]["input"]) == 6
+    listed = (await api.client.get(f"{URL}/{three['id']}/input_items")).json()
+    assert len(listed["data"]) == 1
+    refused = await api.client.post(URL, json={"input": "x", "text": {"verbosity": "lowest"}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "text.verbosity")
+
+
 async def test_items_are_named_instead_of_sent(api: Api) -> None:
     one = await created(api)
     named = [{"type": "item_reference", "id": one["output"][0]["id"]}, {"role": "user", "content": "go on"}]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptoss_bento.http.errors import FieldError
-from gptoss_bento.http.paths import CHAT, CHAT_BATCH, RESPONSES
+from gptoss_bento.http.paths import CHAT, CHAT_BATCH
 from gptoss_bento.strict_json import shown
 
 SENTENCES: Mapping[str, str] = {
@@ -25,14 +25,28 @@ _INSTRUCTING = ("system", "developer")
 
 
 def verbosity(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The field as a sentence after the instructions of the request, or as its only one.
+    """The field of a chat as a sentence after its instructions, or as its only one.
 
     Raises:
         FieldError: it has another value than OpenAI's three.
     """
     if path in (CHAT, CHAT_BATCH) and (value := body.get("verbosity")) is not None:
         return {"verbosity": None, **_in_chat(path, body.get("messages"), _sentence("verbosity", value))}
-    text = body.get("text") if path == RESPONSES else None
+    return {}
+
+
+def verbosity_of_response(body: Mapping[str, Any]) -> dict[str, Any]:
+    """`text.verbosity` as a sentence after the instructions, or as the only one, of what the engine gets.
+
+    Not as a change of the request: its items are stored as they are, and a later request has its own verbosity.
+
+    Args:
+        body: with the whole input.
+
+    Raises:
+        FieldError: it has another value than OpenAI's three.
+    """
+    text = body.get("text")
     if isinstance(text, Mapping) and (value := text.get("verbosity")) is not None:
         return _in_response(body, _sentence("text.verbosity", value))
     return {}
@@ -53,16 +67,10 @@ def _in_chat(path: str, messages: Any, sentence: str) -> dict[str, Any]:
 
 
 def _in_response(body: Mapping[str, Any], sentence: str) -> dict[str, Any]:
-    """In `instructions` or in the first item of `input`, whichever instructs; in `input` where others came before.
-
-    After earlier messages vLLM 0.32 reads no instructions.
-    """
+    """In `instructions` or in the first item of `input`, whichever instructs."""
     items, instructions = body.get("input"), body.get("instructions")
     if not sentence:
         return {}
-    if body.get("previous_response_id") is not None:
-        message = {"type": "message", "role": "user", "content": items}
-        return {"input": [_instruction(sentence), *(items if isinstance(items, list) else [message])]}
     if instructions is None and isinstance(items, list) and items and _instructs(items[0]):
         return {"input": _after_first(items, sentence)}
     if instructions is None or isinstance(instructions, str):

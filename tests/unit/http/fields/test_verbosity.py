@@ -9,7 +9,7 @@ import pytest
 
 from gptoss_bento.http.errors import FieldError
 from gptoss_bento.http.fields.check import checked
-from gptoss_bento.http.fields.verbosity import SENTENCES
+from gptoss_bento.http.fields.verbosity import SENTENCES, verbosity_of_response
 from gptoss_bento.http.paths import CHAT, CHAT_BATCH, RESPONSES
 
 LOW = SENTENCES["low"]
@@ -81,27 +81,22 @@ def test_verbosity_of_several_chats_is_a_sentence_of_each() -> None:
                 ]
             },
         ),
-        (
-            {"input": "Hi", "previous_response_id": "r"},
-            {"input": [INSTRUCTION, {"type": "message", **USER}], "previous_response_id": "r"},
-        ),
-        (
-            {"input": [USER], "instructions": "Be kind.", "previous_response_id": "r"},
-            {"input": [INSTRUCTION, USER], "instructions": "Be kind.", "previous_response_id": "r"},
-        ),
         ({"input": "Hi", "instructions": 5}, {"input": "Hi", "instructions": 5}),
     ],
 )
 def test_verbosity_of_a_response_is_a_sentence_of_its_instructions(
     body: dict[str, Any], engine: dict[str, Any]
 ) -> None:
-    assert checked(RESPONSES, {**body, "text": TEXT}).body == {**engine, "text": TEXT}
+    given = {**body, "text": TEXT}
+
+    assert {**given, **verbosity_of_response(given)} == {**engine, "text": TEXT}
+    assert checked(RESPONSES, given).body is given
 
 
 def test_medium_verbosity_adds_nothing() -> None:
     body = {"input": "Hi", "text": {"verbosity": "medium", "format": {"type": "text"}}}
 
-    assert checked(RESPONSES, body).body is body
+    assert verbosity_of_response(body) == {}
     assert checked(CHAT, {"messages": [USER], "verbosity": "medium"}).body == {"messages": [USER]}
 
 
@@ -110,6 +105,6 @@ def test_verbosity_of_another_value_is_refused(value: Any) -> None:
     with pytest.raises(FieldError, match=r'^verbosity must be "low", "medium" or "high", got ') as in_chat:
         checked(CHAT, {"messages": [USER], "verbosity": value})
     with pytest.raises(FieldError) as in_response:
-        checked(RESPONSES, {"input": "Hi", "text": {"verbosity": value}})
+        verbosity_of_response({"input": "Hi", "text": {"verbosity": value}})
 
     assert (in_chat.value.param, in_response.value.param) == ("verbosity", "text.verbosity")

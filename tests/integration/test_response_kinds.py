@@ -144,7 +144,7 @@ def test_conversation_that_is_too_long_is_truncated_in_its_middle(http: httpx.Cl
 
     assert refused.json()["error"]["code"] == "context_length_exceeded"
     assert 1000 < made["usage"]["input_tokens"] <= 4096 - 120
-    assert made["output"]
+    assert made["usage"]["output_tokens"] > 0
 
 
 def test_cached_tokens_are_in_the_usage_of_chats(http: httpx.Client) -> None:

@@ -78,9 +78,9 @@ def seconds(client: httpx.Client, route: str, ids: Sequence[str]) -> list[float]
     """
     taken = []
     for response_id in ids:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         client.get(route.format(response_id)).raise_for_status()
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.perf_counter() - started)
     return taken
 
 
@@ -108,9 +108,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         url = arguments.url or f"sqlite:///{folder / 'responses.sqlite3'}"
-        begun = time.perf_counter()
+        started = time.perf_counter()
         asyncio.run(fill(url, arguments.count))
-        print(f"{arguments.count} responses stored in {time.perf_counter() - begun:.0f} s")
+        print(f"{arguments.count} responses stored in {time.perf_counter() - started:.0f} s")
         measure(folder, url, arguments.count, arguments.asked)
 
 

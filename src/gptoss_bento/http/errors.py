@@ -36,6 +36,9 @@ class HttpRefusalError(Exception):
         param: the field of the request that is wrong; only the OpenAI API reports it.
     """
 
+    code: str | None = None
+    """What the OpenAI API reports as its code, where that is not the status."""
+
     def __init__(
         self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None, param: str | None = None
     ) -> None:
@@ -69,19 +72,20 @@ def openai_error(
     message: str,
     *,
     param: str | None = None,
+    code: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """An error as OpenAI's SDKs parse it; vLLM's own errors have the same fields."""
-    return JSONResponse(_openai_body(status, message, param), status_code=status, headers=headers)
+    return JSONResponse(_openai_body(status, message, param, code), status_code=status, headers=headers)
 
 
 def openai_refusal(error: HttpRefusalError) -> JSONResponse:
     """The answer of the OpenAI API to what it refuses."""
-    return openai_error(error.status, str(error), param=error.param, headers=error.headers)
+    return openai_error(error.status, str(error), param=error.param, code=error.code, headers=error.headers)
 
 
-def _openai_body(status: HTTPStatus, message: str, param: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": status.phrase, "param": param, "code": status.value}}
+def _openai_body(status: HTTPStatus, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": status.phrase, "param": param, "code": code or status.value}}
 
 
 def error_for(path: str, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
+from gptoss_bento.responses.conversation_field import conversation_of
 from gptoss_bento.strict_json import shown
 
 _PREFIXES = {
@@ -33,6 +34,7 @@ class CreateRequest:
         stores: whether the response is stored.
         background: whether it is generated without its client.
         previous: the id of the response that it continues.
+        conversation: the id of the conversation that it is a turn of.
     """
 
     id: str
@@ -41,6 +43,7 @@ class CreateRequest:
     stores: bool
     background: bool
     previous: str | None
+    conversation: str | None = None
 
     @property
     def has_input(self) -> bool:
@@ -60,7 +63,8 @@ class CreateRequest:
     @property
     def needs_history(self) -> bool:
         """Whether its items are not all in the request."""
-        return self.previous is not None or any(_is_reference(item) for item in self._items)
+        continues = self.previous is not None or self.conversation is not None
+        return continues or any(_is_reference(item) for item in self._items)
 
     @property
     def _items(self) -> Sequence[Any]:
@@ -89,7 +93,7 @@ class CreateRequest:
             items: the whole input; None: as it was sent.
             streams: whether events are wanted; None: as the client asked.
         """
-        left_out = ("store", "background", "previous_response_id", "request_id")
+        left_out = ("store", "background", "previous_response_id", "conversation", "request_id")
         body = {name: value for name, value in self.asked.items() if name not in left_out}
         body |= {"store": False, "request_id": self.id}
         if items is not None:
@@ -119,6 +123,9 @@ def read_create(
     previous = _text(asked, "previous_response_id")
     if previous is not None and asked.get("previous_input_messages"):
         raise FieldError("previous_response_id", "previous_response_id and previous_input_messages: give one.")
+    conversation = conversation_of(asked)
+    if conversation is not None and not stores:
+        raise FieldError("conversation", "conversation needs a stored response: its items go into the conversation.")
     return CreateRequest(
         id=_text(asked, "request_id") or f"resp_{uuid.uuid4().hex}",
         asked=asked,
@@ -126,6 +133,7 @@ def read_create(
         stores=stores,
         background=background,
         previous=previous,
+        conversation=conversation,
     )
 
 

@@ -18,11 +18,15 @@ from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.responses.background_run import BackgroundRun
+from gptoss_bento.responses.conversations import Conversations, LockedError, unknown_conversation
 from gptoss_bento.responses.following import Following
 from gptoss_bento.responses.foreground import ForegroundResponse
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.record import Record
+from gptoss_bento.responses.replay import replay
 from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
+from gptoss_bento.state.conversation import ConversationLockedError, ConversationState, UnknownConversationError
+from gptoss_bento.state.conversation_store import ConversationStore
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem, StoredResponse
 from gptoss_bento.state.response_store import ResponseExistsError, ResponseStore, UnknownResponseError
@@ -53,6 +57,7 @@ class StoredResponses:
         self._tasks = WorkerTasks()
         self._runs: dict[tuple[str, str], BackgroundRun] = {}
         self._following = Following(store)
+        self.conversations = Conversations(ConversationStore(store.database, store.clock), store, ttl_s, most)
 
     def start(self) -> None:
         """Begins to clean up in the background."""
@@ -78,9 +83,9 @@ class StoredResponses:
             HttpRefusalError: what it continues or names is not there.
             StoreUnavailableError: nothing has been generated.
         """
-        items, body = await self._body_of(request, owner)
+        items, body, seen = await self._body_of(request, owner)
         first = first_object(request, "in_progress", int(time.time()), self._model)
-        record = await self._recorded(request, owner, first, items) if request.stores else None
+        record = await self._recorded(request, owner, first, items, seen) if request.stores else None
         response = ForegroundResponse(request, first, record, send)
         await response.run(app, scope, with_body(body, receive))
 
@@ -94,9 +99,9 @@ class StoredResponses:
             RefusedRequest: vLLM has refused it.
             StoreUnavailableError: nothing has been generated.
         """
-        items, body = await self._body_of(request, owner, streams=True)
+        items, body, seen = await self._body_of(request, owner, streams=True)
         first = first_object(request, "queued", int(time.time()), self._model)
-        record = await self._recorded(request, owner, first, items)
+        record = await self._recorded(request, owner, first, items, seen)
         key = owner, request.id
         run = BackgroundRun(request, first, record, self.store, partial(self._following.tell, key))
         self._runs[key] = run
@@ -114,27 +119,31 @@ class StoredResponses:
         Raises:
             HttpRefusalError: what it continues or names is not there.
         """
-        _, body = await self._body_of(request, owner)
+        _, body, _ = await self._body_of(request, owner)
         return body
 
     async def _body_of(
         self, request: CreateRequest, owner: str, *, streams: bool | None = None
-    ) -> tuple[list[Any], bytes]:
-        """The items of a request, and what vLLM gets for it. First of all: what cannot be written is refused here."""
+    ) -> tuple[list[Any], bytes, ConversationState | None]:
+        """The items of a request, what vLLM gets for it, and the conversation as it is in that.
+
+        First of all: what cannot be written is refused here.
+        """
         if not request.has_input:
-            return [], json_bytes(request.for_engine(None, streams=streams))
-        referenced = await self._referenced(request, owner)
+            return [], json_bytes(request.for_engine(None, streams=streams)), None
+        referenced = await self.conversations.referenced(owner, request.references)
         items = request.items(referenced) if request.stores or request.needs_history else []
         if not request.needs_history:
-            return items, json_bytes(request.for_engine(None, streams=streams))
-        history = await self._history(request.previous, owner) if request.previous is not None else []
+            return items, json_bytes(request.for_engine(None, streams=streams)), None
+        seen, history = await self._earlier(request, owner)
         earlier = without_repeats(history, referenced.keys())
-        return items, json_bytes(request.for_engine([*readable(earlier), *items], streams=streams))
+        return items, json_bytes(request.for_engine([*readable(earlier), *items], streams=streams)), seen
 
-    async def _referenced(self, request: CreateRequest, owner: str) -> dict[str, Any]:
-        ids = request.references
-        found = await self.store.items(owner, ids) if ids else {}
-        return {item_id: loads_stored(text) for item_id, text in found.items()}
+    async def _earlier(self, request: CreateRequest, owner: str) -> tuple[ConversationState | None, list[Any]]:
+        """The items before those of a request, and their conversation, if they are one's."""
+        if request.conversation is not None:
+            return await self.conversations.history_for_turn(owner, request.conversation)
+        return None, await self._history(request.previous, owner) if request.previous is not None else []
 
     async def _history(self, previous: str, owner: str) -> list[Any]:
         try:
@@ -146,7 +155,14 @@ class StoredResponses:
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="previous_response_id")
         return [loads_stored(text) for text in texts]
 
-    async def _recorded(self, request: CreateRequest, owner: str, first: Mapping[str, Any], items: list[Any]) -> Record:
+    async def _recorded(
+        self,
+        request: CreateRequest,
+        owner: str,
+        first: Mapping[str, Any],
+        items: list[Any],
+        seen: ConversationState | None,
+    ) -> Record:
         new = NewResponse(
             owner=owner,
             id=request.id,
@@ -156,6 +172,7 @@ class StoredResponses:
             worker_id=self._worker_id,
             status=ResponseStatus(first["status"]),
             keeps_events=request.keeps_events,
+            conversation=seen,
         )
         try:
             row = await self.store.create(new, self._ttl_ms)
@@ -167,6 +184,10 @@ class StoredResponses:
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="request_id") from None
         except UnknownResponseError:  # deleted since its history was read
             raise unknown(str(request.previous), "previous_response_id") from None
+        except UnknownConversationError:
+            raise unknown_conversation(str(request.conversation), "conversation") from None
+        except ConversationLockedError:
+            raise LockedError(str(request.conversation), "conversation") from None
         return Record(self.store, self._tasks, row)
 
     # following
@@ -175,6 +196,10 @@ class StoredResponses:
         """The events of a response from the position `start` on, as they come, until it has ended."""
         key = owner, response_id
         return self._following.events(key, start, is_here=key in self._runs)
+
+    def replayed(self, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
+        """The same of a response whose events are not stored: they are made from its object."""
+        return replay(self.store, self._following, (owner, response_id), start)
 
     async def cancel(self, owner: str, response_id: str) -> StoredResponse:
         """Ends a response of the background as cancelled; one that has ended stays as it is.
@@ -216,10 +241,12 @@ class StoredResponses:
 
     async def _evict(self) -> None:
         await self.store.evict(self._most)
+        await self.conversations.evict()
 
     async def _clean(self) -> None:
-        while not self._tasks.stopping.is_set() and await self.store.clean():
-            pass
+        for clean in (self.store.clean, self.conversations.store.clean):
+            while not self._tasks.stopping.is_set() and await clean():
+                pass
 
 
 def unknown(response_id: str, param: str) -> HttpRefusalError:

@@ -185,7 +185,9 @@ class Worker:
             await self.group.first_ready()  # it sends the warm-up requests
             responses = stored_responses(jobs, settings.server, plan.served_names.value[0])
             may_store = settings.server.vllm_enable_responses_api_store == "1"
-            self._openai_app = app = ResponsesApi(running.app, responses, may_store=may_store)
+            self._openai_app = app = ResponsesApi(
+                running.app, responses, may_store=may_store, model=running.served_model
+            )
             self.engine, self._is_loading = running, False
             self._log.release()
             jobs.attach(AsgiEngine(app, lambda: running.dead, running.token_bytes, running.served_model))

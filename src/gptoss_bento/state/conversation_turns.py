@@ -64,7 +64,10 @@ def is_held(connection: sa.Connection, response_seq: int | None) -> bool:
     if response_seq is None:
         return False
     running = RESPONSES.c.status.in_(sorted(status.value for status in RUNNING))
-    return connection.execute(sa.select(RESPONSES.c.seq).where(RESPONSES.c.seq == response_seq, running)).scalar() is not None
+    return (
+        connection.execute(sa.select(RESPONSES.c.seq).where(RESPONSES.c.seq == response_seq, running)).scalar()
+        is not None
+    )
 
 
 def ids_among(connection: sa.Connection, conversation_seq: int, ids: Collection[str]) -> set[str]:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from gptoss_bento.state.clock import Clock
 from gptoss_bento.state.conversation_turns import begin_turn, end_turn
 from gptoss_bento.state.database import Database
+from gptoss_bento.state.owned_rows import owners_of_more
 from gptoss_bento.state.response import RUNNING, NewResponse, Page, ResponseStatus, StoredItem, StoredResponse, ended
 from gptoss_bento.state.schema import CONVERSATION_ITEMS, RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES, WORKERS
 from gptoss_bento.state.statements import in_chunks, storable
@@ -295,8 +296,7 @@ class ResponseStore(Store):
 
     @reads
     def _owners_of_more(self, connection: sa.Connection, most: int) -> list[str]:
-        counts = sa.select(RESPONSES.c.owner).where(RESPONSES.c.expires_at > self._now()).group_by(RESPONSES.c.owner)
-        return list(connection.execute(counts.having(sa.func.count() > most)).scalars())
+        return owners_of_more(connection, RESPONSES, most, self._now())
 
     @writes
     def _evict(self, connection: sa.Connection, owners: Sequence[str], most: int) -> int:

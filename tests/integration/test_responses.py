@@ -112,7 +112,7 @@ def test_events_of_any_stored_response_are_listed_again(client: openai.OpenAI) -
     for more in ({}, {"tools": [WEATHER]}, {"max_output_tokens": 6}):
         asked: dict[str, Any] = {"input": "What is the weather in Paris?", **more}
         own = events_of(client, **asked)
-        again = list(client.responses.retrieve(own[-1].response.id, stream=True))
+        again: list[Any] = list(client.responses.retrieve(own[-1].response.id, stream=True))
         for event in again:
             TypeAdapter(ResponseStreamEvent).validate_python(event.to_dict(), strict=True)
         assert [event.sequence_number for event in again] == list(range(len(again)))

@@ -65,7 +65,7 @@ class Following:
 
     @contextmanager
     def follower(self, key: Key) -> Iterator[_News]:
-        """What is told of a response within the block."""
+        """What this worker writes of a response, within the block."""
         news = _News()
         self._followers.setdefault(key, []).append(news)
         try:

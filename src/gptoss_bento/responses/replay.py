@@ -34,7 +34,7 @@ async def replay(store: ResponseStore, following: Following, key: Key, start: in
 
     Args:
         store: of the responses.
-        following: of this worker, which hears of its own responses.
+        following: of this worker, whose own responses wake it.
         key: of the response.
         start: a position.
     """

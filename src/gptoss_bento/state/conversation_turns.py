@@ -1,8 +1,8 @@
 """A response as a turn of a conversation: parts of the transactions that begin and end a response.
 
 A turn holds its conversation from its beginning to its end: while its response runs, no other request changes the
-items. Who holds it is the conversation's `response_seq`, and whether that one runs is in the responses' table. So a
-turn whose worker has died ends with its response, and a lock that nobody opens cannot be.
+items. Who holds it is the conversation's `response_seq`, and whether that one runs is in the responses' table. So
+the lock of a worker that has died ends with its response.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def services(responses: StoredResponses) -> dict[str, Service]:
 NATIVE = ["/", "/nowhere", "/v1", "/openai", "/v2/x", "/status/x"]
 SEGMENTS = st.sampled_from(["v1", "v2", "openai", "models", "responses", "..", "", "cancel"]) | st.text(max_size=6)
 KNOWN = st.tuples(st.sampled_from(PREFIXES), st.sampled_from(list(ROUTES)), st.text(min_size=1, max_size=8)).map(
-    lambda parts: parts[0] + parts[1].replace("{model}", parts[2]).replace("{id}", parts[2])
+    lambda parts: parts[0] + parts[1].replace("{model}", parts[2]).replace("{id}", parts[2]).replace("{item}", parts[2])
 )
 PATHS = KNOWN | st.sampled_from(NATIVE) | st.lists(SEGMENTS, max_size=6).map(lambda parts: "/" + "/".join(parts))
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "get", "X"])

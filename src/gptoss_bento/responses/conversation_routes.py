@@ -16,6 +16,7 @@ from gptoss_bento.access.authentication import owner_of
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
 from gptoss_bento.http.json_body import json_object
 from gptoss_bento.http.paths import CONVERSATIONS
+from gptoss_bento.http.query import number_in, order_in, query_of
 from gptoss_bento.responses.conversation_objects import (
     conversation_item,
     conversation_object,
@@ -25,11 +26,11 @@ from gptoss_bento.responses.conversation_objects import (
 from gptoss_bento.responses.conversation_request import items_of, metadata_of, refuse_include, refuse_unknown
 from gptoss_bento.responses.conversations import Conversations, LockedError, unknown_conversation
 from gptoss_bento.responses.item_check import ItemCheck
-from gptoss_bento.responses.query import DEFAULT_PAGE, LARGEST_PAGE, number_in, order_in, query_of
 from gptoss_bento.state.conversation import ConversationLockedError, UnknownConversationError
 from gptoss_bento.state.conversation_store import UnknownConversationItemError
 from gptoss_bento.strict_json import dumps, loads_stored, shown
 
+_DEFAULT_PAGE, _LARGEST_PAGE = 20, 100
 _STORES_NOTHING = "This server is set to store nothing (VLLM_ENABLE_RESPONSES_API_STORE=0): it takes no new items."
 
 
@@ -134,8 +135,8 @@ class ConversationRoutes:
 
     async def _list(self, call: _Call) -> Response:
         call.refuse_include()
-        query = query_of(call.request)
-        limit, after = number_in(query, "limit", DEFAULT_PAGE, 1, LARGEST_PAGE), query.get("after")
+        query = query_of(call.request.scope)
+        limit, after = number_in(query, "limit", _DEFAULT_PAGE, 1, _LARGEST_PAGE), query.get("after")
         order = order_in(query)
         try:
             page = await self._conversations.store.page(*call.place, order=order, limit=limit, after=after)

@@ -10,9 +10,10 @@ from typing import Any
 from starlette.types import Scope
 
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
+from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.responses.conversation_request import naming_items, refuse_repeats, taken_id
 from gptoss_bento.responses.item_check import ItemCheck
-from gptoss_bento.responses.request import read_create
+from gptoss_bento.responses.request import read_create, readable
 from gptoss_bento.state.conversation import (
     ConversationLockedError,
     ConversationState,
@@ -98,7 +99,7 @@ class Conversations:
         with naming_items():
             check.refuse_fields(given)
             items = request.items(await self.referenced(owner, request.references))
-            await check.refuse_unreadable(scope, [*history, *items])
+            await check.refuse_unreadable(scope, json_bytes(request.for_engine([*readable([*history, *items])])))
         refuse_repeats(items)
         return [StoredItem(item["id"], dumps(item)) for item in items]
 

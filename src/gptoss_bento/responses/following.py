@@ -64,8 +64,7 @@ class Following:
             news.has_come.set()
 
     @contextmanager
-    def follower(self, key: Key) -> Iterator[_News]:
-        """What this worker writes of a response, within the block."""
+    def _follower(self, key: Key) -> Iterator[_News]:
         news = _News()
         self._followers.setdefault(key, []).append(news)
         try:
@@ -86,7 +85,7 @@ class Following:
             is_here: whether this worker generates it.
         """
         position, newest, pause_s = start, "", _LONGEST_PAUSE_S if is_here else _SHORTEST_PAUSE_S
-        with self.follower(key) as news:
+        with self._follower(key) as news:
             while found := await self._read(key, position):
                 response, events = found
                 is_over = response.status.is_terminal

@@ -13,9 +13,7 @@ from gptoss_bento.http.error_words import TOO_LONG, in_clients_words
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.http.fields.check import checked
 from gptoss_bento.http.fields.served_model import ServedModel
-from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.http.paths import INPUT_TOKENS, RESPONSES
-from gptoss_bento.responses.request import readable
 from gptoss_bento.strict_json import loads
 
 
@@ -39,17 +37,17 @@ class ItemCheck:
         """
         checked(RESPONSES, {"input": list(items)}, self._model)
 
-    async def refuse_unreadable(self, scope: Scope, items: Sequence[Any]) -> None:
-        """Renders a conversation of these items. One that is too long is none of an item's faults.
+    async def refuse_unreadable(self, scope: Scope, body: bytes) -> None:
+        """Renders a conversation. One that is too long is none of an item's faults.
 
         Args:
-            scope: of the request that brings them.
-            items: all, with those that the conversation has.
+            scope: of the request that brings items.
+            body: as vLLM gets it, with the items before them.
 
         Raises:
             HttpRefusalError: an item is none that vLLM reads, or an output has no call before it.
         """
-        status, body = await self._asked(scope, json_bytes({"input": list(readable(items)), "store": False}))
+        status, body = await self._asked(scope, body)
         if status == HTTPStatus.OK:
             return
         error = in_clients_words(INPUT_TOKENS, status, _object(body)).get("error")

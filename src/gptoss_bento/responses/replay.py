@@ -6,20 +6,20 @@ stream, which its numbers count, are not known. They are the same each time, so 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.responses.event_stream import frame
-from gptoss_bento.responses.following import Following, Key
 from gptoss_bento.state.response import ResponseStatus
 from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.strict_json import loads_stored
 
 Fields = dict[str, Any]
 
-_PAUSE_S = 0.5  # how soon a client sees the end that another worker has written
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0  # between two looks at a response that runs
 _UNSTARTED: Fields = {"completed_at": None, "error": None, "incomplete_details": None, "usage": None, "output": []}
 _EMPTY: Mapping[str, Fields] = {
     "message": {"content": []},
@@ -29,26 +29,22 @@ _EMPTY: Mapping[str, Fields] = {
 _ENDS = (ResponseStatus.COMPLETED, ResponseStatus.INCOMPLETE, ResponseStatus.FAILED)  # none says that it was cancelled
 
 
-async def replay(store: ResponseStore, following: Following, key: Key, start: int) -> AsyncIterator[bytes]:
+async def replay(store: ResponseStore, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
     """The events of a response from the position `start` on; one that runs is waited for.
 
-    Args:
-        store: of the responses.
-        following: of this worker, whose own responses wake it.
-        key: of the response.
-        start: a position.
+    The answer has started: a store that is away is waited for, until the client leaves.
     """
-    position = start
-    with following.follower(key) as news:
-        while found := await until_available(partial(store.get, *key)):
-            if found.status is not ResponseStatus.QUEUED:
-                events = list(events_of(loads_stored(found.body)))
-                for event in events[position:]:
-                    yield frame(event)
-                position = max(position, len(events))
-            if found.status.is_terminal:
-                return
-            await news.after(position, _PAUSE_S)
+    position, pause_s = start, _SHORTEST_PAUSE_S
+    while found := await until_available(partial(store.get, owner, response_id)):
+        if found.status is not ResponseStatus.QUEUED:
+            events = list(events_of(loads_stored(found.body)))
+            for event in events[position:]:
+                yield frame(event)
+            position = max(position, len(events))
+        if found.status.is_terminal:
+            return
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def events_of(made: Mapping[str, Any]) -> Iterator[Fields]:

@@ -15,10 +15,10 @@ from gptoss_bento.http.errors import RETRY, HttpRefusalError, openai_refusal
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.json_body import FIELDS, json_object
 from gptoss_bento.http.paths import CONVERSATIONS, INPUT_TOKENS, RESPONSES
+from gptoss_bento.http.query import number_in, order_in, query_of
 from gptoss_bento.responses.background_run import RefusedRequest
 from gptoss_bento.responses.conversation_routes import ConversationRoutes
 from gptoss_bento.responses.item_check import ItemCheck
-from gptoss_bento.responses.query import DEFAULT_PAGE, LARGEST_PAGE, number_in, order_in, query_of
 from gptoss_bento.responses.request import read_create
 from gptoss_bento.responses.stored_responses import StoredResponses, unknown
 from gptoss_bento.state.database import StoreUnavailableError
@@ -26,6 +26,7 @@ from gptoss_bento.state.response_store import UnknownItemError, UnknownResponseE
 from gptoss_bento.strict_json import dumps, shown
 
 _BELOW = f"{RESPONSES}/"
+_DEFAULT_PAGE, _LARGEST_PAGE = 20, 100
 _LARGEST_NUMBER = 2**31
 
 
@@ -123,7 +124,7 @@ def _json(text: str) -> Response:
 
 
 async def _retrieve(responses: StoredResponses, request: Request, owner: str, response_id: str) -> Response:
-    query = query_of(request)
+    query = query_of(request.scope)
     found = await responses.store.get(owner, response_id)
     if found is None:
         raise unknown(response_id, "response_id")
@@ -146,9 +147,9 @@ async def _delete(responses: StoredResponses, _: Request, owner: str, response_i
 
 
 async def _input_items(responses: StoredResponses, request: Request, owner: str, response_id: str) -> Response:
-    query = query_of(request)
+    query = query_of(request.scope)
     order = order_in(query)
-    limit = number_in(query, "limit", DEFAULT_PAGE, 1, LARGEST_PAGE)
+    limit = number_in(query, "limit", _DEFAULT_PAGE, 1, _LARGEST_PAGE)
     after = query.get("after")
     try:
         page = await responses.store.input_items(owner, response_id, order=order, limit=limit, after=after)

@@ -48,7 +48,7 @@ class ResponseStore(Store):
 
     @property
     def clock(self) -> Clock:
-        """Which further stores may share."""
+        """Which further stores of the database may share."""
         return self._now
 
     # writing

@@ -110,7 +110,6 @@ async def test_events_of_a_response_that_runs_come_as_it_ends(api: Api, how: dic
     await until(lambda: api.vllm.bodies)
     await found_as(api, "resp_1", "in_progress")
     listed = asyncio.create_task(again(api, "resp_1"))
-    await until(lambda: api.responses._following._followers)
     api.vllm.held.set()
     await posted
 

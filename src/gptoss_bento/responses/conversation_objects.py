@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gptoss_bento.responses.objects import whole_item
+from gptoss_bento.responses.objects import whole_item, whole_part
 from gptoss_bento.state.conversation import StoredConversation
 from gptoss_bento.strict_json import dumps, loads_stored
 
@@ -60,4 +60,5 @@ def _parts(item: Mapping[str, Any]) -> Any:
         return [{**kind, "text": content}]
     if not isinstance(content, list):
         return content
-    return [{**kind, **part} if isinstance(part, dict) and part.get("type") is None else part for part in content]
+    parts = [{"text": part} if isinstance(part, str) else part for part in content]
+    return [{**kind, **whole_part(part)} for part in parts if isinstance(part, dict)]

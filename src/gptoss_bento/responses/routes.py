@@ -55,8 +55,8 @@ class ResponsesApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        asks = scope["type"] == "http" and scope["method"] != "OPTIONS"
-        if not asks or not _is_ours(path):
+        is_ours = scope["type"] == "http" and scope["method"] != "OPTIONS"
+        if not is_ours or not _is_of_this(path):
             await self._app(scope, receive, send)
             return
         try:
@@ -109,7 +109,7 @@ class ResponsesApi:
         return stream(self._responses, owner, response_id, start)
 
 
-def _is_ours(path: str) -> bool:
+def _is_of_this(path: str) -> bool:
     return any(path == ours or path.startswith(f"{ours}/") for ours in (RESPONSES, CONVERSATIONS))
 
 

@@ -34,15 +34,19 @@ class HttpRefusalError(Exception):
 
     Args:
         param: the field of the request that is wrong; only the OpenAI API reports it.
+        code: OpenAI's word for this error, where its clients know one; else the status.
     """
 
-    code: str | None = None
-    """What the OpenAI API reports as its code, where that is not the status."""
-
     def __init__(
-        self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None, param: str | None = None
+        self,
+        status: HTTPStatus,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        param: str | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.code = code
         self.status = status
         self.headers = headers
         self.param = param
@@ -72,8 +76,8 @@ def openai_error(
     message: str,
     *,
     param: str | None = None,
-    code: str | None = None,
     headers: Mapping[str, str] | None = None,
+    code: str | None = None,
 ) -> JSONResponse:
     """An error as OpenAI's SDKs parse it; vLLM's own errors have the same fields."""
     return JSONResponse(_openai_body(status, message, param, code), status_code=status, headers=headers)
@@ -81,7 +85,7 @@ def openai_error(
 
 def openai_refusal(error: HttpRefusalError) -> JSONResponse:
     """The answer of the OpenAI API to what it refuses."""
-    return openai_error(error.status, str(error), param=error.param, code=error.code, headers=error.headers)
+    return openai_error(error.status, str(error), param=error.param, headers=error.headers, code=error.code)
 
 
 def _openai_body(status: HTTPStatus, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:

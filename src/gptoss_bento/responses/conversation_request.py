@@ -128,7 +128,7 @@ def naming_items() -> Iterator[None]:
         yield
     except HttpRefusalError as error:
         param = error.param and _renamed(error.param)
-        raise HttpRefusalError(error.status, _renamed(str(error)), error.headers, param) from None
+        raise HttpRefusalError(error.status, _renamed(str(error)), error.headers, param, error.code) from None
 
 
 def _renamed(text: str) -> str:

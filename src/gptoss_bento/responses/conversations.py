@@ -32,11 +32,9 @@ MOST_ITEMS = 10_000
 class LockedError(HttpRefusalError):
     """409: another request is at work in the conversation. OpenAI's SDKs try again by themselves."""
 
-    code = "conversation_locked"
-
     def __init__(self, conversation_id: str, param: str | None = None) -> None:
         message = f"Another request is at work in conversation {shown(conversation_id)}. Try again when it has ended."
-        super().__init__(HTTPStatus.CONFLICT, message, param=param)
+        super().__init__(HTTPStatus.CONFLICT, message, param=param, code="conversation_locked")
 
 
 class Conversations:

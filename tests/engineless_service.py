@@ -100,7 +100,7 @@ class EnginelessEngine:
         self._is_over = True
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app: ASGIApp = self._responses if scope["path"] == RESPONSES else self._app
+        app: ASGIApp = self._responses if scope["path"].startswith(RESPONSES) else self._app
         answer = asyncio.ensure_future(app(scope, receive, send))
         self._answers.add(answer)
         try:

@@ -106,8 +106,22 @@ def test_background_stream_is_followed_again_from_any_event(client: openai.OpenA
 
     again = list(client.responses.retrieve(response_id, stream=True, starting_after=3))
     assert again == events[4:]
-    with pytest.raises(openai.BadRequestError, match="background"):
-        client.responses.retrieve(client.responses.create(model=MODEL, input="Hello").id, stream=True)
+
+
+def test_events_of_any_stored_response_are_listed_again(client: openai.OpenAI) -> None:
+    for more in ({}, {"tools": [WEATHER]}, {"max_output_tokens": 6}):
+        asked: dict[str, Any] = {"input": "What is the weather in Paris?", **more}
+        own = events_of(client, **asked)
+        again: list[Any] = list(client.responses.retrieve(own[-1].response.id, stream=True))
+        for event in again:
+            TypeAdapter(ResponseStreamEvent).validate_python(event.to_dict(), strict=True)
+        assert [event.sequence_number for event in again] == list(range(len(again)))
+        assert again[-1].response == own[-1].response
+        kinds = [event.type for event in again if not event.type.endswith(".delta")]
+        assert kinds == [event.type for event in own if not event.type.endswith(".delta")]
+        assert [e.text for e in again if e.type == "response.output_text.done"] == [
+            e.text for e in own if e.type == "response.output_text.done"
+        ]
 
 
 def test_background_stream_ends_for_its_listeners_when_it_is_cancelled(client: openai.OpenAI) -> None:

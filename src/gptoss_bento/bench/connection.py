@@ -20,9 +20,10 @@ from gptoss_bento.errors import BenchmarkError
 _END_OF_HEADERS, _END_OF_CHUNKS = b"\r\n\r\n", b"\r\n0\r\n\r\n"
 _END_OF_EVENT = b"\n\n"  # of Server-Sent Events; a line break within a text is escaped in its JSON
 _DONE = b"data: [DONE]"
-_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
+_TOKENS = re.compile(rb'"(?:completion|output)_tokens": ?(\d+)')
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _AFTER_THE_TEXT = 2  # events: the usage, and [DONE]
+_NAMED_EVENT = re.compile(rb"event: (\S+)")  # each of a stream of responses has a name
 _SHOWN = 300  # characters of an answer that is no success
 
 
@@ -119,6 +120,9 @@ class Answer:
     def event_times(self) -> list[float]:
         """When each message with text came."""
         times = [when for when, events in self.arrivals for _ in range(events)]
+        if names := _NAMED_EVENT.findall(self.body):
+            deltas = [when for when, name in zip(times, names, strict=False) if name.endswith(b".delta")]
+            return deltas or times[-1:]
         return times[:-_AFTER_THE_TEXT] or times[:1]
 
 

@@ -29,21 +29,39 @@ _numbers = itertools.count()
 
 
 class Route(StrEnum):
-    """Which of the two OpenAI routes is asked."""
+    """Which of the OpenAI routes is asked."""
 
     COMPLETIONS = "completions"
     CHAT = "chat"
+    RESPONSES = "responses"
 
     @property
     def path(self) -> str:
-        return {"completions": "/completions", "chat": "/chat/completions"}[self.value]
+        return {"completions": "/completions", "chat": "/chat/completions", "responses": "/responses"}[self.value]
+
+    def question(self, text: str) -> dict[str, Any]:
+        """The fields that hold a prompt."""
+        if self is Route.CHAT:
+            return {"messages": [{"role": "user", "content": text}]}
+        return {"prompt" if self is Route.COMPLETIONS else "input": text}
+
+    def length(self, tokens: int) -> dict[str, Any]:
+        """The fields that ask for exactly so many tokens, whatever they are."""
+        most = "max_output_tokens" if self is Route.RESPONSES else "max_tokens"
+        return {most: tokens, "ignore_eos": True}
+
+    @property
+    def streamed(self) -> dict[str, Any]:
+        """The fields that ask for a stream with its usage, which a stream of responses always has."""
+        return {"stream": True} | ({} if self is Route.RESPONSES else {"stream_options": {"include_usage": True}})
 
 
 @dataclass(frozen=True)
 class StreamLoad:
     """What is asked: `requests` times as many requests as there are streams; `query` is that of the URL.
 
-    `max_tokens` is what answers have on average, see `load.lengths`; in turn, each has as many.
+    `max_tokens` is what answers have on average, see `load.lengths`; in turn, each has as many. `store` is the field of
+    responses.
     """
 
     url: str
@@ -54,22 +72,19 @@ class StreamLoad:
     requests: int
     key: str | None = None
     query: str = ""
+    store: bool | None = None
 
     def body(self, text: str, tokens: int) -> bytes:
         """Asks for exactly so many tokens, whatever they are."""
-        question = {"prompt": text} if self.route is Route.COMPLETIONS else {"messages": [_message(text)]}
-        stream = {"stream": True, "stream_options": {"include_usage": True}} if self.streaming else {}
-        length = {"max_tokens": tokens, "ignore_eos": True}
-        return json.dumps({"model": self.model, **question, **length, **stream}).encode()
+        asked = {"model": self.model, **self.route.question(text), **self.route.length(tokens)}
+        stream = self.route.streamed if self.streaming else {}
+        store = {} if self.store is None else {"store": self.store}
+        return json.dumps({**asked, **stream, **store}).encode()
 
     def request(self, text: str, tokens: int) -> bytes:
         """The bytes that go over the connection."""
         path = self.route.path + (f"?{self.query}" if self.query else "")
         return post(f"{self.url}{path}", self.body(text, tokens), self.key)
-
-
-def _message(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
 
 
 @dataclass

@@ -32,6 +32,7 @@ app = typer.Typer(invoke_without_command=True)
 app.command("jobs")(bench_parts.jobs)
 app.command("frontend")(bench_parts.frontend)
 app.command("guards")(bench_parts.guards)
+app.command("storing")(bench_parts.storing)
 
 _PROMPT_TOKENS, _SPREAD = 48, 0.5  # of the requests, where --lengths does not say
 _MOST_OF_MEMORY = 0.97  # for all servers together; what CUDA needs for each process is beside their shares

@@ -1,14 +1,14 @@
-"""`gptoss-bento bench jobs`, `frontend` and `guards`: what a part of the service costs."""
+"""`gptoss-bento bench jobs`, `frontend`, `guards` and `storing`: what a part of the service costs."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.table import Table
@@ -24,12 +24,30 @@ from gptoss_bento.planning.process_variables import OUTPUT_CHUNK
 if TYPE_CHECKING:
     from gptoss_bento.artifacts.prepare import Artifacts
     from gptoss_bento.bench import frontend as frontend_bench
-    from gptoss_bento.bench import guards as guards_bench
     from gptoss_bento.bench.checkout import Checkout
     from gptoss_bento.bench.jobs import Measured
     from gptoss_bento.bench.jobs import Shape as JobShape
     from gptoss_bento.bench.report import Row
     from gptoss_bento.bench.swarm import Route
+    from gptoss_bento.bench.two_ways import Limits
+    from gptoss_bento.bench.two_ways import Measured as WaysMeasured
+    from gptoss_bento.bench.two_ways import Shape as WaysShape
+
+    class Part(Protocol):
+        """A module that measures a part of the service: `bench.guards`, `bench.storing`."""
+
+        NAMES: tuple[str, str]
+        LIMITS: Limits
+
+        def measure(
+            self,
+            variables: Mapping[str, str],
+            model: str,
+            shape: WaysShape,
+            report: Callable[[str], None],
+            keep: Callable[[WaysMeasured], None],
+        ) -> WaysMeasured: ...
+
 
 ModelOption = Annotated[str | None, typer.Option(help="The model's name at --url; the first one, if not given.")]
 LengthOption = Annotated[int, typer.Option(help="Tokens of an answer on average: half to one and a half of it.", min=2)]
@@ -127,20 +145,47 @@ def guards(
     The service has ten keys with every limit, none of which is reached. Without a model, what the HTTP side does is
     most of what there is, so tokens/s differ by more than any user would see; --with-model shows what one would.
     """
-    from gptoss_bento.bench.guards import Shape, as_json, notes, rows
+    from gptoss_bento.bench import guards
+    from gptoss_bento.bench.two_ways import Shape
 
     shape = Shape(pairs, streams, rounds, requests, max_tokens, clients)
+    _show_ways(guards, profile, shape, output, with_model=with_model)
 
-    def keep(found: guards_bench.Measured) -> None:
+
+def storing(
+    profile: ProfileOption = None,
+    pairs: Annotated[int, typer.Option(help="Pairs of requests whose first token is timed.", min=1)] = 400,
+    streams: Annotated[int, typer.Option(help="Simultaneous requests of a load.", min=1)] = 16,
+    rounds: Annotated[int, typer.Option(help="Pairs of loads.", min=1)] = 20,
+    max_tokens: LengthOption = 128,
+    requests: Annotated[int, typer.Option(help="Requests of a stream on average, one after the other.", min=1)] = 2,
+    clients: Annotated[int, typer.Option(help="Processes that ask.", min=1)] = 1,
+    output: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench-storing.json"),
+) -> None:
+    """Measures what storing costs: /v1/responses with `store: true` and `store: false`, in turn, on the model."""
+    from gptoss_bento.bench import storing
+    from gptoss_bento.bench.two_ways import Shape
+
+    shape = Shape(pairs, streams, rounds, requests, max_tokens, clients, first_tokens=_TOKENS_WITH_TEXT)
+    _show_ways(storing, profile, shape, output, with_model=True)
+
+
+_TOKENS_WITH_TEXT = 8  # of a response: its first tokens are the header of a channel
+
+
+def _show_ways(part: Part, profile: str | None, shape: WaysShape, output: Path, *, with_model: bool) -> None:
+    from gptoss_bento.bench.two_ways import as_json, notes, rows
+
+    def keep(found: WaysMeasured) -> None:
         save(output, as_json(found))
 
-    found = _measure_guards(profile, with_model, shape, keep)
-    table = Table("figure", "with guards", "without", "change", "95 % from", "to", box=None)
+    found = _measure_ways(part, profile, with_model, shape, keep)
+    table = Table("figure", *part.NAMES, "change", "95 % from", "to", box=None)
     for row in rows(found):
         change = [f"{each:.3f} {row.unit}" for each in (row.change.value, row.change.low, row.change.high)]
-        table.add_row(row.figure, figure(row.guarded, 2), figure(row.unguarded, 2), *change)
+        table.add_row(row.figure, figure(row.full, 2), figure(row.reduced, 2), *change)
     console.print(table)
-    for note in notes(found):
+    for note in notes(found, part.LIMITS):
         console.print(note, soft_wrap=True)
 
 
@@ -168,9 +213,10 @@ def numbers(text: str) -> tuple[int, ...]:
 def _routes(text: str) -> tuple[Route, ...]:
     from gptoss_bento.bench.swarm import Route
 
+    known = {route.value: route for route in (Route.COMPLETIONS, Route.CHAT)}
     try:
-        return tuple(Route(name.strip()) for name in text.split(","))
-    except ValueError:
+        return tuple(known[name.strip()] for name in text.split(","))
+    except KeyError:
         raise typer.BadParameter(f"{text!r} is not completions, chat, or both with a comma.") from None
 
 
@@ -254,17 +300,15 @@ def _do_without_model(streams: int, step_ms: float = 0) -> None:
     process_environment.apply({"DISTRIBUTED_EXECUTOR_BACKEND": EXECUTOR, **seats, **pace})
 
 
-def _measure_guards(
-    profile: str | None, with_model: bool, shape: guards_bench.Shape, keep: Callable[[guards_bench.Measured], None]
-) -> guards_bench.Measured:
-    from gptoss_bento.bench.guards import measure
-
+def _measure_ways(
+    part: Part, profile: str | None, with_model: bool, shape: WaysShape, keep: Callable[[WaysMeasured], None]
+) -> WaysMeasured:
     if not with_model:
         _do_without_model(shape.streams)
     settings, planned = plan_here(profile)
     variables = server_variables(profile, settings, planned, prepare_planned(settings, planned)) | {"API_WORKERS": "1"}
     with _job_store(settings) as store:
-        return measure({**variables, **store}, planned.served_names.value[0], shape, console.print, keep)
+        return part.measure({**variables, **store}, planned.served_names.value[0], shape, console.print, keep)
 
 
 def server_variables(profile: str | None, settings: Settings, planned: EnginePlan, found: Artifacts) -> dict[str, str]:

@@ -163,12 +163,16 @@ class ServerSettings(BaseModel):
         "1", description="1: responses of /v1/responses are stored, unless a request says store: false; 0: none is."
     )
     responses_ttl: int = Field(
-        2_592_000, ge=60, description="Seconds that a stored response of /v1/responses is kept: 30 days, as OpenAI's."
+        2_592_000,
+        ge=60,
+        description="Seconds that a stored response of /v1/responses is kept: 30 days, as OpenAI's; a conversation as "
+        "long after its last change.",
     )
     responses_max: int = Field(
         10_000,
         ge=1,
-        description="Stored responses that a key may have; the oldest go. An open server counts as one key.",
+        description="Stored responses that a key may have, and as many conversations; the oldest go. An open server "
+        "counts as one key.",
     )
 
     responses_encryption_key: EncryptionKeys = Field(

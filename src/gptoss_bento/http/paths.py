@@ -25,6 +25,7 @@ CHAT_BATCH = f"{CHAT}/batch"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 INPUT_TOKENS = f"{RESPONSES}/input_tokens"
+CONVERSATIONS = "/v1/conversations"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = f"{MESSAGES}/count_tokens"
 TOKENIZE = "/tokenize"
@@ -41,6 +42,10 @@ ROUTES: dict[str, tuple[str, ...]] = {
     f"{RESPONSES}/{{id}}": ("GET", "DELETE"),
     f"{RESPONSES}/{{id}}/input_items": ("GET",),
     f"{RESPONSES}/{{id}}/cancel": ("POST",),
+    CONVERSATIONS: ("POST",),
+    f"{CONVERSATIONS}/{{id}}": ("GET", "POST", "DELETE"),
+    f"{CONVERSATIONS}/{{id}}/items": ("GET", "POST"),
+    f"{CONVERSATIONS}/{{id}}/items/{{item}}": ("GET", "DELETE"),
     MESSAGES: ("POST",),
     COUNT_TOKENS: ("POST",),
     TOKENIZE: ("POST",),
@@ -49,7 +54,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
 }
 """The routes of vLLM that are reachable, and their methods."""
 
-_VARIABLE = {"{model}": ".+", "{id}": "[^/]+"}  # names of models may have slashes
+_VARIABLE = {"{model}": ".+", "{id}": "[^/]+", "{item}": "[^/]+"}  # names of models may have slashes
 
 
 def _pattern(route: str) -> re.Pattern[str]:

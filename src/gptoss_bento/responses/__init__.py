@@ -1,1 +1,1 @@
-"""What lasts of /v1/responses: stored, continued, retrieved, cancelled and deleted; whole objects and events."""
+"""/v1/responses and /v1/conversations: stored, continued, cancelled and deleted; whole objects and events."""

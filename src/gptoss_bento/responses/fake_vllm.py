@@ -41,6 +41,8 @@ class FakeVllm:
         breaks: raised after the first delta.
         held: while it is closed, an answer stops after its first delta.
         pause: is awaited there, too.
+        item_id: of every answer's item.
+        unread: a type of items that it refuses.
     """
 
     words: list[str] = field(default_factory=lambda: ["one", " two"])
@@ -51,6 +53,8 @@ class FakeVllm:
     breaks: Exception | None = None
     held: asyncio.Event = field(default_factory=asyncio.Event)
     pause: Callable[[], Awaitable[None]] | None = None
+    item_id: str = "msg_1"
+    unread: str | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
     aborted: int = 0
@@ -65,6 +69,10 @@ class FakeVllm:
     async def _answer(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
+        if self.unread and self.unread in [
+            item.get("type") for item in body.get("input", ()) if isinstance(item, dict)
+        ]:
+            return JSONResponse({"error": {"message": f"Unknown input type: {self.unread}", "param": "input"}}, 400)
         if request.url.path == INPUT_TOKENS:
             return JSONResponse({"object": "response.input_tokens", "input_tokens": len(body["input"])})
         if "input" not in body:
@@ -89,13 +97,8 @@ class FakeVllm:
             parts = [{"type": "reasoning_text", "text": text}] if text else None
             return {"id": "rs_1", "type": "reasoning", "summary": [], "content": parts, "status": None}
         part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": None}
-        return {
-            "id": "msg_1",
-            "type": "message",
-            "role": "assistant",
-            "status": status,
-            "content": [part] if text else [],
-        }
+        content = [part] if text else []
+        return {"id": self.item_id, "type": "message", "role": "assistant", "status": status, "content": content}
 
     def object(self, body: dict[str, Any], output: list[Any], usage: Any = USAGE) -> dict[str, Any]:
         status = "in_progress" if usage is None else "incomplete" if self.is_cut else "completed"

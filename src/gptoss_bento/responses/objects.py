@@ -78,6 +78,7 @@ def whole(made: Mapping[str, Any], request: CreateRequest, completed_at: int | N
         "user": asked.get("user"),
         "presence_penalty": made.get("presence_penalty") or 0.0,
         "frequency_penalty": made.get("frequency_penalty") or 0.0,
+        **({"conversation": {"id": request.conversation}} if request.conversation is not None else {}),
         **{name: made[name] for name in _OF_VLLM if made.get(name) is not None},
         "output": whole_output([request.kinds.returned(request.encrypted(item)) for item in made["output"]], status),
     }

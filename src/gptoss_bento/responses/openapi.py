@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gptoss_bento.responses.conversation_openapi import conversation_operations
+
 _ITEM = "/v1/responses/{response_id}"
 _ID = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _UNKNOWN = {"404": {"description": "This key has no such response."}}
@@ -14,8 +16,7 @@ def _query(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema}
 
 
-_LIST_PARAMETERS = [
-    _ID,
+_LIST_PARAMETERS: list[Mapping[str, Any]] = [
     _query("order", {"enum": ["asc", "desc"], "default": "desc"}),
     _query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
     _query("after", {"type": "string", "description": "The id of the item before the first."}),
@@ -28,9 +29,10 @@ _OPERATIONS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     },
     (f"{_ITEM}/input_items", "get"): {
         "summary": "List the items of a stored response's request",
-        "parameters": _LIST_PARAMETERS,
+        "parameters": [_ID, *_LIST_PARAMETERS],
         "responses": {"200": {"description": "A page of the list."}, **_UNKNOWN},
     },
+    **conversation_operations(_LIST_PARAMETERS),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
 from gptoss_bento.http.fields.included import ENCRYPTED_REASONING, LOGPROBS, without_effect
 from gptoss_bento.http.fields.verbosity import verbosity_of_response
+from gptoss_bento.responses.conversation_field import conversation_of
 from gptoss_bento.responses.encryption import has_encrypted
 from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, for_model, read_tools
 from gptoss_bento.strict_json import shown
@@ -46,6 +47,7 @@ class CreateRequest:
         previous: the id of the response that it continues.
         kinds: its tools, as the model knows them and as the client does.
         encrypted: what its client gets of an item, with the reasoning encrypted if it has asked for that.
+        conversation: the id of the conversation that it is a turn of.
     """
 
     id: str
@@ -56,6 +58,7 @@ class CreateRequest:
     previous: str | None
     kinds: ToolKinds = NO_KINDS
     encrypted: Callable[[Mapping[str, Any]], Mapping[str, Any]] = as_it_is
+    conversation: str | None = None
 
     @property
     def has_input(self) -> bool:
@@ -103,7 +106,8 @@ class CreateRequest:
     @property
     def needs_history(self) -> bool:
         """Whether its items are not all in the request."""
-        return self.previous is not None or any(_is_reference(item) for item in self._items)
+        continues = self.previous is not None or self.conversation is not None
+        return continues or any(_is_reference(item) for item in self._items)
 
     @property
     def truncates(self) -> bool:
@@ -147,7 +151,7 @@ class CreateRequest:
             items: the whole input; None: as it was sent.
             streams: whether events are wanted; None: as the client asked.
         """
-        left_out = ("store", "background", "previous_response_id", "request_id", "include")
+        left_out = ("store", "background", "previous_response_id", "conversation", "request_id", "include")
         body = {name: value for name, value in self.asked.items() if name not in left_out}
         body |= {"store": False, "request_id": self.id, **self.kinds.changes}
         if self._includes(LOGPROBS):
@@ -187,6 +191,9 @@ def read_create(
     previous = _text(asked, "previous_response_id")
     if previous is not None and asked.get("previous_input_messages"):
         raise FieldError("previous_response_id", "previous_response_id and previous_input_messages: give one.")
+    conversation = conversation_of(asked)
+    if conversation is not None and not stores:
+        raise FieldError("conversation", "conversation needs a stored response: its items go into the conversation.")
     return CreateRequest(
         id=_text(asked, "request_id") or f"resp_{uuid.uuid4().hex}",
         asked=asked,
@@ -195,6 +202,7 @@ def read_create(
         background=background,
         previous=previous,
         kinds=read_tools(asked, can_search=can_search),
+        conversation=conversation,
     )
 
 

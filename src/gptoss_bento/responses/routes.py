@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Literal
-from urllib.parse import parse_qs
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -14,10 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gptoss_bento.access.authentication import owner_of
 from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import RETRY, FieldError, HttpRefusalError, openai_refusal
+from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.fields.unknown import naming
 from gptoss_bento.http.json_body import FIELDS, json_object
-from gptoss_bento.http.paths import INPUT_TOKENS, RESPONSES
+from gptoss_bento.http.paths import CONVERSATIONS, INPUT_TOKENS, RESPONSES
+from gptoss_bento.http.query import number_in, order_in, query_of
 from gptoss_bento.responses.background_run import RefusedRequest
+from gptoss_bento.responses.conversation_routes import ConversationRoutes
+from gptoss_bento.responses.item_check import ItemCheck
 from gptoss_bento.responses.request import CreateRequest, read_create
 from gptoss_bento.responses.stored_responses import StoredResponses, unknown
 from gptoss_bento.state.database import StoreUnavailableError
@@ -39,6 +42,7 @@ class ResponsesApi:
         may_store: whether new ones are stored; those that are there are found in any case.
         can_search: whether there is a tool server that searches.
         refuses_unknown: whether a request is refused of which something would be left out.
+        model: that answers.
     """
 
     def __init__(
@@ -49,17 +53,24 @@ class ResponsesApi:
         may_store: bool = True,
         can_search: bool = False,
         refuses_unknown: bool = False,
+        model: ServedModel = GPT_OSS,
     ) -> None:
         self._app = app
         self._responses = responses
         self._may_store = may_store
         self._can_search = can_search
         self._refuses_unknown = refuses_unknown
+        self._model = model
+
+    @property
+    def _conversations(self) -> ConversationRoutes:
+        check = ItemCheck(self._app, self._model)
+        return ConversationRoutes(self._responses.conversations, check, may_store=self._may_store)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         is_ours = scope["type"] == "http" and scope["method"] != "OPTIONS"
-        if not is_ours or not (path == RESPONSES or path.startswith(_BELOW)):
+        if not is_ours or not _is_of_this(path):
             await self._app(scope, receive, send)
             return
         try:
@@ -72,6 +83,10 @@ class ResponsesApi:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        if path.startswith(CONVERSATIONS):
+            answer = await self._conversations.answer(scope, receive)
+            await answer(scope, receive, send)
+            return
         if path in (RESPONSES, INPUT_TOKENS):
             await (self._create if path == RESPONSES else self._count)(scope, receive, send)
             return
@@ -117,6 +132,10 @@ class ResponsesApi:
         return stream(self._responses, owner, response_id, start)
 
 
+def _is_of_this(path: str) -> bool:
+    return any(path == ours or path.startswith(f"{ours}/") for ours in (RESPONSES, CONVERSATIONS))
+
+
 def stream(responses: StoredResponses, owner: str, response_id: str, start: int) -> Response:
     """The events of a response from a position on."""
     events = responses.events(owner, response_id, start)
@@ -128,17 +147,17 @@ def _json(text: str) -> Response:
 
 
 async def _retrieve(responses: StoredResponses, request: Request, owner: str, response_id: str) -> Response:
-    query = _query(request)
+    query = query_of(request.scope)
     found = await responses.store.get(owner, response_id)
     if found is None:
         raise unknown(response_id, "response_id")
     if query.get("stream", "").lower() not in ("true", "1"):
         return _json(found.body)
-    if not found.keeps_events:
-        message = "Only the events of a response with background: true and stream: true can be streamed again."
-        raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="stream")
-    after = _number(query, "starting_after", -1, 0, _LARGEST_NUMBER)
-    return stream(responses, owner, response_id, after + 1)
+    start = number_in(query, "starting_after", -1, 0, _LARGEST_NUMBER) + 1
+    if found.keeps_events:
+        return stream(responses, owner, response_id, start)
+    again = responses.replayed(owner, response_id, start)
+    return StreamingResponse(again, media_type="text/event-stream")
 
 
 async def _cancel(responses: StoredResponses, _: Request, owner: str, response_id: str) -> Response:
@@ -151,9 +170,9 @@ async def _delete(responses: StoredResponses, _: Request, owner: str, response_i
 
 
 async def _input_items(responses: StoredResponses, request: Request, owner: str, response_id: str) -> Response:
-    query = _query(request)
-    order = _order(query.get("order", "desc"))
-    limit = _number(query, "limit", _DEFAULT_PAGE, 1, _LARGEST_PAGE)
+    query = query_of(request.scope)
+    order = order_in(query)
+    limit = number_in(query, "limit", _DEFAULT_PAGE, 1, _LARGEST_PAGE)
     after = query.get("after")
     try:
         page = await responses.store.input_items(owner, response_id, order=order, limit=limit, after=after)
@@ -165,27 +184,6 @@ async def _input_items(responses: StoredResponses, request: Request, owner: str,
     first, last = (page.items[0].id, page.items[-1].id) if page.items else (None, None)
     ends = f'"first_id":{dumps(first)},"last_id":{dumps(last)},"has_more":{dumps(page.has_more)}'
     return _json(f'{{"object":"list","data":[{",".join(item.text for item in page.items)}],{ends}}}')
-
-
-def _query(request: Request) -> dict[str, str]:
-    found = parse_qs(request.scope["query_string"].decode("latin-1"))
-    return {name: values[-1] for name, values in found.items()}
-
-
-def _order(text: str) -> Literal["asc", "desc"]:
-    if text not in ("asc", "desc"):
-        raise HttpRefusalError(HTTPStatus.BAD_REQUEST, f"order must be asc or desc, got {shown(text)}.", param="order")
-    return "asc" if text == "asc" else "desc"
-
-
-def _number(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
-        message = f"{name} must be a whole number from {least} to {most}, got {shown(text)}."
-        raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param=name)
-    return int(text)
 
 
 _Action = Callable[[StoredResponses, Request, str, str], Awaitable[Response]]

@@ -19,13 +19,17 @@ from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.responses.background_run import BackgroundRun
+from gptoss_bento.responses.conversations import Conversations, LockedError, unknown_conversation
 from gptoss_bento.responses.encryption import ReasoningCipher, SharedCipher
 from gptoss_bento.responses.following import Following
 from gptoss_bento.responses.foreground import ForegroundResponse
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.record import Record
+from gptoss_bento.responses.replay import replay
 from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
 from gptoss_bento.responses.truncation import fitted, room_for_answer, surely_fits, tokens_of
+from gptoss_bento.state.conversation import ConversationLockedError, ConversationState, UnknownConversationError
+from gptoss_bento.state.conversation_store import ConversationStore
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem, StoredResponse
 from gptoss_bento.state.response_store import ResponseExistsError, ResponseStore, UnknownResponseError
@@ -70,6 +74,7 @@ class StoredResponses:
         self._tasks = WorkerTasks()
         self._runs: dict[tuple[str, str], BackgroundRun] = {}
         self._following = Following(store)
+        self.conversations = Conversations(ConversationStore(store.database, store.clock), store, ttl_s, most)
 
     def start(self) -> None:
         """Begins to clean up in the background."""
@@ -95,10 +100,10 @@ class StoredResponses:
             HttpRefusalError: what it continues or names is not there.
             StoreUnavailableError: nothing has been generated.
         """
-        items, body = await self._body_of(request, owner, app)
+        items, body, seen = await self._body_of(request, owner, app)
         request = await self._encrypting(request, owner)
         first = first_object(request, "in_progress", int(time.time()), self._model)
-        record = await self._recorded(request, owner, first, items) if request.stores else None
+        record = await self._recorded(request, owner, first, items, seen) if request.stores else None
         response = ForegroundResponse(request, first, record, send)
         await response.run(app, scope, with_body(body, receive))
 
@@ -112,10 +117,10 @@ class StoredResponses:
             RefusedRequest: vLLM has refused it.
             StoreUnavailableError: nothing has been generated.
         """
-        items, body = await self._body_of(request, owner, app, streams=True)
+        items, body, seen = await self._body_of(request, owner, app, streams=True)
         request = await self._encrypting(request, owner)
         first = first_object(request, "queued", int(time.time()), self._model)
-        record = await self._recorded(request, owner, first, items)
+        record = await self._recorded(request, owner, first, items, seen)
         key = owner, request.id
         run = BackgroundRun(request, first, record, self.store, partial(self._following.tell, key))
         self._runs[key] = run
@@ -133,40 +138,50 @@ class StoredResponses:
         Raises:
             HttpRefusalError: what it continues or names is not there.
         """
-        _, body = await self._body_of(request, owner, app)
+        _, body, _ = await self._body_of(request, owner, app)
         return body
 
     async def _body_of(
         self, request: CreateRequest, owner: str, app: ASGIApp, *, streams: bool | None = None
-    ) -> tuple[list[Any], bytes]:
-        """The items of a request, and what vLLM gets for it. First of all: what cannot be written is refused here."""
+    ) -> tuple[list[Any], bytes, ConversationState | None]:
+        """The items of a request, what vLLM gets for it, and the conversation as it is in that.
+
+        First of all: what cannot be written is refused here.
+        """
         if not request.has_input:
-            return [], json_bytes(request.for_engine(None, streams=streams))
-        items, sent = await self._items_of(request, owner)
+            return [], json_bytes(request.for_engine(None, streams=streams)), None
+        items, sent, seen = await self._items_of(request, owner)
         body = json_bytes(request.for_engine(sent, streams=streams))
-        if not request.truncates or not self._context_tokens:
-            return items, body
+        if request.truncates and self._context_tokens:
+            body = await self._fitted(request, body, request.given if sent is None else sent, app, streams)
+        return items, body, seen
+
+    async def _fitted(
+        self, request: CreateRequest, body: bytes, sent: Sequence[Any], app: ASGIApp, streams: bool | None
+    ) -> bytes:
+        """The body with as many of its items as leave room for the answer."""
         most = self._context_tokens - room_for_answer(self._context_tokens, request.asked.get("max_output_tokens"))
         if surely_fits(body, most):
-            return items, body
+            return body
 
         async def count(some: Sequence[Any]) -> int | None:
             return await tokens_of(app, json_bytes(request.for_count(some)))
 
-        kept = await fitted(request.given if sent is None else sent, most, count)
-        return items, json_bytes(request.for_engine(kept, streams=streams))
+        return json_bytes(request.for_engine(await fitted(sent, most, count), streams=streams))
 
-    async def _items_of(self, request: CreateRequest, owner: str) -> tuple[list[Any], list[Any] | None]:
-        """The items of a request, and those that vLLM gets; None: as they were sent."""
-        referenced = await self._referenced(request, owner)
+    async def _items_of(
+        self, request: CreateRequest, owner: str
+    ) -> tuple[list[Any], list[Any] | None, ConversationState | None]:
+        """The items of a request, those that vLLM gets (None: as they were sent), and the conversation."""
+        referenced = await self.conversations.referenced(owner, request.references)
         items = request.items(referenced) if request.stores or request.needs_history else []
         if not request.needs_history and not request.has_encrypted:
-            return items, None
+            return items, None, None
         cipher = await self._cipher.get()
         new = request.decrypted(items, partial(cipher.with_decrypted, owner))
-        history = await self._history(request.previous, owner) if request.previous is not None else []
+        seen, history = await self._earlier(request, owner)
         earlier = [cipher.restored(owner, item) for item in without_repeats(history, referenced.keys())]
-        return items, [*readable(earlier), *new]
+        return items, [*readable(earlier), *new], seen
 
     async def _encrypting(self, request: CreateRequest, owner: str) -> CreateRequest:
         """The request with what encrypts the reasoning of its answer, if it asks for that."""
@@ -175,10 +190,11 @@ class StoredResponses:
         cipher: ReasoningCipher = await self._cipher.get()
         return replace(request, encrypted=partial(cipher.with_encrypted, owner))
 
-    async def _referenced(self, request: CreateRequest, owner: str) -> dict[str, Any]:
-        ids = request.references
-        found = await self.store.items(owner, ids) if ids else {}
-        return {item_id: loads_stored(text) for item_id, text in found.items()}
+    async def _earlier(self, request: CreateRequest, owner: str) -> tuple[ConversationState | None, list[Any]]:
+        """The items before those of a request, and their conversation, if they are one's."""
+        if request.conversation is not None:
+            return await self.conversations.history_for_turn(owner, request.conversation)
+        return None, await self._history(request.previous, owner) if request.previous is not None else []
 
     async def _history(self, previous: str, owner: str) -> list[Any]:
         try:
@@ -190,7 +206,14 @@ class StoredResponses:
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="previous_response_id")
         return [loads_stored(text) for text in texts]
 
-    async def _recorded(self, request: CreateRequest, owner: str, first: Mapping[str, Any], items: list[Any]) -> Record:
+    async def _recorded(
+        self,
+        request: CreateRequest,
+        owner: str,
+        first: Mapping[str, Any],
+        items: list[Any],
+        seen: ConversationState | None,
+    ) -> Record:
         new = NewResponse(
             owner=owner,
             id=request.id,
@@ -200,6 +223,7 @@ class StoredResponses:
             worker_id=self._worker_id,
             status=ResponseStatus(first["status"]),
             keeps_events=request.keeps_events,
+            conversation=seen,
         )
         try:
             row = await self.store.create(new, self._ttl_ms)
@@ -211,6 +235,10 @@ class StoredResponses:
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="request_id") from None
         except UnknownResponseError:  # deleted since its history was read
             raise unknown(str(request.previous), "previous_response_id") from None
+        except UnknownConversationError:
+            raise unknown_conversation(str(request.conversation), "conversation") from None
+        except ConversationLockedError:
+            raise LockedError(str(request.conversation), "conversation") from None
         return Record(self.store, self._tasks, row)
 
     # following
@@ -219,6 +247,10 @@ class StoredResponses:
         """The events of a response from the position `start` on, as they come, until it has ended."""
         key = owner, response_id
         return self._following.events(key, start, is_here=key in self._runs)
+
+    def replayed(self, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
+        """The same of a response whose events are not stored: they are made from its object."""
+        return replay(self.store, owner, response_id, start)
 
     async def cancel(self, owner: str, response_id: str) -> StoredResponse:
         """Ends a response of the background as cancelled; one that has ended stays as it is.
@@ -260,10 +292,12 @@ class StoredResponses:
 
     async def _evict(self) -> None:
         await self.store.evict(self._most)
+        await self.conversations.evict()
 
     async def _clean(self) -> None:
-        while not self._tasks.stopping.is_set() and await self.store.clean():
-            pass
+        for clean in (self.store.clean, self.conversations.store.clean):
+            while not self._tasks.stopping.is_set() and await clean():
+                pass
 
 
 def unknown(response_id: str, param: str) -> HttpRefusalError:

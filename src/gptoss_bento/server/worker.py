@@ -191,6 +191,7 @@ class Worker:
                 may_store=may_store,
                 can_search=running.can_search,
                 refuses_unknown=settings.server.unknown_fields == "refuse",
+                model=running.served_model,
             )
             self.engine, self._is_loading = running, False
             self._log.release()

@@ -10,7 +10,16 @@ import sqlalchemy as sa
 
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.state.database import Database, connect
-from gptoss_bento.state.schema import JOBS, METADATA, RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES, SECRETS
+from gptoss_bento.state.schema import (
+    CONVERSATION_ITEMS,
+    CONVERSATIONS,
+    JOBS,
+    METADATA,
+    RESPONSE_EVENTS,
+    RESPONSE_ITEMS,
+    RESPONSES,
+    SECRETS,
+)
 
 _MIGRATION_LOCK = 0x67707462  # arbitrary, the same in all replicas
 _VERSION = sa.Table("schema_version", METADATA, sa.Column("version", sa.Integer, nullable=False))
@@ -45,11 +54,27 @@ def _add_responses(connection: sa.Connection) -> None:
     METADATA.create_all(connection, [RESPONSES, RESPONSE_ITEMS, RESPONSE_EVENTS])
 
 
+def _add_conversations(connection: sa.Connection) -> None:
+    METADATA.create_all(connection, [CONVERSATIONS, CONVERSATION_ITEMS])
+    known = {column["name"] for column in sa.inspect(connection).get_columns(RESPONSES.name)}
+    for name, kind in (("conversation_seq", "BIGINT"), ("conversation_position", "INTEGER")):
+        if name not in known:
+            connection.execute(sa.text(f"ALTER TABLE responses ADD COLUMN {name} {kind}"))
+
+
 def _add_secrets(connection: sa.Connection) -> None:
     METADATA.create_all(connection, [SECRETS])
 
 
-MIGRATIONS: list[Migration] = [_first_schema, _add_refused, _add_owner, _add_key_limits, _add_responses, _add_secrets]
+MIGRATIONS: list[Migration] = [
+    _first_schema,
+    _add_refused,
+    _add_owner,
+    _add_key_limits,
+    _add_responses,
+    _add_conversations,
+    _add_secrets,
+]
 """The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
 
 A worker of an older version may still use a database that a newer one has migrated, so a new column needs a default.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from gptoss_bento.state.conversation import ConversationState
 from gptoss_bento.strict_json import dumps, loads_stored
 
 
@@ -54,6 +55,7 @@ class NewResponse:
         previous: the id of the response that it continues.
         worker_id: of the worker that generates it.
         keeps_events: whether its events are stored, so that its stream can be resumed.
+        conversation: the one that it is a turn of, as its prompt has it.
     """
 
     owner: str
@@ -64,6 +66,7 @@ class NewResponse:
     worker_id: str
     status: ResponseStatus = ResponseStatus.IN_PROGRESS
     keeps_events: bool = False
+    conversation: ConversationState | None = None
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,17 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from gptoss_bento.state.clock import Clock
+from gptoss_bento.state.conversation_turns import begin_turn, end_turn
 from gptoss_bento.state.database import Database
+from gptoss_bento.state.owned_rows import owners_of_more
 from gptoss_bento.state.response import RUNNING, NewResponse, Page, ResponseStatus, StoredItem, StoredResponse, ended
-from gptoss_bento.state.schema import RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES, WORKERS
+from gptoss_bento.state.schema import CONVERSATION_ITEMS, RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES, WORKERS
 from gptoss_bento.state.statements import in_chunks, storable
 from gptoss_bento.state.transactions import Store, reads, writes
 
 WORKER_ENDED = "The worker that generated this response ended before it did."
 _DELETED_PER_TRANSACTION = 500
+_ANSWERED = (ResponseStatus.COMPLETED, ResponseStatus.INCOMPLETE)
 _OUTPUT_FROM = 1_000_000  # the position of the first item of an output; those of the request come before
 
 
@@ -43,6 +46,11 @@ class ResponseStore(Store):
         super().__init__(database)
         self._now = clock
 
+    @property
+    def clock(self) -> Clock:
+        """Which further stores of the database may share."""
+        return self._now
+
     # writing
 
     async def create(self, new: NewResponse, ttl_ms: int) -> int:
@@ -53,6 +61,7 @@ class ResponseStore(Store):
         Raises:
             ResponseExistsError: the owner has one of this id.
             UnknownResponseError: it continues a response that the owner does not have.
+            ConversationLockedError, UnknownConversationError: it is no turn of its conversation as that is now.
         """
         try:
             return await self._create(new, ttl_ms)
@@ -73,7 +82,8 @@ class ResponseStore(Store):
 
     @writes
     def _create(self, connection: sa.Connection, new: NewResponse, ttl_ms: int) -> int:
-        previous = _seq(connection, new.owner, new.previous, self._now()) if new.previous is not None else None
+        now, turn = self._now(), new.conversation
+        previous = _seq(connection, new.owner, new.previous, now) if new.previous is not None else None
         row = {
             "owner": new.owner,
             "id": new.id,
@@ -83,9 +93,13 @@ class ResponseStore(Store):
             "object": new.object,
             "event_count": 0,
             "keeps_events": new.keeps_events,
-            "expires_at": self._now() + ttl_ms,
+            "expires_at": now + ttl_ms,
+            "conversation_seq": turn and turn.seq,
+            "conversation_position": turn and turn.next_position,
         }
         seq = int(connection.execute(_INSERT, row).scalar_one())
+        if turn is not None:
+            begin_turn(connection, turn, seq, now, now + ttl_ms)
         _add_items(connection, seq, new.input, 0, is_output=False)
         return seq
 
@@ -147,6 +161,8 @@ class ResponseStore(Store):
             _add_events(connection, row, found.event_count, events)
         _add_items(connection, row, output, _OUTPUT_FROM, is_output=True)
         _end(connection, row, status, object_text)
+        if found.conversation_seq is not None and status in _ANSWERED:
+            end_turn(connection, found.conversation_seq, row)
         return True
 
     @writes
@@ -280,8 +296,7 @@ class ResponseStore(Store):
 
     @reads
     def _owners_of_more(self, connection: sa.Connection, most: int) -> list[str]:
-        counts = sa.select(RESPONSES.c.owner).where(RESPONSES.c.expires_at > self._now()).group_by(RESPONSES.c.owner)
-        return list(connection.execute(counts.having(sa.func.count() > most)).scalars())
+        return owners_of_more(connection, RESPONSES, most, self._now())
 
     @writes
     def _evict(self, connection: sa.Connection, owners: Sequence[str], most: int) -> int:
@@ -338,7 +353,7 @@ def _may_end(row: Any, status: ResponseStatus) -> bool:
     if ResponseStatus(row.status) in RUNNING:
         return True
     was_lost = row.status == ResponseStatus.FAILED and WORKER_ENDED in row.object
-    return was_lost and status in (ResponseStatus.COMPLETED, ResponseStatus.INCOMPLETE)
+    return was_lost and status in _ANSWERED
 
 
 def _row(connection: sa.Connection, owner: str, response_id: str, now: int, *, lock: bool = False) -> Any:
@@ -407,7 +422,7 @@ _RUNNING = sa.select(RESPONSES.c.event_count).where(
 )
 _LOCKED_RUNNING = _RUNNING.with_for_update()
 _LOCKED = (
-    sa.select(RESPONSES.c.event_count, RESPONSES.c.status, RESPONSES.c.object)
+    sa.select(RESPONSES.c.event_count, RESPONSES.c.status, RESPONSES.c.object, RESPONSES.c.conversation_seq)
     .where(RESPONSES.c.seq == sa.bindparam("row", type_=sa.BigInteger()))
     .with_for_update()
 )
@@ -452,15 +467,19 @@ _READ_EVENTS = (
 
 
 def _history_query() -> sa.Select[Any]:
-    newest = sa.select(RESPONSES.c.seq, RESPONSES.c.previous_seq).where(RESPONSES.c.seq == sa.bindparam("newest"))
+    """The items of a chain of responses, the oldest first, behind those that its first one found in a conversation."""
+    columns = [RESPONSES.c[name] for name in ("seq", "previous_seq", "conversation_seq", "conversation_position")]
+    newest = sa.select(*columns).where(RESPONSES.c.seq == sa.bindparam("newest"))
     chain = newest.cte("chain", recursive=True)
-    chain = chain.union_all(
-        sa.select(RESPONSES.c.seq, RESPONSES.c.previous_seq).join(chain, RESPONSES.c.seq == chain.c.previous_seq)
+    chain = chain.union_all(sa.select(*columns).join(chain, RESPONSES.c.seq == chain.c.previous_seq))
+    conversed = (CONVERSATION_ITEMS.c.conversation_seq == chain.c.conversation_seq) & (
+        CONVERSATION_ITEMS.c.position < chain.c.conversation_position
     )
-    items = sa.select(RESPONSE_ITEMS.c.item).join(chain, RESPONSE_ITEMS.c.response_seq == chain.c.seq)
-    return items.order_by(
-        RESPONSE_ITEMS.c.response_seq, RESPONSE_ITEMS.c.position
-    )  # an earlier response has a lower one
+    before_all = sa.literal_column("0", sa.BigInteger()).label("response_seq")
+    earlier = sa.select(before_all, CONVERSATION_ITEMS.c.position, CONVERSATION_ITEMS.c.item).join(chain, conversed)
+    of_chain = [RESPONSE_ITEMS.c[name] for name in ("response_seq", "position", "item")]
+    items = sa.select(*of_chain).join(chain, RESPONSE_ITEMS.c.response_seq == chain.c.seq).union_all(earlier).subquery()
+    return sa.select(items.c.item).order_by(items.c.response_seq, items.c.position)  # an earlier one has a lower seq
 
 
 _HISTORY = _history_query()

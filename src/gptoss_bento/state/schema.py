@@ -80,6 +80,8 @@ RESPONSES = sa.Table(  # what /v1/responses has answered, or is answering
     sa.Column("event_count", sa.Integer, nullable=False),
     sa.Column("keeps_events", sa.Boolean, nullable=False),
     sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("conversation_seq", sa.BigInteger),  # the conversation that it is a turn of
+    sa.Column("conversation_position", sa.Integer),  # of the first item after those that it was made from
     sa.UniqueConstraint("owner", "id", name="responses_ids"),
     sa.Index("responses_previous", "previous_seq"),
     sa.Index("responses_expiry", "expires_at"),
@@ -109,4 +111,29 @@ SECRETS = sa.Table(  # that the service makes for itself
     METADATA,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+)
+CONVERSATIONS = sa.Table(
+    "conversations",
+    METADATA,
+    sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    sa.Column("owner", sa.Text, nullable=False),  # as of responses
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("metadata", sa.Text, nullable=False),  # JSON
+    sa.Column("next_position", sa.Integer, nullable=False),  # grows with each change of the items
+    sa.Column("response_seq", sa.BigInteger),  # its newest turn; while that runs, nothing else changes the items
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("owner", "id", name="conversations_ids"),
+    sa.Index("conversations_expiry", "expires_at"),
+    sa.Index("conversations_owners", "owner", "expires_at", "seq"),
+    sqlite_autoincrement=True,
+)
+CONVERSATION_ITEMS = sa.Table(  # copies: a response and its conversation are deleted apart
+    "conversation_items",
+    METADATA,
+    sa.Column("conversation_seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("item", sa.Text, nullable=False),  # JSON
+    sa.Index("conversation_items_ids", "id"),
 )

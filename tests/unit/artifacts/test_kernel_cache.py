@@ -63,7 +63,7 @@ def test_folder_is_warm_after_a_start_has_filled_it(tmp_path: Path) -> None:
     entry = kernel_cache.filled(inspect(tmp_path), 123.45, warmup=True)
 
     assert (entry.driver, entry.seconds, entry.bytes) == ("580.159", 123.5, 5)
-    assert entry.said["max_num_batched_tokens"] == "2048"
+    assert entry.said["max_num_batched_tokens"] == "2304"
     assert inspect(tmp_path).entry == entry
 
 

@@ -65,7 +65,7 @@ def test_api_servers_are_as_many_as_ours() -> None:
 def test_same_arguments_are_those_of_the_plan() -> None:
     _, bare = found(Baseline.SAME_ARGUMENTS)
 
-    assert "--max-num-batched-tokens=2048" in words(bare)
+    assert "--max-num-batched-tokens=2304" in words(bare)
     assert words(bare).count("--api-server-count=3") == 1
     assert bare.variables["VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"] == "1024"
 

@@ -48,6 +48,18 @@ def test_events_in_one_piece_come_at_the_same_time() -> None:
     assert first <= second == third
 
 
+def test_first_text_of_a_response_is_its_first_delta() -> None:
+    def event(name: str) -> bytes:
+        return chunk(b'event: response.%s\ndata: {"type":"response.%s"}\n\n' % (name.encode(), name.encode()))
+
+    start = event("created") + event("output_item.added")
+    end = chunk(b'event: response.completed\ndata: {"usage":{"output_tokens":2,"output_tokens_details":{}}}\n\n')
+    found = answer(HEAD + start, event("output_text.delta"), event("output_text.delta"), end + b"0\r\n\r\n")
+
+    assert found.event_times() == [when for when, _ in found.arrivals[1:3]]
+    assert found.tokens == 2
+
+
 def test_answer_with_a_length_ends_there() -> None:
     found = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n", b'{"completion_tokens": 12}  ')
 

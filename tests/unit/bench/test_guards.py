@@ -9,9 +9,10 @@ import pytest
 
 from gptoss_bento.bench import guards, servers
 from gptoss_bento.bench.frontend import Load, summarize
-from gptoss_bento.bench.guards import GUARDED, SERVICE, UNGUARDED, Estimate, Measured, Shape, Side, as_json, measure
+from gptoss_bento.bench.guards import NAMES, SERVICE, measure
 from gptoss_bento.bench.servers import Cpu
 from gptoss_bento.bench.swarm import Route, StreamLoad, Timings
+from gptoss_bento.bench.two_ways import Estimate, Measured, Shape, Side, as_json, notes, rows
 from gptoss_bento.config.api_keys import KeyLimits, digest, read_keys
 
 SMALL = Shape(pairs=3, streams=4, rounds=3, requests_per_stream=2, max_tokens=16, clients=2)
@@ -116,25 +117,25 @@ def test_results_are_kept_after_each_round(world: World) -> None:
     kept: list[Measured] = []
     found = run(keep=kept.append)
 
-    assert [len(each.guarded.loads) for each in kept] == [len(each.unguarded.loads) for each in kept] == [0, 1, 2, 3]
+    assert [len(each.full.loads) for each in kept] == [len(each.reduced.loads) for each in kept] == [0, 1, 2, 3]
     assert kept[-1] == found
     assert world.looks == 12
 
 
 @pytest.mark.usefixtures("world")
 def test_figure_is_the_median_of_the_differences_within_pairs() -> None:
-    first, rate, cpu = guards.rows(run())
+    first, rate, cpu = rows(run())
 
-    assert (first.guarded, first.unguarded, first.change.value) == pytest.approx((6.5, 6.0, 0.5))
-    assert (rate.guarded, rate.unguarded, rate.change.value) == pytest.approx((900, 1000, 0.9))
-    assert (cpu.guarded, cpu.unguarded, cpu.change.value) == pytest.approx((16e3 / 900, 16.0, 16e3 / 900 - 16))
+    assert (first.full, first.reduced, first.change.value) == pytest.approx((6.5, 6.0, 0.5))
+    assert (rate.full, rate.reduced, rate.change.value) == pytest.approx((900, 1000, 0.9))
+    assert (cpu.full, cpu.reduced, cpu.change.value) == pytest.approx((16e3 / 900, 16.0, 16e3 / 900 - 16))
     assert [row.unit for row in (first, rate, cpu)] == ["ms", "", "ms"]
 
 
 def test_first_token_alone_is_reported_before_the_first_load() -> None:
     found = Measured(SMALL, Side((2.0, 3.0)), Side((1.0, 1.5)))
 
-    (first,) = guards.rows(found)
+    (first,) = rows(found)
     assert first.change == Estimate(1.25, 1.0, 1.5)
 
 
@@ -142,9 +143,9 @@ def test_fastest_of_many_pairs_are_compared_too() -> None:
     slow = [10.0, *[1.0] * 9] * 40  # a tenth is disturbed
     found = Measured(SMALL, Side(tuple(value + 0.25 for value in reversed(slow))), Side(tuple(slow)))
 
-    _, fastest = guards.rows(found)
+    _, fastest = rows(found)
     assert fastest.change == Estimate(0.25, 0.25, 0.25)
-    assert (fastest.guarded, fastest.unguarded) == (1.25, 1.0)
+    assert (fastest.full, fastest.reduced) == (1.25, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -157,18 +158,18 @@ def test_median_has_a_confidence_interval_of_95_percent(count: int, ranks: tuple
 
 
 def test_results_are_all_written_to_the_file() -> None:
-    side = Side((2.0,), (load(GUARDED, 100, 1),))
-    found = as_json(Measured(SMALL, side, Side((1.0,), (load(UNGUARDED, 100, 1),))))
+    side = Side((2.0,), (load(NAMES[0], 100, 1),))
+    found = as_json(Measured(SMALL, side, Side((1.0,), (load(NAMES[1], 100, 1),))))
 
     assert found["rows"][0]["change"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert found["shape"]["pairs"] == 3
-    assert found["guarded"]["loads"][0]["server"] == "with guards"
-    assert found["unguarded"]["first_ms"] == (1.0,)
+    assert found["full"]["loads"][0]["server"] == "with guards"
+    assert found["reduced"]["first_ms"] == (1.0,)
 
 
 def test_clients_that_were_the_bottleneck_are_a_warning() -> None:
-    def notes(busy: float) -> list[str]:
-        return guards.notes(Measured(SMALL, Side((1.0,), (load(GUARDED, 1, 1, busy),)), Side((1.0,))))
+    def lines(busy: float) -> list[str]:
+        return notes(Measured(SMALL, Side((1.0,), (load(NAMES[0], 1, 1, busy),)), Side((1.0,))), guards.LIMITS)
 
-    assert len(notes(0.1)) == 1
-    assert "--clients" in notes(0.9)[1]
+    assert len(lines(0.1)) == 1
+    assert "--clients" in lines(0.9)[1]

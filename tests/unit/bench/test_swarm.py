@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,7 @@ def test_answer_in_one_piece_is_timed_as_a_whole(server: Server, clients: Swarm)
     assert not any("stream" in body for body in server.bodies)
 
 
-@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("route", [Route.COMPLETIONS, Route.CHAT])
 def test_requests_ask_for_the_average_number_of_tokens(server: Server, clients: Swarm, route: Route) -> None:
     with server as url:
         clients.run(ask(url, route=route, requests=20), streams=2)
@@ -72,6 +73,15 @@ def test_requests_ask_for_the_average_number_of_tokens(server: Server, clients: 
         assert body.items() >= {"model": "m", "ignore_eos": True, "stream": True}.items()
         assert body["stream_options"] == {"include_usage": True}
         assert body["path"] == f"/v1{route.path}"
+
+
+def test_response_is_asked_for_in_the_words_of_its_route() -> None:
+    load = replace(ask("http://there/v1", route=Route.RESPONSES), store=False)
+
+    head, _, body = load.request("Hello", 7).partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/responses HTTP/1.1")
+    length = {"max_output_tokens": 7, "ignore_eos": True}
+    assert json.loads(body) == {"model": "m", "input": "Hello", **length, "stream": True, "store": False}
 
 
 def test_prompts_have_no_common_beginning(server: Server, clients: Swarm) -> None:

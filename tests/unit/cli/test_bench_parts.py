@@ -13,7 +13,7 @@ import pytest
 
 from gptoss_bento.artifacts import prepare
 from gptoss_bento.artifacts.prepare import Artifacts
-from gptoss_bento.bench import frontend, guards, servers
+from gptoss_bento.bench import frontend, guards, servers, storing, two_ways
 from gptoss_bento.bench import jobs as job_bench
 from gptoss_bento.bench.checkout import Checkout
 from gptoss_bento.bench.servers import Cpu, RunningServer
@@ -143,12 +143,12 @@ def test_benchmark_ends_its_servers_at_sigterm(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def measurements(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """A fake of what `frontend` and `guards` measure: each returns it after a round, and at the end."""
+    """A fake of what `frontend`, `guards` and `storing` measure: each returns it after a round, and at the end."""
     timings = Timings(10.0, 14.0, 1.0, 1000, 500, [0.1, 0.3], [1.0, 3.0], [0.01])
     loads = (frontend.summarize("gptoss-bento", Route.COMPLETIONS, True, 64, timings, Cpu(0.2, 0.05), 2),)
     found = {
         frontend.Shape: frontend.Measured(frontend.Shape(), (loads,), (loads,)),
-        guards.Shape: guards.Measured(guards.Shape(), guards.Side((2.5,)), guards.Side((2.25,))),
+        two_ways.Shape: two_ways.Measured(two_ways.Shape(), two_ways.Side((2.5,)), two_ways.Side((2.25,))),
     }
 
     def measure(*arguments: Any) -> Any:
@@ -160,6 +160,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.setattr(prepare, "prepare", Calls(Artifacts("/models/m", Path("/vocabulary"))))
     monkeypatch.setattr(frontend, "compare", calls)
     monkeypatch.setattr(guards, "measure", calls)
+    monkeypatch.setattr(storing, "measure", calls)
     return calls
 
 
@@ -259,10 +260,26 @@ def test_bench_guards_serves_no_model_and_prints_what_the_guards_add(measurement
     assert os.environ["DISTRIBUTED_EXECUTOR_BACKEND"] == frontend.EXECUTOR
     assert (variables["PROFILE"], variables["API_WORKERS"], name) == ("demo", "1", "gpt-oss-demo")
     assert variables["JOB_STORE_URL"].startswith("sqlite:////")
-    assert shape == guards.Shape(pairs=7, streams=8, rounds=3)
+    assert shape == two_ways.Shape(pairs=7, streams=8, rounds=3)
     assert [
         *["first", "token,", "ms,", "1", "stream", "2.50", "2.25", "0.250", "ms", "0.250", "ms", "0.250", "ms"]
     ] in words(result)
+    assert json.loads(output.read_text())["rows"][0]["change"]["value"] == 0.25
+
+
+# bench storing
+
+
+def test_bench_storing_serves_the_model_and_prints_what_storing_adds(measurements: Calls, tmp_path: Path) -> None:
+    output = tmp_path / "storing.json"
+
+    result = invoke("bench", "storing", "--pairs", "7", "--output", str(output))
+
+    ((variables, _, shape, _, _),) = measurements.made
+    assert "DISTRIBUTED_EXECUTOR_BACKEND" not in os.environ
+    assert variables["JOB_STORE_URL"].startswith("sqlite:////")
+    assert (shape.pairs, shape.streams, shape.first_tokens) == (7, 16, 8)
+    assert ["figure", "stored", "not", "stored", "change", "95", "%", "from", "to"] in words(result)
     assert json.loads(output.read_text())["rows"][0]["change"]["value"] == 0.25
 
 

@@ -25,7 +25,16 @@ from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai_dispatch import OpenAIApi
-from gptoss_bento.http.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES, ROUTES, is_anthropic_path, is_openai_path
+from gptoss_bento.http.paths import (
+    CHAT,
+    COMPLETIONS,
+    CONVERSATIONS,
+    MESSAGES,
+    RESPONSES,
+    ROUTES,
+    is_anthropic_path,
+    is_openai_path,
+)
 from gptoss_bento.http.shutdown_gate import ShutdownGate
 from gptoss_bento.responses.routes import ResponsesApi
 from gptoss_bento.responses.stored_responses import StoredResponses
@@ -116,7 +125,7 @@ def services(responses: StoredResponses) -> dict[str, Service]:
 NATIVE = ["/", "/nowhere", "/v1", "/openai", "/v2/x", "/status/x"]
 SEGMENTS = st.sampled_from(["v1", "v2", "openai", "models", "responses", "..", "", "cancel"]) | st.text(max_size=6)
 KNOWN = st.tuples(st.sampled_from(PREFIXES), st.sampled_from(list(ROUTES)), st.text(min_size=1, max_size=8)).map(
-    lambda parts: parts[0] + parts[1].replace("{model}", parts[2]).replace("{id}", parts[2])
+    lambda parts: parts[0] + parts[1].replace("{model}", parts[2]).replace("{id}", parts[2]).replace("{item}", parts[2])
 )
 PATHS = KNOWN | st.sampled_from(NATIVE) | st.lists(SEGMENTS, max_size=6).map(lambda parts: "/" + "/".join(parts))
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "get", "X"])
@@ -247,6 +256,33 @@ async def test_bodies_of_any_kind_reach_the_engine_within_the_keys_limits_or_are
         check_is_one(route, found[1]["body"])
     if found[0] == 200 and kind == "with keys":
         check_limits(route, json.loads(found[1]["body"]))
+
+
+ITEMS = st.dictionaries(NAMES, VALUES, max_size=5) | st.just({"role": "user", "content": "x"})
+CONVERSED = st.fixed_dictionaries({}, optional={"items": st.lists(ITEMS, max_size=3) | VALUES, "metadata": VALUES})
+
+
+@FUZZ
+@given(st.sampled_from(["", "/x", "/x/items"]), BODIES | CONVERSED.map(lambda fields: json.dumps(fields).encode()))
+@example("", deep("items", 3000))
+@example("", b'{"items": [%s1%s]}' % (b'{"a":' * 900, b"}" * 900))
+@example("", b'{"items": [{"role": "user", "content": "\\ud800", "id": "\\u0000"}]}')
+@example("", b'{"items": [{"type": "item_reference", "id": "\\ud800"}]}')
+@example("", b'{"items": [{"role": "user", "content": ["x", null]}, {"type": 7, "content": {"a": 1}}]}')
+@example("", b'{"metadata": {"\\ud800": "\\ud800"}}')
+async def test_bodies_of_any_kind_make_a_conversation_or_are_refused(
+    services: dict[str, Service], path: str, body: bytes
+) -> None:
+    scope = scope_of("POST", f"{CONVERSATIONS}{path}", [(b"authorization", b"free")])
+    found = await services["with a store"].answer(scope, body, leaves=False)
+
+    assert found
+    check_answer("with a store", CONVERSATIONS, *found)
+    if found[0] == 200:
+        items = scope_of("GET", f"{CONVERSATIONS}/{found[1]['id']}/items", [(b"authorization", b"free")])
+        listed = await services["with a store"].answer(items, b"", leaves=False)
+        assert listed
+        assert (path, listed[0], listed[1]["object"]) == ("", 200, "list")
 
 
 def check_is_one(route: str, body: str) -> None:

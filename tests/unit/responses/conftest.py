@@ -33,12 +33,14 @@ class Api:
         vllm: behind it.
         responses: of the worker.
         app: its routes.
+        keys: of its clients.
         of: returns the client of a key.
     """
 
     vllm: FakeVllm
     responses: StoredResponses
     app: ResponsesApi
+    keys: KeyStore
     of: Callable[[str], httpx.AsyncClient]
 
     @property
@@ -55,7 +57,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         responses = StoredResponses(store, worker.worker_id, 3600, 100, "gpt-oss")
         vllm = FakeVllm()
         app = ResponsesApi(vllm, responses)
-        yield Api(vllm, responses, app, clients_of(app, KeyStore([Key(name, (digest(name),)) for name in OWNERS])))
+        keys = KeyStore([Key(name, (digest(name),)) for name in OWNERS])
+        yield Api(vllm, responses, app, keys, clients_of(app, keys))
         await responses.stop(5)
 
 

@@ -170,7 +170,7 @@ _RESPONSES = {
     **_honoured(
         *("input", "instructions", "max_output_tokens", "previous_response_id", "previous_input_messages", "store"),
         *("background", "include", "reasoning", "text", "tools", "tool_choice", "parallel_tool_calls"),
-        *("max_tool_calls", "truncation", "enable_response_messages", "chat_template_kwargs"),
+        *("max_tool_calls", "truncation", "enable_response_messages", "chat_template_kwargs", "conversation"),
         *("text.format", "text.verbosity", "reasoning.effort", "thinking_token_budget"),  # the last is ours
     ),
     **_without_effect(
@@ -189,7 +189,6 @@ _RESPONSES = {
     "top_logprobs": _refused("is not made for responses of GPT-OSS: chat completions have it", 0),
     "include_reasoning": _refused("has no effect on responses: leave items of type reasoning out", True),
     "prompt": _refused("names a prompt that OpenAI stores: send its text as `instructions` and `input`"),
-    "conversation": _refused("needs conversations, which are not stored here: use `previous_response_id`"),
     "context_management": _refused("is not done here: shorten `input`", []),
     "access_programs": _refused("names programs of OpenAI", [], {}),
     "moderation": _refused(_MODERATION, {}),
@@ -239,7 +238,7 @@ _TOKENIZE = {
 
 _READ = {
     *("model", "input", "instructions", "previous_response_id", "previous_input_messages", "reasoning", "text"),
-    *("tools", "tool_choice", "parallel_tool_calls", "truncation", "chat_template_kwargs"),
+    *("tools", "tool_choice", "parallel_tool_calls", "truncation", "chat_template_kwargs", "conversation"),
 }
 _INPUT_TOKENS = {
     **{n: f for n, f in _RESPONSES.items() if f.use is not Use.HONOURED or n.split(".")[0] in _READ},

@@ -24,13 +24,21 @@ NOT_OF_THE_SDK = {
     "custom_tool_call.status",  # the SDK has it for listed items alone
     "response.function_call_arguments.done.name",  # which the SDK has required for years
 }
-NOT_HERE = {  # what such a field speaks of is refused, or is of a hosted service
+NOT_HERE = {  # what such a field speaks of was not asked for, is refused, or is of a hosted service
     *("access_programs", "conversation", "image", "input_transformations", "moderation", "prompt", "tool_usage"),
     *("prompt_cache_diagnostics", "prompt_cache_options", "prompt_cache_retention"),
 }
 NULLABLE = {
     *("completed_at", "error", "incomplete_details", "instructions", "max_output_tokens", "max_tool_calls"),
-    *("previous_response_id", "prompt_cache_key", "safety_identifier", "usage", "user", "reasoning.summary"),
+    *(
+        "conversation",
+        "previous_response_id",
+        "prompt_cache_key",
+        "safety_identifier",
+        "usage",
+        "user",
+        "reasoning.summary",
+    ),
     *("tools.description", "tools.parameters", "tools.strict", "text.format.description"),
 }
 

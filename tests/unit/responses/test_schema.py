@@ -54,9 +54,31 @@ async def test_object_is_that_of_the_schema(api: Api, name: str, way: str) -> No
     made = await created(api, **asked, **WAYS[way])
 
     assert response_faults(made) == []
+    if way == "stored":
+        assert stream_faults(events_of(await api.client.get(f"{URL}/{made['id']}?stream=true"))) == []
     if way == "background":
         made = await found_as(api, "resp_1", "incomplete" if "cut" in name else "completed")
         assert response_faults(made) == []
+
+
+async def test_turn_of_a_conversation_is_of_the_schema(api: Api) -> None:
+    conversation = (await api.client.post("/v1/conversations", json={})).json()["id"]
+    api.vllm.calls, api.vllm.function, api.vllm.words = True, "agents__patch", ['{"input": "', 'a"}']
+    await created(api, conversation=conversation, tools=[AGENTS])
+    api.vllm.calls = False
+    result = {"type": "custom_tool_call_output", "call_id": "call_1", "output": "done"}
+    made = await created(api, conversation=conversation, tools=[AGENTS], input=[result])
+    listed = (await api.client.get(f"/v1/conversations/{conversation}/items?order=asc")).json()["data"]
+
+    assert response_faults(made) == []
+    assert [fault for item in listed for fault in item_faults(item)] == []
+    kinds = ["message", "custom_tool_call", "custom_tool_call_output", "message"]
+    assert [item["type"] for item in listed] == kinds
+    assert [item["type"] for item in api.vllm.bodies[-1]["input"]] == [
+        "message",
+        "function_call",
+        "function_call_output",
+    ]
 
 
 async def test_failed_and_cancelled_responses_are_of_the_schema(api: Api) -> None:

@@ -25,6 +25,7 @@ _RUN_HERE = ("web_search_preview", "web_search_preview_2025_03_11", "code_interp
 """What vLLM runs with a tool server; engine/hosted_tools.py refuses those for which there is none."""
 _SEARCHES = ("web_search", "web_search_2025_08_26")
 _OF_PREVIEW = ("user_location", "search_context_size")  # options of a search; the engine says what becomes of them
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _NO_INPUT = {"type": "object", "properties": {}}
 
 
@@ -94,9 +95,17 @@ def for_model(item: Any) -> Any:
         call = {"type": "function_call", "arguments": arguments_of(item["input"])}
         named = {"name": _flat(namespace, name) if isinstance(namespace, str) else name}
         return {**_without(item, "namespace", "input"), **call, **named}
-    if kind == "custom_tool_call_output":
-        return {**item, "type": "function_call_output"}
+    if kind in _OUTPUTS and (kind != _OUTPUTS[0] or isinstance(item.get("output"), list)):
+        return {**item, "type": _OUTPUTS[0], "output": _joined(item.get("output"))}
     return item
+
+
+def _joined(output: Any) -> Any:
+    """A result as one text, where it is a list of texts; vLLM takes no list, and refuses another."""
+    if not isinstance(output, list):
+        return output
+    texts = [part.get("text") if isinstance(part, dict) else part for part in output]
+    return "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else output
 
 
 def _without(item: Mapping[str, Any], *names: str) -> Fields:

@@ -135,3 +135,17 @@ async def test_include_reaches_the_engine_only_for_what_is_its_own(api: Api) -> 
     assert answer.headers["x-ignored-fields"] == "include[2]"
     await created(api, include=include[:1])
     assert "include" not in api.vllm.bodies[-1]
+
+
+async def test_result_of_several_parts_is_one_text_for_the_model_and_listed_as_it_is(api: Api) -> None:
+    calls(api, "look", "{}")
+    one = await created(api, tools=[LOOK])
+    parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
+    result = {"type": "function_call_output", "call_id": "call_1", "output": parts}
+    two = await created(api, previous_response_id=one["id"], input=[result], tools=[LOOK])
+
+    assert api.vllm.bodies[-1]["input"][-1]["output"] == "ab"
+    (listed,) = (await api.client.get(f"{URL}/{two['id']}/input_items")).json()["data"]
+    assert listed["output"] == parts
+    conversation = await api.client.post("/v1/conversations", json={"items": [*one["output"], result]})
+    assert conversation.status_code == 200

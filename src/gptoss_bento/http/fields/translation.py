@@ -35,7 +35,6 @@ _HARMLESS: Mapping[str, Any] = {
     "enable_thinking": True,
     "thinking": True,
 }
-_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _GUIDED = {
     "guided_json": "json",
     "guided_regex": "regex",
@@ -184,25 +183,6 @@ def no_truncation(path: str, body: Mapping[str, Any]) -> Changes:
     return {"truncation": None} if path == RESPONSES and body.get("truncation") == "auto" else {}
 
 
-def texts_of_outputs(path: str, body: Mapping[str, Any]) -> Changes:
-    """A tool's output as a list of texts, which vLLM takes only as one text."""
-    items = body.get("input")
-    if path != RESPONSES or not isinstance(items, list) or not any(map(_has_parts, items)):
-        return {}
-    return {"input": [_joined(item) if _has_parts(item) else item for item in items]}
-
-
-def _has_parts(item: Any) -> bool:
-    return isinstance(item, dict) and item.get("type") in _OUTPUTS and isinstance(item.get("output"), list)
-
-
-def _joined(item: Mapping[str, Any]) -> dict[str, Any]:
-    texts = [part.get("text") if isinstance(part, dict) else part for part in item["output"]]
-    if not all(isinstance(text, str) for text in texts):
-        return dict(item)  # the engine refuses it
-    return {**item, "output": "".join(map(str, texts))}
-
-
 def without_nulls(_: str, body: Mapping[str, Any]) -> Changes:
     """Nulls in what a list of messages has, and in objects of options; a null means that a field is not given."""
     changes: Changes = {}
@@ -235,7 +215,6 @@ def translations(model: ServedModel) -> tuple[Callable[[str, Mapping[str, Any]],
         stop_of_beams,
         partial(hidden_reasoning, names=beside_hidden_reasoning(model)),
         no_truncation,
-        texts_of_outputs,
         allowed_tools,
         verbosity,
     )

@@ -262,24 +262,6 @@ def test_null_counts_as_absent(path: str) -> None:
         (CHAT, {"n": True, "temperature": False}, {"n": True, "temperature": False}),
         (RESPONSES, {"truncation": "auto"}, {}),
         (RESPONSES, {"truncation": "disabled"}, {"truncation": "disabled"}),
-        (
-            RESPONSES,
-            {
-                "input": [
-                    {
-                        "type": "function_call_output",
-                        "call_id": "c",
-                        "output": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}],
-                    }
-                ]
-            },
-            {"input": [{"type": "function_call_output", "call_id": "c", "output": "ab"}]},
-        ),
-        (
-            RESPONSES,
-            {"input": [{"type": "function_call_output", "output": [5]}]},
-            {"input": [{"type": "function_call_output", "output": [5]}]},
-        ),
     ],
 )
 def test_engine_gets_the_fields_that_it_reads(path: str, body: dict[str, Any], engine: dict[str, Any]) -> None:

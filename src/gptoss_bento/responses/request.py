@@ -95,13 +95,17 @@ class CreateRequest:
         return any(map(has_encrypted, self._items))
 
     def decrypted(self, items: Sequence[Any], decrypted: Callable[[Any, str], Any]) -> list[Any]:
-        """Its items with their reasoning.
+        """Its items with their reasoning; those that it names are left to the store's own text.
 
         Args:
             items: of its input; empty: as they were sent.
             decrypted: makes an item's reasoning readable; gets the place of the item, too.
         """
-        return [decrypted(item, f"input[{number}]") for number, item in enumerate(items or self._items)]
+        named = {number for number, item in enumerate(self._items) if _is_reference(item)}
+        return [
+            item if number in named else decrypted(item, f"input[{number}]")
+            for number, item in enumerate(items or self._items)
+        ]
 
     @property
     def needs_history(self) -> bool:

@@ -180,8 +180,8 @@ class StoredResponses:
         cipher = await self._cipher.get()
         new = request.decrypted(items, partial(cipher.with_decrypted, owner))
         seen, history = await self._earlier(request, owner)
-        earlier = [cipher.restored(owner, item) for item in without_repeats(history, referenced.keys())]
-        return items, [*readable(earlier), *new], seen
+        earlier = without_repeats(history, referenced.keys())
+        return items, [cipher.restored(owner, item) for item in (*readable(earlier), *new)], seen
 
     async def _encrypting(self, request: CreateRequest, owner: str) -> CreateRequest:
         """The request with what encrypts the reasoning of its answer, if it asks for that."""

@@ -23,6 +23,8 @@ _LARGEST_PART = 2  # half of the context is the most that is kept free for an an
 _LARGEST_PART_UNASKED = 4
 _OF_FORMAT = 256  # tokens of a prompt that no byte of the request is for, such as the system message
 
+_ENGINE = "http://engine"  # the application is called directly
+
 Count = Callable[[Sequence[Any]], Awaitable[int | None]]
 
 
@@ -104,7 +106,7 @@ async def tokens_of(app: ASGIApp, body: bytes) -> int | None:
         app: vLLM's application.
         body: of the request.
     """
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=_ENGINE, trust_env=False) as client:
         headers = {"content-type": "application/json"}
         answer = await client.post(INPUT_TOKENS, content=body, headers=headers, timeout=None)
     counted: int | None = loads_stored(answer.text).get("input_tokens") if answer.is_success else None

@@ -137,5 +137,9 @@ async def test_continued_response_needs_no_key_for_reasoning_that_the_store_has(
     monkeypatch.setattr(api.responses, "_cipher", SharedCipher(SecretStore(api.responses.store.database), KEYS))
     await created(api, input="more", previous_response_id=one["id"])
 
-    assert api.vllm.bodies[-1]["input"][1]["content"] == one["output"][0]["content"]
-    assert "encrypted_content" not in api.vllm.bodies[-1]["input"][1]
+    named = [{"role": "user", "content": "x"}, {"type": "item_reference", "id": one["output"][0]["id"]}]
+    await created(api, input=named)
+
+    for body in api.vllm.bodies[1:]:
+        assert body["input"][1]["content"] == one["output"][0]["content"]
+        assert "encrypted_content" not in body["input"][1]

@@ -155,8 +155,8 @@ def test_items_of_earlier_turns_are_what_the_model_called() -> None:
     assert for_model(output) == {**output, "type": "function_call_output"}
     parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
     for kind in ("function_call_output", "custom_tool_call_output"):
-        given: dict[str, Any] = {"type": kind, "call_id": "call_1", "output": parts}
-        assert for_model(given) == {"type": "function_call_output", "call_id": "call_1", "output": "ab"}
-        assert for_model({**given, "output": [5]})["output"] == [5]
+        result: dict[str, Any] = {"type": kind, "call_id": "call_1", "output": parts}
+        assert for_model(result) == {"type": "function_call_output", "call_id": "call_1", "output": "ab"}
+        assert for_model({**result, "output": [5]})["output"] == [5]
     for item in ({"type": "message"}, "x", {"type": "custom_tool_call", "input": 5}):
         assert for_model(item) is item

@@ -36,8 +36,8 @@ OF_EARLIER_VLLM = {
     "guided_decoding_backend",
 }
 """Ours to translate or to refuse: vLLM has removed them."""
-OURS = {"thinking_token_budget", "verbosity"}
-"""On the route that has the field; vLLM reads the former on others, and has no setting for the latter."""
+OURS = {"thinking_token_budget", "verbosity", "conversation"}
+"""On the route that has the field: vLLM reads the first on others, has no setting for the second and no conversations."""
 OF_EARLIER_SDKS = {"output_format"}
 """Anthropic's, in a beta of 2025; it would change the answer."""
 

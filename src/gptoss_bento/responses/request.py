@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import Any
 
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
+from gptoss_bento.responses.compaction import check as check_compaction
+from gptoss_bento.responses.compaction import in_words, is_compaction
 from gptoss_bento.responses.conversation_field import conversation_of
 from gptoss_bento.strict_json import shown
 
@@ -17,6 +19,7 @@ _PREFIXES = {
     "function_call": "fc",
     "function_call_output": "fco",
     "reasoning": "rs",
+    "compaction": "cmp",
 }
 # Items of an answer that vLLM cannot read again: calls of built-in tools, whose results it does not keep either.
 _UNREADABLE = frozenset({"web_search_call", "code_interpreter_call", "mcp_call", "mcp_list_tools"})
@@ -35,6 +38,8 @@ class CreateRequest:
         background: whether it is generated without its client.
         previous: the id of the response that it continues.
         conversation: the id of the conversation that it is a turn of.
+        continues: the id of a response whose items are in its input already.
+        is_kept: whether the connection that it comes over keeps the response.
     """
 
     id: str
@@ -44,6 +49,8 @@ class CreateRequest:
     background: bool
     previous: str | None
     conversation: str | None = None
+    continues: str | None = None
+    is_kept: bool = False
 
     @property
     def has_input(self) -> bool:
@@ -62,9 +69,9 @@ class CreateRequest:
 
     @property
     def needs_history(self) -> bool:
-        """Whether its items are not all in the request."""
+        """Whether its items are not all in the request, or not as vLLM reads them."""
         continues = self.previous is not None or self.conversation is not None
-        return continues or any(_is_reference(item) for item in self._items)
+        return continues or any(_is_reference(item) or is_compaction(item) for item in self._items)
 
     @property
     def _items(self) -> Sequence[Any]:
@@ -97,7 +104,7 @@ class CreateRequest:
         body = {name: value for name, value in self.asked.items() if name not in left_out}
         body |= {"store": False, "request_id": self.id}
         if items is not None:
-            body["input"] = list(items)
+            body["input"] = [in_words(item) for item in items]
         return body if streams is None else body | {"stream": streams}
 
 
@@ -169,6 +176,8 @@ def _is_reference(item: Any) -> bool:
 def _resolved(item: Any, number: int, referenced: Mapping[str, Any]) -> Any:
     if not isinstance(item, dict):
         return item
+    if is_compaction(item):
+        check_compaction(item, f"input[{number}]")
     if not _is_reference(item):
         return _identified(item)
     if item["id"] not in referenced:

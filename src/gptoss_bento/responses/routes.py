@@ -14,9 +14,10 @@ from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import RETRY, HttpRefusalError, openai_refusal
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.json_body import FIELDS, json_object
-from gptoss_bento.http.paths import CONVERSATIONS, INPUT_TOKENS, RESPONSES
+from gptoss_bento.http.paths import COMPACT, CONVERSATIONS, INPUT_TOKENS, RESPONSES
 from gptoss_bento.http.query import number_in, order_in, query_of
 from gptoss_bento.responses.background_run import RefusedRequest
+from gptoss_bento.responses.compact import compact
 from gptoss_bento.responses.conversation_routes import ConversationRoutes
 from gptoss_bento.responses.item_check import ItemCheck
 from gptoss_bento.responses.request import read_create
@@ -47,6 +48,7 @@ class ResponsesApi:
         self._responses = responses
         self._may_store = may_store
         self._model = model
+        self._answers = {RESPONSES: self._create, INPUT_TOKENS: self._count, COMPACT: self._compact}
 
     @property
     def _conversations(self) -> ConversationRoutes:
@@ -73,8 +75,8 @@ class ResponsesApi:
             answer = await self._conversations.answer(scope, receive)
             await answer(scope, receive, send)
             return
-        if path in (RESPONSES, INPUT_TOKENS):
-            await (self._create if path == RESPONSES else self._count)(scope, receive, send)
+        if (answers := self._answers.get(path)) is not None:
+            await answers(scope, receive, send)
             return
         response_id, _, rest = path.removeprefix(_BELOW).partition("/")
         action = _ACTIONS.get((scope["method"], rest))
@@ -104,6 +106,11 @@ class ResponsesApi:
         request = read_create(json_object(await Request(scope, receive).body()))
         body = await self._responses.counted(request, owner_of(scope))
         await self._app(scope, with_body(body, receive), send)
+
+    async def _compact(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = json_object(await Request(scope, receive).body())
+        answer = await compact(self._responses, self._app, asked, scope, receive)
+        await answer(scope, receive, send)
 
     def _stream(self, owner: str, response_id: str, start: int) -> Response:
         return stream(self._responses, owner, response_id, start)

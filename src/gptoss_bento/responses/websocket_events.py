@@ -98,13 +98,13 @@ def answer_message(status: int, headers: Mapping[str, str], body: bytes) -> str:
     found = HTTPStatus(status)
     try:
         error = json.loads(body)["error"]
-        message, param = str(error["message"]), error.get("param")
+        message, param, code = str(error["message"]), error.get("param"), error.get("code")
     except (ValueError, KeyError, TypeError, AttributeError):
-        message, param = found.phrase, None
+        message, param, code = found.phrase, None, None
     if found is HTTPStatus.NOT_FOUND and param == "previous_response_id":
         return error_message(HTTPStatus.BAD_REQUEST, message, param, PREVIOUS_NOT_FOUND)
     kept = {name: value for name, value in headers.items() if name == "retry-after" or name.startswith("x-ratelimit-")}
-    return error_message(found, message, param, headers=kept)
+    return error_message(found, message, param, code if isinstance(code, str) else None, kept)
 
 
 def error_message(

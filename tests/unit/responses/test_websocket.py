@@ -199,6 +199,21 @@ async def test_websocket_disconnect_aborts_the_generation(api: Api) -> None:
     assert found.json()["status"] == "cancelled"
 
 
+async def test_websocket_error_has_the_code_of_http(api: Api) -> None:
+    conversation = (await api.client.post("/v1/conversations", json={})).json()["id"]
+    api.vllm.held.clear()
+    app = behind_keys(mode_of(api))
+    async with Connection(app) as one, Connection(app) as other:
+        await one.say({"type": "response.create", "input": "first", "conversation": conversation})
+        await until(lambda: api.vllm.running == 1)
+        locked = await other.turn(conversation=conversation)
+        api.vllm.held.set()
+        events = await one.rest()
+
+    assert (locked[0]["status"], locked[0]["error"]["code"]) == (409, "conversation_locked")
+    assert kinds(events)[-1] == "completed"
+
+
 @pytest.mark.parametrize(
     ("message", "param", "words"),
     [

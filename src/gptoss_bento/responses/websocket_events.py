@@ -32,7 +32,9 @@ _TRANSPORT = {
     "background": (False, "use POST /v1/responses"),
 }
 """What a message may say of how it is answered, beside nothing, and what it should know otherwise."""
-_ENDS = tuple(f"event: response.{end}\n".encode() for end in ("completed", "incomplete", "failed"))
+_ENDS = tuple(
+    f"event: {end}\n".encode() for end in ("response.completed", "response.incomplete", "response.failed", "error")
+)
 _FAILS = (b"event: response.failed\n", b"event: error\n")
 _ERROR = b"event: error\n"
 

@@ -96,6 +96,7 @@ class Session:
         self._memory = ConnectionMemory(limits.memory)
         self._inbox: asyncio.Queue[Message | None] = asyncio.Queue(_UNREAD)
         self._turn: asyncio.Task[None] | None = None
+        self._heard = _Answer(self._text)  # of the newest turn
         self._gone = asyncio.Event()  # the client
         self._closing: Close | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -153,6 +154,8 @@ class Session:
         self._gone.set()
 
     async def _answer(self, message: Message) -> None:
+        if self._turn and self._heard.has_ended:
+            await asyncio.wait([self._turn])  # its client may have heard the end before the turn is over
         if self._turn:
             await self._text(_BUSY)
         elif (text := message.get("text")) is None:
@@ -166,15 +169,16 @@ class Session:
     def _start(self, fields: Mapping[str, Any], generates: bool) -> None:
         body = json_bytes(fields)
         self._end_waiting()
+        self._heard = _Answer(self._text)
         scope = with_memory(self._turn_scope(), self._memory, generates=generates)
         self._turn = asyncio.create_task(self._take_turn(scope, body, fields.get("previous_response_id")))
 
     async def _take_turn(self, scope: Scope, body: bytes, previous: Any) -> None:
-        answer = _Answer(self._text)
+        answer = self._heard
         try:
             await self._turns(scope, _given(body, self._gone), answer.send)
         except Exception:
-            answer.has_failed = True
+            answer.has_failed = answer.has_ended = True
             logger.exception("a turn of a WebSocket connection")
             await self._text(events.error_message(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR))
         finally:
@@ -228,7 +232,7 @@ class _Answer:
         self._start: Message | None = None
         self._body = bytearray()
         self._is_stream = False
-        self._has_ended = False
+        self.has_ended = False
         self.has_failed = False
 
     async def send(self, message: Message) -> None:
@@ -246,12 +250,12 @@ class _Answer:
 
     async def _event(self, frame: bytes) -> None:
         self.has_failed |= events.fails(frame)
-        if not self._has_ended:  # HTTP has an error after `response.failed`; here it would belong to the next turn
-            self._has_ended = events.ends(frame)
+        if not self.has_ended:  # HTTP has an error after `response.failed`; here it would belong to the next turn
+            self.has_ended = events.ends(frame)
             await self._text(events.message_of(frame))
 
     async def _refused(self) -> None:
-        self.has_failed = True
+        self.has_failed = self.has_ended = True
         start = self._start or {"status": HTTPStatus.INTERNAL_SERVER_ERROR}
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in start.get("headers", ())}
         await self._text(events.answer_message(start["status"], headers, bytes(self._body)))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from openai.types.responses import ResponsesServerEvent
 from pydantic import TypeAdapter
-from starlette.types import ASGIApp
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.admission import Admission
 from gptoss_bento.access.authentication import Authentication
@@ -185,6 +186,30 @@ async def test_websocket_has_one_response_at_a_time(api: Api) -> None:
     assert (before[-1]["status"], before[-1]["error"]["code"]) == (409, "response_in_progress")
     assert kinds(events)[-1] == "completed"
     assert len(api.vllm.bodies) == 1
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.OK, HTTPStatus.BAD_REQUEST])
+async def test_websocket_turn_may_follow_the_last_event_immediately(status: HTTPStatus) -> None:
+    """Though the turn before is not over yet: what comes after its last event takes a moment."""
+    goes_on, turns = asyncio.Event(), 0
+
+    async def slow_to_end(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal turns
+        turns += 1
+        response = Response(b'event: response.completed\ndata: {"type":"response.completed"}\n\n', status)
+        await response(scope, receive, send)
+        await goes_on.wait()
+
+    mode = WebSocketMode(slow_to_end, Admission(), Allowed(10, 5), LASTING)
+    async with Connection(mode) as connection:
+        await connection.turn()
+        await connection.say({"type": "response.create", "input": "next"})
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        events = await connection.rest()
+
+    assert (turns, len(events)) == (2, 1)
+    assert events[0].get("error", {}).get("code") != "response_in_progress"
 
 
 async def test_websocket_disconnect_aborts_the_generation(api: Api) -> None:

@@ -96,7 +96,7 @@ class Session:
         self._memory = ConnectionMemory(limits.memory)
         self._inbox: asyncio.Queue[Message | None] = asyncio.Queue(_UNREAD)
         self._turn: asyncio.Task[None] | None = None
-        self._heard = _Answer(self._text)  # of the newest turn
+        self._newest = _Answer(self._text)  # of the newest turn
         self._gone = asyncio.Event()  # the client
         self._closing: Close | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -154,8 +154,8 @@ class Session:
         self._gone.set()
 
     async def _answer(self, message: Message) -> None:
-        if self._turn and self._heard.has_ended:
-            await asyncio.wait([self._turn])  # its client may have heard the end before the turn is over
+        if self._turn and self._newest.has_ended:
+            await asyncio.wait([self._turn])  # its client may have read the end before the turn is over
         if self._turn:
             await self._text(_BUSY)
         elif (text := message.get("text")) is None:
@@ -169,12 +169,12 @@ class Session:
     def _start(self, fields: Mapping[str, Any], generates: bool) -> None:
         body = json_bytes(fields)
         self._end_waiting()
-        self._heard = _Answer(self._text)
+        self._newest = _Answer(self._text)
         scope = with_memory(self._turn_scope(), self._memory, generates=generates)
         self._turn = asyncio.create_task(self._take_turn(scope, body, fields.get("previous_response_id")))
 
     async def _take_turn(self, scope: Scope, body: bytes, previous: Any) -> None:
-        answer = self._heard
+        answer = self._newest
         try:
             await self._turns(scope, _given(body, self._gone), answer.send)
         except Exception:

@@ -73,6 +73,7 @@ _BUSY = events.error_message(
     "A response is in progress on this connection: wait for its end, or open another connection.",
     code=events.IN_PROGRESS,
 )
+_BROKE_OFF = "The answer broke off. Try again."
 _CLOSED = (OSError, RuntimeError)  # what uvicorn raises when the connection is closed, or being closed
 
 
@@ -177,10 +178,10 @@ class Session:
         answer = self._newest
         try:
             await self._turns(scope, _given(body, self._gone), answer.send)
+            await answer.break_off(_BROKE_OFF)  # if it has no end
         except Exception:
-            answer.has_failed = answer.has_ended = True
             logger.exception("a turn of a WebSocket connection")
-            await self._text(events.error_message(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR))
+            await answer.break_off(INTERNAL_ERROR)
         finally:
             if answer.has_failed:
                 self._memory.forget(previous if isinstance(previous, str) else None)
@@ -247,6 +248,12 @@ class _Answer:
             self._body += message.get("body", b"")
             if not message.get("more_body"):
                 await self._refused()
+
+    async def break_off(self, message: str) -> None:
+        """Nothing more comes. A client that still waits for an end gets an error."""
+        if not self.has_ended:
+            self.has_failed = self.has_ended = True
+            await self._text(events.error_message(HTTPStatus.INTERNAL_SERVER_ERROR, message))
 
     async def _event(self, frame: bytes) -> None:
         self.has_failed |= events.fails(frame)

@@ -212,6 +212,21 @@ async def test_websocket_turn_may_follow_the_last_event_immediately(status: HTTP
     assert events[0].get("error", {}).get("code") != "response_in_progress"
 
 
+async def test_websocket_answer_that_breaks_off_ends_with_an_error() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(b'event: response.created\ndata: {"type":"response.created"}\n\n')(scope, receive, send)
+
+    async def raising(scope: Scope, receive: Receive, send: Send) -> None:
+        await broken(scope, receive, send)
+        raise ConnectionResetError
+
+    for turns, words in ((broken, "The answer broke off"), (raising, "The server made a mistake")):
+        async with Connection(WebSocketMode(turns, Admission(), Allowed(10, 5), LASTING)) as connection:
+            events = await connection.turn()
+        assert (events[-1]["type"], events[-1]["error"]["code"]) == ("error", "server_error")
+        assert events[-1]["error"]["message"].startswith(words)
+
+
 async def test_websocket_disconnect_aborts_the_generation(api: Api) -> None:
     api.vllm.held.clear()
     async with connected(api) as connection:

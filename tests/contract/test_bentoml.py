@@ -66,7 +66,7 @@ def shown(layer):
     return getattr(layer.cls, "__name__", "?"), sorted(layer.kwargs)
 
 def run(server, sockets):
-    inner = server.config.app._app
+    inner = server.config.app._http._app
     print(json.dumps({
         "server": type(server).__name__,
         "connection": server.config.http.__name__,
@@ -96,7 +96,7 @@ def worker() -> dict[str, Any]:
 def test_worker_serves_by_our_server(worker: dict[str, Any]) -> None:
     assert worker["server"] == "ApiServer"
     assert worker["connection"] == "BoundedConnection"
-    assert worker["outermost"] == "StreamingBypass"
+    assert worker["outermost"] == "WithWebSockets"
     assert worker["sockets"] == 1
 
 

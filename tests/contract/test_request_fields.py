@@ -37,7 +37,7 @@ OF_EARLIER_VLLM = {
 }
 """Ours to translate or to refuse: vLLM has removed them."""
 OURS = {"thinking_token_budget", "verbosity", "conversation"}
-"""On the route that has the field: vLLM reads the first on others, has no setting for the second and no conversations."""
+"""On the route that has the field; vLLM reads the first on others, and has neither of the others."""
 OF_EARLIER_SDKS = {"output_format"}
 """Anthropic's, in a beta of 2025; it would change the answer."""
 

@@ -46,7 +46,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rule:
-    """What one row of the table may take. `name` is the row's; `what` is it in a sentence to the client."""
+    """What one row of the table may take.
+
+    `name` is the row's; a sentence to the client says `what` may have so many of `which` at the same time.
+    """
 
     name: str
     what: str
@@ -54,6 +57,7 @@ class Rule:
     tokens: Rate | None = None
     concurrent: int | None = None
     pinned: bool = True  # its row is never evicted; rules of keys are not pinned
+    which: str = "concurrent requests"
 
 
 class RefusedError(HttpRefusalError):
@@ -159,7 +163,7 @@ class Admission:
             text = f"{rule.what} may use {rule.tokens.limit} tokens in {rule.tokens.period_s:g} s."
         elif rule.concurrent and found.row.in_use + slots > rule.concurrent:
             weight = f", and this one counts as {slots}" if slots > 1 else ""
-            text = f"{rule.what} may have {rule.concurrent} concurrent requests{weight}."
+            text = f"{rule.what} may have {rule.concurrent} {rule.which}{weight}."
             wait_s = self._half_done_s(rule)
         else:
             return None
@@ -274,6 +278,16 @@ def key_rules(key: Key | None, *, streams: bool) -> tuple[Rule, ...]:
         pinned=False,
     )
     return (rule,) if rule.requests or rule.tokens or rule.concurrent else ()
+
+
+def websocket_rules(key: Key | None, most: int, most_of_a_key: int) -> tuple[Rule, ...]:
+    """The bounds on WebSocket connections, of this service and of a key; an open server counts as one key."""
+    owner = key.name if key else ""
+    which = "WebSocket connections"
+    return (
+        Rule("websockets", "This server", concurrent=most, which=which),
+        Rule(f"websockets of {owner}", "This key", concurrent=most_of_a_key, pinned=False, which=which),
+    )
 
 
 def engine_rule(most: int) -> Rule:

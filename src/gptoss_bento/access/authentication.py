@@ -15,6 +15,7 @@ from gptoss_bento.http.paths import PROBES, is_anthropic_path
 _KEY = "gptoss_bento.key"
 OWNER = "gptoss_bento.owner"
 """Where the scope of a job's request has the owner of the key that submitted the job."""
+_DENIAL = "websocket.http.response"  # a server that can answer a handshake by a response of HTTP
 _POLICY_VIOLATION = 1008  # RFC 6455; before the handshake the server turns it into 403
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _MESSAGE = "A valid key is needed: Authorization: Bearer KEY."
@@ -43,7 +44,7 @@ class Authentication:
         elif key := self._keys.find(presented_key(scope)):
             scope[_KEY] = key
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
+        elif scope["type"] == "http" or _DENIAL in scope.get("extensions", {}):
             refusal = error_for(scope["path"], HTTPStatus.UNAUTHORIZED, _MESSAGE, _CHALLENGE)
             await refusal(scope, receive, send)
         else:

@@ -11,10 +11,10 @@ from typing import Any
 
 from gptoss_bento.config.api_keys import KeyLimits
 from gptoss_bento.http.errors import HttpRefusalError
-from gptoss_bento.http.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gptoss_bento.http.paths import CHAT, COMPACT, COMPLETIONS, MESSAGES, RESPONSES
 from gptoss_bento.strict_json import shown
 
-GENERATING = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
+GENERATING = frozenset({CHAT, COMPLETIONS, RESPONSES, COMPACT, MESSAGES})
 """The routes that make the engine generate."""
 
 _EFFORTS = ("low", "medium", "high")
@@ -30,6 +30,7 @@ _TOKEN_FIELDS = {
 _EFFORT_FIELDS: dict[str, tuple[str, ...]] = {
     CHAT: ("reasoning_effort",),
     RESPONSES: ("reasoning", "effort"),
+    COMPACT: ("reasoning", "effort"),
     MESSAGES: ("output_config", "effort"),
 }
 

@@ -158,6 +158,17 @@ class ServerSettings(BaseModel):
         False, description="Enforce RunPod's published request limits, by operation and over all clients."
     )
 
+    # WebSocket mode
+    responses_websockets: int = Field(
+        1000, ge=1, description="WebSocket connections to /v1/responses at the same time; beyond it 429."
+    )
+    responses_websockets_per_key: int = Field(
+        100, ge=1, description="WebSocket connections of one key. An open server counts as one key."
+    )
+    responses_websocket_idle: float = Field(
+        600, gt=0, description="Seconds without a response after which a WebSocket connection is closed."
+    )
+
     # Stored responses
     vllm_enable_responses_api_store: Literal["0", "1"] = Field(
         "1", description="1: responses of /v1/responses are stored, unless a request says store: false; 0: none is."

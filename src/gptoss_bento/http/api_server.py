@@ -37,12 +37,14 @@ class Parts:
         connection: the class of connections, as `http=` of `uvicorn.Config`.
         wrap: makes the application that is served of the one that BentoML has made.
         on_stop: what a signal does; uvicorn would end as soon as open requests have.
+        configure: changes further settings of uvicorn.
     """
 
     group: WorkerGroup
     connection: type[asyncio.Protocol]
     wrap: Callable[[Starlette], ASGIApp]
     on_stop: OnStop
+    configure: Callable[[uvicorn.Config], None] = lambda _: None
 
 
 KEEP_ALIVE_S = 75
@@ -58,6 +60,7 @@ class ApiServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
         config.http = parts.connection
+        parts.configure(config)
         if not any(argument.startswith(_KEEP_ALIVE_OPTION) for argument in sys.argv):
             config.timeout_keep_alive = KEEP_ALIVE_S
         application: Any = config.app

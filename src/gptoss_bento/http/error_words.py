@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from gptoss_bento.http.paths import CHAT, COMPLETIONS, INPUT_TOKENS, RESPONSES, destination, is_anthropic_path
+from gptoss_bento.http.paths import CHAT, COMPACT, COMPLETIONS, INPUT_TOKENS, RESPONSES, destination, is_anthropic_path
 from gptoss_bento.http.validation_words import readable
 
 TOO_LONG = "context_length_exceeded"
@@ -68,7 +68,7 @@ def in_clients_words(path: str, status: int, body: dict[str, Any], asked: Collec
         return body
     to = destination(path)
     route = to.route if to else path
-    route = RESPONSES if route == INPUT_TOKENS else route
+    route = RESPONSES if route in (INPUT_TOKENS, COMPACT) else route
     message = readable(str(error.get("message", "")))
     if is_anthropic_path(path):
         return anthropic_error(status, _too_long_for_anthropic(message) or _named_in(message, _NAMES_IN_MESSAGES))

@@ -26,6 +26,7 @@ COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 INPUT_TOKENS = f"{RESPONSES}/input_tokens"
 CONVERSATIONS = "/v1/conversations"
+COMPACT = f"{RESPONSES}/compact"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = f"{MESSAGES}/count_tokens"
 TOKENIZE = "/tokenize"
@@ -39,6 +40,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
     COMPLETIONS: ("POST",),
     RESPONSES: ("POST",),
     INPUT_TOKENS: ("POST",),
+    COMPACT: ("POST",),
     f"{RESPONSES}/{{id}}": ("GET", "DELETE"),
     f"{RESPONSES}/{{id}}/input_items": ("GET",),
     f"{RESPONSES}/{{id}}/cancel": ("POST",),

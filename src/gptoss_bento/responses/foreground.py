@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,11 +13,28 @@ from gptoss_bento.access.authentication import is_of_job
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.responses.event_stream import EventStream
 from gptoss_bento.responses.objects import whole
-from gptoss_bento.responses.record import MISTAKE, Record
+from gptoss_bento.responses.record import MISTAKE
 from gptoss_bento.responses.request import CreateRequest
 from gptoss_bento.strict_json import dumps, loads_stored
 
 Fields = dict[str, Any]
+
+
+class Recorder(Protocol):
+    """What keeps a response beyond its answer."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether one of the calls below was made."""
+        ...
+
+    async def finish(self, final: Mapping[str, Any]) -> None:
+        """The response has ended with this object."""
+        ...
+
+    async def discard(self) -> None:
+        """There is no response after all."""
+        ...
 
 
 class ForegroundResponse:
@@ -26,11 +43,11 @@ class ForegroundResponse:
     Args:
         request: that it answers.
         first: the object that is stored until there is vLLM's.
-        record: of the response; None: it is not stored.
+        record: of the response; None: it is not kept.
         send: of the client.
     """
 
-    def __init__(self, request: CreateRequest, first: Mapping[str, Any], record: Record | None, send: Send) -> None:
+    def __init__(self, request: CreateRequest, first: Mapping[str, Any], record: Recorder | None, send: Send) -> None:
         self._request = request
         self._first = first
         self._record = record

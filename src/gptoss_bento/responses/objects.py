@@ -61,7 +61,7 @@ def whole(made: Mapping[str, Any], request: CreateRequest, completed_at: int | N
         "metadata": asked.get("metadata") or {},
         "model": made["model"],
         "parallel_tool_calls": asked.get("parallel_tool_calls") is not False,
-        "previous_response_id": request.previous,
+        "previous_response_id": request.previous or request.continues,
         "prompt_cache_key": asked.get("prompt_cache_key"),
         "reasoning": _reasoning(asked.get("reasoning")),
         "safety_identifier": asked.get("safety_identifier"),

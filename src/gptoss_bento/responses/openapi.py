@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gptoss_bento.http.paths import COMPACT
 from gptoss_bento.responses.conversation_openapi import conversation_operations
 
 _ITEM = "/v1/responses/{response_id}"
@@ -21,7 +22,25 @@ _LIST_PARAMETERS: list[Mapping[str, Any]] = [
     _query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
     _query("after", {"type": "string", "description": "The id of the item before the first."}),
 ]
+_COMPACT_BODY = {
+    "type": "object",
+    "properties": {
+        "model": {"type": "string"},
+        "input": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]},
+        "previous_response_id": {"type": "string"},
+        "instructions": {"type": "string"},
+    },
+}
 _OPERATIONS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    (COMPACT, "post"): {
+        "summary": "Let the model sum a conversation up",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _COMPACT_BODY}}},
+        "responses": {
+            "200": {"description": "The user's messages, and an item in place of all the rest."},
+            "422": {"description": "There is no whole summary."},
+            **_UNKNOWN,
+        },
+    },
     (_ITEM, "delete"): {
         "summary": "Delete a stored response",
         "parameters": [_ID],

@@ -11,6 +11,8 @@ from typing import Any
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
 from gptoss_bento.http.fields.included import ENCRYPTED_REASONING, LOGPROBS, without_effect
 from gptoss_bento.http.fields.verbosity import verbosity_of_response
+from gptoss_bento.responses.compaction import check as check_compaction
+from gptoss_bento.responses.compaction import in_words, is_compaction
 from gptoss_bento.responses.conversation_field import conversation_of
 from gptoss_bento.responses.encryption import has_encrypted
 from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, for_model, read_tools
@@ -23,6 +25,7 @@ _PREFIXES = {
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "reasoning": "rs",
+    "compaction": "cmp",
 }
 # Items of an answer that vLLM cannot read again: calls of built-in tools, whose results it does not keep either.
 _UNREADABLE = frozenset({"web_search_call", "code_interpreter_call", "mcp_call", "mcp_list_tools"})
@@ -48,6 +51,8 @@ class CreateRequest:
         kinds: its tools, as the model knows them and as the client does.
         encrypted: what its client gets of an item, with the reasoning encrypted if it has asked for that.
         conversation: the id of the conversation that it is a turn of.
+        continues: the id of a response whose items are in its input already.
+        is_kept: whether the connection that it comes over keeps the response.
     """
 
     id: str
@@ -59,6 +64,8 @@ class CreateRequest:
     kinds: ToolKinds = NO_KINDS
     encrypted: Callable[[Mapping[str, Any]], Mapping[str, Any]] = as_it_is
     conversation: str | None = None
+    continues: str | None = None
+    is_kept: bool = False
 
     @property
     def has_input(self) -> bool:
@@ -109,9 +116,9 @@ class CreateRequest:
 
     @property
     def needs_history(self) -> bool:
-        """Whether its items are not all in the request."""
+        """Whether its items are not all in the request, or not as vLLM reads them."""
         continues = self.previous is not None or self.conversation is not None
-        return continues or any(_is_reference(item) for item in self._items)
+        return continues or any(_is_reference(item) or is_compaction(item) for item in self._items)
 
     @property
     def truncates(self) -> bool:
@@ -161,7 +168,7 @@ class CreateRequest:
         if self._includes(LOGPROBS):
             body["include"] = [LOGPROBS]  # the rest is this package's, or has no effect
         if items is not None or self._items:
-            body["input"] = [for_model(item) for item in (self._items if items is None else items)]
+            body["input"] = [for_model(in_words(item)) for item in (self._items if items is None else items)]
         body |= verbosity_of_response(body)
         return body if streams is None else body | {"stream": streams}
 
@@ -248,6 +255,8 @@ def _is_reference(item: Any) -> bool:
 def _resolved(item: Any, number: int, referenced: Mapping[str, Any]) -> Any:
     if not isinstance(item, dict):
         return item
+    if is_compaction(item):
+        check_compaction(item, f"input[{number}]")
     if not _is_reference(item):
         return _identified(item)
     if item["id"] not in referenced:
@@ -262,7 +271,7 @@ def _identified(item: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"type": kind} if "role" in item or "type" in item else {}
     if not isinstance(item.get("id"), str):
         made["id"] = f"{_PREFIXES.get(kind, 'item')}_{uuid.uuid4().hex}"
-    if kind in _PREFIXES and item.get("status") is None:
+    if kind in _PREFIXES and not is_compaction(item) and item.get("status") is None:
         made["status"] = "completed"
     if kind == "message":
         made |= _listed_content(item)

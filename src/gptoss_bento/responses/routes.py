@@ -16,9 +16,10 @@ from gptoss_bento.http.errors import RETRY, FieldError, HttpRefusalError, openai
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.fields.unknown import naming
 from gptoss_bento.http.json_body import FIELDS, json_object
-from gptoss_bento.http.paths import CONVERSATIONS, INPUT_TOKENS, RESPONSES
+from gptoss_bento.http.paths import COMPACT, CONVERSATIONS, INPUT_TOKENS, RESPONSES
 from gptoss_bento.http.query import number_in, order_in, query_of
 from gptoss_bento.responses.background_run import RefusedRequest
+from gptoss_bento.responses.compact import compact
 from gptoss_bento.responses.conversation_routes import ConversationRoutes
 from gptoss_bento.responses.item_check import ItemCheck
 from gptoss_bento.responses.request import CreateRequest, read_create
@@ -61,6 +62,7 @@ class ResponsesApi:
         self._can_search = can_search
         self._refuses_unknown = refuses_unknown
         self._model = model
+        self._answers = {RESPONSES: self._create, INPUT_TOKENS: self._count, COMPACT: self._compact}
 
     @property
     def _conversations(self) -> ConversationRoutes:
@@ -87,8 +89,8 @@ class ResponsesApi:
             answer = await self._conversations.answer(scope, receive)
             await answer(scope, receive, send)
             return
-        if path in (RESPONSES, INPUT_TOKENS):
-            await (self._create if path == RESPONSES else self._count)(scope, receive, send)
+        if (answers := self._answers.get(path)) is not None:
+            await answers(scope, receive, send)
             return
         response_id, _, rest = path.removeprefix(_BELOW).partition("/")
         action = _ACTIONS.get((scope["method"], rest))
@@ -127,6 +129,11 @@ class ResponsesApi:
             for place in request.left_out:
                 raise FieldError(place, f"{place} would have no effect: {_LEFT_OUT}.")
         return request
+
+    async def _compact(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = json_object(await Request(scope, receive).body())
+        answer = await compact(self._responses, self._app, asked, scope, receive)
+        await answer(scope, receive, send)
 
     def _stream(self, owner: str, response_id: str, start: int) -> Response:
         return stream(self._responses, owner, response_id, start)

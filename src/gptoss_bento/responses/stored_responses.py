@@ -19,11 +19,13 @@ from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.responses.background_run import BackgroundRun
+from gptoss_bento.responses.connection_memory import generates, kept_response, memory_of, remembering
 from gptoss_bento.responses.conversations import Conversations, LockedError, unknown_conversation
-from gptoss_bento.responses.encryption import ReasoningCipher, SharedCipher
+from gptoss_bento.responses.encryption import ReasoningCipher, SharedCipher, has_encrypted
 from gptoss_bento.responses.following import Following
-from gptoss_bento.responses.foreground import ForegroundResponse
+from gptoss_bento.responses.foreground import ForegroundResponse, Recorder
 from gptoss_bento.responses.objects import first_object
+from gptoss_bento.responses.prepared import prepare
 from gptoss_bento.responses.record import Record
 from gptoss_bento.responses.replay import replay
 from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
@@ -100,10 +102,16 @@ class StoredResponses:
             HttpRefusalError: what it continues or names is not there.
             StoreUnavailableError: nothing has been generated.
         """
+        request = await remembering(request, memory_of(scope), partial(self._history, owner=owner))
         items, body, seen = await self._body_of(request, owner, app)
         request = await self._encrypting(request, owner)
         first = first_object(request, "in_progress", int(time.time()), self._model)
-        record = await self._recorded(request, owner, first, items, seen) if request.stores else None
+        record: Recorder | None = kept_response(scope, items)
+        if request.stores:
+            record = await self._recorded(request, owner, first, items, seen)
+        if not generates(scope):
+            await prepare(first, record, send)
+            return
         response = ForegroundResponse(request, first, record, send)
         await response.run(app, scope, with_body(body, receive))
 
@@ -141,6 +149,20 @@ class StoredResponses:
         _, body, _ = await self._body_of(request, owner, app)
         return body
 
+    async def whole_input(self, request: CreateRequest, owner: str) -> list[Any]:
+        """The items of a request and those before it, as far as vLLM can read them again.
+
+        Raises:
+            HttpRefusalError: what it continues or names is not there.
+        """
+        referenced = await self.conversations.referenced(owner, request.references)
+        _, earlier = await self._earlier(request, owner)
+        found = [*readable(without_repeats(earlier, referenced.keys())), *request.items(referenced)]
+        if not any(map(has_encrypted, found)):
+            return found
+        cipher = await self._cipher.get()
+        return [cipher.restored(owner, item) for item in found]
+
     async def _body_of(
         self, request: CreateRequest, owner: str, app: ASGIApp, *, streams: bool | None = None
     ) -> tuple[list[Any], bytes, ConversationState | None]:
@@ -174,7 +196,7 @@ class StoredResponses:
     ) -> tuple[list[Any], list[Any] | None, ConversationState | None]:
         """The items of a request, those that vLLM gets (None: as they were sent), and the conversation."""
         referenced = await self.conversations.referenced(owner, request.references)
-        items = request.items(referenced) if request.stores or request.needs_history else []
+        items = request.items(referenced) if request.stores or request.needs_history or request.is_kept else []
         if not request.needs_history and not request.has_encrypted:
             return items, None, None
         cipher = await self._cipher.get()

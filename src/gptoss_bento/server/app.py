@@ -25,10 +25,12 @@ from gptoss_bento.http.errors import not_found
 from gptoss_bento.http.openai_dispatch import OpenAIApi
 from gptoss_bento.http.probes import Probes
 from gptoss_bento.http.shutdown_gate import ShutdownGate
+from gptoss_bento.http.websocket_limits import limit_websockets
 from gptoss_bento.jobs.api.routes import NativeRoutes
 from gptoss_bento.server.api_workers import find_worker_group
 from gptoss_bento.server.bentoml_layers import with_our_layers
 from gptoss_bento.server.openapi import Description
+from gptoss_bento.server.websockets import WithWebSockets, stopping_with, websocket_mode
 from gptoss_bento.server.worker import Worker
 from gptoss_bento.workers import supervisor, worker_process
 
@@ -121,7 +123,7 @@ def assemble(profile: str | None, platform: str | None) -> Assembly:
     keys = KeyStore(sources.fixed, sources.file, closed=bool(sources.problems))
     worker = Worker(chosen.profile, group, keys)
     if bentoml.server_context.worker_index is not None:  # BentoML will make the HTTP server of this process
-        api_server.install(server_parts(worker, settings))
+        api_server.install(server_parts(worker, settings, keys))
     return Assembly(chosen.profile, chosen.options, build_app(worker, settings), worker, keys, settings)
 
 
@@ -136,7 +138,13 @@ def guarded_engine(worker: Worker, server: ServerSettings) -> Callable[[], ASGIA
     return AdmissionMiddleware(lambda: worker.openai_app, worker.admission, server, lambda: worker.served_model).app
 
 
-def server_parts(worker: Worker, server: ServerSettings) -> api_server.Parts:
+def server_parts(worker: Worker, server: ServerSettings, keys: KeyStore) -> api_server.Parts:
     """What the HTTP server of a worker is made with."""
-    connection = bounded(server.max_header_bytes, server.client_timeout)
-    return api_server.Parts(worker.group, connection, with_our_layers, worker.stop)
+    mode = websocket_mode(worker, server, keys)
+    return api_server.Parts(
+        worker.group,
+        bounded(server.max_header_bytes, server.client_timeout),
+        lambda application: WithWebSockets(with_our_layers(application), Authentication(mode, keys)),
+        stopping_with(mode, worker.stop),
+        lambda config: limit_websockets(config, server.max_openai_body_bytes, server.client_timeout),
+    )

@@ -12,6 +12,7 @@ ROUTES = {
     "/v1/completions": ("POST",),
     "/v1/responses": ("POST",),
     "/v1/responses/input_tokens": ("POST",),
+    "/v1/responses/compact": ("POST",),
     "/v1/responses/resp_1": ("GET", "DELETE"),
     "/v1/responses/resp_1/input_items": ("GET",),
     "/v1/responses/resp_1/cancel": ("POST",),

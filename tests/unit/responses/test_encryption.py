@@ -143,3 +143,16 @@ async def test_continued_response_needs_no_key_for_reasoning_that_the_store_has(
     for body in api.vllm.bodies[1:]:
         assert body["input"][1]["content"] == one["output"][0]["content"]
         assert "encrypted_content" not in body["input"][1]
+
+
+async def test_encrypted_reasoning_is_summed_up_as_it_was(api: Api) -> None:
+    item = await reasoned(api)
+    api.vllm.reasons = False
+    kept = {"type": "reasoning", "summary": [], "encrypted_content": item["encrypted_content"]}
+    tools = [{"type": "custom", "name": "patch"}]
+    asked = {"model": "m", "input": [{"role": "user", "content": "x"}, kept], "tools": tools}
+    answer = await api.client.post(f"{URL}/compact", json=asked)
+
+    assert answer.status_code == 200, answer.text
+    assert api.vllm.bodies[-1]["input"][1]["content"] == item["content"]
+    assert "tools" not in api.vllm.bodies[-1]

@@ -14,7 +14,7 @@ from gptoss_bento.http.fields.schemas import refuse_schemas
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Field, Use
 from gptoss_bento.http.fields.translation import translations
-from gptoss_bento.http.paths import COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES
+from gptoss_bento.http.paths import COMPACT, COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES
 from gptoss_bento.spelling import nearest
 from gptoss_bento.strict_json import shown_name
 
@@ -174,7 +174,7 @@ def _refuse_edits(management: Any) -> None:
 
 def _translated(path: str, body: Mapping[str, Any], nulls: list[str], model: ServedModel) -> Mapping[str, Any]:
     made = {name: value for name, value in body.items() if value is not None} if nulls else body
-    like = RESPONSES if path == INPUT_TOKENS else path  # what is counted is what would be generated from
+    like = RESPONSES if path in (INPUT_TOKENS, COMPACT) else path  # what is counted is what would be generated from
     for translation in translations(model):
         if changes := translation(like, made):
             made = {name: value for name, value in {**made, **changes}.items() if value is not None}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from gptoss_bento.http.errors import FieldError
-from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
+from gptoss_bento.http.paths import CHAT, CHAT_BATCH, COMPACT, COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES, TOKENIZE
 from gptoss_bento.strict_json import shown
 
 
@@ -172,6 +172,7 @@ _ROUTES: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
     TOKENIZE: _chat,
     RESPONSES: _responses,
     INPUT_TOKENS: _responses,
+    COMPACT: _responses,
     MESSAGES: _anthropic,
     COUNT_TOKENS: _anthropic,
 }

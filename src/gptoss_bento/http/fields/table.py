@@ -16,6 +16,7 @@ from typing import Any
 from gptoss_bento.http.paths import (
     CHAT,
     CHAT_BATCH,
+    COMPACT,
     COMPLETIONS,
     COUNT_TOKENS,
     INPUT_TOKENS,
@@ -189,7 +190,7 @@ _RESPONSES = {
     "top_logprobs": _refused("is not made for responses of GPT-OSS: chat completions have it", 0),
     "include_reasoning": _refused("has no effect on responses: leave items of type reasoning out", True),
     "prompt": _refused("names a prompt that OpenAI stores: send its text as `instructions` and `input`"),
-    "context_management": _refused("is not done here: shorten `input`", []),
+    "context_management": _refused("is not done here: call /v1/responses/compact, and send what it answers", []),
     "access_programs": _refused("names programs of OpenAI", [], {}),
     "moderation": _refused(_MODERATION, {}),
 }
@@ -244,6 +245,23 @@ _INPUT_TOKENS = {
     **{n: f for n, f in _RESPONSES.items() if f.use is not Use.HONOURED or n.split(".")[0] in _READ},
     "personality": _refused("is no setting of the model: say it in `instructions`"),
 }
+_OF_REASONING = ("reasoning.summary", "reasoning.generate_summary", "reasoning.mode")
+_COMPACTED = _honoured("model", "input", "instructions", "previous_response_id", "reasoning", "reasoning.effort")
+_COMPACT = {
+    **_ACCOUNTS,
+    **_COMPACTED,
+    **{name: _RESPONSES[name] for name in ("prompt", *_OF_REASONING, "image", "client_metadata")},
+    **_honoured("cache_salt", "priority", "request_id"),
+    **_without_effect(
+        tools="a summary calls none",
+        tool_choice="a summary calls none",
+        parallel_tool_calls="a summary calls none",
+        text="a summary is a text",
+        store="nothing of it is stored",
+    ),
+    "stream": _refused("is not done here: the answer is one object", False),
+    "conversation": _refused("is not compacted: send its items as `input`"),
+}
 
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     CHAT: _CHAT,
@@ -251,6 +269,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
     COMPLETIONS: _COMPLETIONS,
     RESPONSES: _RESPONSES,
     INPUT_TOKENS: _INPUT_TOKENS,
+    COMPACT: _COMPACT,
     MESSAGES: _MESSAGES,
     COUNT_TOKENS: _COUNT_TOKENS,
     TOKENIZE: _TOKENIZE,
@@ -290,6 +309,7 @@ NAMES_HERE: Mapping[str, Mapping[str, str]] = {
     },
     RESPONSES: _NAMES_OF_RESPONSES,
     INPUT_TOKENS: {name: here for name, here in _NAMES_OF_RESPONSES.items() if here.split(".")[0] in _READ},
+    COMPACT: {name: here for name, here in _NAMES_OF_RESPONSES.items() if here.split(".")[0] in _COMPACTED},
     MESSAGES: {
         "stop": "stop_sequences",
         "max_completion_tokens": "max_tokens",

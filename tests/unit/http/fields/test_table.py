@@ -22,15 +22,17 @@ from openai.types.chat import completion_create_params as chat
 from openai.types.responses import ResponseTextConfigParam
 from openai.types.responses import response_create_params as responses
 from openai.types.responses.input_token_count_params import InputTokenCountParams
+from openai.types.responses.response_compact_params import ResponseCompactParams
 from openai.types.shared_params import Reasoning
 
 from gptoss_bento.http.fields.table import FIELDS, NAMES_HERE, Use
-from gptoss_bento.http.paths import CHAT, COMPLETIONS, COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES
+from gptoss_bento.http.paths import CHAT, COMPACT, COMPLETIONS, COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES
 
 PUBLISHED: dict[str, list[Any]] = {
     CHAT: [chat.CompletionCreateParamsNonStreaming, chat.CompletionCreateParamsStreaming],
     COMPLETIONS: [completion.CompletionCreateParamsNonStreaming, completion.CompletionCreateParamsStreaming],
     INPUT_TOKENS: [InputTokenCountParams],
+    COMPACT: [ResponseCompactParams],
     RESPONSES: [responses.ResponseCreateParamsNonStreaming, responses.ResponseCreateParamsStreaming],
     MESSAGES: [
         message_create_params.MessageCreateParamsNonStreaming,

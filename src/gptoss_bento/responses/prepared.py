@@ -1,0 +1,45 @@
+"""A response without an output (`generate: false` over a WebSocket): it holds items for the one that continues it.
+
+Clients make one ahead, while their user still writes. The model does nothing for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.types import Send
+
+from gptoss_bento.responses.event_stream import frame
+from gptoss_bento.responses.foreground import Recorder
+
+_NO_USAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+    "output_tokens": 0,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 0,
+}
+
+
+async def prepare(first: Mapping[str, Any], record: Recorder | None, send: Send) -> None:
+    """Answers by the events of a response that is complete without an output.
+
+    Args:
+        first: the object of the response while it is in progress.
+        record: keeps it.
+        send: of the client.
+    """
+    final = {**first, "status": "completed", "completed_at": int(time.time()), "usage": _NO_USAGE}
+    if record:
+        await record.finish(final)
+    steps = [("created", first), ("in_progress", first), ("completed", final)]
+    events = [
+        frame({"type": f"response.{step}", "sequence_number": number, "response": made})
+        for number, (step, made) in enumerate(steps)
+    ]
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": int(HTTPStatus.OK), "headers": headers})
+    await send({"type": "http.response.body", "body": b"".join(events), "more_body": False})

@@ -152,6 +152,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": {
         "access",
         "artifacts",
+        "batches",
         "bento",
         "config",
         "engine",
@@ -163,6 +164,7 @@ ALLOWED: dict[str, set[str]] = {
         "state",
         "workers",
     },
+    "batches": {"access", "background", "config", "http", "jobs", "state"},  # jobs: a line calls the engine as one does
     "jobs": {"access", "background", "config", "engine", "http", "state", "workers"},
     "responses": {"access", "background", "engine", "http", "state"},
     "access": {"config", "engine", "http"},
@@ -220,7 +222,7 @@ def test_modules_all_belong_to_a_package_or_are_leaves() -> None:
     found = {box(module) for module in MODULES} - {"__init__", "__main__"}
 
     assert found == ALLOWED.keys() | LEAVES
-    assert len(found) <= 26
+    assert len(found) <= 27
 
 
 @pytest.mark.parametrize("leaf", sorted(LEAVES))

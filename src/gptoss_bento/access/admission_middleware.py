@@ -23,6 +23,7 @@ from gptoss_bento.http.fields.check import CHECKED, checked
 from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.fields.unknown import UnknownFields, adding
 from gptoss_bento.http.json_body import FIELDS, json_bytes, json_object
+from gptoss_bento.http.paths import FILES
 
 
 class AdmissionMiddleware:
@@ -59,7 +60,7 @@ class AdmissionMiddleware:
         return partial(self._call, app) if app else None
 
     async def _call(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
+        if scope["method"] != "POST" or scope["path"] == FILES:  # an upload goes to the disk as it comes
             await app(scope, receive, send)
             return
         try:

@@ -192,6 +192,26 @@ class ServerSettings(BaseModel):
         "first encrypts, all decrypt. Default: one that is made at the first use and kept in the database.",
     )
 
+    # Files
+    files_dir: Folder | None = Field(
+        None,
+        description="Folder of the content of /v1/files; replicas with one database must share it. Default: beside the "
+        "jobs in GPTOSS_BENTO_CACHE.",
+    )
+    files_max_bytes: int = Field(
+        209_715_200, ge=1, description="Largest file of /v1/files; beyond it 413. 200 MB, as OpenAI's for batches."
+    )
+    files_key_max_bytes: int = Field(
+        10_737_418_240,
+        ge=1,
+        description="Bytes of all files that a key may have; beyond it uploads are refused. What batches write counts, "
+        "and is not refused. An open server counts as one key.",
+    )
+    files_max: int = Field(10_000, ge=1, description="Files that a key may have; beyond it uploads are refused.")
+    files_ttl: int = Field(
+        2_592_000, ge=60, description="Seconds that a file is kept: 30 days, as OpenAI's for batches."
+    )
+
     # Native jobs
     job_store_url: Secret = Field(
         None,

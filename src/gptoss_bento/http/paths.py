@@ -30,6 +30,7 @@ COMPACT = f"{RESPONSES}/compact"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = f"{MESSAGES}/count_tokens"
 TOKENIZE = "/tokenize"
+FILES = "/v1/files"
 
 _PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
 
@@ -48,13 +49,16 @@ ROUTES: dict[str, tuple[str, ...]] = {
     f"{CONVERSATIONS}/{{id}}": ("GET", "POST", "DELETE"),
     f"{CONVERSATIONS}/{{id}}/items": ("GET", "POST"),
     f"{CONVERSATIONS}/{{id}}/items/{{item}}": ("GET", "DELETE"),
+    FILES: ("GET", "POST"),
+    f"{FILES}/{{id}}": ("GET", "DELETE"),
+    f"{FILES}/{{id}}/content": ("GET",),
     MESSAGES: ("POST",),
     COUNT_TOKENS: ("POST",),
     TOKENIZE: ("POST",),
     "/detokenize": ("POST",),
     "/version": ("GET",),
 }
-"""The routes of vLLM that are reachable, and their methods."""
+"""The routes of the OpenAI API that are reachable, and their methods."""
 
 _VARIABLE = {"{model}": ".+", "{id}": "[^/]+", "{item}": "[^/]+"}  # names of models may have slashes
 

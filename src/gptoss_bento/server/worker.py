@@ -18,6 +18,8 @@ from gptoss_bento.access.admission import Admission
 from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.artifacts import kernel_cache, prepare, writable_folders
 from gptoss_bento.artifacts.model_lookup import START_LIMIT_S
+from gptoss_bento.batches.file_routes import FilesApi
+from gptoss_bento.batches.stored_files import FileBounds, StoredFiles
 from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 from gptoss_bento.config import environment, process_environment
 from gptoss_bento.config.profile import AUTOMATIC
@@ -52,6 +54,8 @@ from gptoss_bento.state import default_file
 from gptoss_bento.state.clock import now_ms
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.default_file import Owner
+from gptoss_bento.state.file import FileLimits
+from gptoss_bento.state.file_store import FileStore
 from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.workers import buffered_metrics, exit_note, sigterm, worker_process
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
@@ -166,6 +170,7 @@ class Worker:
 
     async def _run_engine(self) -> None:
         settings = self._load_settings()
+        check_files_dir(settings.server.files_dir)
         async with self._job_runner(settings) as jobs:  # jobs are accepted while the engine loads
             try:
                 await self._serve_with_engine(settings, jobs)
@@ -185,7 +190,8 @@ class Worker:
             await self.group.first_ready()  # it sends the warm-up requests
             responses = stored_responses(jobs, settings.server, plan.served_names.value[0], running.context_tokens)
             may_store = settings.server.vllm_enable_responses_api_store == "1"
-            self._openai_app = app = ResponsesApi(
+            files = stored_files(jobs, settings)
+            app = ResponsesApi(
                 running.app,
                 responses,
                 may_store=may_store,
@@ -193,6 +199,7 @@ class Worker:
                 refuses_unknown=settings.server.unknown_fields == "refuse",
                 model=running.served_model,
             )
+            self._openai_app = FilesApi(app, files)
             self.engine, self._is_loading = running, False
             self._log.release()
             jobs.attach(AsgiEngine(app, lambda: running.dead, running.token_bytes, running.served_model))
@@ -209,6 +216,7 @@ class Worker:
             finally:
                 await self._wind_up(running, jobs)
                 await responses.stop(_RECORDS_S)
+                await files.stop(_RECORDS_S)
 
     def _started(self, plan: EnginePlan) -> KernelCompilations:
         """Logs the parts of the start, and notes for which plan its kernels are. The first worker does."""
@@ -380,6 +388,30 @@ def stored_responses(jobs: Runner, settings: ServerSettings, model: str, context
     given = settings.responses_encryption_key
     keys = comma_list(given.get_secret_value()) if given else ()
     made = StoredResponses(store, jobs.worker_id, *how_long, model, keys, context_tokens)
+    made.start()
+    return made
+
+
+def check_files_dir(folder: Path | None) -> None:
+    """Makes the folder of files that the operator named.
+
+    Raises:
+        MachineError: this user cannot write there; it names the path and its owner.
+    """
+    if folder is None:
+        return
+    if reason := writable_folders.obstacle(folder):
+        raise MachineError(f"FILES_DIR: {reason}. {writable_folders.REMEDY}.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def stored_files(jobs: Runner, settings: Settings) -> StoredFiles:
+    """The files of this worker, in the database of its jobs; cleaning up has started."""
+    server = settings.server
+    of_key = FileLimits(server.files_max, server.files_key_max_bytes)
+    bounds = FileBounds(of_key, server.files_max_bytes, server.files_ttl, server.client_timeout)
+    store = FileStore(jobs.store.database, now_ms)
+    made = StoredFiles(store, server.files_dir or settings.cache_dir / "files", jobs.worker_id, bounds)
     made.start()
     return made
 

@@ -13,6 +13,7 @@ from gptoss_bento.state.database import Database, connect
 from gptoss_bento.state.schema import (
     CONVERSATION_ITEMS,
     CONVERSATIONS,
+    FILES,
     JOBS,
     METADATA,
     RESPONSE_EVENTS,
@@ -66,6 +67,10 @@ def _add_secrets(connection: sa.Connection) -> None:
     METADATA.create_all(connection, [SECRETS])
 
 
+def _add_files(connection: sa.Connection) -> None:
+    METADATA.create_all(connection, [FILES])
+
+
 MIGRATIONS: list[Migration] = [
     _first_schema,
     _add_refused,
@@ -74,6 +79,7 @@ MIGRATIONS: list[Migration] = [
     _add_responses,
     _add_conversations,
     _add_secrets,
+    _add_files,
 ]
 """The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
 

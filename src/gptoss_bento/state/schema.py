@@ -137,3 +137,21 @@ CONVERSATION_ITEMS = sa.Table(  # copies: a response and its conversation are de
     sa.Column("item", sa.Text, nullable=False),  # JSON
     sa.Index("conversation_items_ids", "id"),
 )
+FILES = sa.Table(  # of /v1/files; their content is in FILES_DIR
+    "files",
+    METADATA,
+    sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("worker_id", sa.Text),  # which receives its content; null once it is complete
+    sa.Column("stored_as", sa.Text, nullable=False),  # the name of its content in the folder
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Index("files_expiry", "state", "expires_at"),
+    sa.Index("files_owners", "owner", "seq"),
+    sqlite_autoincrement=True,
+)

@@ -28,7 +28,7 @@ async def test_migrations_run_once_and_by_version(store: JobStore) -> None:
     await migrate(store._database, steps)
 
     assert ran == ["second", "third"]
-    with pytest.raises(ConfigurationError, match=r"schema version 9, made by a newer .* knows 7"):
+    with pytest.raises(ConfigurationError, match=r"schema version 10, made by a newer .* knows 8"):
         await migrate(store._database)
 
 

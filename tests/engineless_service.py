@@ -52,6 +52,7 @@ class EnginelessEngine:
     served_model = GPT_OSS
     can_search = False
     context_tokens = 4096
+    sequences = 64
 
     def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
         self._process = process

@@ -1,10 +1,10 @@
-"""What asyncio lacks here: threads that do not hold up the end of the process, and waiting for so long at most."""
+"""What asyncio lacks here: threads that do not hold up the end of the process, bounded waits, errors of groups."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
@@ -36,8 +36,25 @@ async def in_daemon_thread(function: Callable[P, T], *args: P.args, **kwargs: P.
     return await future
 
 
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits work that must not be interrupted: a cancellation takes effect when it has ended."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
 async def wait_or_timeout(event: asyncio.Event, limit_s: float) -> bool:
     """Waits for an event, at most so many seconds. Returns whether it is set."""
     with suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), limit_s)
     return event.is_set()
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The first of the errors that a group of tasks reports together."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

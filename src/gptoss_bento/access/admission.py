@@ -143,6 +143,11 @@ class Admission:
                 each.take(now, slots)
         return Grant(self, rows, now, slots, _headers(found))
 
+    def in_use(self, rule: Rule) -> int:
+        """How many concurrency slots of a rule are taken now, in all processes."""
+        with self._table.locked():
+            return self._row(rule).in_use
+
     def _row(self, rule: Rule) -> Row:
         try:
             return self._table.row(rule.name, pinned=rule.pinned)

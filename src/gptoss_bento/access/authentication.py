@@ -57,6 +57,11 @@ def key_of(scope: Scope) -> Key | None:
     return key if isinstance(key, Key) else None
 
 
+def with_key(scope: Scope, key: Key | None) -> Scope:
+    """The scope of a request that this process makes for a key."""
+    return {**scope, _KEY: key}
+
+
 def owner_of(scope: Scope) -> str:
     """Whose a request is: the owner of its key, or of its job; empty on an open server."""
     key = key_of(scope)

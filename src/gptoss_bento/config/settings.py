@@ -192,7 +192,7 @@ class ServerSettings(BaseModel):
         "first encrypts, all decrypt. Default: one that is made at the first use and kept in the database.",
     )
 
-    # Files
+    # Files and batches
     files_dir: Folder | None = Field(
         None,
         description="Folder of the content of /v1/files; replicas with one database must share it. Default: beside the "
@@ -209,8 +209,17 @@ class ServerSettings(BaseModel):
     )
     files_max: int = Field(10_000, ge=1, description="Files that a key may have; beyond it uploads are refused.")
     files_ttl: int = Field(
-        2_592_000, ge=60, description="Seconds that a file is kept: 30 days, as OpenAI's for batches."
+        2_592_000,
+        ge=60,
+        description="Seconds that a file, or a batch that has ended, is kept: 30 days, as OpenAI's files for batches.",
     )
+    batch_concurrency: int = Field(
+        16,
+        ge=1,
+        description="Lines of batches that run at the same time, of all batches of a service together. They wait while "
+        "the engine is full.",
+    )
+    batches_max: int = Field(100, ge=1, description="Batches of a key that have not ended; beyond it 429.")
 
     # Native jobs
     job_store_url: Secret = Field(

@@ -11,6 +11,8 @@ from importlib import metadata
 
 from packaging.version import InvalidVersion, Version
 
+from gptoss_bento.concurrency import first_of
+
 DEMO = "demo"
 PYTHON_BACKEND = "PYTHON_EXECUTION_BACKEND"
 BROWSER_KEY = "EXA_API_KEY"
@@ -58,13 +60,6 @@ def name_problem(name: str) -> str | None:
         return None
     *others, last = REQUEST_TYPES
     return f"its name is {name!r}; vLLM uses servers named {', '.join(others)} or {last} alone for GPT-OSS"
-
-
-def first_of(error: BaseException) -> BaseException:
-    """The first of the errors that the client of MCP reports together."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def reason(error: BaseException) -> str:

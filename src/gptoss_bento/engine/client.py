@@ -33,6 +33,12 @@ class Engine:
         return int(self.client.get_num_unfinished_requests())
 
     @property
+    def sequences(self) -> int:
+        """How many sequences the engine works on at the same time; further ones wait."""
+        config = self.client.vllm_config
+        return int(config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size)
+
+    @property
     def dead(self) -> bool:
         """Whether vLLM has given up; it never comes back by itself."""
         return bool(self.client.errored)

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
-from gptoss_bento.config.tool_server import DEMO, first_of, listed_servers, name_problem, reason
+from gptoss_bento.concurrency import first_of
+from gptoss_bento.config.tool_server import DEMO, listed_servers, name_problem, reason
 from gptoss_bento.errors import EngineStartError
 
 ANSWER_LIMIT_S = 30.0

@@ -31,6 +31,7 @@ MESSAGES = "/v1/messages"
 COUNT_TOKENS = f"{MESSAGES}/count_tokens"
 TOKENIZE = "/tokenize"
 FILES = "/v1/files"
+BATCHES = "/v1/batches"
 
 _PREFIX = re.compile(r"(?:/v2/(?P<endpoint>[A-Za-z0-9_-]{1,64}))?/openai(?=/)")
 
@@ -52,6 +53,9 @@ ROUTES: dict[str, tuple[str, ...]] = {
     FILES: ("GET", "POST"),
     f"{FILES}/{{id}}": ("GET", "DELETE"),
     f"{FILES}/{{id}}/content": ("GET",),
+    BATCHES: ("GET", "POST"),
+    f"{BATCHES}/{{id}}": ("GET",),
+    f"{BATCHES}/{{id}}/cancel": ("POST",),
     MESSAGES: ("POST",),
     COUNT_TOKENS: ("POST",),
     TOKENIZE: ("POST",),

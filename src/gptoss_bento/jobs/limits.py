@@ -110,7 +110,7 @@ class JobLimits:
         if job.owner is None or self.keys.is_open:
             return KeyLimits()
         key = self.keys.of_owner(job.owner)
-        return key.limits if key else _limits(job.key_limits)
+        return key.limits if key else stored_limits(job.key_limits)
 
     def charge(self, owner: str | None, tokens: int) -> None:
         """A job of this owner has cost so many tokens."""
@@ -130,7 +130,8 @@ def limits_text(key: Key | None) -> str | None:
     return key.limits.model_dump_json(exclude_none=True) if key and key.limits != KeyLimits() else None
 
 
-def _limits(text: str | None) -> KeyLimits:
+def stored_limits(text: str | None) -> KeyLimits:
+    """What `limits_text` wrote."""
     # Not validated: another version may have written it, and a job that cannot be read could not even end.
     return KeyLimits.model_construct(**loads(text)) if text else KeyLimits()
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gptoss_bento.batches.openapi import paths_of_batches
 from gptoss_bento.http.paths import DOCS, LIVEZ, PING, READYZ, destination
 from gptoss_bento.jobs.api.openapi import TAG, Object, error_responses, job_api
 from gptoss_bento.responses.openapi import with_stored_responses
@@ -22,7 +23,7 @@ from gptoss_bento.responses.openapi import with_stored_responses
 logger = logging.getLogger(__name__)
 
 _OPENAI_TAG = {"name": "OpenAI API", "description": "vLLM's own."}
-_SERVERS = [
+_SERVERS: list[Mapping[str, Any]] = [
     {"url": "."},
     {"url": "./openai"},
     {"url": "./v2/{endpoint_id}/openai", "variables": {"endpoint_id": {"default": "local"}}},
@@ -127,7 +128,9 @@ def _openai_api(app: Describing) -> Object:
     paths = {path: reachable for path, item in document["paths"].items() if (reachable := _reachable(path, item))}
     schemas = document.get("components", {}).get("schemas", {})
     used = {name: schemas[name] for name in _named(paths, schemas)}
-    return {"paths": with_stored_responses(paths, _OPENAI_TAG["name"]), "components": {"schemas": used}}
+    tag = _OPENAI_TAG["name"]
+    paths = with_stored_responses(paths, tag) | paths_of_batches(tag, _SERVERS)
+    return {"paths": paths, "components": {"schemas": used}}
 
 
 def _reachable(path: str, item: Mapping[str, Any]) -> Object | None:

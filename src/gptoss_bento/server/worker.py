@@ -14,11 +14,17 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.admission import Admission, engine_rule
+from gptoss_bento.access.admission_middleware import AdmissionMiddleware
 from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.artifacts import kernel_cache, prepare, writable_folders
 from gptoss_bento.artifacts.model_lookup import START_LIMIT_S
+from gptoss_bento.batches.batch_routes import BatchesApi
+from gptoss_bento.batches.batch_run import RunParts
+from gptoss_bento.batches.batch_runner import BatchRunner
 from gptoss_bento.batches.file_routes import FilesApi
+from gptoss_bento.batches.line_calls import LineCalls
+from gptoss_bento.batches.slots import Slots
 from gptoss_bento.batches.stored_files import FileBounds, StoredFiles
 from gptoss_bento.concurrency import in_daemon_thread, wait_or_timeout
 from gptoss_bento.config import environment, process_environment
@@ -51,6 +57,7 @@ from gptoss_bento.responses.routes import ResponsesApi
 from gptoss_bento.responses.stored_responses import StoredResponses
 from gptoss_bento.server.api_workers import plan_for
 from gptoss_bento.state import default_file
+from gptoss_bento.state.batch_store import BatchStore
 from gptoss_bento.state.clock import now_ms
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.default_file import Owner
@@ -199,14 +206,15 @@ class Worker:
                 refuses_unknown=settings.server.unknown_fields == "refuse",
                 model=running.served_model,
             )
-            self._openai_app = FilesApi(app, files)
+            batches = self._batches(running, jobs, files, settings.server)
+            self._openai_app = _with_batches(app, files, batches, settings.server)
             self.engine, self._is_loading = running, False
             self._log.release()
             jobs.attach(AsgiEngine(app, lambda: running.dead, running.token_bytes, running.served_model))
             self.group.reach(Stage.READY)
             self.startup.ready()
             compilations = self._started(plan)
-            work = _Work(running, jobs, self.graceful_shutdown)
+            work = _Work(running, jobs, batches, self.graceful_shutdown)
             try:
                 async with self.graceful_shutdown.draining(settings.server.drain_timeout, work):
                     await self._watch(running, settings.server.engine_stall_timeout, compilations)
@@ -214,7 +222,7 @@ class Worker:
                 self._fail(error)  # immediately: the probes say so, and the other workers wait for it
                 raise
             finally:
-                await self._wind_up(running, jobs)
+                await self._wind_up(running, jobs, batches)
                 await responses.stop(_RECORDS_S)
                 await files.stop(_RECORDS_S)
 
@@ -230,10 +238,26 @@ class Worker:
                 self._background = asyncio.create_task(noting)
         return compilations
 
-    async def _wind_up(self, running: Engine, jobs: Runner) -> None:
+    def _batches(self, running: Engine, jobs: Runner, files: StoredFiles, settings: ServerSettings) -> BatchRunner:
+        """The batches of this service, which its first worker runs."""
+        guarded = AdmissionMiddleware(lambda: self.openai_app, self.admission, settings, lambda: self.served_model)
+        rule = engine_rule(settings.max_openai_requests)
+
+        def has_room() -> bool:
+            return self.admission.in_use(rule) + self.group.jobs < running.sequences
+
+        calls = LineCalls(guarded.app, self._job_limits.keys, settings.request_timeout)
+        slots = Slots(settings.batch_concurrency, has_room)
+        store = BatchStore(jobs.store.database, now_ms)
+        parts = RunParts(store, files, slots, calls.answer, settings.max_openai_body_bytes, now_ms)
+        made = BatchRunner(parts, jobs.worker_id, runs=self.group.is_first)
+        made.start()
+        return made
+
+    async def _wind_up(self, running: Engine, jobs: Runner, batches: BatchRunner) -> None:
         self.group.reach(Stage.STOPPING)
         jobs.detach()
-        await jobs.stop()  # while the engine can still abort
+        await asyncio.gather(jobs.stop(), batches.stop())  # while the engine can still abort
         if self.group.is_first and self._is_stopping:  # what the others still answer needs the engine
             await self.group.others_left(lambda: self._hurry_if_lost(running))
         running.abort_all(ABORTED)
@@ -366,18 +390,21 @@ class _Work:
 
     engine: Engine
     jobs: Runner
+    batches: BatchRunner
     graceful_shutdown: GracefulShutdown
 
     @property
     def busy(self) -> bool:
-        if self.graceful_shutdown.in_flight or self.jobs.running:
+        if self.graceful_shutdown.in_flight or self.jobs.running or self.batches.running:
             return True
         return not self.engine.dead and self.engine.unfinished_requests > 0  # of background responses
 
     def pause(self) -> None:
         self.jobs.pause()
+        self.batches.pause()
 
     async def abort(self) -> None:
+        await self.batches.stop()
         self.engine.abort_all(ABORTED)
         await self.jobs.stop()
 
@@ -414,6 +441,11 @@ def stored_files(jobs: Runner, settings: Settings) -> StoredFiles:
     made = StoredFiles(store, server.files_dir or settings.cache_dir / "files", jobs.worker_id, bounds)
     made.start()
     return made
+
+
+def _with_batches(app: ASGIApp, files: StoredFiles, batches: BatchRunner, settings: ServerSettings) -> ASGIApp:
+    """The OpenAI API with its files and batches."""
+    return BatchesApi(FilesApi(app, files), batches.store, batches, settings.batches_max, settings.files_ttl)
 
 
 def _print_plan(plan: EnginePlan, job_store: tuple[str, str] | None = None) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from gptoss_bento.state.batch import UNFINISHED
 from gptoss_bento.state.clock import Clock
 from gptoss_bento.state.database import Database
 from gptoss_bento.state.file import FileLimits, FilePage, FileState, NewFile, StoredFile
-from gptoss_bento.state.schema import FILES, WORKERS
+from gptoss_bento.state.schema import BATCHES, FILES, WORKERS
 from gptoss_bento.state.statements import storable
 from gptoss_bento.state.transactions import Store, reads, writes
 
@@ -66,7 +67,7 @@ class FileStore(Store):
         values = _values(new, self._now()) | {"state": FileState.COMPLETE.value, "worker_id": None}
         if not connection.execute(FILES.update().where(received).values(values)).rowcount:
             raise UnknownFileError
-        return _found(connection, new.owner, new.id, self._now())
+        return find_file(connection, new.owner, new.id, self._now())
 
     # reading
 
@@ -77,7 +78,13 @@ class FileStore(Store):
         Raises:
             UnknownFileError: the owner has none of this id.
         """
-        return _found(connection, owner, file_id, self._now())
+        return find_file(connection, owner, file_id, self._now())
+
+    @reads
+    def input_of(self, connection: sa.Connection, file_id: str) -> StoredFile | None:
+        """The input of a batch, also if it was deleted meanwhile."""
+        row = connection.execute(sa.select(FILES).where(FILES.c.id == file_id)).one_or_none()
+        return _file(row) if row else None
 
     @reads
     def page(
@@ -127,11 +134,16 @@ class FileStore(Store):
 
     @reads
     def gone(self, connection: sa.Connection) -> list[StoredFile]:
-        """Some files that are not found any more: deleted, expired, or left incomplete by a worker that has ended."""
+        """Some files that are not found any more: deleted, expired, or left incomplete by a worker that has ended.
+
+        The input of a batch that has not ended is none of them.
+        """
         alive = sa.select(WORKERS.c.worker_id)
         is_lost = (FILES.c.state == FileState.UPLOADING) & FILES.c.worker_id.not_in(alive)
         has_expired = (FILES.c.state == FileState.COMPLETE) & (FILES.c.expires_at <= self._now())
-        gone = is_lost | has_expired | (FILES.c.state == FileState.DELETED)
+        unfinished = BATCHES.c.status.in_(sorted(status.value for status in UNFINISHED))
+        is_in_use = sa.exists().where(BATCHES.c.input_file_id == FILES.c.id, unfinished)
+        gone = (is_lost | has_expired | (FILES.c.state == FileState.DELETED)) & ~is_in_use
         return list(map(_file, connection.execute(sa.select(FILES).where(gone).limit(_REMOVED_PER_ROUND))))
 
     @writes
@@ -182,7 +194,12 @@ def _visible(owner: str, now: int) -> sa.ColumnElement[bool]:
     return (FILES.c.owner == owner) & (FILES.c.state == FileState.COMPLETE) & (FILES.c.expires_at > now)
 
 
-def _found(connection: sa.Connection, owner: str, file_id: str, now: int) -> StoredFile:
+def find_file(connection: sa.Connection, owner: str, file_id: str, now: int) -> StoredFile:
+    """A file, within a transaction of another store too.
+
+    Raises:
+        UnknownFileError: the owner has none of this id.
+    """
     found = _visible(owner, now) & (FILES.c.id == storable(file_id))
     row = connection.execute(sa.select(FILES).where(found)).one_or_none()
     if row is None:

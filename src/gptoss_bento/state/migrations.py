@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from gptoss_bento.errors import ConfigurationError
 from gptoss_bento.state.database import Database, connect
 from gptoss_bento.state.schema import (
+    BATCHES,
     CONVERSATION_ITEMS,
     CONVERSATIONS,
     FILES,
@@ -67,8 +68,8 @@ def _add_secrets(connection: sa.Connection) -> None:
     METADATA.create_all(connection, [SECRETS])
 
 
-def _add_files(connection: sa.Connection) -> None:
-    METADATA.create_all(connection, [FILES])
+def _add_files_and_batches(connection: sa.Connection) -> None:
+    METADATA.create_all(connection, [FILES, BATCHES])
 
 
 MIGRATIONS: list[Migration] = [
@@ -79,7 +80,7 @@ MIGRATIONS: list[Migration] = [
     _add_responses,
     _add_conversations,
     _add_secrets,
-    _add_files,
+    _add_files_and_batches,
 ]
 """The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
 

@@ -155,3 +155,40 @@ FILES = sa.Table(  # of /v1/files; their content is in FILES_DIR
     sa.Index("files_owners", "owner", "seq"),
     sqlite_autoincrement=True,
 )
+BATCHES = sa.Table(  # of /v1/batches; times are seconds, as in the objects of OpenAI
+    "batches",
+    METADATA,
+    sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("key_limits", sa.Text),  # the key's limits at that time, as JSON; null: none
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("input_file_id", sa.Text, nullable=False),
+    sa.Column("output_file_id", sa.Text),
+    sa.Column("error_file_id", sa.Text),
+    sa.Column("output_ttl_s", sa.BigInteger, nullable=False),
+    sa.Column("metadata", sa.Text),  # JSON
+    sa.Column("model", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("in_progress_at", sa.BigInteger),
+    sa.Column("finalizing_at", sa.BigInteger),
+    sa.Column("completed_at", sa.BigInteger),
+    sa.Column("failed_at", sa.BigInteger),
+    sa.Column("expired_at", sa.BigInteger),
+    sa.Column("cancelling_at", sa.BigInteger),
+    sa.Column("cancelled_at", sa.BigInteger),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),  # it has until then to end
+    sa.Column("kept_until", sa.BigInteger, nullable=False),
+    sa.Column("errors", sa.Text),  # JSON
+    sa.Column("usage", sa.Text),  # JSON
+    sa.Column("total", sa.Integer, nullable=False),
+    sa.Column("completed", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("worker_id", sa.Text),  # which runs it; null: none does
+    sa.Column("attempt", sa.Integer, nullable=False),  # which run this is; writes of another run do not count
+    sa.Index("batches_owners", "owner", "seq"),
+    sa.Index("batches_queue", "status", "seq"),
+    sa.Index("batches_inputs", "input_file_id"),
+    sqlite_autoincrement=True,
+)

@@ -1,11 +1,13 @@
-"""/v1/files for two keys, on either database."""
+"""/v1/files and /v1/batches for two keys, on either database."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import pytest
@@ -13,9 +15,17 @@ from starlette.types import ASGIApp
 
 from gptoss_bento.access.authentication import Authentication
 from gptoss_bento.access.key_store import KeyStore
+from gptoss_bento.batches.batch_routes import BatchesApi
+from gptoss_bento.batches.batch_run import RunParts
+from gptoss_bento.batches.batch_runner import BatchRunner
+from gptoss_bento.batches.fake_openai_api import FakeOpenAIApi
 from gptoss_bento.batches.file_routes import FilesApi
+from gptoss_bento.batches.line_calls import LineCalls
+from gptoss_bento.batches.slots import Slots
 from gptoss_bento.batches.stored_files import FileBounds, StoredFiles
 from gptoss_bento.config.api_keys import Key, digest
+from gptoss_bento.http.paths import COMPLETIONS
+from gptoss_bento.state.batch_store import BatchStore
 from gptoss_bento.state.file import FileLimits
 from gptoss_bento.state.file_store import FileStore
 from gptoss_bento.state.store import JobStore
@@ -84,3 +94,97 @@ async def uploaded(
     assert answer.status_code == 200, answer.text
     made: dict[str, Any] = answer.json()
     return made
+
+
+@dataclass
+class Worker:
+    """The batches of one worker.
+
+    Attributes:
+        files: of the worker, with the routes of batches too.
+        api: what answers its lines.
+        runner: of the worker.
+        has_room: whether the engine has room.
+    """
+
+    files: Files
+    api: FakeOpenAIApi
+    runner: BatchRunner
+    has_room: list[bool]
+    clock: Clock
+
+    async def batch(self, lines: Sequence[Any], key: str = "alice", **fields: Any) -> dict[str, Any]:
+        """A batch that was created of these lines, texts or records."""
+        content = "".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in lines)
+        file = await uploaded(self.files, content.encode(), key)
+        asked = {"input_file_id": file["id"], "endpoint": COMPLETIONS, "completion_window": "24h", **fields}
+        answer = await self.files.of(key).post("/v1/batches", json=asked)
+        assert answer.status_code == 200, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    async def found(self, batch_id: str, key: str = "alice") -> dict[str, Any]:
+        found: dict[str, Any] = (await self.files.of(key).get(f"/v1/batches/{batch_id}")).json()
+        return found
+
+    async def ended(self, batch_id: str, *statuses: str) -> dict[str, Any]:
+        """The batch once it has one of these states, or any final one."""
+        wanted = statuses or ("completed", "failed", "cancelled", "expired")
+        async with asyncio.timeout(HANG_S):
+            while True:
+                found = await self.found(batch_id)
+                if found["status"] in wanted:
+                    return found
+                await asyncio.sleep(0.01)
+
+    async def records(self, file_id: str | None) -> list[dict[str, Any]]:
+        """The lines of a file; none of no file."""
+        if file_id is None:
+            return []
+        content = await self.files.client.get(f"/v1/files/{file_id}/content")
+        assert content.status_code == 200, content.text
+        return [json.loads(line) for line in content.text.splitlines()]
+
+
+def line(text: str, custom_id: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A line of an input."""
+    made = {"custom_id": custom_id or f"id {text}", "method": "POST", "url": COMPLETIONS, "body": {"prompt": text}}
+    return made | fields
+
+
+class MadeWorkers(Protocol):
+    async def __call__(self, runs: bool = True, concurrency: int = 4) -> Worker: ...
+
+
+@pytest.fixture
+async def make_worker(store: JobStore, clock: Clock, tmp_path: Path) -> AsyncIterator[MadeWorkers]:
+    """Returns what makes a worker with a lease; all share a database and a folder."""
+    made: list[Worker] = []
+
+    async def make(runs: bool = True, concurrency: int = 4) -> Worker:
+        identity = replace(own_identity(), worker_id=f"worker {len(made)}")
+        await store.renew_lease(identity)
+        bounds = FileBounds(FileLimits(1000, 10**9), 10**8, 7200, HANG_S)
+        stored = StoredFiles(FileStore(store.database, clock), tmp_path / "files", identity.worker_id, bounds)
+        api, room = FakeOpenAIApi(), [True]
+        keys = KeyStore([Key(name, (digest(name),)) for name in OWNERS])
+        calls = LineCalls(lambda: api, keys, HANG_S, lambda _: asyncio.sleep(0))
+        slots = Slots(concurrency, lambda: room[0])
+        batches = BatchStore(store.database, clock)
+        parts = RunParts(batches, stored, slots, calls.answer, 10_000, clock)
+        runner = BatchRunner(parts, identity.worker_id, runs=runs)
+        routes = BatchesApi(FilesApi(FakeEngineApp(), stored), batches, runner, 3, 7200)
+        runner.start()
+        made.append(Worker(Files(stored, store, identity, clients_of(routes)), api, runner, room, clock))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.api.held.set()
+        await worker.runner.stop()
+        await worker.files.stored.stop(5)
+
+
+@pytest.fixture
+async def worker(make_worker: MadeWorkers) -> Worker:
+    return await make_worker()

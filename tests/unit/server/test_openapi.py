@@ -90,6 +90,8 @@ async def test_description_has_only_the_engines_reachable_routes() -> None:
     assert "delete" in found["paths"]["/v1/responses/{response_id}"]
     assert "get" in found["paths"]["/v1/responses/{response_id}/input_items"]
     assert {"get", "post"} <= found["paths"]["/v1/conversations/{conversation_id}/items"].keys()
+    assert {"get", "post", "servers"} == found["paths"]["/v1/batches"].keys()
+    assert "multipart/form-data" in found["paths"]["/v1/files"]["post"]["requestBody"]["content"]
     assert {"Chat", "Part"} <= found["components"]["schemas"].keys()
     assert not {"Scaling", "HTTPValidationError"} & found["components"]["schemas"].keys()
     assert "422" not in found["paths"]["/v1/chat/completions"]["post"]["responses"]

@@ -1,0 +1,99 @@
+"""The batches of one service, run by its first worker: claimed, run some at a time, stopped and cleaned up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gptoss_bento.background.tasks import WorkerTasks, logged
+from gptoss_bento.batches.batch_run import BatchRun, RunParts, Stop
+from gptoss_bento.state.batch import StoredBatch
+from gptoss_bento.state.batch_store import BatchStore
+
+logger = logging.getLogger(__name__)
+
+_POLL_INTERVAL_S = 1.0
+_CLEAN_INTERVAL_S = 60.0
+_MOST_RUNS = 4  # batches at the same time: a short one does not wait for the end of a long one
+_STOP_TIMEOUT_S = 5.0
+
+
+class BatchRunner:
+    """The runs of this worker.
+
+    Args:
+        parts: of the runs.
+        worker_id: of this worker, which has a lease in the same database.
+        runs: whether this worker runs batches; the others of its service only accept them.
+    """
+
+    def __init__(self, parts: RunParts, worker_id: str, *, runs: bool = True) -> None:
+        self._parts = parts
+        self._worker_id = worker_id
+        self._may_run = runs
+        self._runs: set[BatchRun] = set()
+        self._tasks = WorkerTasks()
+        self._claiming = asyncio.Lock()
+
+    @property
+    def store(self) -> BatchStore:
+        """Of the batches."""
+        return self._parts.store
+
+    @property
+    def running(self) -> int:
+        """How many lines are being answered."""
+        return self._parts.slots.taken
+
+    def start(self) -> None:
+        """Begins to run batches."""
+        self._tasks.spawn(self._tasks.every(_CLEAN_INTERVAL_S, self._clean))
+        if self._may_run:
+            self._tasks.spawn(self._tasks.every(_POLL_INTERVAL_S, self._claim))
+
+    def wake(self) -> None:
+        """There is a new batch."""
+        if self._may_run and not self._tasks.stopping.is_set():
+            self._tasks.spawn(self._claimed())
+
+    def pause(self) -> None:
+        """No further line is started; those that run go on."""
+        self._parts.slots.is_paused = True
+
+    async def stop(self) -> None:
+        """Gives back what has not ended, for another worker or the next start. A second call does no harm."""
+        self.pause()
+        self._tasks.stopping.set()
+        for run in list(self._runs):
+            run.stop(Stop.SHUTDOWN)
+        await self._tasks.stop(_STOP_TIMEOUT_S)
+
+    async def _claimed(self) -> None:
+        with logged("claiming batches"):
+            await self._claim()
+
+    async def _claim(self) -> None:
+        async with self._claiming:
+            while self._has_room and await self._parts.store.waits():
+                batch = await self._parts.store.claim(self._worker_id)
+                if batch is None:
+                    return
+                self._start(batch)
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._runs) < _MOST_RUNS and not self._parts.slots.is_paused
+
+    def _start(self, batch: StoredBatch) -> None:
+        if batch.attempt > 1:
+            logger.info("batch %s goes on, attempt %d", batch.id, batch.attempt)
+        run = BatchRun(batch, self._parts)
+        self._runs.add(run)
+        self._tasks.spawn(self._execute(run)).add_done_callback(lambda _: self._runs.discard(run))
+
+    async def _execute(self, run: BatchRun) -> None:
+        with logged("running a batch"):
+            await run.run()
+
+    async def _clean(self) -> None:
+        await self._parts.store.clean()

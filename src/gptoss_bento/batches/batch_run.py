@@ -24,6 +24,9 @@ from gptoss_bento.state.batch_store import BatchStore
 from gptoss_bento.state.clock import Clock
 from gptoss_bento.strict_json import dumps
 
+_MOST_INTERRUPTIONS = 20
+"""A line that ends the engine would end it again at each start, until the window is over."""
+
 _Result = TypeVar("_Result")
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,15 @@ _REPORT_INTERVAL_S = 1.0  # between two writes of the counts
 
 Answer = Callable[[StoredBatch, Line], Awaitable[dict[str, Any]]]
 """Answers a line: `LineCalls.answer`."""
+
+
+class InterruptedTooOftenError(Exception):
+    """The service ended so often while it ran this batch that the batch may be the cause."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The server ended {_MOST_INTERRUPTIONS} times while it ran this batch, which may be the cause."
+        )
 
 
 class Stop(Enum):
@@ -117,6 +129,8 @@ class BatchRun:
     async def _run(self) -> BatchEnd | None:
         if self._batch.status is BatchStatus.CANCELLING:
             self._reason = Stop.CANCELLED
+        if self._batch.interruptions > _MOST_INTERRUPTIONS:
+            raise InterruptedTooOftenError
         if self._reason is None and self._batch.status is BatchStatus.VALIDATING and (end := await self._validated()):
             return end
         if self._reason is None:
@@ -217,7 +231,10 @@ class BatchRun:
 
     async def _failed(self, error: BaseException) -> BatchEnd:
         logger.error("batch %s failed", self._batch.id, exc_info=error)
-        message = str(error) if isinstance(error, HttpRefusalError | LineError) else INTERNAL_ERROR
+        is_known = isinstance(error, HttpRefusalError | LineError | InterruptedTooOftenError)
+        message = str(error) if is_known else INTERNAL_ERROR
+        if self._has_started:
+            await self._open()  # what is there of earlier runs is kept
         found = {"code": "server_error", "line": None, "message": message, "param": None}
         return await self._ended(BatchStatus.FAILED, _errors([found]))
 

@@ -50,7 +50,12 @@ class NewBatch:
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """A batch. `metadata`, `errors` and `usage` are JSON texts."""
+    """A batch. `metadata`, `errors` and `usage` are JSON texts.
+
+    Attributes:
+        attempt: which run this is.
+        interruptions: how many runs ended with their worker, without giving the batch back.
+    """
 
     owner: str
     key_limits: str | None
@@ -78,6 +83,7 @@ class StoredBatch:
     completed: int
     failed: int
     attempt: int
+    interruptions: int
 
 
 @dataclass(frozen=True)

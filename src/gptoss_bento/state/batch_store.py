@@ -76,7 +76,7 @@ class BatchStore(Store):
         values |= {"input_file_id": new.input_file_id, "output_ttl_s": new.output_ttl_s}
         values |= {"status": BatchStatus.VALIDATING.value, "created_at": now, "expires_at": now + new.window_s}
         values |= {"kept_until": now + new.window_s + new.ttl_s, "total": 0, "completed": 0, "failed": 0}
-        connection.execute(BATCHES.insert().values(values | {"attempt": 0}))
+        connection.execute(BATCHES.insert().values(values | {"attempt": 0, "interruptions": 0}))
         return _found(connection, new.owner, new.id, now)
 
     @reads
@@ -140,7 +140,9 @@ class BatchStore(Store):
         seq = connection.execute(first.with_for_update(skip_locked=True)).scalar()
         if seq is None:
             return None
+        was_interrupted = sa.case((BATCHES.c.worker_id.is_not(None), 1), else_=0)
         values = {"worker_id": worker_id, "attempt": BATCHES.c.attempt + 1}
+        values |= {"interruptions": BATCHES.c.interruptions + was_interrupted}
         claimed = BATCHES.update().where(BATCHES.c.seq == seq).values(values).returning(*_COLUMNS)
         return _batch(connection.execute(claimed).one())
 

@@ -187,6 +187,7 @@ BATCHES = sa.Table(  # of /v1/batches; times are seconds, as in the objects of O
     sa.Column("failed", sa.Integer, nullable=False),
     sa.Column("worker_id", sa.Text),  # which runs it; null: none does
     sa.Column("attempt", sa.Integer, nullable=False),  # which run this is; writes of another run do not count
+    sa.Column("interruptions", sa.Integer, nullable=False),  # runs whose worker ended without giving it back
     sa.Index("batches_owners", "owner", "seq"),
     sa.Index("batches_queue", "status", "seq"),
     sa.Index("batches_inputs", "input_file_id"),

@@ -329,6 +329,27 @@ async def test_lines_that_are_written_are_not_run_again(make_worker: MadeWorkers
     assert not first.api.answered & second.api.answered
 
 
+async def test_batch_that_ends_its_worker_again_and_again_fails_with_the_answers_that_it_has(
+    make_worker: MadeWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_run, "_MOST_INTERRUPTIONS", 2)
+    worker = await make_worker()
+    worker.api.limit = 3
+    made = await worker.batch([line(str(number)) for number in range(9)])
+    for _ in range(3):
+        await until(lambda: worker.api.running)  # noqa: B023  # called within this round
+        await killed(worker)
+        assert (await worker.found(made["id"]))["status"] == "in_progress"
+        worker = await make_worker()
+        worker.api.limit = 0
+    ended = await worker.ended(made["id"])
+
+    Batch.model_validate(ended, strict=True)
+    assert ended["status"] == "failed"
+    assert "ended 2 times" in ended["errors"]["data"][0]["message"]
+    assert len(await worker.records(ended["output_file_id"])) == 3
+
+
 async def test_worker_that_was_late_with_its_lease_ends_nothing(make_worker: MadeWorkers) -> None:
     late = await make_worker()
     late.api.held.clear()

@@ -101,8 +101,8 @@ class BatchRun:
         """Ends the run: lines that are being answered are aborted. The first reason counts."""
         if self._reason is None:
             self._reason = reason
-        if self._work:
-            self._work.cancel()
+            if self._work:
+                self._work.cancel()  # once: a second time would interrupt how the first one ends
 
     async def run(self) -> None:
         """Runs the batch to its end, or until it is stopped."""

@@ -7,7 +7,7 @@ import logging
 
 from gptoss_bento.background.tasks import WorkerTasks, logged
 from gptoss_bento.batches.batch_run import BatchRun, RunParts, Stop
-from gptoss_bento.state.batch import StoredBatch
+from gptoss_bento.state.batch import BatchClaim, StoredBatch
 from gptoss_bento.state.batch_store import BatchStore
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,9 @@ class BatchRunner:
             while self._has_room and await self._parts.store.waits():
                 batch = await self._parts.store.claim(self._worker_id)
                 if batch is None:
+                    return
+                if not self._has_room:  # the service has stopped meanwhile
+                    await self.store.give_back(BatchClaim(batch.id, batch.attempt))
                     return
                 self._start(batch)
 

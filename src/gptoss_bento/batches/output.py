@@ -149,21 +149,16 @@ class Appending:
         self.path = path
         self.size = 0
         self._file: BinaryIO | None = None
+        self._is_over = False
         self._pending: list[bytes] = []
         self._turn = asyncio.Lock()
 
     def open(self) -> None:
         """Opens it at its end; again if it was replaced."""
-        self.release()
+        self._close_file()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab")
         self.size = self._file.tell()
-
-    def release(self) -> None:
-        """Closes it as it is."""
-        if self._file:
-            self._file.close()
-            self._file = None
 
     async def append(self, data: bytes) -> None:
         """Returns when it is written; a disk without room is waited for."""
@@ -174,14 +169,18 @@ class Appending:
         async with self._turn:
             data = b"".join(self._pending)
             self._pending.clear()
-            while data:
-                try:
-                    await asyncio.to_thread(self._write, data)
-                except OSError as error:
-                    logger.warning("%s cannot be written: %s. Trying again.", self.path.name, error)
-                    await asyncio.sleep(_RETRY_S)
-                else:
-                    return
+            while data and not self._is_over and not await self._is_written(data):  # noqa: ASYNC110  # another program makes room
+                await asyncio.sleep(_RETRY_S)
+            if self._is_over:
+                self._close_file()
+
+    async def _is_written(self, data: bytes) -> bool:
+        try:
+            await asyncio.to_thread(self._write, data)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s. Trying again.", self.path.name, error)
+            return False
+        return True
 
     def _write(self, data: bytes) -> None:
         """All of it, or none: what a failed write has left is truncated."""
@@ -196,12 +195,22 @@ class Appending:
     async def close(self) -> None:
         """Writes what is left, and removes an empty file."""
         await self._flush()
-        await asyncio.to_thread(self._end)
-
-    def _end(self) -> None:
-        if self._file is None:
-            return
-        os.fsync(self._file.fileno())
+        await asyncio.to_thread(self._sync)
         self.release()
         if not self.size:
             self.path.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        if self._file:
+            os.fsync(self._file.fileno())
+
+    def release(self) -> None:
+        """Closes it as it is, after a write that is under way: its descriptor may be another file's soon."""
+        self._is_over = True
+        if not self._turn.locked():
+            self._close_file()
+
+    def _close_file(self) -> None:
+        if self._file:
+            self._file.close()
+            self._file = None

@@ -195,8 +195,8 @@ class ServerSettings(BaseModel):
     # Files and batches
     files_dir: Folder | None = Field(
         None,
-        description="Folder of the content of /v1/files; replicas with one database must share it. Default: beside the "
-        "jobs in GPTOSS_BENTO_CACHE.",
+        description="Folder of the content of /v1/files; replicas with one database must share it. Default: "
+        "jobs/files in GPTOSS_BENTO_CACHE.",
     )
     files_max_bytes: int = Field(
         209_715_200, ge=1, description="Largest file of /v1/files; beyond it 413. 200 MB, as OpenAI's for batches."

@@ -84,6 +84,7 @@ def check_folders(cache: Path, variables: Mapping[str, str], has_job_store: bool
     missing = [home / name for name in BENTOML_FOLDERS if not (home / name).is_dir()]
     needed = [(path, "BENTOML_HOME") for path in missing[:1]]
     needed += [] if has_job_store else [(cache / "jobs", "GPTOSS_BENTO_CACHE")]
+    needed += [(Path(files), "FILES_DIR")] if (files := variables.get("FILES_DIR")) else []
     refused = [(reason, variable) for path, variable in needed if (reason := writable_folders.obstacle(path))]
     for reason, variable in refused:
         yield error("folders", reason, f"{writable_folders.REMEDY} in {variable}.", MachineError)

@@ -404,9 +404,8 @@ class _Work:
         self.batches.pause()
 
     async def abort(self) -> None:
-        await self.batches.stop()
         self.engine.abort_all(ABORTED)
-        await self.jobs.stop()
+        await asyncio.gather(self.jobs.stop(), self.batches.stop())
 
 
 def stored_responses(jobs: Runner, settings: ServerSettings, model: str, context_tokens: int) -> StoredResponses:
@@ -438,7 +437,7 @@ def stored_files(jobs: Runner, settings: Settings) -> StoredFiles:
     of_key = FileLimits(server.files_max, server.files_key_max_bytes)
     bounds = FileBounds(of_key, server.files_max_bytes, server.files_ttl, server.client_timeout)
     store = FileStore(jobs.store.database, now_ms)
-    made = StoredFiles(store, server.files_dir or settings.cache_dir / "files", jobs.worker_id, bounds)
+    made = StoredFiles(store, server.files_dir or settings.cache_dir / "jobs" / "files", jobs.worker_id, bounds)
     made.start()
     return made
 

@@ -13,14 +13,15 @@ import pytest
 from openai.types import Batch
 
 from gptoss_bento.access.key_store import KeyStore
-from gptoss_bento.batches import batch_run, batch_runner, validation
+from gptoss_bento.batches import batch_run, batch_runner, output, validation
 from gptoss_bento.batches.batch_run import Stop
 from gptoss_bento.batches.line_calls import LineCalls
 from gptoss_bento.batches.lines import raw_lines
 from gptoss_bento.config.api_keys import Key, KeyLimits
 from gptoss_bento.http.paths import CHAT, RESPONSES
+from gptoss_bento.state.batch import StoredBatch
 from tests.unit.batches.conftest import MadeWorkers, Worker, line, uploaded
-from tests.waiting import until
+from tests.waiting import HANG_S, until
 
 URL = "/v1/batches"
 
@@ -270,6 +271,25 @@ async def test_drain_lets_running_lines_end_and_gives_the_rest_back(make_worker:
     assert not first.api.answered & second.api.answered
 
 
+async def test_claim_that_comes_while_the_service_stops_is_given_back(
+    make_worker: MadeWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await make_worker()
+    claim = first.runner.store.claim
+
+    async def late(worker_id: str) -> StoredBatch | None:
+        claimed = await claim(worker_id)
+        first.runner.pause()
+        return claimed
+
+    monkeypatch.setattr(first.runner.store, "claim", late)
+    made = await first.batch([line("a")])
+    second = await make_worker()
+
+    assert (await second.ended(made["id"]))["status"] == "completed"
+    assert not first.api.answered
+
+
 async def killed(worker: Worker) -> None:
     """What remains of a worker after kill -9: nothing that runs, and no lease."""
     for run in list(worker.runner._runs):
@@ -336,6 +356,10 @@ async def test_batch_that_ends_its_worker_again_and_again_fails_with_the_answers
     worker = await make_worker()
     worker.api.limit = 3
     made = await worker.batch([line(str(number)) for number in range(9)])
+    await until(lambda: worker.api.running and not worker.api.held.is_set())
+    async with asyncio.timeout(HANG_S):
+        while (await worker.found(made["id"]))["request_counts"]["completed"] < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     for _ in range(3):
         await until(lambda: worker.api.running)  # noqa: B023  # called within this round
         await killed(worker)
@@ -384,3 +408,22 @@ async def test_lines_are_read_in_pieces_whatever_their_length(tmp_path: Path) ->
 
     found = [(number, raw.rstrip(b"\n")) async for number, raw in raw_lines(path, 10**6)]
     assert found == list(enumerate(texts, 1))
+
+
+async def test_output_waits_for_room_on_disk(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails in its middle leaves no half line."""
+    monkeypatch.setattr(output, "_RETRY_S", 0.01)
+    write, failures = os.write, [0] * 3
+
+    def full(descriptor: int, data: bytes) -> int:
+        if failures and len(data) > 20 and b"batch_req_" in bytes(data):
+            failures.pop()
+            write(descriptor, data[:10])
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    ended = await worker.ended((await worker.batch([line("a"), line("b")]))["id"])
+
+    assert (ended["status"], failures) == ("completed", [])
+    assert len(await worker.records(ended["output_file_id"])) == 2

@@ -217,6 +217,16 @@ def test_folders_of_another_user_are_named_once_each(monkeypatch: pytest.MonkeyP
     assert exit_code(findings) == 74
 
 
+def test_folder_of_files_is_checked_if_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for name in BENTOML_FOLDERS:
+        (tmp_path / name).mkdir()
+    variables = {"BENTOML_HOME": str(tmp_path), "FILES_DIR": str(tmp_path / "files")}
+
+    (finding,) = check_folders(tmp_path, variables, has_job_store=True)
+    assert finding.remedy.endswith("in FILES_DIR.")
+
+
 def test_folders_that_need_not_be_written_are_not_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in BENTOML_FOLDERS:
         (tmp_path / name).mkdir()

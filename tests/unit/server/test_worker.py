@@ -23,7 +23,7 @@ from gptoss_bento.engine import health_check
 from gptoss_bento.engine import launcher as engine
 from gptoss_bento.engine.kernel_compilations import KernelCompilations
 from gptoss_bento.engine.launcher import StartOptions
-from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError, WorkerDiedError
+from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError, MachineError, WorkerDiedError
 from gptoss_bento.hardware import probe
 from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.jobs.engine_client import AsgiEngine
@@ -518,3 +518,13 @@ async def test_start_logs_the_parts_of_its_longest_phase(
     supervisor.remove_remains()
 
     assert "engine: weights and KV cache: torch.compile 3.5 s" in caplog.messages
+
+
+def test_folder_of_files_that_is_named_is_made_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.check_files_dir(None)
+    app.check_files_dir(tmp_path / "a" / "files")
+    assert (tmp_path / "a" / "files").is_dir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    with pytest.raises(MachineError, match=r"FILES_DIR: .*cannot be written by uid"):
+        app.check_files_dir(tmp_path / "b")

@@ -74,16 +74,15 @@ class BatchRunner:
 
     async def _claim(self) -> None:
         async with self._claiming:
-            while self._has_room and await self._parts.store.waits():
+            while self._has_room() and await self._parts.store.waits():
                 batch = await self._parts.store.claim(self._worker_id)
                 if batch is None:
                     return
-                if not self._has_room:  # the service has stopped meanwhile
+                if not self._has_room():  # the service has stopped meanwhile
                     await self.store.give_back(BatchClaim(batch.id, batch.attempt))
                     return
                 self._start(batch)
 
-    @property
     def _has_room(self) -> bool:
         return len(self._runs) < _MOST_RUNS and not self._parts.slots.is_paused
 

@@ -400,6 +400,7 @@ def test_warm_up_finds_its_values_in_the_configuration() -> None:
         ("CompilationConfig", "cudagraph_capture_sizes"),
         ("SchedulerConfig", "max_num_batched_tokens"),
         ("SchedulerConfig", "max_num_seqs"),
+        ("ParallelConfig", "data_parallel_size"),
         ("ModelConfig", "max_model_len"),
     ]
 

@@ -217,3 +217,14 @@ def test_admission_takes_and_returns_several_slots_of_a_request(admission: Admis
 def test_rate_limit_counts_several_slots_as_one_request(admission: Admission) -> None:
     rule = Rule("a", "This key", Rate(3))
     assert admission.enter([rule], 50).headers["x-ratelimit-remaining-requests"] == "2"
+
+
+def test_concurrency_in_use_is_that_of_all_that_was_admitted(admission: Admission) -> None:
+    rule = engine_rule(100)
+    assert admission.in_use(rule) == 0
+    one = admission.enter((rule,), 3)
+    admission.enter((rule,))
+    assert admission.in_use(engine_rule(5)) == 4
+    one.leave()
+
+    assert admission.in_use(rule) == 1

@@ -23,7 +23,16 @@ from tests.server import REPOSITORY
 OUT_OF_REACH = {"gpt-oss-120b": {"one 16 GB GPU"}}
 """Tiers that a profile shares with another one and cannot have itself."""
 DOCUMENT = REPOSITORY / "docs" / "configuration.md"
-SECRETS = {"API_KEY", "API_KEYS", "VLLM_API_KEY", "HF_TOKEN", "EXA_API_KEY", "OPENAI_API_KEY", "JOB_STORE_URL"}
+SECRETS = {
+    "RESPONSES_ENCRYPTION_KEY",
+    "API_KEY",
+    "API_KEYS",
+    "VLLM_API_KEY",
+    "HF_TOKEN",
+    "EXA_API_KEY",
+    "OPENAI_API_KEY",
+    "JOB_STORE_URL",
+}
 
 
 def test_document_is_fresh() -> None:

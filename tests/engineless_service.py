@@ -61,7 +61,9 @@ class EnginelessEngine:
         self._last_word: str | None = None
         self._is_over = False
         self._app = self._fake.app()
-        self._responses = FakeVllm(pause=lambda: holds.released(holds.ANSWERS))
+        self._responses = FakeVllm(pause=self._paused, on_end=holds.note_end)
+        if count := os.environ.get(holds.WORDS):
+            self._responses.words = [f"{number} " for number in range(int(count))]
 
     @property
     def app(self) -> ASGIApp:
@@ -87,6 +89,11 @@ class EnginelessEngine:
         """Immediately, unless the process beside it is stopped."""
         while self._process and psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(_POLL_INTERVAL_S)
+
+    async def _paused(self) -> None:
+        await holds.released(holds.ANSWERS)
+        if holds.WORDS in os.environ:
+            await asyncio.sleep(_TOKEN_S)
 
     def token_bytes(self, token_ids: Sequence[int]) -> list[bytes]:
         return self._fake.token_bytes(token_ids)

@@ -22,6 +22,12 @@ LOADING = "loading"
 CAUSE_SHOWN_S = "TEST_CAUSE_SHOWN_S"
 """Variable: how many seconds a service answers whose engine died. Its own second may be too short for a test."""
 
+WORDS = "TEST_WORDS"
+"""Variable: how many words the answer of a response has, one after the other."""
+
+ENDS = "TEST_ENDS"
+"""Variable: a file that gets the id of each response that is generated to its end, a line each."""
+
 _FOLDER = "TEST_HOLDS"
 _SERVICE = "tests.engineless_service:GptOss"
 _POLL_INTERVAL_S = 0.01
@@ -58,6 +64,13 @@ async def released(name: str) -> None:
     folder = os.environ.get(_FOLDER)
     while folder and _file(Path(folder), name).exists():  # noqa: ASYNC110  # another process says so
         await asyncio.sleep(_POLL_INTERVAL_S)
+
+
+def note_end(response_id: str) -> None:
+    """Called in the service: a response has been generated to its end. It may be lost before that is stored."""
+    if name := os.environ.get(ENDS):
+        with Path(name).open("a") as file:
+            file.write(f"{response_id}\n")
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -15,7 +15,6 @@ from gptoss_bento.access.generation_count import generations_of, refuse_more_tha
 from gptoss_bento.access.request_caps import GENERATING, capped, caps_need_body
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.engine.background_tasks import LeftBehind, after
 from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.body import ARRIVAL, read_body, with_body
 from gptoss_bento.http.errors import ASKED, HttpRefusalError, openai_refusal
@@ -23,7 +22,7 @@ from gptoss_bento.http.fields.check import CHECKED, checked
 from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.fields.unknown import UnknownFields, adding
 from gptoss_bento.http.json_body import FIELDS, json_bytes, json_object
-from gptoss_bento.http.paths import FILES
+from gptoss_bento.http.paths import FILES, RESPONSES
 
 
 class AdmissionMiddleware:
@@ -97,6 +96,8 @@ class AdmissionMiddleware:
         return _Call(app, body, self._grant(path, within, key), headers)
 
     def _grant(self, path: str, asked: Mapping[str, Any], key: Key | None) -> Grant:
+        if path == RESPONSES and asked.get("background") is True:  # it takes a slot when it is generated
+            return self._admission.enter(key_rules(key, streams=False))
         rules = (self._engine_rule, *key_rules(key, streams=True))
         places = generations_of(path, asked)
         for rule in reversed(rules):  # the key's first
@@ -129,12 +130,8 @@ class _Call:
         if self._grant is None:
             await self._app(scope, receive, send)
             return
-        with Meter() as meter, LeftBehind() as tasks:
+        with Meter() as meter:
             try:
                 await self._app(scope, receive, send)
             finally:
-                after(tasks, partial(_leave, self._grant, meter))
-
-
-def _leave(grant: Grant, meter: Meter) -> None:
-    grant.leave(meter.tokens if grant.counts_tokens else 0)
+                self._grant.leave(meter.tokens if self._grant.counts_tokens else 0)

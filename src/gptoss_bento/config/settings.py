@@ -146,7 +146,8 @@ class ServerSettings(BaseModel):
         2048,
         ge=1,
         description="Requests of the OpenAI API that run or wait in the engine at the same time; beyond it 429. Each "
-        "generation of a request counts (n, prompts). Jobs have separate slots: MAX_CONCURRENCY.",
+        "generation of a request counts (n, prompts). Jobs have separate slots: MAX_CONCURRENCY. Responses in the "
+        "background have half at most, and wait for them.",
     )
     max_openai_body_bytes: int = Field(20_971_520, ge=1, description="Largest body of the OpenAI API.")
     unknown_fields: Literal["ignore", "refuse"] = Field(
@@ -246,7 +247,9 @@ class ServerSettings(BaseModel):
         description="How much larger each streamed item is than the one before.",
     )
     max_concurrency: int = Field(30, ge=1, description="Jobs that run at the same time.")
-    max_queue_size: int = Field(10_000, ge=1, description="Jobs that may wait; beyond it 429.")
+    max_queue_size: int = Field(
+        10_000, ge=1, description="Jobs, and responses in the background, that may wait, each; beyond it 429."
+    )
     execution_timeout_ms: int = Field(
         600_000, ge=5000, le=WEEK_MS, description="Milliseconds that a job may run, unless its policy says otherwise."
     )

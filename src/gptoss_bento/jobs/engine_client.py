@@ -8,13 +8,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol
-from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Scope
 
 from gptoss_bento.access.authentication import OWNER
 from gptoss_bento.http.errors import BrokenStreamError, error_event
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
+from gptoss_bento.http.internal_scope import internal_scope
 from gptoss_bento.jobs.input import EngineRequest
 from gptoss_bento.strict_json import dumps
 
@@ -163,22 +163,5 @@ class _Exchange:
 
 
 def _scope(request: EngineRequest, request_id: str, owner: str | None) -> Scope:
-    headers = [(b"host", b"engine"), (b"content-type", b"application/json")]
-    if request_id:
-        headers.append((b"x-request-id", request_id.encode()))
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},  # 2.3: a stream listens for the client's disconnect
-        "http_version": "1.1",
-        "method": request.method,
-        "scheme": "http",
-        "path": request.path,
-        "raw_path": quote(request.path).encode(),
-        "root_path": "",
-        "query_string": request.query.encode(),
-        "headers": headers,
-        "client": ("127.0.0.1", 0),
-        "server": ("engine", 80),
-        "state": {},
-        OWNER: owner,
-    }
+    headers = [(b"x-request-id", request_id.encode())] if request_id else []
+    return {**internal_scope(request.method, request.path, request.query, headers), OWNER: owner}

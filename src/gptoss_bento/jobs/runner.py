@@ -36,6 +36,7 @@ from gptoss_bento.jobs.webhooks import (
 )
 from gptoss_bento.state.clock import Clock, now_ms
 from gptoss_bento.state.database import StoreUnavailableError
+from gptoss_bento.state.idempotency import IdempotencyStore, IdempotentUse
 from gptoss_bento.state.job import Claim, Job, NewJob, Status
 from gptoss_bento.state.queue_limits import QueueFullError
 from gptoss_bento.state.store import JobStore, open_store
@@ -70,6 +71,7 @@ class Runner:
         self.settings = settings
         self.limits = limits or JobLimits()
         self.changes = Changes()
+        self.idempotency = IdempotencyStore(store.database, clock)
         self._worker = worker
         self._clock = clock
         self._group = group or WorkerGroup()
@@ -117,12 +119,19 @@ class Runner:
     # requests of clients
 
     async def submit(
-        self, envelope: Envelope, *, sync: bool, wait_ms: int | None = None, key: Key | None = None
+        self,
+        envelope: Envelope,
+        *,
+        sync: bool,
+        wait_ms: int | None = None,
+        key: Key | None = None,
+        use: IdempotentUse | None = None,
     ) -> Job:
         """Accepts a job. The result of a `sync` one is kept for `sync_result_ttl_ms`, or as long as its client waits.
 
         Raises:
             EnvelopeError: the webhook leads to an address that is not public.
+            KeyUsedError: the Idempotency-Key of `use` has been used.
             RefusedError: the queue is full, or the key has as many jobs as allowed.
         """
         if envelope.webhook and not self.settings.webhook_allow_private:
@@ -141,15 +150,15 @@ class Runner:
             key_limits=limits_text(key),
         )
         with self._refusing():  # a separate task: a job in the store must get a run even if the client disconnects
-            return await asyncio.shield(self._tasks.spawn(self._accept(new, key.limits.jobs if key else None)))
+            return await asyncio.shield(self._tasks.spawn(self._accept(new, key.limits.jobs if key else None, use)))
 
-    async def _accept(self, new: NewJob, most_of_owner: int | None) -> Job:
+    async def _accept(self, new: NewJob, most_of_owner: int | None, use: IdempotentUse | None) -> Job:
         """Queues a job or, if none waits and a slot is free, starts it immediately."""
         worker_id = self._worker.worker_id if self._free_slots else None
         reserved = int(worker_id is not None)
         self._reserved += reserved
         try:
-            job = await self.store.submit(new, self.settings.max_queue_size, most_of_owner, worker_id)
+            job = await self.store.submit(new, self.settings.max_queue_size, most_of_owner, worker_id, use)
         except StoreUnavailableError:
             if worker_id:  # the database may have stored it all the same
                 lost = Claim(new.id, 1, worker_id, new.input, new.execution_timeout_ms, 0)

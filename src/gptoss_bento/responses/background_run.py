@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +22,7 @@ from gptoss_bento.responses.following import Events
 from gptoss_bento.responses.objects import whole
 from gptoss_bento.responses.record import MISTAKE, Record
 from gptoss_bento.responses.request import CreateRequest
+from gptoss_bento.state.response_queue import ResponseQueue
 from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.strict_json import dumps
 
@@ -39,6 +42,25 @@ class RefusedRequest(Exception):  # noqa: N818  # no error of this server
         self.messages = messages
 
 
+@dataclass(frozen=True)
+class Stores:
+    """What a run writes to, and whom it notifies.
+
+    Args:
+        responses: the store of the responses.
+        queue: of those in the background.
+        changed: is called after each write, with the events that it wrote; None: there may be more.
+        is_stopping: whether this worker stops.
+        is_draining: whether it was asked to.
+    """
+
+    responses: ResponseStore
+    queue: ResponseQueue
+    changed: Callable[[Events | None], None]
+    is_stopping: Callable[[], bool]
+    is_draining: Callable[[], bool]
+
+
 class BackgroundRun:
     """One call of vLLM's application that no client waits for.
 
@@ -46,8 +68,8 @@ class BackgroundRun:
         request: that it answers.
         first: the object of the queued response.
         record: of the response.
-        store: of the responses.
-        changed: is called after each write, with the events that it wrote; None: there may be more.
+        stores: that it writes to.
+        is_accepted: whether a client has the id already: what vLLM refuses then is a failed response.
     """
 
     def __init__(
@@ -55,17 +77,18 @@ class BackgroundRun:
         request: CreateRequest,
         first: Mapping[str, Any],
         record: Record,
-        store: ResponseStore,
-        changed: Callable[[Events | None], None],
+        stores: Stores,
+        *,
+        is_accepted: bool = False,
     ) -> None:
         self._request = request
         self._first = first
         self._record = record
-        self._store = store
-        self._changed = changed
-        self._stream = EventStream(
-            lambda made: whole(made, request, int(time.time())), request.kinds, request.encrypted
-        )
+        self._stores = stores
+        self._store = stores.responses
+        self._changed = stores.changed
+        self._has_client = is_accepted
+        self._stream = EventStream(self._whole, request.kinds, request.encrypted)
         self._events: list[str] = []
         self._written = 0
         self._has_started = False
@@ -76,6 +99,10 @@ class BackgroundRun:
         self._stop = asyncio.Event()
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is done when vLLM has accepted the request; has RefusedRequest if it has not."""
+
+    def _whole(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """It was created when it was queued, however often it runs."""
+        return {**whole(made, self._request, int(time.time())), "created_at": self._first["created_at"]}
 
     def stop(self) -> None:
         """The response was cancelled: its generation is aborted."""
@@ -89,12 +116,15 @@ class BackgroundRun:
         try:
             await self._ended(call)
         finally:
-            error = None if self._stop.is_set() else _error_of(call)  # what was stopped may end as it likes
+            was_stopped = self._stop.is_set()
+            error = None if was_stopped else _error_of(call)  # what was stopped may end as it likes
             self._over.set()  # not cancelled: a write that was under way would be done again
             self._to_write.set()
             await asyncio.wait((writing,))
             try:
-                await self._finish(error or _error_of(writing))
+                own = _error_of(writing)
+                if was_stopped or own or not await self._requeued(error):
+                    await self._finish(error or own)
             finally:
                 self._settle()
                 self._changed(None)
@@ -114,14 +144,42 @@ class BackgroundRun:
             await asyncio.wait((call,))
 
     async def _finish(self, error: BaseException | None) -> None:
-        if self._refusal:
+        if self._refusal and not self._has_client:
             await self._record.discard()
-        elif self._stream.final is None:
-            message = self._reason(error)
+            return
+        if self._stream.final is None:
             self._stream.started = self._stream.started or dict(self._first)
-            self._keep(self._stream.failed({"code": "server_error", "message": message}))
+            self._keep(self._stream.failed(self._fault(error)))
         if self._stream.final is not None:
             await self._record.finish(self._stream.final, self._events)
+
+    async def _requeued(self, error: BaseException | None) -> bool:
+        """Whether the response is generated again, because its worker or its engine ends.
+
+        A shutdown does not count as the one further run that it may have.
+        """
+        is_refused = self._refusal and not self._has_client
+        if is_refused or self._stream.final is not None or not self._is_interrupted(error):
+            return False
+        counts, record = not self._stores.is_draining(), self._record
+        requeue = partial(self._stores.queue.requeue, record.row, record.attempt, counts=counts)
+        return await until_available(requeue)
+
+    def _is_interrupted(self, error: BaseException | None) -> bool:
+        if self._stores.is_stopping() or self._refused_with >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return True
+        return isinstance(error, BrokenStreamError) and error.status == HTTPStatus.SERVICE_UNAVAILABLE
+
+    @property
+    def _refused_with(self) -> int:
+        return int(self._refusal[0]["status"]) if self._refusal else 0
+
+    def _fault(self, error: BaseException | None) -> dict[str, Any]:
+        """The `error` of the failed response."""
+        if self._refusal:
+            code = "server_error" if self._refused_with >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_prompt"
+            return {"code": code, "message": _refusal_text(self._refusal)}
+        return {"code": "server_error", "message": self._reason(error)}
 
     def _reason(self, error: BaseException | None) -> str:
         """What the client reads of an error; the log has all of it."""
@@ -134,7 +192,7 @@ class BackgroundRun:
     def _settle(self) -> None:
         if self.accepted.done():
             return
-        if self._refusal:
+        if self._refusal and not self._has_client:
             self.accepted.set_exception(RefusedRequest(self._refusal))
         else:
             self.accepted.set_result(None)
@@ -194,20 +252,21 @@ class BackgroundRun:
                 self.stop()
 
     async def _runs(self) -> bool:
-        return await self._store.runs(self._record.row)
+        return await self._store.runs(self._record.row, self._record.attempt)
 
     async def _start(self) -> bool:
         started = {name: value for name, value in (self._stream.started or {}).items() if name != "output"}
-        return await self._store.start(self._record.row, dumps(started))
+        return await self._store.start(self._record.row, dumps(started), self._record.attempt)
 
     async def _write_new(self) -> None:
         new = self._events[:]
         if not new:
             return
-        if not await until_available(partial(self._store.append, self._record.row, self._written, new)):
+        record = self._record
+        if not await until_available(partial(self._store.append, record.row, self._written, new, record.attempt)):
             self.stop()
             return
-        written = Events(self._written, new)
+        written = Events(self._written, new, record.attempt)
         self._written += len(new)
         del self._events[: len(new)]
         self._changed(written)
@@ -215,3 +274,12 @@ class BackgroundRun:
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:
     return None if task.cancelled() else task.exception()
+
+
+def _refusal_text(messages: Sequence[Message]) -> str:
+    """The sentence of an error's body."""
+    body = b"".join(message.get("body", b"") for message in messages)
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return _NOTHING_SAID

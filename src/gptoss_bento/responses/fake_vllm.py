@@ -41,6 +41,7 @@ class FakeVllm:
         breaks: raised after the first delta.
         held: while it is closed, an answer stops after its first delta.
         pause: is awaited there, too.
+        on_end: is called with the id of each response before its last event.
         item_id: of every answer's item.
         unread: a type of items that it refuses.
     """
@@ -53,6 +54,7 @@ class FakeVllm:
     breaks: Exception | None = None
     held: asyncio.Event = field(default_factory=asyncio.Event)
     pause: Callable[[], Awaitable[None]] | None = None
+    on_end: Callable[[str], None] = lambda _: None
     item_id: str = "msg_1"
     unread: str | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -133,6 +135,7 @@ class FakeVllm:
                 await self._paused()
             yield frame(f"{delta}.done", **place, **end, **{"arguments" if self.calls else "text": text})
             yield frame("output_item.done", output_index=0, item=self.item())
+            self.on_end(body["request_id"])
             yield frame("completed", response=self.object(body, [self.item()]))
         except (asyncio.CancelledError, GeneratorExit):
             self.aborted += 1

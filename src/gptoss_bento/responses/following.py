@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +12,7 @@ from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.responses.event_stream import frame
 from gptoss_bento.state.response import ResponseStatus, StoredResponse
+from gptoss_bento.state.response_queue import ResponseQueue
 from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.strict_json import loads_stored
 
@@ -25,10 +26,11 @@ _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 @dataclass(frozen=True)
 class Events:
-    """Some of a response's events, as JSON; the first has the position `first`."""
+    """Some of a response's events, as JSON; the first has the position `first`, `attempt` is the run that made them."""
 
     first: int
     texts: Sequence[str]
+    attempt: int = 0
 
 
 @dataclass
@@ -38,12 +40,13 @@ class _News:
     has_come: asyncio.Event = field(default_factory=asyncio.Event)
     newest: Events | None = None
 
-    async def after(self, position: int, limit_s: float) -> list[str]:
-        """Waits so long at most. Returns the events from this position on; none: only the store may have more."""
+    async def after(self, position: int, attempt: int, limit_s: float) -> list[str]:
+        """Waits so long at most. Returns a run's events from this position on; none: only the store may have more."""
         await wait_or_timeout(self.has_come, limit_s)
         self.has_come.clear()
         newest, self.newest = self.newest, None
-        return list(newest.texts) if newest and newest.first == position else []
+        follows = newest and newest.first == position and newest.attempt == attempt
+        return list(newest.texts) if newest and follows else []
 
 
 class Following:
@@ -51,17 +54,26 @@ class Following:
 
     Args:
         store: of the responses.
+        queue: of those in the background.
     """
 
-    def __init__(self, store: ResponseStore) -> None:
+    def __init__(self, store: ResponseStore, queue: ResponseQueue) -> None:
         self._store = store
+        self._queue = queue
         self._followers: dict[Key, list[_News]] = {}
+        self._left: frozenset[ResponseStatus] = frozenset()  # what this worker no longer waits for
 
     def tell(self, key: Key, events: Events | None = None) -> None:
         """Something of this response was written."""
         for news in self._followers.get(key, ()):
             news.newest = None if news.has_come.is_set() else events  # it has missed some: the store has them
             news.has_come.set()
+
+    def leave(self, states: Collection[ResponseStatus]) -> None:
+        """Ends the streams of responses in these states, as the service stops: clients resume them elsewhere."""
+        self._left = frozenset(states)
+        for key in self._followers:
+            self.tell(key)
 
     @contextmanager
     def _follower(self, key: Key) -> Iterator[_News]:
@@ -89,20 +101,29 @@ class Following:
             while found := await self._read(key, position):
                 response, events = found
                 is_over = response.status.is_terminal
+                may_leave = is_over or response.is_followed
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if is_here or not events else _SHORTEST_PAUSE_S
                 while True:
+                    if events and not may_leave and not (may_leave := await self._mark(response)):
+                        break  # this run is over, or was given up: what there is now is read
                     for newest in events:
                         yield _frame(newest)
                     position += len(events)
-                    if is_over or not (events := await news.after(position, pause_s)):
+                    if is_over or not (events := await news.after(position, response.attempt, pause_s)):
                         break
                 if is_over:
                     for last in await self._missing_end(key, response, position, newest):
                         yield last
                     return
 
+    async def _mark(self, response: StoredResponse) -> bool:
+        """Events of a run are about to leave: from now on the response is not generated again. False: it is over."""
+        return await until_available(partial(self._queue.mark_followed, response.row, response.attempt))
+
     async def _read(self, key: Key, position: int) -> tuple[StoredResponse, list[str]] | None:
-        return await until_available(partial(self._store.events, *key, position))
+        """None: there is no such response, or this worker no longer waits for it."""
+        found = await until_available(partial(self._store.events, *key, position))
+        return None if found and found[0].status in self._left else found
 
     async def _missing_end(self, key: Key, response: StoredResponse, position: int, newest: str) -> list[bytes]:
         """The last event of a response whose worker could not write it.

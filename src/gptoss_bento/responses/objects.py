@@ -15,6 +15,8 @@ Fields = dict[str, Any]
 
 _DEFAULT_EFFORT = "medium"  # of GPT-OSS
 _STATUS_OF_ITEMS = ("message", "reasoning", "function_call", "custom_tool_call")
+SECRETS = frozenset({"headers", "authorization"})
+"""Fields of a tool of the type mcp."""
 # Of vLLM alone: shown where they say something.
 _OF_VLLM = ("input_messages", "output_messages", "kv_transfer_params", "ec_transfer_params", "metrics")
 _OF_STREAMS = ("output_index", "sequence_number")  # vLLM leaves these in the item of a function call
@@ -103,8 +105,13 @@ def _list(asked: Any) -> list[Any]:
 
 def _tool(tool: Any) -> Any:
     if not isinstance(tool, dict) or tool.get("type") != "function":
-        return tool
+        return without_secrets(tool) if isinstance(tool, dict) else tool
     return {"description": None, "parameters": None, "strict": None, **tool}
+
+
+def without_secrets(tool: Fields) -> Fields:
+    """A tool without what its server must be asked with: it is neither stored nor returned."""
+    return {name: value for name, value in tool.items() if name not in SECRETS}
 
 
 def usage(made: Any) -> Fields | None:

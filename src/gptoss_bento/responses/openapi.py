@@ -8,7 +8,8 @@ from typing import Any
 from gptoss_bento.http.paths import COMPACT
 from gptoss_bento.responses.conversation_openapi import conversation_operations
 
-_ITEM = "/v1/responses/{response_id}"
+_ALL = "/v1/responses"
+_ITEM = f"{_ALL}/{{response_id}}"
 _ID = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _UNKNOWN = {"404": {"description": "This key has no such response."}}
 
@@ -30,6 +31,17 @@ _COMPACT_BODY = {
         "previous_response_id": {"type": "string"},
         "instructions": {"type": "string"},
     },
+}
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A second request with the same value and body gets the answer of the first, for 24 hours.",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+_REPEATED = {
+    "409": {"description": "The first request with this Idempotency-Key is still being answered."},
+    "410": {"description": "The response of this Idempotency-Key is not kept any more."},
+    "422": {"description": "This Idempotency-Key came with another request."},
 }
 _OPERATIONS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     (COMPACT, "post"): {
@@ -66,4 +78,11 @@ def with_stored_responses(paths: Mapping[str, Any], tag: str) -> dict[str, Any]:
     servers = {"servers": made[_ITEM]["servers"]} if "servers" in made.get(_ITEM, {}) else {}
     for (path, method), operation in _OPERATIONS.items() if _ITEM in made else ():
         made[path] = {**servers, **made.get(path, {}), method: {**operation, "tags": [tag]}}
+    if "post" in made.get(_ALL, {}):
+        made[_ALL] = {**made[_ALL], "post": _repeatable(made[_ALL]["post"])}
     return made
+
+
+def _repeatable(operation: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = [*operation.get("parameters", ()), _IDEMPOTENCY_KEY]
+    return {**operation, "parameters": parameters, "responses": {**operation.get("responses", {}), **_REPEATED}}

@@ -30,12 +30,14 @@ class Record:
         store: of the responses.
         tasks: of this worker: what is written at the end is written also if the client has left.
         row: of the response.
+        attempt: of its run in the background.
     """
 
-    def __init__(self, store: ResponseStore, tasks: WorkerTasks, row: int) -> None:
+    def __init__(self, store: ResponseStore, tasks: WorkerTasks, row: int, attempt: int = 0) -> None:
         self._store = store
         self._tasks = tasks
         self.row = row
+        self.attempt = attempt
         self.is_ended = False
 
     async def finish(self, final: Mapping[str, Any], events: Sequence[str] = ()) -> None:
@@ -55,13 +57,13 @@ class Record:
             await self._stored(final, events)
         except Exception:
             logger.exception("the end of a response was not stored")
-            await until_available(lambda: self._store.fail(self.row, MISTAKE))
+            await until_available(lambda: self._store.fail(self.row, MISTAKE, self.attempt))
 
     async def _stored(self, final: Mapping[str, Any], events: Sequence[str]) -> None:
         text = dumps({name: value for name, value in final.items() if name != "output"})
         items = [StoredItem(str(item.get("id", "")), dumps(item)) for item in final["output"]]
         status = ResponseStatus(final["status"])
-        await until_available(lambda: self._store.finish(self.row, status, text, items, events))
+        await until_available(lambda: self._store.finish(self.row, status, text, items, events, self.attempt))
 
     async def discard(self) -> None:
         """There is no response after all: vLLM has refused the request."""

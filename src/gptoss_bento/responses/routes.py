@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import owner_of
 from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import RETRY, FieldError, HttpRefusalError, openai_refusal
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.http.fields.unknown import naming
+from gptoss_bento.http.idempotency import still_answered
 from gptoss_bento.http.json_body import FIELDS, json_object
 from gptoss_bento.http.paths import COMPACT, CONVERSATIONS, INPUT_TOKENS, RESPONSES
 from gptoss_bento.http.query import number_in, order_in, query_of
+from gptoss_bento.responses.answers import json_answer, replayed_stream, stream
 from gptoss_bento.responses.background_run import RefusedRequest
 from gptoss_bento.responses.compact import compact
 from gptoss_bento.responses.conversation_routes import ConversationRoutes
 from gptoss_bento.responses.item_check import ItemCheck
+from gptoss_bento.responses.repeated_request import earlier_answer, idempotent_use
 from gptoss_bento.responses.request import CreateRequest, read_create
-from gptoss_bento.responses.stored_responses import StoredResponses, unknown
+from gptoss_bento.responses.stored_responses import Asker, StoredResponses, unknown
 from gptoss_bento.state.database import StoreUnavailableError
+from gptoss_bento.state.idempotency import KeyUsedError
 from gptoss_bento.state.response_store import UnknownItemError, UnknownResponseError
 from gptoss_bento.strict_json import dumps, shown
 
@@ -102,19 +107,36 @@ class ResponsesApi:
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await Request(scope, receive).body()
         request = self._read(json_object(body), scope.get(FIELDS), may_store=self._may_store)
-        owner, send = owner_of(scope), naming(request.left_out, send)
-        if not request.background:
-            await self._responses.create(request, owner, self._app, scope, receive, send)
+        asker, send = Asker(owner_of(scope), idempotent_use(scope, request)), naming(request.left_out, send)
+        answer, asker = await earlier_answer(self._responses, asker, request)
+        if answer is not None:
+            await answer(scope, receive, send)
             return
         try:
-            first = await self._responses.create_in_background(request, owner, self._app, scope)
+            await self._create_first(request, asker, scope, receive, send)
+        except KeyUsedError:  # by a request that came at the same moment
+            answer, _ = await earlier_answer(self._responses, asker, request)
+            if answer is None:
+                raise still_answered() from None
+            await answer(scope, receive, send)
+
+    async def _create_first(
+        self, request: CreateRequest, asker: Asker, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Makes a response and answers with it."""
+        if request.background:
+            answer = await self._in_background(request, asker, scope)
+            await answer(scope, receive, send)
+        else:
+            await self._responses.create(request, asker, self._app, scope, receive, send)
+
+    async def _in_background(self, request: CreateRequest, asker: Asker, scope: Scope) -> ASGIApp:
+        try:
+            first = await self._responses.create_in_background(request, asker, self._app, scope)
         except RefusedRequest as refused:
-            for message in refused.messages:
-                await send(message)
-            return
+            return partial(_send_all, refused.messages)
         streams = request.asked.get("stream")
-        answer = self._stream(owner, request.id, 0) if streams else _json(dumps(first))
-        await answer(scope, receive, send)
+        return stream(self._responses, asker.owner, request.id, 0) if streams else json_answer(dumps(first))
 
     async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._read(json_object(await Request(scope, receive).body()))
@@ -135,22 +157,14 @@ class ResponsesApi:
         answer = await compact(self._responses, self._app, asked, scope, receive)
         await answer(scope, receive, send)
 
-    def _stream(self, owner: str, response_id: str, start: int) -> Response:
-        return stream(self._responses, owner, response_id, start)
+
+async def _send_all(messages: Sequence[Message], _: Scope, __: Receive, send: Send) -> None:
+    for message in messages:
+        await send(message)
 
 
 def _is_of_this(path: str) -> bool:
     return any(path == ours or path.startswith(f"{ours}/") for ours in (RESPONSES, CONVERSATIONS))
-
-
-def stream(responses: StoredResponses, owner: str, response_id: str, start: int) -> Response:
-    """The events of a response from a position on."""
-    events = responses.events(owner, response_id, start)
-    return StreamingResponse(events, media_type="text/event-stream")
-
-
-def _json(text: str) -> Response:
-    return Response(text, media_type="application/json")
 
 
 async def _retrieve(responses: StoredResponses, request: Request, owner: str, response_id: str) -> Response:
@@ -159,21 +173,19 @@ async def _retrieve(responses: StoredResponses, request: Request, owner: str, re
     if found is None:
         raise unknown(response_id, "response_id")
     if query.get("stream", "").lower() not in ("true", "1"):
-        return _json(found.body)
+        return json_answer(found.body)
     start = number_in(query, "starting_after", -1, 0, _LARGEST_NUMBER) + 1
-    if found.keeps_events:
-        return stream(responses, owner, response_id, start)
-    again = responses.replayed(owner, response_id, start)
-    return StreamingResponse(again, media_type="text/event-stream")
+    answer = stream if found.keeps_events else replayed_stream
+    return answer(responses, owner, response_id, start)
 
 
 async def _cancel(responses: StoredResponses, _: Request, owner: str, response_id: str) -> Response:
-    return _json((await responses.cancel(owner, response_id)).body)
+    return json_answer((await responses.cancel(owner, response_id)).body)
 
 
 async def _delete(responses: StoredResponses, _: Request, owner: str, response_id: str) -> Response:
     await responses.delete(owner, response_id)
-    return _json(dumps({"id": response_id, "object": "response", "deleted": True}))
+    return json_answer(dumps({"id": response_id, "object": "response", "deleted": True}))
 
 
 async def _input_items(responses: StoredResponses, request: Request, owner: str, response_id: str) -> Response:
@@ -190,7 +202,7 @@ async def _input_items(responses: StoredResponses, request: Request, owner: str,
         raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="after") from None
     first, last = (page.items[0].id, page.items[-1].id) if page.items else (None, None)
     ends = f'"first_id":{dumps(first)},"last_id":{dumps(last)},"has_more":{dumps(page.has_more)}'
-    return _json(f'{{"object":"list","data":[{",".join(item.text for item in page.items)}],{ends}}}')
+    return json_answer(f'{{"object":"list","data":[{",".join(item.text for item in page.items)}],{ends}}}')
 
 
 _Action = Callable[[StoredResponses, Request, str, str], Awaitable[Response]]

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gptoss_bento.access.admission import Grant
 from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import WorkerTasks
-from gptoss_bento.engine.background_tasks import leave_behind
+from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import HttpRefusalError
+from gptoss_bento.http.internal_scope import internal_scope
 from gptoss_bento.http.json_body import json_bytes
-from gptoss_bento.responses.background_run import BackgroundRun
+from gptoss_bento.http.paths import RESPONSES
+from gptoss_bento.responses.background_queue import BackgroundQueue
+from gptoss_bento.responses.background_run import BackgroundRun, Stores
+from gptoss_bento.responses.background_slots import BackgroundSlots
 from gptoss_bento.responses.connection_memory import generates, kept_response, memory_of, remembering
 from gptoss_bento.responses.conversations import Conversations, LockedError, unknown_conversation
 from gptoss_bento.responses.encryption import ReasoningCipher, SharedCipher, has_encrypted
-from gptoss_bento.responses.following import Following
+from gptoss_bento.responses.following import Following, Key
 from gptoss_bento.responses.foreground import ForegroundResponse, Recorder
+from gptoss_bento.responses.kept_request import kept_request, read_kept
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.prepared import prepare
 from gptoss_bento.responses.record import Record
@@ -33,14 +40,28 @@ from gptoss_bento.responses.truncation import fitted, room_for_answer, surely_fi
 from gptoss_bento.state.conversation import ConversationLockedError, ConversationState, UnknownConversationError
 from gptoss_bento.state.conversation_store import ConversationStore
 from gptoss_bento.state.database import StoreUnavailableError
-from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredItem, StoredResponse
+from gptoss_bento.state.idempotency import IdempotencyStore, IdempotentUse
+from gptoss_bento.state.response import RUNNING, NewResponse, ResponseStatus, StoredItem, StoredResponse
+from gptoss_bento.state.response_queue import Claimed, ResponseQueue
 from gptoss_bento.state.response_store import ResponseExistsError, ResponseStore, UnknownResponseError
 from gptoss_bento.state.secret_store import SecretStore
 from gptoss_bento.strict_json import dumps, loads_stored, shown
 
+logger = logging.getLogger(__name__)
+
+OTHER_VERSION = "Another version of this server accepted this response, and this one cannot generate it."
 _EVICT_INTERVAL_S = 10.0
+_KEYS_INTERVAL_S = 60.0
 _CLEAN_INTERVAL_S = 5.0
 _LOST_INTERVAL_S = 3.0
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who makes a request, and the Idempotency-Key that it came with, if any."""
+
+    owner: str
+    use: IdempotentUse | None = None
 
 
 class StoredResponses:
@@ -54,6 +75,8 @@ class StoredResponses:
         model: the name of the model where a request has none.
         encryption_keys: the operator's; without them one is made and kept in the database.
         context_tokens: of prompt and answer together; 0: not known, and nothing is truncated.
+        slots: for responses in the background.
+        most_waiting: how many of these may wait for one.
     """
 
     def __init__(
@@ -65,9 +88,14 @@ class StoredResponses:
         model: str,
         encryption_keys: Sequence[str] = (),
         context_tokens: int = 0,
+        slots: BackgroundSlots | None = None,
+        most_waiting: int = 10_000,
     ) -> None:
         self.store = store
         self._cipher = SharedCipher(SecretStore(store.database), encryption_keys)
+        self.idempotency = IdempotencyStore(store.database, store.clock)
+        queue = ResponseQueue(store.database, store.clock)
+        self._queue = BackgroundQueue(queue, worker_id, slots or BackgroundSlots(), most_waiting)
         self._worker_id = worker_id
         self._ttl_ms = ttl_s * 1000
         self._most = most
@@ -75,40 +103,61 @@ class StoredResponses:
         self._context_tokens = context_tokens
         self._tasks = WorkerTasks()
         self._runs: dict[tuple[str, str], BackgroundRun] = {}
-        self._following = Following(store)
+        self._following = Following(store, queue)
         self.conversations = Conversations(ConversationStore(store.database, store.clock), store, ttl_s, most)
 
-    def start(self) -> None:
-        """Begins to clean up in the background."""
+    def start(self, app: ASGIApp) -> None:
+        """Begins to generate what waits in the background, and to clean up.
+
+        Args:
+            app: vLLM's application.
+        """
+        self._queue.start(self._tasks, partial(self._generate, app))
         for interval_s, work in (
             (_LOST_INTERVAL_S, self._fail_lost),
             (_CLEAN_INTERVAL_S, self._clean),
             (_EVICT_INTERVAL_S, self._evict),
+            (_KEYS_INTERVAL_S, self._clean_keys),
         ):
             self._tasks.spawn(self._tasks.every(interval_s, work))
 
+    @property
+    def running(self) -> int:
+        """How many responses of the background run here."""
+        return len(self._runs)
+
+    def pause(self) -> None:
+        """The service is about to stop: what waits is left to others, and what cannot go on is requeued."""
+        self._queue.slots.is_paused = True
+        self._following.leave([ResponseStatus.QUEUED])
+
     async def stop(self, timeout_s: float) -> None:
         """Waits until all that ends is stored, at most so long."""
+        self._tasks.stopping.set()
+        self._queue.wake()
         await self._tasks.stop(timeout_s)
+        self._following.leave(RUNNING)
 
     # making
 
     async def create(
-        self, request: CreateRequest, owner: str, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+        self, request: CreateRequest, asker: Asker, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answers a request whose client waits.
 
         Raises:
             HttpRefusalError: what it continues or names is not there.
+            KeyUsedError: its Idempotency-Key has been used.
             StoreUnavailableError: nothing has been generated.
         """
-        request = await remembering(request, memory_of(scope), partial(self._history, owner=owner))
-        items, body, seen = await self._body_of(request, owner, app)
-        request = await self._encrypting(request, owner)
+        request = await remembering(request, memory_of(scope), partial(self._history, owner=asker.owner))
+        items, body, seen = await self._body_of(request, asker.owner, app)
+        request = await self._encrypting(request, asker.owner)
         first = first_object(request, "in_progress", int(time.time()), self._model)
         record: Recorder | None = kept_response(scope, items)
         if request.stores:
-            record = await self._recorded(request, owner, first, items, seen)
+            new = self._new(request, asker, first, items, seen)
+            record = Record(self.store, self._tasks, await self._recorded(new, request))
         if not generates(scope):
             await prepare(first, record, send)
             return
@@ -116,29 +165,95 @@ class StoredResponses:
         await response.run(app, scope, with_body(body, receive))
 
     async def create_in_background(
-        self, request: CreateRequest, owner: str, app: ASGIApp, scope: Scope
+        self, request: CreateRequest, asker: Asker, app: ASGIApp, scope: Scope
     ) -> dict[str, Any]:
-        """Starts a response that no client waits for. Returns its object, as soon as vLLM has accepted the request.
+        """Starts a response that no client waits for, or queues it if there is no slot. Returns its object.
+
+        One that starts now is returned when vLLM has accepted the request.
 
         Raises:
-            HttpRefusalError: what it continues or names is not there.
+            HttpRefusalError: what it continues or names is not there, or too many wait already.
+            KeyUsedError: its Idempotency-Key has been used.
             RefusedRequest: vLLM has refused it.
             StoreUnavailableError: nothing has been generated.
         """
-        items, body, seen = await self._body_of(request, owner, app, streams=True)
-        request = await self._encrypting(request, owner)
+        items, body, seen = await self._body_of(request, asker.owner, app, streams=True)
+        request = await self._encrypting(request, asker.owner)
         first = first_object(request, "queued", int(time.time()), self._model)
-        record = await self._recorded(request, owner, first, items, seen)
-        key = owner, request.id
-        run = BackgroundRun(request, first, record, self.store, partial(self._following.tell, key))
-        self._runs[key] = run
+        kept = kept_request(request, body)
+        grant = await self._queue.slot(asker.owner, may_wait=kept is not None)
+        worker_id, attempt = (None, 0) if grant is None else (self._worker_id, 1)
+        new = self._new(request, asker, first, items, seen)
+        try:
+            row = await self._recorded(replace(new, request=kept, worker_id=worker_id, attempt=attempt), request)
+        except BaseException:
+            if grant is not None:
+                self._queue.slots.leave(grant, asker.owner)
+            raise
+        if grant is None:
+            self._queue.wake()
+            return first
+        run = self._run(request, asker.owner, first, Record(self.store, self._tasks, row, 1))
         # 2.3: vLLM's stream listens for a disconnect, which is how a cancellation reaches it.
         alone = {**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "state": {}}
-        task = self._tasks.spawn(run.run(app, alone, body))
-        task.add_done_callback(lambda _: self._runs.pop(key, None))
-        leave_behind(task)
+        self._launch(run, grant, (asker.owner, request.id), app, alone, body)
         await asyncio.shield(run.accepted)
         return first
+
+    def _generate(self, app: ASGIApp, claimed: Claimed, grant: Grant) -> None:
+        """Starts a response that has waited, or whose worker has ended."""
+        try:
+            request, body = read_kept(claimed.request)
+        except TypeError:  # another version has accepted it
+            logger.exception("response %s cannot be generated by this version", claimed.id)
+            self._queue.slots.leave(grant, claimed.owner)
+            fail = partial(self.store.fail, claimed.row, OTHER_VERSION, claimed.attempt)
+            self._tasks.spawn(until_available(fail))
+            return
+        self._tasks.spawn(self._generate_kept(app, claimed, grant, request, body))
+
+    async def _generate_kept(
+        self, app: ASGIApp, claimed: Claimed, grant: Grant, request: CreateRequest, body: bytes
+    ) -> None:
+        record = Record(self.store, self._tasks, claimed.row, claimed.attempt)
+        request = await until_available(partial(self._encrypting, request, claimed.owner))
+        first = {**loads_stored(claimed.object), "output": []}
+        run = self._run(request, claimed.owner, first, record, is_accepted=True)
+        self._launch(run, grant, (claimed.owner, claimed.id), app, internal_scope("POST", RESPONSES), body)
+
+    def _run(
+        self,
+        request: CreateRequest,
+        owner: str,
+        first: Mapping[str, Any],
+        record: Record,
+        *,
+        is_accepted: bool = False,
+    ) -> BackgroundRun:
+        changed = partial(self._following.tell, (owner, request.id))
+        slots, stopping = self._queue.slots, self._tasks.stopping
+        stops = (lambda: slots.is_paused or stopping.is_set()), (lambda: slots.is_paused)
+        stores = Stores(self.store, self._queue.store, changed, *stops)
+        return BackgroundRun(request, first, record, stores, is_accepted=is_accepted)
+
+    def _launch(self, run: BackgroundRun, grant: Grant, key: Key, app: ASGIApp, scope: Scope, body: bytes) -> None:
+        """Runs a response in a task of its own, which holds the slot."""
+
+        async def metered() -> None:
+            with Meter() as meter:
+                try:
+                    await run.run(app, scope, body)
+                finally:
+                    self._queue.slots.leave(grant, key[0], meter.tokens)
+                    self._queue.wake()
+
+        self._runs[key] = run
+        task = self._tasks.spawn(metered())
+        task.add_done_callback(lambda _: self._forget(key, run))
+
+    def _forget(self, key: Key, run: BackgroundRun) -> None:
+        if self._runs.get(key) is run:
+            del self._runs[key]
 
     async def counted(self, request: CreateRequest, owner: str, app: ASGIApp) -> bytes:
         """What vLLM would get for a request, whose tokens are to be counted.
@@ -228,16 +343,16 @@ class StoredResponses:
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="previous_response_id")
         return [loads_stored(text) for text in texts]
 
-    async def _recorded(
+    def _new(
         self,
         request: CreateRequest,
-        owner: str,
+        asker: Asker,
         first: Mapping[str, Any],
         items: list[Any],
         seen: ConversationState | None,
-    ) -> Record:
-        new = NewResponse(
-            owner=owner,
+    ) -> NewResponse:
+        return NewResponse(
+            owner=asker.owner,
             id=request.id,
             object=dumps({name: value for name, value in first.items() if name != "output"}),
             input=[StoredItem(str(item["id"]), dumps(item)) for item in items if isinstance(item, dict)],
@@ -245,23 +360,26 @@ class StoredResponses:
             worker_id=self._worker_id,
             status=ResponseStatus(first["status"]),
             keeps_events=request.keeps_events,
+            use=asker.use,
             conversation=seen,
         )
+
+    async def _recorded(self, new: NewResponse, request: CreateRequest) -> int:
+        """Stores a new response. Returns its row."""
         try:
-            row = await self.store.create(new, self._ttl_ms)
+            return await self.store.create(new, self._ttl_ms)
         except StoreUnavailableError:
             self._tasks.spawn(until_available(partial(self.store.forget, new)))
             raise
         except ResponseExistsError:
-            message = f"request_id is the id of a response that is stored already: {shown(request.id)}."
+            message = f"request_id is the id of a response that is stored already: {shown(new.id)}."
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="request_id") from None
         except UnknownResponseError:  # deleted since its history was read
-            raise unknown(str(request.previous), "previous_response_id") from None
+            raise unknown(str(new.previous), "previous_response_id") from None
         except UnknownConversationError:
             raise unknown_conversation(str(request.conversation), "conversation") from None
         except ConversationLockedError:
             raise LockedError(str(request.conversation), "conversation") from None
-        return Record(self.store, self._tasks, row)
 
     # following
 
@@ -320,6 +438,9 @@ class StoredResponses:
         for clean in (self.store.clean, self.conversations.store.clean):
             while not self._tasks.stopping.is_set() and await clean():
                 pass
+
+    async def _clean_keys(self) -> None:
+        await self.idempotency.clean()
 
 
 def unknown(response_id: str, param: str) -> HttpRefusalError:

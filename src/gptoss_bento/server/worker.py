@@ -53,6 +53,7 @@ from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
 from gptoss_bento.planning.plan import EnginePlan, Planned
+from gptoss_bento.responses.background_slots import BackgroundSlots
 from gptoss_bento.responses.routes import ResponsesApi
 from gptoss_bento.responses.stored_responses import StoredResponses
 from gptoss_bento.server.api_workers import plan_for
@@ -195,7 +196,9 @@ class Worker:
             buffered_metrics.written_later(),
         ):
             await self.group.first_ready()  # it sends the warm-up requests
-            responses = stored_responses(jobs, settings.server, plan.served_names.value[0], running.context_tokens)
+            slots = self._background_slots(settings.server, running)
+            name, context_tokens = plan.served_names.value[0], running.context_tokens
+            responses = stored_responses(jobs, settings.server, name, context_tokens, slots)
             may_store = settings.server.vllm_enable_responses_api_store == "1"
             files = stored_files(jobs, settings)
             app = ResponsesApi(
@@ -211,10 +214,11 @@ class Worker:
             self.engine, self._is_loading = running, False
             self._log.release()
             jobs.attach(AsgiEngine(app, lambda: running.dead, running.token_bytes, running.served_model))
+            responses.start(running.app)
             self.group.reach(Stage.READY)
             self.startup.ready()
             compilations = self._started(plan)
-            work = _Work(running, jobs, batches, self.graceful_shutdown)
+            work = _Work(running, jobs, batches, responses, self.graceful_shutdown)
             try:
                 async with self.graceful_shutdown.draining(settings.server.drain_timeout, work):
                     await self._watch(running, settings.server.engine_stall_timeout, compilations)
@@ -225,6 +229,17 @@ class Worker:
                 await self._wind_up(running, jobs, batches)
                 await responses.stop(_RECORDS_S)
                 await files.stop(_RECORDS_S)
+
+    def _background_slots(self, settings: ServerSettings, running: Engine) -> BackgroundSlots:
+        """Half of MAX_OPENAI_REQUESTS, so that clients that wait always find slots; this worker's share of that."""
+        most = self.group.share(settings.max_openai_requests // 2)
+        limits, engine_slots = self._job_limits, settings.max_openai_requests
+
+        def may_run() -> bool:
+            is_ending = self.startup.state in (State.STOPPING, State.FAILED) or self.group.is_ending
+            return not (is_ending or running.dead)
+
+        return BackgroundSlots(limits.keys, limits.admission, engine_slots, max(1, most), may_run)
 
     def _started(self, plan: EnginePlan) -> KernelCompilations:
         """Logs the parts of the start, and notes for which plan its kernels are. The first worker does."""
@@ -391,31 +406,34 @@ class _Work:
     engine: Engine
     jobs: Runner
     batches: BatchRunner
+    responses: StoredResponses
     graceful_shutdown: GracefulShutdown
 
     @property
     def busy(self) -> bool:
         if self.graceful_shutdown.in_flight or self.jobs.running or self.batches.running:
             return True
-        return not self.engine.dead and self.engine.unfinished_requests > 0  # of background responses
+        return not self.engine.dead and (self.responses.running or self.engine.unfinished_requests) > 0
 
     def pause(self) -> None:
         self.jobs.pause()
         self.batches.pause()
+        self.responses.pause()
 
     async def abort(self) -> None:
         self.engine.abort_all(ABORTED)
-        await asyncio.gather(self.jobs.stop(), self.batches.stop())
+        await asyncio.gather(self.responses.stop(_RECORDS_S), self.jobs.stop(), self.batches.stop())
 
 
-def stored_responses(jobs: Runner, settings: ServerSettings, model: str, context_tokens: int) -> StoredResponses:
-    """The responses of this worker, in the database of its jobs; cleaning up has started."""
+def stored_responses(
+    jobs: Runner, settings: ServerSettings, model: str, context_tokens: int, slots: BackgroundSlots
+) -> StoredResponses:
+    """The responses of this worker, in the database of its jobs."""
     store, how_long = ResponseStore(jobs.store.database, now_ms), (settings.responses_ttl, settings.responses_max)
     given = settings.responses_encryption_key
     keys = comma_list(given.get_secret_value()) if given else ()
-    made = StoredResponses(store, jobs.worker_id, *how_long, model, keys, context_tokens)
-    made.start()
-    return made
+    most_waiting = settings.max_queue_size
+    return StoredResponses(store, jobs.worker_id, *how_long, model, keys, context_tokens, slots, most_waiting)
 
 
 def check_files_dir(folder: Path | None) -> None:

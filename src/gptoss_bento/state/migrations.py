@@ -15,10 +15,12 @@ from gptoss_bento.state.schema import (
     CONVERSATION_ITEMS,
     CONVERSATIONS,
     FILES,
+    IDEMPOTENCY_KEYS,
     JOBS,
     METADATA,
     RESPONSE_EVENTS,
     RESPONSE_ITEMS,
+    RESPONSE_REQUESTS,
     RESPONSES,
     SECRETS,
 )
@@ -72,6 +74,21 @@ def _add_files_and_batches(connection: sa.Connection) -> None:
     METADATA.create_all(connection, [FILES, BATCHES])
 
 
+_RUN_COLUMNS = {
+    "attempt": "INTEGER NOT NULL DEFAULT 0",
+    "recoveries": "INTEGER NOT NULL DEFAULT 0",
+    "is_followed": "BOOLEAN NOT NULL DEFAULT FALSE",
+}
+
+
+def _add_background_runs(connection: sa.Connection) -> None:
+    known = {column["name"] for column in sa.inspect(connection).get_columns(RESPONSES.name)}
+    for name, kind in _RUN_COLUMNS.items():
+        if name not in known:
+            connection.execute(sa.text(f"ALTER TABLE responses ADD COLUMN {name} {kind}"))
+    METADATA.create_all(connection, [RESPONSE_REQUESTS, IDEMPOTENCY_KEYS])
+
+
 MIGRATIONS: list[Migration] = [
     _first_schema,
     _add_refused,
@@ -81,6 +98,7 @@ MIGRATIONS: list[Migration] = [
     _add_conversations,
     _add_secrets,
     _add_files_and_batches,
+    _add_background_runs,
 ]
 """The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from gptoss_bento.state.conversation import ConversationState
+from gptoss_bento.state.idempotency import IdempotentUse
 from gptoss_bento.strict_json import dumps, loads_stored
 
 
@@ -53,8 +54,11 @@ class NewResponse:
         object: the response's object as JSON, without `output`.
         input: the items of the request, without those of earlier responses.
         previous: the id of the response that it continues.
-        worker_id: of the worker that generates it.
+        worker_id: of the worker that generates it; None: it waits for one.
         keeps_events: whether its events are stored, so that its stream can be resumed.
+        request: what another worker needs to generate it, as JSON; None: no other may.
+        attempt: the number of its run, from 1; 0: it is no run of the background.
+        use: of the client's Idempotency-Key.
         conversation: the one that it is a turn of, as its prompt has it.
     """
 
@@ -63,15 +67,18 @@ class NewResponse:
     object: str
     input: Sequence[StoredItem]
     previous: str | None
-    worker_id: str
+    worker_id: str | None
     status: ResponseStatus = ResponseStatus.IN_PROGRESS
     keeps_events: bool = False
+    request: str | None = None
+    attempt: int = 0
+    use: IdempotentUse | None = None
     conversation: ConversationState | None = None
 
 
 @dataclass(frozen=True)
 class StoredResponse:
-    """A response as it is stored; `output` has the JSON texts of its items."""
+    """A response as it is stored; `output` has the JSON texts of its items, `attempt` numbers its newest run."""
 
     id: str
     status: ResponseStatus
@@ -79,6 +86,9 @@ class StoredResponse:
     event_count: int
     keeps_events: bool
     output: tuple[str, ...] = ()
+    row: int = field(default=0, compare=False)  # in the database
+    attempt: int = 0
+    is_followed: bool = False
 
     @property
     def body(self) -> str:
@@ -99,12 +109,12 @@ def with_output(object_text: str, items: Sequence[str]) -> str:
     return f'{object_text[:-1]},"output":[{",".join(items)}]}}'
 
 
-def ended(object_text: str, status: ResponseStatus, error: str | None = None) -> str:
-    """The object of a response that ended without its worker.
+def changed(object_text: str, status: ResponseStatus, error: str | None = None) -> str:
+    """The object of a response whose state changes without its worker.
 
     Args:
         object_text: its object as JSON.
-        status: its final state.
+        status: its new state.
         error: why it failed.
     """
     fields: dict[str, Any] = loads_stored(object_text)

@@ -12,16 +12,26 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from gptoss_bento.state import idempotency
 from gptoss_bento.state.clock import Clock
 from gptoss_bento.state.conversation_turns import begin_turn, end_turn
 from gptoss_bento.state.database import Database
 from gptoss_bento.state.owned_rows import owners_of_more
-from gptoss_bento.state.response import RUNNING, NewResponse, Page, ResponseStatus, StoredItem, StoredResponse, ended
-from gptoss_bento.state.schema import CONVERSATION_ITEMS, RESPONSE_EVENTS, RESPONSE_ITEMS, RESPONSES, WORKERS
+from gptoss_bento.state.response import RUNNING, NewResponse, Page, ResponseStatus, StoredItem, StoredResponse, changed
+from gptoss_bento.state.schema import (
+    CONVERSATION_ITEMS,
+    RESPONSE_EVENTS,
+    RESPONSE_ITEMS,
+    RESPONSE_REQUESTS,
+    RESPONSES,
+    WORKERS,
+)
 from gptoss_bento.state.statements import in_chunks, storable
 from gptoss_bento.state.transactions import Store, reads, writes
 
 WORKER_ENDED = "The worker that generated this response ended before it did."
+AFTER_A_STREAM = f"{WORKER_ENDED} Part of it had been streamed by then, so it was not generated again."
+AFTER_ANOTHER_RUN = f"{WORKER_ENDED} It was the second one, so the response was not generated again."
 _DELETED_PER_TRANSACTION = 500
 _ANSWERED = (ResponseStatus.COMPLETED, ResponseStatus.INCOMPLETE)
 _OUTPUT_FROM = 1_000_000  # the position of the first item of an output; those of the request come before
@@ -59,6 +69,7 @@ class ResponseStore(Store):
         One of the same id that has no answer makes room: a client may try again under its `request_id`.
 
         Raises:
+            KeyUsedError: the owner has used the Idempotency-Key before.
             ResponseExistsError: the owner has one of this id.
             UnknownResponseError: it continues a response that the owner does not have.
             ConversationLockedError, UnknownConversationError: it is no turn of its conversation as that is now.
@@ -74,15 +85,18 @@ class ResponseStore(Store):
     def _hide_unanswered(self, connection: sa.Connection, owner: str, response_id: str) -> bool:
         has_failed = RESPONSES.c.status.in_((ResponseStatus.FAILED, ResponseStatus.CANCELLED))
         has_expired = RESPONSES.c.expires_at <= self._now()
-        unanswered = sa.select(RESPONSES.c.seq).where(_of(owner, response_id), has_failed | has_expired | _is_lost())
+        is_unanswered = has_failed | has_expired | (is_lost() & ~may_run_again())
+        unanswered = sa.select(RESPONSES.c.seq).where(_of(owner, response_id), is_unanswered)
         seq = connection.execute(unanswered.with_for_update()).scalar()
         if seq is not None:
-            connection.execute(_HIDE, {"hidden_seq": seq, "hidden": _hidden_id(seq)})
+            _hide(connection, seq)
         return seq is not None
 
     @writes
     def _create(self, connection: sa.Connection, new: NewResponse, ttl_ms: int) -> int:
         now, turn = self._now(), new.conversation
+        if new.use is not None:
+            idempotency.take(connection, new.owner, new.use, new.id, now)
         previous = _seq(connection, new.owner, new.previous, now) if new.previous is not None else None
         row = {
             "owner": new.owner,
@@ -94,10 +108,13 @@ class ResponseStore(Store):
             "event_count": 0,
             "keeps_events": new.keeps_events,
             "expires_at": now + ttl_ms,
+            "attempt": new.attempt,
             "conversation_seq": turn and turn.seq,
             "conversation_position": turn and turn.next_position,
         }
         seq = int(connection.execute(_INSERT, row).scalar_one())
+        if new.request is not None:
+            connection.execute(_INSERT_REQUEST, {"response_seq": seq, "request": new.request})
         if turn is not None:
             begin_turn(connection, turn, seq, now, now + ttl_ms)
         _add_items(connection, seq, new.input, 0, is_output=False)
@@ -109,25 +126,31 @@ class ResponseStore(Store):
         is_it = (RESPONSES.c.worker_id == new.worker_id) & (RESPONSES.c.object == new.object)
         seq = connection.execute(sa.select(RESPONSES.c.seq).where(_of(new.owner, new.id), is_it)).scalar()
         if seq is not None:
-            connection.execute(_HIDE, {"hidden_seq": seq, "hidden": _hidden_id(seq)})
+            _hide(connection, seq)
+            idempotency.release(connection, new.owner, new.id)
 
     @writes
-    def start(self, connection: sa.Connection, row: int, object_text: str) -> bool:
-        """A queued response is generated from now on. Returns False if it has ended meanwhile."""
+    def start(self, connection: sa.Connection, row: int, object_text: str, attempt: int = 0) -> bool:
+        """A queued response is generated from now on. Returns False if it has ended, or is another run's."""
         values = {"status": ResponseStatus.IN_PROGRESS.value, "object": object_text}
-        queued = (RESPONSES.c.seq == row) & (RESPONSES.c.status == ResponseStatus.QUEUED)
+        queued = (
+            (RESPONSES.c.seq == row) & (RESPONSES.c.status == ResponseStatus.QUEUED) & (RESPONSES.c.attempt == attempt)
+        )
         return bool(connection.execute(RESPONSES.update().where(queued).values(values)).rowcount)
 
     @writes
-    def append(self, connection: sa.Connection, row: int, first: int, events: Sequence[str]) -> bool:
-        """Adds events to a running response, unless an earlier call added them. Returns False if it has ended.
+    def append(self, connection: sa.Connection, row: int, first: int, events: Sequence[str], attempt: int = 0) -> bool:
+        """Adds events to a running response, unless an earlier call added them.
+
+        Returns False if it has ended, or is another run's.
 
         Args:
             row: of the response.
             first: the position of the first of these events.
             events: as JSON.
+            attempt: the run that they are of.
         """
-        found = connection.execute(_LOCKED_RUNNING, {"row": row}).one_or_none()
+        found = connection.execute(_LOCKED_RUNNING, {"row": row, "run": attempt}).one_or_none()
         if found is None:
             return False
         _add_events(connection, row, found.event_count, events[found.event_count - first :])
@@ -142,8 +165,9 @@ class ResponseStore(Store):
         object_text: str,
         output: Sequence[StoredItem] = (),
         events: Sequence[str] = (),
+        attempt: int = 0,
     ) -> bool:
-        """Ends a running response. Returns False if it has ended already; then nothing is changed.
+        """Ends a running response. Returns False if it has ended already, or is another run's: nothing is changed.
 
         An answer also ends one that counted as lost: its worker was late with its lease, and goes on.
 
@@ -153,14 +177,15 @@ class ResponseStore(Store):
             object_text: its final object as JSON, without `output`.
             output: its items.
             events: those that come after what `append` has added.
+            attempt: the run that ends it.
         """
-        found = connection.execute(_LOCKED, {"row": row}).one_or_none()
+        found = connection.execute(_LOCKED, {"row": row, "run": attempt}).one_or_none()
         if found is None or not _may_end(found, status):
             return False
         if events:
             _add_events(connection, row, found.event_count, events)
         _add_items(connection, row, output, _OUTPUT_FROM, is_output=True)
-        _end(connection, row, status, object_text)
+        end_response(connection, row, status, object_text)
         if found.conversation_seq is not None and status in _ANSWERED:
             end_turn(connection, found.conversation_seq, row)
         return True
@@ -172,22 +197,25 @@ class ResponseStore(Store):
         if row is None:
             return None
         if ResponseStatus(row.status) in RUNNING:
-            _end(connection, row.seq, ResponseStatus.CANCELLED, ended(row.object, ResponseStatus.CANCELLED))
+            end_response(connection, row.seq, ResponseStatus.CANCELLED, changed(row.object, ResponseStatus.CANCELLED))
             row = _row(connection, owner, response_id, self._now())
         return _stored(connection, row)
 
     @writes
-    def fail(self, connection: sa.Connection, row: int, reason: str) -> None:
+    def fail(self, connection: sa.Connection, row: int, reason: str, attempt: int = 0) -> None:
         """Ends a running response as failed, with what is stored of it; one that has ended stays as it is."""
-        if connection.execute(_LOCKED_RUNNING, {"row": row}).one_or_none() is None:
+        if connection.execute(_LOCKED_RUNNING, {"row": row, "run": attempt}).one_or_none() is None:
             return
         text = connection.execute(sa.select(RESPONSES.c.object).where(RESPONSES.c.seq == row)).scalar_one()
-        _end(connection, row, ResponseStatus.FAILED, ended(text, ResponseStatus.FAILED, reason))
+        end_response(connection, row, ResponseStatus.FAILED, changed(text, ResponseStatus.FAILED, reason))
 
     @writes
     def discard(self, connection: sa.Connection, row: int) -> None:
-        """There is no such response after all."""
-        connection.execute(_HIDE, {"hidden_seq": row, "hidden": _hidden_id(row)})
+        """There is no such response after all; its Idempotency-Key may be used again."""
+        found = connection.execute(sa.select(RESPONSES.c.owner, RESPONSES.c.id).where(RESPONSES.c.seq == row)).first()
+        if found is not None:
+            idempotency.release(connection, found.owner, found.id)
+            _hide(connection, row)
 
     @writes
     def delete(self, connection: sa.Connection, owner: str, response_id: str) -> bool:
@@ -195,7 +223,7 @@ class ResponseStore(Store):
         found = _seq_or_none(connection, owner, response_id, self._now())
         if found is None:
             return False
-        connection.execute(_HIDE, {"hidden_seq": found, "hidden": _hidden_id(found)})
+        _hide(connection, found)
         return True
 
     # reading
@@ -283,9 +311,9 @@ class ResponseStore(Store):
         return _record(row), events
 
     @reads
-    def runs(self, connection: sa.Connection, row: int) -> bool:
-        """Whether a response is generated, or waits for that."""
-        return connection.execute(_RUNNING, {"row": row}).one_or_none() is not None
+    def runs(self, connection: sa.Connection, row: int, attempt: int = 0) -> bool:
+        """Whether a response is generated by this run, or waits for that."""
+        return connection.execute(_RUNNING, {"row": row, "run": attempt}).one_or_none() is not None
 
     # periodic work
 
@@ -321,6 +349,7 @@ class ResponseStore(Store):
         some = sa.select(RESPONSES.c.seq).where(gone).limit(_DELETED_PER_TRANSACTION).with_for_update(skip_locked=True)
         seqs = list(connection.execute(some).scalars())
         for table, column in (
+            (RESPONSE_REQUESTS, RESPONSE_REQUESTS.c.response_seq),
             (RESPONSE_EVENTS, RESPONSE_EVENTS.c.response_seq),
             (RESPONSE_ITEMS, RESPONSE_ITEMS.c.response_seq),
             (RESPONSES, RESPONSES.c.seq),
@@ -330,12 +359,15 @@ class ResponseStore(Store):
 
     @writes
     def fail_lost(self, connection: sa.Connection) -> int:
-        """Ends the running responses whose worker has no lease any more as failed. Returns how many."""
-        lost = sa.select(RESPONSES.c.seq, RESPONSES.c.object).where(_is_lost())
+        """Ends the running responses whose worker has no lease any more as failed. Returns how many.
+
+        Those that may run again are left to `ResponseQueue.requeue_lost`.
+        """
+        lost = sa.select(*_LOST_COLUMNS).where(is_lost(), ~may_run_again())
         rows = list(connection.execute(lost.with_for_update()))
         for row in rows:
-            text = ended(row.object, ResponseStatus.FAILED, WORKER_ENDED)
-            _end(connection, row.seq, ResponseStatus.FAILED, text)
+            text = changed(row.object, ResponseStatus.FAILED, _reason(row))
+            end_response(connection, row.seq, ResponseStatus.FAILED, text)
         return len(rows)
 
 
@@ -343,7 +375,20 @@ def _of(owner: str, response_id: str) -> sa.ColumnElement[bool]:
     return (RESPONSES.c.owner == owner) & (RESPONSES.c.id == storable(response_id))
 
 
-def _is_lost() -> sa.ColumnElement[bool]:
+def may_run_again() -> sa.ColumnElement[bool]:
+    """Whether a response that its worker did not end is generated once more: it has no reader, and ran once."""
+    has_request = sa.exists().where(RESPONSE_REQUESTS.c.response_seq == RESPONSES.c.seq)
+    return has_request & ~RESPONSES.c.is_followed & (RESPONSES.c.recoveries == 0)
+
+
+def _reason(row: Any) -> str:
+    """Why a response failed whose worker ended."""
+    if row.is_followed:
+        return AFTER_A_STREAM
+    return AFTER_ANOTHER_RUN if row.recoveries else WORKER_ENDED
+
+
+def is_lost() -> sa.ColumnElement[bool]:
     """Whether the worker that generates a response has no lease any more."""
     alive = sa.select(WORKERS.c.worker_id)
     return (RESPONSES.c.worker_id > "") & RESPONSES.c.worker_id.not_in(alive)  # by the index, without nulls
@@ -380,7 +425,15 @@ def _hidden_id(seq: int) -> str:
 
 def _record(row: Any, output: Sequence[str] = ()) -> StoredResponse:
     return StoredResponse(
-        row.id, ResponseStatus(row.status), row.object, row.event_count, row.keeps_events, tuple(output)
+        id=row.id,
+        status=ResponseStatus(row.status),
+        object=row.object,
+        event_count=row.event_count,
+        keeps_events=row.keeps_events,
+        output=tuple(output),
+        row=row.seq,
+        attempt=row.attempt,
+        is_followed=row.is_followed,
     )
 
 
@@ -406,8 +459,16 @@ def _add_events(connection: sa.Connection, seq: int, first: int, events: Sequenc
         connection.execute(_COUNT_EVENTS, {"grown_seq": seq, "count": first + len(rows)})
 
 
-def _end(connection: sa.Connection, seq: int, status: ResponseStatus, object_text: str) -> None:
+def end_response(connection: sa.Connection, seq: int, status: ResponseStatus, object_text: str) -> None:
+    """Ends a response, which no worker generates any more."""
     connection.execute(_END, {"ended_seq": seq, "end": status.value, "final": object_text})
+    connection.execute(_FORGET_REQUEST, {"answered_seq": seq})
+
+
+def _hide(connection: sa.Connection, seq: int) -> None:
+    """No request finds the response from now on."""
+    connection.execute(_HIDE, {"hidden_seq": seq, "hidden": _hidden_id(seq)})
+    connection.execute(_FORGET_REQUEST, {"answered_seq": seq})
 
 
 # Built once, as those of the job store.
@@ -418,14 +479,21 @@ _FIND = sa.select(RESPONSES).where(_OWNED, RESPONSES.c.expires_at > sa.bindparam
 _FIND_AND_LOCK = _FIND.with_for_update()
 _RUNNING = sa.select(RESPONSES.c.event_count).where(
     RESPONSES.c.seq == sa.bindparam("row", type_=sa.BigInteger()),
+    RESPONSES.c.attempt == sa.bindparam("run", type_=sa.Integer()),
     RESPONSES.c.status.in_(sorted(status.value for status in RUNNING)),
 )
 _LOCKED_RUNNING = _RUNNING.with_for_update()
 _LOCKED = (
     sa.select(RESPONSES.c.event_count, RESPONSES.c.status, RESPONSES.c.object, RESPONSES.c.conversation_seq)
-    .where(RESPONSES.c.seq == sa.bindparam("row", type_=sa.BigInteger()))
+    .where(
+        RESPONSES.c.seq == sa.bindparam("row", type_=sa.BigInteger()),
+        RESPONSES.c.attempt == sa.bindparam("run", type_=sa.Integer()),
+    )
     .with_for_update()
 )
+_LOST_COLUMNS = [RESPONSES.c[name] for name in ("seq", "object", "is_followed", "recoveries")]
+_INSERT_REQUEST = RESPONSE_REQUESTS.insert()
+_FORGET_REQUEST = RESPONSE_REQUESTS.delete().where(RESPONSE_REQUESTS.c.response_seq == sa.bindparam("answered_seq"))
 _INSERT = RESPONSES.insert().returning(RESPONSES.c.seq)
 _INSERT_ITEMS = RESPONSE_ITEMS.insert()
 _INSERT_EVENTS = RESPONSE_EVENTS.insert()

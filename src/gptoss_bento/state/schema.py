@@ -82,6 +82,10 @@ RESPONSES = sa.Table(  # what /v1/responses has answered, or is answering
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Column("conversation_seq", sa.BigInteger),  # the conversation that it is a turn of
     sa.Column("conversation_position", sa.Integer),  # of the first item after those that it was made from
+    # Of a response in the background alone:
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),  # which run this is; another's writes fail
+    sa.Column("recoveries", sa.Integer, nullable=False, server_default="0"),  # runs after a worker ended
+    sa.Column("is_followed", sa.Boolean, nullable=False, server_default=sa.false()),  # a client has had an event
     sa.UniqueConstraint("owner", "id", name="responses_ids"),
     sa.Index("responses_previous", "previous_seq"),
     sa.Index("responses_expiry", "expires_at"),
@@ -192,4 +196,21 @@ BATCHES = sa.Table(  # of /v1/batches; times are seconds, as in the objects of O
     sa.Index("batches_queue", "status", "seq"),
     sa.Index("batches_inputs", "input_file_id"),
     sqlite_autoincrement=True,
+)
+RESPONSE_REQUESTS = sa.Table(  # of responses in the background that have not ended: with it any worker generates them
+    "response_requests",
+    METADATA,
+    sa.Column("response_seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("request", sa.Text, nullable=False),  # JSON
+)
+IDEMPOTENCY_KEYS = sa.Table(  # the values of Idempotency-Key that an owner has used
+    "idempotency_keys",
+    METADATA,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),  # of the request
+    sa.Column("target", sa.Text, nullable=False),  # the id of what the request has made
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Index("idempotency_keys_targets", "target"),
+    sa.Index("idempotency_keys_expiry", "expires_at"),
 )

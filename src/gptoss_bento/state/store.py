@@ -13,9 +13,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from gptoss_bento.state import leases
+from gptoss_bento.state import idempotency, leases
 from gptoss_bento.state.clock import Clock, now_ms
 from gptoss_bento.state.database import Database
+from gptoss_bento.state.idempotency import IdempotentUse
 from gptoss_bento.state.job import RETRYABLE, Claim, Counts, Job, NewJob, Status, Webhook
 from gptoss_bento.state.migrations import open_database
 from gptoss_bento.state.queue_limits import check_owner_limit, check_queue_length
@@ -68,13 +69,25 @@ class JobStore(Store):
         max_queue_size: int,
         max_of_owner: int | None = None,
         free_worker: str | None = None,
+        use: IdempotentUse | None = None,
     ) -> Job:
         """Queues a job or, if none waits, starts it on the worker that is free.
 
+        Args:
+            connection: of the transaction.
+            job: to store.
+            max_queue_size: how many jobs may wait.
+            max_of_owner: how many unfinished jobs its owner may have.
+            free_worker: the id of that worker.
+            use: of the client's Idempotency-Key.
+
         Raises:
+            KeyUsedError: the owner has used the Idempotency-Key before.
             QueueFullError: `max_queue_size` jobs wait, or `max_of_owner` of the same owner have not ended.
         """
         now = self._now()
+        if use is not None:
+            idempotency.take(connection, job.owner or "", use, job.id, now)
         waiting = check_queue_length(connection, max_queue_size)
         if max_of_owner:
             check_owner_limit(connection, job.owner, max_of_owner)

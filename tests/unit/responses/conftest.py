@@ -56,6 +56,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         store = ResponseStore(jobs.database, clock)
         responses = StoredResponses(store, worker.worker_id, 3600, 100, "gpt-oss")
         vllm = FakeVllm()
+        responses.start(vllm)
         app = ResponsesApi(vllm, responses)
         keys = KeyStore([Key(name, (digest(name),)) for name in OWNERS])
         yield Api(vllm, responses, app, keys, clients_of(app, keys))

@@ -281,9 +281,9 @@ async def test_events_of_a_background_response_are_stored_for_a_stream_alone(
     written: list[list[str]] = []
     append = api.responses.store.append
 
-    async def counted(row: int, first: int, events: list[str]) -> bool:
+    async def counted(row: int, first: int, events: list[str], attempt: int) -> bool:
         written.append(events)
-        return await append(row, first, events)
+        return await append(row, first, events, attempt)
 
     monkeypatch.setattr(api.responses.store, "append", counted)
     api.vllm.held.clear()

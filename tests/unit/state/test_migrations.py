@@ -28,7 +28,7 @@ async def test_migrations_run_once_and_by_version(store: JobStore) -> None:
     await migrate(store._database, steps)
 
     assert ran == ["second", "third"]
-    with pytest.raises(ConfigurationError, match=r"schema version 10, made by a newer .* knows 8"):
+    with pytest.raises(ConfigurationError, match=r"schema version 11, made by a newer .* knows 9"):
         await migrate(store._database)
 
 

@@ -270,7 +270,7 @@ async def test_answer_of_a_worker_that_was_late_with_its_lease_counts(responses:
 
 async def test_responses_are_added_to_an_older_database(store: JobStore, clock: Clock) -> None:
     def as_it_was(connection: sa.Connection) -> None:
-        for table in ("responses", "response_items", "response_events"):
+        for table in ("responses", "response_items", "response_events", "response_requests", "idempotency_keys"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("UPDATE schema_version SET version = 4"))
 

@@ -124,9 +124,11 @@ def _query(name: str, meaning: str, **schema: Any) -> Object:
 _WAIT = _query("wait", "Milliseconds to wait at most; the nearest possible number is taken.")
 _TTL = _query("ttl", "Shortens how many milliseconds the result is kept.", minimum=0)
 
+_SUBMISSION = (400, 410, 413, 422, 429)
+
 _OPERATIONS: dict[str, _Operation] = {
-    "/run": _Operation("Submits a job", JobState, (400, 413, 429), takes_job=True),
-    "/runsync": _Operation("Submits a job and waits for its end", Job, (400, 413, 429), _WAIT, takes_job=True),
+    "/run": _Operation("Submits a job", JobState, _SUBMISSION, takes_job=True),
+    "/runsync": _Operation("Submits a job and waits for its end", Job, _SUBMISSION, _WAIT, takes_job=True),
     "/status/{id}": _Operation("A job, with its output once it is COMPLETED", Job, (400, 404, 413), _TTL),
     "/status-sync/{id}": _Operation("Waits for a job's end", Job, (400, 404, 413), _WAIT),
     "/stream/{id}": _Operation("Takes the items that were not taken yet", JobStream, (400, 404, 413), _WAIT),
@@ -140,7 +142,9 @@ _ERRORS = {
     400: "The body, one of its fields or a query value is wrong.",
     404: "There is no such job, or its time is over.",
     409: "The job was cancelled.",
+    410: "The job of this Idempotency-Key is not kept any more.",
     413: "The body is too large.",
+    422: "This Idempotency-Key came with another request.",
     429: "Too many jobs wait.",
     500: "The engine or the server failed.",
     503: "The job store cannot be used now.",
@@ -169,6 +173,7 @@ def _path(path: str, methods: Iterable[str]) -> Object:
     name = path.split("/")[1]
     parameters = [_JOB_ID] if path.endswith("{id}") else []
     parameters += [operation.query] if operation.query else []
+    parameters += [_IDEMPOTENCY_KEY] if operation.takes_job else []
     verbs = {method.lower(): _described(operation, f"{name}-{method.lower()}") for method in methods}
     return {"servers": _SERVERS, "parameters": parameters, **verbs}
 
@@ -199,6 +204,12 @@ _RETRY_AFTER: Object = {
     "required": True,
     "schema": {"type": "integer"},
     "example": RETRY_AFTER_S,
+}
+_IDEMPOTENCY_KEY: Object = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A second request with the same value and body gets the job of the first, for 24 hours.",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 _JOB_ID: Object = {
     "name": "id",

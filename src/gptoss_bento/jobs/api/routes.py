@@ -20,12 +20,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from gptoss_bento.access.authentication import key_of
-from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.body import read_body
 from gptoss_bento.http.errors import INTERNAL_ERROR, RETRY, HttpRefusalError
 from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.http.paths import is_openai_path
+from gptoss_bento.jobs.api.repeatable_submission import RepeatableSubmission, replayed
 from gptoss_bento.jobs.input import read_envelope
 from gptoss_bento.jobs.limits import rates_of
 from gptoss_bento.jobs.runner import LONGEST_WAIT_MS, Runner
@@ -58,10 +57,6 @@ class _Call:
     @property
     def query(self) -> QueryParams:
         return self.request.query_params
-
-    @property
-    def key(self) -> Key | None:
-        return key_of(self.request.scope)
 
     def admitted(self) -> AbstractContextManager[None]:
         return self.runner.limits.admitted(self.request.scope)
@@ -157,7 +152,7 @@ async def answer(request: Request, act: Callable[[Request], Awaitable[str]]) -> 
         ClientDisconnect: the client is gone.
     """
     response = await _answer(request, act)
-    response.headers.update(rates_of(request.scope))
+    response.headers.update({**rates_of(request.scope), **replayed(request.scope)})
     return response
 
 
@@ -198,16 +193,21 @@ def _json(text: str, status: int = 200, headers: Mapping[str, str] | None = None
 
 async def _run(call: _Call) -> str:
     envelope = read_envelope(call.body, call.runner.settings)
+    repeatable = RepeatableSubmission(call.runner, call.request.scope, "/run", call.body)
+    if earlier := await repeatable.earlier():
+        return _state(earlier.id, earlier.status)
     with call.admitted():
-        job = await call.runner.submit(envelope, sync=False, key=call.key)
+        job = await repeatable.submit(envelope, sync=False)
     return _state(job.id, Status.IN_QUEUE)
 
 
 async def _runsync(call: _Call) -> str:
     envelope = read_envelope(call.body, call.runner.settings)
     wait_ms = _wait(call, _SHORTEST_WAIT_MS)
-    with call.admitted():
-        job = await call.runner.submit(envelope, sync=True, wait_ms=wait_ms, key=call.key)
+    repeatable = RepeatableSubmission(call.runner, call.request.scope, "/runsync", call.body)
+    if not (job := await repeatable.earlier()):
+        with call.admitted():
+            job = await repeatable.submit(envelope, sync=True, wait_ms=wait_ms)
     return await _when_ended(call, job.id, wait_ms)
 
 

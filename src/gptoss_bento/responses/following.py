@@ -75,6 +75,10 @@ class Following:
         for key in self._followers:
             self.tell(key)
 
+    def has_left(self, status: ResponseStatus) -> bool:
+        """Whether responses in this state are no longer waited for."""
+        return status in self._left
+
     @contextmanager
     def _follower(self, key: Key) -> Iterator[_News]:
         news = _News()
@@ -123,7 +127,7 @@ class Following:
     async def _read(self, key: Key, position: int) -> tuple[StoredResponse, list[str]] | None:
         """None: there is no such response, or this worker no longer waits for it."""
         found = await until_available(partial(self._store.events, *key, position))
-        return None if found and found[0].status in self._left else found
+        return None if found and self.has_left(found[0].status) else found
 
     async def _missing_end(self, key: Key, response: StoredResponse, position: int, newest: str) -> list[bytes]:
         """The last event of a response whose worker could not write it.

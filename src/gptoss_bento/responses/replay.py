@@ -7,7 +7,7 @@ stream, which its numbers count, are not known. They are the same each time, so 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,10 +30,23 @@ _EMPTY: Mapping[str, Fields] = {
 _ENDS = (ResponseStatus.COMPLETED, ResponseStatus.INCOMPLETE, ResponseStatus.FAILED)  # none says that it was cancelled
 
 
-async def replay(store: ResponseStore, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
+async def replay(
+    store: ResponseStore,
+    owner: str,
+    response_id: str,
+    start: int,
+    is_left: Callable[[ResponseStatus], bool] = lambda _: False,
+) -> AsyncIterator[bytes]:
     """The events of a response from the position `start` on; one that runs is waited for.
 
     The answer has started: a store that is away is waited for, until the client leaves.
+
+    Args:
+        store: of the responses.
+        owner: of the response.
+        response_id: its id.
+        start: a position.
+        is_left: whether a response in this state is no longer waited for, as the service stops.
     """
     position, pause_s = start, _SHORTEST_PAUSE_S
     while found := await until_available(partial(store.get, owner, response_id)):
@@ -42,7 +55,7 @@ async def replay(store: ResponseStore, owner: str, response_id: str, start: int)
             for event in events[position:]:
                 yield frame(event)
             position = max(position, len(events))
-        if found.status.is_terminal:
+        if found.status.is_terminal or is_left(found.status):
             return
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -390,7 +390,7 @@ class StoredResponses:
 
     def replayed(self, owner: str, response_id: str, start: int) -> AsyncIterator[bytes]:
         """The same of a response whose events are not stored: they are made from its object."""
-        return replay(self.store, owner, response_id, start)
+        return replay(self.store, owner, response_id, start, self._following.has_left)
 
     async def cancel(self, owner: str, response_id: str) -> StoredResponse:
         """Ends a response of the background as cancelled; one that has ended stays as it is.

@@ -98,9 +98,11 @@ async def test_stream_of_a_response_that_waits_ends_when_the_service_stops(api: 
     posted = asyncio.create_task(api.client.post(URL, json=asked))
     await found_as(api, "waits", "queued")
     await until(lambda: api.responses._following._followers)
+    without_events = await created(api, background=True)
+    replayed = asyncio.create_task(api.client.get(f"{URL}/{without_events['id']}?stream=true"))
     api.responses.pause()
 
-    assert events_of(await posted) == []
+    assert events_of(await posted) == events_of(await replayed) == []
     assert (await api.client.get(f"{URL}/waits")).json()["status"] == "queued"
 
 

@@ -19,6 +19,8 @@ from gptoss_bento.engine.usage import current_meter
 from gptoss_bento.http.errors import BrokenStreamError
 from gptoss_bento.responses.background_slots import BackgroundSlots
 from gptoss_bento.responses.fake_vllm import FakeVllm
+from gptoss_bento.responses.kept_request import kept_request, read_kept
+from gptoss_bento.responses.request import read_create
 from gptoss_bento.responses.routes import ResponsesApi
 from gptoss_bento.responses.stored_responses import OTHER_VERSION, StoredResponses
 from gptoss_bento.state import leases
@@ -330,3 +332,21 @@ async def test_turn_of_a_conversation_that_waits_holds_it_and_is_added_when_it_r
     await found_as(api, made["id"], "completed")
     items = (await api.client.get(f"/v1/conversations/{conversation}/items?order=asc")).json()["data"]
     assert [item["content"][0]["text"] for item in items] == ["hello", "one two"]
+
+
+async def test_response_that_waits_has_its_tools_in_their_kinds_and_its_reasoning_encrypted(api: Api) -> None:
+    api.vllm.calls, api.vllm.function = True, "patch"
+    slots = limited(api)
+    slots.is_paused = True
+    asked: dict[str, Any] = {"tools": [{"type": "custom", "name": "patch"}], "include": ["reasoning.encrypted_content"]}
+    made = await created(api, background=True, **asked)
+    slots.is_paused = False
+    found = await found_as(api, made["id"], "completed")
+
+    (call,) = found["output"]
+    assert (call["type"], call["name"]) == ("custom_tool_call", "patch")
+    assert found["tools"] == made["tools"]
+    item = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "so"}]}
+    kept, _ = read_kept(str(kept_request(read_create({"input": "x", "background": True, **asked}), b"{}")))
+    assert kept.wants_encrypted
+    assert "encrypted_content" in (await api.responses._encrypting(kept, "alice")).encrypted(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,13 @@ from gptoss_bento.batches.file_routes import list_object
 from gptoss_bento.batches.refusals import answered
 from gptoss_bento.batches.stored_files import unknown_file
 from gptoss_bento.http.errors import RETRY, HttpRefusalError
+from gptoss_bento.http.idempotency import (
+    REPLAYED,
+    answer_is_gone,
+    fingerprint,
+    idempotency_key,
+    refuse_other_request,
+)
 from gptoss_bento.http.json_body import json_object
 from gptoss_bento.http.paths import BATCHES
 from gptoss_bento.http.query import number_in, query_of
@@ -24,6 +32,7 @@ from gptoss_bento.jobs.limits import limits_text
 from gptoss_bento.state.batch import NewBatch, StoredBatch
 from gptoss_bento.state.batch_store import BatchesFullError, BatchStore, UnknownBatchError
 from gptoss_bento.state.file_store import UnknownFileError
+from gptoss_bento.state.idempotency import IdempotencyStore, IdempotentUse, KeyUsedError
 from gptoss_bento.strict_json import loads_stored, shown
 
 _BELOW = f"{BATCHES}/"
@@ -36,14 +45,18 @@ class BatchesApi:
     Args:
         app: the other.
         store: of the batches.
+        uses: of values of Idempotency-Key, in the same database.
         runner: of this worker.
         most: batches of a key that have not ended.
         ttl_s: seconds that batches and their files are kept.
     """
 
-    def __init__(self, app: ASGIApp, store: BatchStore, runner: BatchRunner, most: int, ttl_s: int) -> None:
+    def __init__(
+        self, app: ASGIApp, store: BatchStore, uses: IdempotencyStore, runner: BatchRunner, most: int, ttl_s: int
+    ) -> None:
         self._app = app
         self._store = store
+        self._uses = uses
         self._runner = runner
         self._most = most
         self._ttl_s = ttl_s
@@ -70,7 +83,32 @@ class BatchesApi:
             raise _unknown(batch_id, "batch_id") from None
 
     async def _create(self, request: Request, owner: str) -> Response:
-        asked = read_batch(json_object(await request.body()), self._ttl_s)
+        fields = json_object(await request.body())
+        value = idempotency_key(request.scope)
+        use = IdempotentUse(value, fingerprint(BATCHES, fields)) if value else None
+        if use and (earlier := await self._earlier(owner, use)):
+            return JSONResponse(batch_object(earlier), headers=REPLAYED)
+        try:
+            batch = await self._made(request, owner, fields, use)
+        except KeyUsedError:  # a moment ago
+            return await self._create(request, owner)
+        self._runner.wake()
+        return JSONResponse(batch_object(batch))
+
+    async def _earlier(self, owner: str, use: IdempotentUse) -> StoredBatch | None:
+        """The batch of the first request with this Idempotency-Key; None: this is the first."""
+        if (found := await self._uses.find(owner, use.key)) is None:
+            return None
+        refuse_other_request(found.fingerprint, use.fingerprint)
+        try:
+            return await self._store.get(owner, found.target)
+        except UnknownBatchError:
+            raise answer_is_gone("The batch") from None
+
+    async def _made(
+        self, request: Request, owner: str, fields: Mapping[str, Any], use: IdempotentUse | None
+    ) -> StoredBatch:
+        asked = read_batch(fields, self._ttl_s)
         new = NewBatch(
             owner=owner,
             id=f"batch_{uuid.uuid4().hex[:24]}",
@@ -83,13 +121,11 @@ class BatchesApi:
             ttl_s=self._ttl_s,
         )
         try:
-            batch = await self._store.create(new, self._most)
+            return await self._store.create(new, self._most, use)
         except UnknownFileError:
             raise unknown_file(asked.input_file_id, "input_file_id") from None
         except BatchesFullError as error:
             raise HttpRefusalError(HTTPStatus.TOO_MANY_REQUESTS, f"{error} Try again later.", RETRY) from None
-        self._runner.wake()
-        return JSONResponse(batch_object(batch))
 
     async def _list(self, request: Request, owner: str) -> Response:
         query = query_of(request.scope)

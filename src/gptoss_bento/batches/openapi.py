@@ -7,6 +7,7 @@ from typing import Any
 
 from gptoss_bento.batches.batch_request import ENDPOINTS, WINDOW
 from gptoss_bento.batches.stored_files import BATCH
+from gptoss_bento.http import idempotency
 from gptoss_bento.http.paths import BATCHES, FILES
 
 _TEXT, _NUMBER = {"type": "string"}, {"type": "integer"}
@@ -50,7 +51,7 @@ def paths_of_batches(tag: str, servers: Sequence[Mapping[str, Any]]) -> dict[str
         (file, "delete"): _operation("Delete a file", [_path_id("file_id")]),
         (f"{file}/content", "get"): _operation("Read the content of a file", [_path_id("file_id")]),
         (BATCHES, "get"): _operation("List batches", _listing(limits[BATCHES])),
-        (BATCHES, "post"): _operation("Create a batch", body=("application/json", _BATCH)),
+        (BATCHES, "post"): _operation("Create a batch", [idempotency.PARAMETER], body=("application/json", _BATCH)),
         (batch, "get"): _operation("Retrieve a batch", [_path_id("batch_id")]),
         (f"{batch}/cancel", "post"): _operation("Cancel a batch", [_path_id("batch_id")]),
     }

@@ -21,6 +21,14 @@ from gptoss_bento.strict_json import shown
 REPLAYED = {"Idempotent-Replayed": "true"}
 """The header of an answer to a request that has come before."""
 
+PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A second request with the same value and body gets the answer of the first, for 24 hours.",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+"""The header as a parameter of OpenAPI."""
+
 _HEADER = b"idempotency-key"
 _LONGEST = 255
 _RETRY = {"Retry-After": "1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gptoss_bento.http import idempotency
 from gptoss_bento.http.paths import COMPACT
 from gptoss_bento.responses.conversation_openapi import conversation_operations
 
@@ -31,12 +32,6 @@ _COMPACT_BODY = {
         "previous_response_id": {"type": "string"},
         "instructions": {"type": "string"},
     },
-}
-_IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "A second request with the same value and body gets the answer of the first, for 24 hours.",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 _REPEATED = {
     "409": {"description": "The first request with this Idempotency-Key is still being answered."},
@@ -84,5 +79,5 @@ def with_stored_responses(paths: Mapping[str, Any], tag: str) -> dict[str, Any]:
 
 
 def _repeatable(operation: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = [*operation.get("parameters", ()), _IDEMPOTENCY_KEY]
+    parameters = [*operation.get("parameters", ()), idempotency.PARAMETER]
     return {**operation, "parameters": parameters, "responses": {**operation.get("responses", {}), **_REPEATED}}

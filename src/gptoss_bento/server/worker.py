@@ -64,6 +64,7 @@ from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.default_file import Owner
 from gptoss_bento.state.file import FileLimits
 from gptoss_bento.state.file_store import FileStore
+from gptoss_bento.state.idempotency import IdempotencyStore
 from gptoss_bento.state.response_store import ResponseStore
 from gptoss_bento.workers import buffered_metrics, exit_note, sigterm, worker_process
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
@@ -462,7 +463,8 @@ def stored_files(jobs: Runner, settings: Settings) -> StoredFiles:
 
 def _with_batches(app: ASGIApp, files: StoredFiles, batches: BatchRunner, settings: ServerSettings) -> ASGIApp:
     """The OpenAI API with its files and batches."""
-    return BatchesApi(FilesApi(app, files), batches.store, batches, settings.batches_max, settings.files_ttl)
+    uses = IdempotencyStore(batches.store.database, now_ms)
+    return BatchesApi(FilesApi(app, files), batches.store, uses, batches, settings.batches_max, settings.files_ttl)
 
 
 def _print_plan(plan: EnginePlan, job_store: tuple[str, str] | None = None) -> None:

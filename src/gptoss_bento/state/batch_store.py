@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from gptoss_bento.state import idempotency
 from gptoss_bento.state.batch import (
     UNFINISHED,
     BatchClaim,
@@ -25,6 +26,7 @@ from gptoss_bento.state.clock import Clock
 from gptoss_bento.state.database import Database
 from gptoss_bento.state.file import NewFile
 from gptoss_bento.state.file_store import add_file, find_file
+from gptoss_bento.state.idempotency import IdempotentUse
 from gptoss_bento.state.schema import BATCHES, WORKERS
 from gptoss_bento.state.statements import storable
 from gptoss_bento.state.transactions import Store, reads, writes
@@ -60,13 +62,23 @@ class BatchStore(Store):
     # requests of clients
 
     @writes
-    def create(self, connection: sa.Connection, new: NewBatch, most: int) -> StoredBatch:
+    def create(
+        self, connection: sa.Connection, new: NewBatch, most: int, use: IdempotentUse | None = None
+    ) -> StoredBatch:
         """Stores a batch, which the next worker with room claims.
+
+        Args:
+            new: the batch.
+            most: batches of an owner that have not ended.
+            use: of the client's Idempotency-Key.
 
         Raises:
             BatchesFullError: the owner has `most` that have not ended.
+            KeyUsedError: the owner has used the Idempotency-Key before.
             UnknownFileError: the owner has no such input file.
         """
+        if use is not None:
+            idempotency.take(connection, new.owner, use, new.id, self._now_ms())
         find_file(connection, new.owner, new.input_file_id, self._now_ms())
         unfinished = sa.select(sa.func.count()).where(BATCHES.c.owner == new.owner, _is_unfinished())
         if connection.execute(unfinished).scalar_one() >= most:

@@ -28,6 +28,7 @@ from gptoss_bento.http.paths import COMPLETIONS
 from gptoss_bento.state.batch_store import BatchStore
 from gptoss_bento.state.file import FileLimits
 from gptoss_bento.state.file_store import FileStore
+from gptoss_bento.state.idempotency import IdempotencyStore
 from gptoss_bento.state.store import JobStore
 from gptoss_bento.state.worker_identity import WorkerIdentity, own_identity
 from tests.fakes import FakeEngineApp, asgi_client
@@ -173,7 +174,8 @@ async def make_worker(store: JobStore, clock: Clock, tmp_path: Path) -> AsyncIte
         batches = BatchStore(store.database, clock)
         parts = RunParts(batches, stored, slots, calls.answer, 10_000, clock)
         runner = BatchRunner(parts, identity.worker_id, runs=runs)
-        routes = BatchesApi(FilesApi(FakeEngineApp(), stored), batches, runner, 3, 7200)
+        uses = IdempotencyStore(store.database, clock)
+        routes = BatchesApi(FilesApi(FakeEngineApp(), stored), batches, uses, runner, 3, 7200)
         runner.start()
         made.append(Worker(Files(stored, store, identity, clients_of(routes)), api, runner, room, clock))
         return made[-1]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from openai.types import Batch
 
@@ -54,6 +55,35 @@ async def test_batch_has_an_answer_of_each_line(worker: Worker) -> None:
     file = (await worker.files.client.get(f"/v1/files/{ended['output_file_id']}")).json()
     assert (file["purpose"], file["filename"]) == ("batch_output", f"{made['id']}_output.jsonl")
     assert worker.api.owners == {"alice"}
+
+
+async def test_second_request_with_an_idempotency_key_has_the_first_ones_batch(worker: Worker) -> None:
+    file = await uploaded(worker.files, b"{}\n", "alice")
+    asked = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
+
+    async def create(owner: str = "alice", value: str = "a", **fields: Any) -> httpx.Response:
+        body = {**asked, **fields}
+        return await worker.files.of(owner).post(URL, json=body, headers={"Idempotency-Key": value})
+
+    first, second, third = await create(), await create(), await create(value="b")
+    assert "idempotent-replayed" not in first.headers
+    assert (second.headers["idempotent-replayed"], second.json()["id"]) == ("true", first.json()["id"])
+    assert third.json()["id"] != first.json()["id"]
+    assert (await create(metadata={"a": "b"})).status_code == 422
+    assert (await create("bob")).status_code == 404, "another key's value is its own, and the file is not"
+    refused = [await create(value="c", input_file_id="file-none") for _ in range(2)]
+    assert [each.status_code for each in refused] == [404, 404], "a value whose request was refused is free"
+    assert len((await worker.files.of("alice").get(URL)).json()["data"]) == 2
+
+
+async def test_batches_of_one_idempotency_key_at_the_same_time_are_one(worker: Worker) -> None:
+    file = await uploaded(worker.files, b"{}\n", "alice")
+    asked = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
+    headers = {"Idempotency-Key": "a"}
+    client = worker.files.of("alice")
+
+    answers = await asyncio.gather(*(client.post(URL, json=asked, headers=headers) for _ in range(5)))
+    assert len({answer.json()["id"] for answer in answers}) == 1
 
 
 @pytest.mark.parametrize(("endpoint", "body"), [(CHAT, {"messages": [{"content": "x"}]}), (RESPONSES, {"input": "x"})])

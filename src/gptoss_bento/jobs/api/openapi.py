@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from gptoss_bento.http import idempotency
 from gptoss_bento.http.errors import RETRY_AFTER_S
 from gptoss_bento.jobs.api.routes import paths
 from gptoss_bento.jobs.input_models import JobRequest
@@ -173,7 +174,7 @@ def _path(path: str, methods: Iterable[str]) -> Object:
     name = path.split("/")[1]
     parameters = [_JOB_ID] if path.endswith("{id}") else []
     parameters += [operation.query] if operation.query else []
-    parameters += [_IDEMPOTENCY_KEY] if operation.takes_job else []
+    parameters += [idempotency.PARAMETER] if operation.takes_job else []
     verbs = {method.lower(): _described(operation, f"{name}-{method.lower()}") for method in methods}
     return {"servers": _SERVERS, "parameters": parameters, **verbs}
 
@@ -204,12 +205,6 @@ _RETRY_AFTER: Object = {
     "required": True,
     "schema": {"type": "integer"},
     "example": RETRY_AFTER_S,
-}
-_IDEMPOTENCY_KEY: Object = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "A second request with the same value and body gets the job of the first, for 24 hours.",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 _JOB_ID: Object = {
     "name": "id",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from gptoss_bento.http.body_memory import bodies
 from gptoss_bento.http.errors import RETRY, HttpRefusalError
 
 ARRIVAL = "gptoss_bento.arrival"
@@ -16,8 +18,6 @@ ARRIVAL = "gptoss_bento.arrival"
 DISCARDED_BYTES = 100_000_000
 """How much is read of a body that is refused, so that its sender gets the answer; then the connection is closed."""
 
-_HELD_BYTES = 256 * 2**20
-_HELD_BODIES = 8  # of the largest that may be sent
 _CLOSE = {"Connection": "close"}
 
 
@@ -44,36 +44,7 @@ class BodyMemoryExhaustedError(HttpRefusalError):
         super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message, {**RETRY, **_CLOSE})
 
 
-class _Bodies:
-    """The memory of this process for incomplete bodies.
-
-    Beyond a bound, the one that has been on its way longest is evicted: those sent without a pause come through
-    beside any number of slow ones.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[asyncio.Timeout, int] = {}  # the oldest first
-        self._all = 0
-        self._most = _HELD_BYTES
-
-    def hold(self, timer: asyncio.Timeout, size: int, limit: int) -> None:
-        """Records how much is held of the body with this timer, which may have up to `limit` bytes."""
-        self._most = max(self._most, _HELD_BODIES * limit)
-        self._all += size - self._held.get(timer, 0)
-        self._held[timer] = size
-        while self._all > self._most:
-            oldest = next(iter(self._held))
-            self.leave(oldest)
-            if not oldest.expired():
-                oldest.reschedule(_EVICTED)
-
-    def leave(self, timer: asyncio.Timeout) -> None:
-        """The body is complete, or was given up."""
-        self._all -= self._held.pop(timer, 0)
-
-
 _EVICTED = 0.0  # of the loop's clock: the deadline of an evicted body, which distinguishes it from a slow one
-_bodies = _Bodies()
 
 
 class Arrival:
@@ -107,7 +78,7 @@ async def read_body(receive: Receive, limit: int, within_s: float, arrival: Arri
             try:
                 return await _read(receive, limit, timer)
             finally:
-                _bodies.leave(timer)
+                bodies.leave(timer)
     except TimeoutError:
         raise (BodyMemoryExhaustedError() if timer.when() == _EVICTED else BodyTooSlowError(within_s)) from None
 
@@ -129,10 +100,15 @@ async def _read(receive: Receive, limit: int, timer: asyncio.Timeout | None = No
         else:
             body.clear()
         if more and timer and timer.when() != _EVICTED:
-            _bodies.hold(timer, len(body), limit)
+            bodies.hold(timer, len(body), limit, partial(_evict, timer))
     if size > limit:
         raise BodyTooLargeError(limit, has_ended=not more)
     return bytes(body)
+
+
+def _evict(timer: asyncio.Timeout) -> None:
+    if not timer.expired():
+        timer.reschedule(_EVICTED)
 
 
 def with_body(body: bytes, receive: Receive) -> Receive:

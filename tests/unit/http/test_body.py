@@ -17,6 +17,7 @@ from gptoss_bento.http.body import (
     read_body,
     with_body,
 )
+from gptoss_bento.http.body_memory import BodyMemory
 
 
 def arriving(*pieces: bytes, end: bool = True) -> Receive:
@@ -66,14 +67,15 @@ async def test_body_that_never_ends_times_out() -> None:
         await read_body(arriving(b"a", end=False), 3, 0.01)
 
 
-def hold_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for eight bodies of the largest."""
-    monkeypatch.setattr(body, "_HELD_BYTES", 0)
-    monkeypatch.setattr(body, "_bodies", body._Bodies())
+def hold_none(monkeypatch: pytest.MonkeyPatch, but_for: float = 8) -> BodyMemory:
+    """But for so many bodies of the largest."""
+    held = BodyMemory(0, but_for)
+    monkeypatch.setattr(body, "bodies", held)
+    return held
 
 
 async def test_body_that_is_oldest_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    hold_none(monkeypatch)
+    held = hold_none(monkeypatch)
     slow = [asyncio.create_task(read_body(arriving(b"a" * 10, end=False), 10, 60)) for _ in range(8)]
     await asyncio.sleep(0.01)
     assert not any(task.done() for task in slow)
@@ -90,14 +92,13 @@ async def test_body_that_is_oldest_is_evicted(monkeypatch: pytest.MonkeyPatch) -
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
-    assert (body._bodies._all, body._bodies._held) == (0, {})
+    assert held.all == 0
 
 
 async def test_body_that_was_evicted_but_is_complete_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    hold_none(monkeypatch)
-    monkeypatch.setattr(body, "_HELD_BODIES", 0.5)
+    held = hold_none(monkeypatch, 0.5)
     assert await read_body(arriving(b"abc", b"def", b"gh", b"i"), 10, 60) == b"abcdefghi"
-    assert body._bodies._all == 0
+    assert held.all == 0
 
 
 async def test_body_that_is_small_evicts_no_large_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
-from websockets.asyncio.client import connect
+from starlette.types import ASGIApp, Receive, Scope, Send
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from gptoss_bento.http import websocket_connection
 from gptoss_bento.http.api_server import Parts
+from gptoss_bento.http.body_memory import BodyMemory
 from gptoss_bento.http.websocket_limits import limit_websockets
 from gptoss_bento.workers.worker_group import WorkerGroup
 from tests.fakes import Calls
 from tests.unit.http.test_api_server import CONNECTION, serving
-from tests.waiting import HANG_S
+from tests.waiting import HANG_S, until
 
 PATIENCE_S = 0.2
 
@@ -41,9 +44,9 @@ class Talking:
             self.ended.set()
 
 
-def parts(app: Talking) -> Parts:
+def parts(app: ASGIApp, patience_s: float = PATIENCE_S) -> Parts:
     def configure(config: uvicorn.Config) -> None:
-        limit_websockets(config, max_message_bytes=1000, patience_s=PATIENCE_S)
+        limit_websockets(config, max_message_bytes=1000, patience_s=patience_s)
 
     return Parts(WorkerGroup(), CONNECTION, lambda _: app, Calls(), configure)
 
@@ -72,3 +75,46 @@ async def test_websocket_messages_are_not_compressed() -> None:
     async with serving(parts(Talking())) as (_, url), connect(url.replace("http", "ws")) as client:
         assert client.response
         assert "sec-websocket-extensions" not in client.response.headers
+
+
+async def without_end(*pieces: str) -> AsyncIterator[str]:
+    """A message in fragments, of which the last never comes."""
+    for piece in pieces:
+        yield piece
+    await asyncio.Event().wait()
+
+
+async def close_of(client: ClientConnection) -> tuple[int, str]:
+    with pytest.raises(ConnectionClosed) as caught:
+        await asyncio.wait_for(client.recv(), HANG_S)
+    assert caught.value.rcvd
+    return caught.value.rcvd.code, caught.value.rcvd.reason
+
+
+async def test_websocket_message_that_never_ends_closes_the_connection() -> None:
+    async with serving(parts(Talking())) as (_, url), connect(url.replace("http", "ws")) as client:
+        sending = asyncio.create_task(client.send(without_end("a")))
+
+        assert await close_of(client) == (1008, "A message must arrive within 0.2 s.")
+        sending.cancel()
+
+
+@pytest.mark.parametrize("pieces", [["x" * 200], [""] * 4])
+async def test_websocket_message_on_its_way_for_longest_is_evicted(
+    monkeypatch: pytest.MonkeyPatch, pieces: list[str]
+) -> None:
+    held = BodyMemory(0, bodies=0.5)  # 500 bytes
+    monkeypatch.setattr(websocket_connection, "bodies", held)
+    async with serving(parts(Talking(), HANG_S)) as (_, url):
+        async with connect(url.replace("http", "ws")) as one, connect(url.replace("http", "ws")) as other:
+            sending = [asyncio.create_task(one.send(without_end(*pieces)))]
+            await until(lambda: held.all > 0)
+            sending.append(asyncio.create_task(other.send(without_end("y" * 400))))
+
+            code, reason = await close_of(one)
+            for task in sending:
+                task.cancel()
+            assert (code, held.all) == (1013, 464)
+        await until(lambda: held.all == 0)
+
+    assert reason.startswith("Too many large messages")

@@ -1,7 +1,8 @@
 """A WebSocket connection below its messages: uvicorn's protocol, with the limits that it lacks.
 
 uvicorn's flow control holds messages back while a client reads none, and its pings find a client that is gone. But it
-bounds neither the time for a message nor what all incomplete messages hold.
+bounds neither the time for a message nor what all incomplete messages hold, and closing waits without end for what was
+written to be read; meanwhile a generation, or the end of the service, would wait for it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     patience_s = 120.0
     _completing: asyncio.TimerHandle | None = None
     _reading: asyncio.TimerHandle | None = None
+    _closing: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
         self._end_message()
         self._end_reading()
         super().connection_lost(exc)
@@ -79,6 +83,25 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self._completing = None
 
     # a client that does not read
+
+    async def run_asgi(self) -> None:
+        try:
+            await super().run_asgi()
+        finally:
+            self._end_in_time()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._end_in_time()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        """What was written is left to be read for so long: writing is not paused for a little, so no timer runs."""
+        if self._closing is None and not self.disconnected:
+            self._closing = self._in_time(self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvicorn
@@ -44,6 +44,27 @@ class Talking:
             self.ended.set()
 
 
+class Leaving(Talking):
+    """One that ends while a little of what it has sent is unread, too little to pause writing.
+
+    Attributes:
+        left: bytes that its connection gives.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: Callable[[], int] = lambda: 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        while not self.left():
+            await send({"type": "websocket.send", "text": "x" * 10_000})
+        self.ended.set()
+
+
 def parts(app: ASGIApp, patience_s: float = PATIENCE_S) -> Parts:
     def configure(config: uvicorn.Config) -> None:
         limit_websockets(config, max_message_bytes=1000, patience_s=patience_s)
@@ -59,6 +80,21 @@ async def test_websocket_client_that_does_not_read_is_cut(caplog: pytest.LogCapt
         await asyncio.wait_for(app.ended.wait(), HANG_S)
 
     assert "left its events unread for 0.2 s" in caplog.text
+
+
+async def test_websocket_of_a_client_that_does_not_read_ends_after_its_application() -> None:
+    app = Leaving()
+    async with (
+        serving(parts(app)) as (server, url),
+        connect(url.replace("http", "ws"), max_queue=1, close_timeout=PATIENCE_S) as client,
+    ):
+        (connection,) = server.server_state.connections
+        app.left = connection.transport.get_write_buffer_size
+        await client.send("talk")
+        await asyncio.wait_for(app.ended.wait(), HANG_S)
+        assert connection.transport.get_write_buffer_size() > 0
+
+        await until(lambda: not server.server_state.connections)
 
 
 async def test_websocket_message_that_is_too_large_closes_the_connection() -> None:

@@ -105,4 +105,12 @@ class WebSocketMode:
     def _is_allowed(self, origin: str, host: str) -> bool:
         """Browsers let any page open a WebSocket, with no regard to CORS."""
         origins = self._allowed.origins
-        return "*" in origins or origin in origins or urlsplit(origin).netloc == host
+        return "*" in origins or origin in origins or _host_of(origin) == host
+
+
+def _host_of(origin: str) -> str | None:
+    """The host of an origin, with its port; None: it is none."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:  # a client may send any text
+        return None

@@ -365,7 +365,13 @@ async def test_websocket_turn_of_a_revoked_key_is_refused(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("https://evil.example", 403), ("http://test", 101), ("https://page.example", 101), ("null", 403)],
+    [
+        ("https://evil.example", 403),
+        ("http://test", 101),
+        ("https://page.example", 101),
+        ("null", 403),
+        ("http://[", 403),
+    ],
 )
 async def test_websocket_of_a_browsers_page_needs_its_origin_allowed(api: Api, origin: str, status: int) -> None:
     app = behind_keys(mode_of(api, allowed=Allowed(10, 5, origins=["https://page.example"])))

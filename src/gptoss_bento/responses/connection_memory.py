@@ -29,7 +29,7 @@ class ConnectionMemory:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._id = ""
-        self._items = ""
+        self._items = b""  # a text may take four bytes for each of its characters
 
     def has(self, response_id: str | None) -> bool:
         """Whether this is the response that it remembers."""
@@ -39,7 +39,7 @@ class ConnectionMemory:
         """All items of a conversation up to this response; None: it is not here."""
         if not self.has(response_id):
             return None
-        items: list[Any] = loads_stored(self._items)
+        items: list[Any] = loads_stored(self._items.decode())
         return items
 
     def keep(self, response_id: str, items: Sequence[Any]) -> None:
@@ -49,14 +49,14 @@ class ConnectionMemory:
             response_id: of the response.
             items: that it has read, and those of its output.
         """
-        text = dumps(list(items))
-        fits = len(text.encode()) <= self._limit
-        self._id, self._items = (response_id, text) if fits else ("", "")
+        encoded = dumps(list(items)).encode()
+        fits = len(encoded) <= self._limit
+        self._id, self._items = (response_id, encoded) if fits else ("", b"")
 
     def forget(self, response_id: str | None) -> None:
         """The turn that was to continue this response has failed."""
         if self.has(response_id):
-            self._id = self._items = ""
+            self._id, self._items = "", b""
 
 
 async def remembering(

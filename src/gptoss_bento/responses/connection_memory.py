@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from gptoss_bento.responses.encryption import plain
 from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
 from gptoss_bento.strict_json import dumps, loads_stored
 
@@ -89,7 +90,8 @@ def _with_earlier(request: CreateRequest, earlier: Sequence[Any]) -> CreateReque
         return replace(request, is_kept=True, previous=None, continues=request.previous)
     given = request.asked["input"]
     new = given if isinstance(given, list) else request.items({})
-    items = [*readable(without_repeats(earlier, request.references)), *new]
+    read = map(plain, readable(without_repeats(earlier, request.references)))  # else it would pass for the client's
+    items = [*read, *new]
     asked = {**request.asked, "input": items}
     return replace(request, asked=asked, previous=None, continues=request.previous, is_kept=True)
 

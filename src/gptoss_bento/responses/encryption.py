@@ -97,9 +97,12 @@ class ReasoningCipher:
 
     def restored(self, owner: str, item: Any) -> Any:
         """A stored item; its own content counts, where it has one: the keys may be others today."""
-        if not has_encrypted(item):
-            return item
-        return _without(item) if item.get("content") else self.with_decrypted(owner, item, f"item {item.get('id')}")
+        return self.with_decrypted(owner, plain(item), f"item {item.get('id')}")
+
+
+def plain(item: Any) -> Any:
+    """An item that is stored; one that has its own content is without the encrypted one."""
+    return _without(item) if has_encrypted(item) and item.get("content") else item
 
 
 def has_encrypted(item: Any) -> bool:

@@ -12,6 +12,7 @@ from gptoss_bento.responses.encryption import ForeignContentError, ReasoningCiph
 from gptoss_bento.state.secret_store import SecretStore
 from tests.unit.responses.conftest import Api
 from tests.unit.responses.test_routes import URL, created, events_of, found_as
+from tests.unit.responses.test_websocket import connected
 
 CONTENT = [{"type": "reasoning_text", "text": "Why? Därum."}]
 INCLUDE = ["reasoning.encrypted_content"]
@@ -156,3 +157,22 @@ async def test_encrypted_reasoning_is_summed_up_as_it_was(api: Api) -> None:
     assert answer.status_code == 200, answer.text
     assert api.vllm.bodies[-1]["input"][1]["content"] == item["content"]
     assert "tools" not in api.vllm.bodies[-1]
+
+
+async def test_stored_reasoning_is_read_over_a_websocket_after_the_key_was_replaced(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.vllm.reasons = True
+    stored = await created(api, include=INCLUDE)
+    replaced = SharedCipher(SecretStore(api.responses.store.database), KEYS)
+    monkeypatch.setattr(api.responses, "_cipher", replaced)
+    async with connected(api) as connection:
+        previous = stored["id"]
+        for _ in range(2):
+            last = (await connection.turn(store=False, include=INCLUDE, previous_response_id=previous))[-1]
+            assert last["type"] == "response.completed", last
+            previous = last["response"]["id"]
+            replaced._cipher = ReasoningCipher(KEYS[1:])
+
+    reasoning = api.vllm.bodies[-1]["input"][1]
+    assert (reasoning["content"][0]["text"], "encrypted_content" in reasoning) == ("one two", False)

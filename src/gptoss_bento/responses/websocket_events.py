@@ -11,9 +11,10 @@ from http import HTTPStatus
 from typing import Any
 
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
+from gptoss_bento.http.fields.unknown import HEADER as IGNORED_FIELDS
 from gptoss_bento.http.json_body import json_object
 from gptoss_bento.responses.event_stream import data_of
-from gptoss_bento.strict_json import dumps, shown
+from gptoss_bento.strict_json import dumps, loads_stored, shown
 
 CREATE = "response.create"
 PREVIOUS_NOT_FOUND = "previous_response_not_found"
@@ -37,6 +38,7 @@ _ENDS = tuple(
 )
 _FAILS = (b"event: response.failed\n", b"event: error\n")
 _ERROR = b"event: error\n"
+_KEPT = ("retry-after", IGNORED_FIELDS)
 
 
 def read_create(text: str) -> tuple[dict[str, Any], bool]:
@@ -76,12 +78,19 @@ def fails(frame: bytes) -> bool:
     return frame.startswith(_FAILS)
 
 
-def message_of(frame: bytes) -> str:
-    """The message that an event is: its JSON, but for an error, which has another shape over a WebSocket."""
+def message_of(frame: bytes, ignored: str | None = None) -> str:
+    """The message that an event is: its JSON, but for an error, which has another shape over a WebSocket.
+
+    Args:
+        frame: of the stream.
+        ignored: the fields that had no effect, which the first event of a response names.
+    """
+    headers = {IGNORED_FIELDS: ignored} if ignored else None
     if not frame.startswith(_ERROR):
-        return data_of(frame)
+        data = data_of(frame)
+        return dumps({**loads_stored(data), "headers": headers}) if headers else data
     said = json.loads(data_of(frame))  # of http/error_boundary.py
-    return error_message(HTTPStatus(int(said["code"])), said["message"], said["param"])
+    return error_message(HTTPStatus(int(said["code"])), said["message"], said["param"], headers=headers)
 
 
 def refusal_message(error: HttpRefusalError) -> str:
@@ -105,7 +114,7 @@ def answer_message(status: int, headers: Mapping[str, str], body: bytes) -> str:
         message, param, code = found.phrase, None, None
     if found is HTTPStatus.NOT_FOUND and param == "previous_response_id":
         return error_message(HTTPStatus.BAD_REQUEST, message, param, PREVIOUS_NOT_FOUND)
-    kept = {name: value for name, value in headers.items() if name == "retry-after" or name.startswith("x-ratelimit-")}
+    kept = {name: value for name, value in headers.items() if name in _KEPT or name.startswith("x-ratelimit-")}
     return error_message(found, message, param, code if isinstance(code, str) else None, kept)
 
 

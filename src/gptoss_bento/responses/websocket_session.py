@@ -17,6 +17,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.http.errors import INTERNAL_ERROR, HttpRefusalError
+from gptoss_bento.http.fields.unknown import HEADER as IGNORED_FIELDS
 from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.http.paths import RESPONSES
 from gptoss_bento.responses import websocket_events as events
@@ -233,6 +234,7 @@ class _Answer:
         self._start: Message | None = None
         self._body = bytearray()
         self._is_stream = False
+        self._ignored: str | None = None  # fields that the first event is to name
         self.has_ended = False
         self.has_failed = False
 
@@ -241,6 +243,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._start = message
             self._is_stream = message["status"] == HTTPStatus.OK
+            self._ignored = _headers_of(message).get(IGNORED_FIELDS)
         elif self._is_stream:
             for frame in events.frames_of(message.get("body", b"")):
                 await self._event(frame)
@@ -259,13 +262,22 @@ class _Answer:
         self.has_failed |= events.fails(frame)
         if not self.has_ended:  # HTTP has an error after `response.failed`; here it would belong to the next turn
             self.has_ended = events.ends(frame)
-            await self._text(events.message_of(frame))
+            ignored, self._ignored = self._ignored, None
+            await self._text(events.message_of(frame, ignored))
 
     async def _refused(self) -> None:
         self.has_failed = self.has_ended = True
         start = self._start or {"status": HTTPStatus.INTERNAL_SERVER_ERROR}
-        headers = {name.decode().lower(): value.decode("latin-1") for name, value in start.get("headers", ())}
-        await self._text(events.answer_message(start["status"], headers, bytes(self._body)))
+        await self._text(events.answer_message(start["status"], _headers_of(start), bytes(self._body)))
+
+
+def _headers_of(start: Message) -> dict[str, str]:
+    """The headers of an answer, names in lower case; values of the same name are joined, as HTTP has it."""
+    headers: dict[str, str] = {}
+    for raw, value in start.get("headers", ()):
+        name, text = raw.decode().lower(), value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
 
 
 def _given(body: bytes, gone: asyncio.Event) -> Receive:

@@ -18,6 +18,7 @@ from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.config.api_keys import Key, digest
 from gptoss_bento.http.error_boundary import ErrorBoundary
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.fields.unknown import adding
 from gptoss_bento.responses.websocket import Allowed, WebSocketMode
 from gptoss_bento.responses.websocket_session import Limits
 from tests.unit.responses.conftest import OWNERS, Api
@@ -60,6 +61,26 @@ async def test_websocket_turn_has_the_events_of_http(api: Api) -> None:
     for event in events:
         TypeAdapter(ResponsesServerEvent).validate_python(event, strict=True)
     assert api.vllm.bodies[1].keys() == api.vllm.bodies[0].keys()
+
+
+async def test_websocket_first_event_names_the_fields_without_effect(api: Api) -> None:
+    async def turns(scope: Scope, receive: Receive, send: Send) -> None:
+        await api.app(scope, receive, adding({"x-ignored-fields": "truncaton"}, send))
+
+    async with Connection(WebSocketMode(turns, Admission(), Allowed(10, 5), LASTING)) as connection:
+        first, *others = await connection.turn(tools=[{"type": "web_search"}])
+
+    TypeAdapter(ResponsesServerEvent).validate_python(first, strict=True)
+    assert (first["type"], first["headers"]) == ("response.created", {"x-ignored-fields": "tools[0], truncaton"})
+    assert not any("headers" in event for event in others)
+
+
+async def test_websocket_error_names_the_fields_without_effect() -> None:
+    refusal = Response("{}", HTTPStatus.BAD_REQUEST, {"x-ignored-fields": "truncaton"})
+    async with Connection(WebSocketMode(refusal, Admission(), Allowed(10, 5), LASTING)) as connection:
+        (error,) = await connection.turn()
+
+    assert error["error"]["headers"] == {"x-ignored-fields": "truncaton"}
 
 
 async def test_websocket_response_is_stored(api: Api) -> None:

@@ -10,6 +10,7 @@ from gptoss_bento.strict_json import dumps
 NAME = "input"
 """Of the argument."""
 
+_BEFORE = ("{", f'"{NAME}"', ":", '"')  # the tokens before the text, between which white space may be
 _START = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 # Whole characters of a JSON string: an escape that has not come to its end waits, and so does half a surrogate pair.
 _WHOLE = re.compile(
@@ -39,19 +40,29 @@ class StreamedInput:
 
     def __init__(self) -> None:
         self._waiting = ""
-        self._has_started = False
+        self._before = list(_BEFORE)
 
     def add(self, arguments: str) -> str:
         """What a further piece of the arguments adds to the input; all pieces together are how `input_of` begins."""
         self._waiting += arguments
-        if not self._has_started:
-            start = _START.match(self._waiting)
-            if start is None:
-                return ""
-            self._has_started, self._waiting = True, self._waiting[start.end() :]
+        if not self._has_started():
+            return ""
         text, end = _decoded(self._waiting, 0)
         self._waiting = self._waiting[end:]
         return text
+
+    def _has_started(self) -> bool:
+        """Takes what comes before the text; white space is not kept, for a model may write any number of pieces."""
+        while self._before:
+            self._waiting = self._waiting.lstrip()
+            token = self._before[0]
+            if not self._waiting.startswith(token):
+                if not token.startswith(self._waiting):
+                    self._waiting = "-"  # no token starts so: these arguments have no such text
+                return False
+            self._waiting = self._waiting[len(token) :]
+            del self._before[0]
+        return True
 
 
 def _decoded(text: str, start: int) -> tuple[str, int]:

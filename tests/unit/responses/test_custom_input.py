@@ -34,3 +34,30 @@ def test_input_of_a_call_that_was_cut_is_what_is_whole() -> None:
 def test_arguments_without_an_input_are_the_input() -> None:
     for arguments in ("plain words", '{"code": "x"}', '{"input": 5}', "[]"):
         assert input_of(arguments) == arguments
+
+
+@given(st.lists(st.sampled_from([" ", "\n ", "{", '"input"', '"in', 'put"', ":", '"', "x", "\\", "5"]), max_size=12))
+def test_input_of_any_pieces_is_how_the_whole_begins(pieces: list[str]) -> None:
+    arguments, streamed = "".join(pieces), StreamedInput()
+    text = "".join(map(streamed.add, pieces))
+
+    assert text == StreamedInput().add(arguments)
+    assert input_of(arguments).startswith(text)
+
+
+def test_input_after_white_space_keeps_none_of_it() -> None:
+    """Else each piece costs as much as all before it."""
+    streamed = StreamedInput()
+    for start in ("", "{", '"input"', ":"):
+        streamed.add(start)
+        for _ in range(100):
+            assert streamed.add(" \n") == ""
+        assert streamed._waiting == ""
+
+    assert streamed.add(' "a') == "a"
+
+
+def test_arguments_without_an_input_are_not_kept() -> None:
+    streamed = StreamedInput()
+    assert [streamed.add(piece) for piece in ('{"code"', ': "x', '"input": "y' * 100)] == [""] * 3
+    assert streamed._waiting == "-"

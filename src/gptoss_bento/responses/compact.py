@@ -51,10 +51,10 @@ async def compact(
     body = json_bytes(summary.for_engine([*items, question()], streams=False))
     inner = {**scope, "path": RESPONSES, "raw_path": RESPONSES.encode()}
     status, answer = await _called(app, inner, with_body(body, receive))
-    if status != HTTPStatus.OK:
+    found = loads_stored(answer.decode()) if status == HTTPStatus.OK else None
+    if not isinstance(found, dict):  # an error, or vLLM's `null` for a client that has left
         return Response(answer, status, media_type="application/json")
-    made = compacted(loads_stored(answer.decode()), items)
-    return Response(dumps(made), media_type="application/json")
+    return Response(dumps(compacted(found, items)), media_type="application/json")
 
 
 async def _called(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[int, bytes]:

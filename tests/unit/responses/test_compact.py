@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
 from openai.types.responses import ResponseCompactionItem, ResponseUsage
+from starlette.responses import JSONResponse
 
 from gptoss_bento.responses.compaction import compaction_item, seal, unseal
 from gptoss_bento.responses.summary import SUMMARY_TOKENS
@@ -100,6 +102,17 @@ async def test_compaction_without_a_whole_summary_is_refused(
 
     assert answer.status_code == 422
     assert answer.json()["error"]["message"].startswith(f"There is no summary: {why}.")
+
+
+async def test_compaction_whose_client_has_left_ends_without_an_error(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's answer is `null` then."""
+    answers = AsyncMock(return_value=JSONResponse(None))
+    monkeypatch.setattr(api.vllm, "_answer", answers)
+
+    assert (await compacted(api, input="hello")).text == "null"
+    answers.assert_awaited_once()
 
 
 @pytest.mark.parametrize(

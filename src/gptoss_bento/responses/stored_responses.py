@@ -34,12 +34,12 @@ from gptoss_bento.responses.kept_request import kept_request, read_kept
 from gptoss_bento.responses.objects import first_object
 from gptoss_bento.responses.prepared import prepare
 from gptoss_bento.responses.record import Record
+from gptoss_bento.responses.recording import stored_row
 from gptoss_bento.responses.replay import replay
 from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
 from gptoss_bento.responses.truncation import fitted, room_for_answer, surely_fits, tokens_of
 from gptoss_bento.state.conversation import ConversationLockedError, ConversationState, UnknownConversationError
 from gptoss_bento.state.conversation_store import ConversationStore
-from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.idempotency import IdempotencyStore, IdempotentUse
 from gptoss_bento.state.response import RUNNING, NewResponse, ResponseStatus, StoredItem, StoredResponse
 from gptoss_bento.state.response_queue import Claimed, ResponseQueue
@@ -367,10 +367,7 @@ class StoredResponses:
     async def _recorded(self, new: NewResponse, request: CreateRequest) -> int:
         """Stores a new response. Returns its row."""
         try:
-            return await self.store.create(new, self._ttl_ms)
-        except StoreUnavailableError:
-            self._tasks.spawn(until_available(partial(self.store.forget, new)))
-            raise
+            return await stored_row(self.store, self._tasks, new, self._ttl_ms)
         except ResponseExistsError:
             message = f"request_id is the id of a response that is stored already: {shown(new.id)}."
             raise HttpRefusalError(HTTPStatus.BAD_REQUEST, message, param="request_id") from None

@@ -419,8 +419,8 @@ def _seq(connection: sa.Connection, owner: str, response_id: str, now: int) -> i
 
 
 def _hidden_id(seq: int) -> str:
-    """An id for a deleted row: the owner may use its former one again."""
-    return f"deleted {seq}"
+    """An id for a deleted row: the owner may use its former one again. No id of a client's has a line feed."""
+    return f"deleted\n{seq}"
 
 
 def _record(row: Any, output: Sequence[str] = ()) -> StoredResponse:

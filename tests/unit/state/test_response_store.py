@@ -230,6 +230,26 @@ async def test_deleted_response_is_gone_and_its_id_free(responses: ResponseStore
     await responses.create(new(), TTL_MS)
 
 
+@pytest.mark.parametrize("gone", ["deleted", "discarded", "forgotten", "replaced"])
+async def test_hidden_response_gets_no_id_that_a_client_may_have_chosen(responses: ResponseStore, gone: str) -> None:
+    row = await responses.create(new(), TTL_MS)
+    chosen = [f"deleted {row}", f"deleted{row}", "deleted"]
+    for each in chosen:
+        await responses.create(new(each), TTL_MS)
+    if gone == "deleted":
+        assert await responses.delete("alice", "resp_1")
+    elif gone == "discarded":
+        await responses.discard(row)
+    elif gone == "forgotten":
+        await responses.forget(new())
+    else:
+        await responses.create(new(), TTL_MS)
+
+    assert (await responses.get("alice", "resp_1") is None) == (gone != "replaced")
+    for each in chosen:
+        assert await responses.get("alice", each)
+
+
 async def test_oldest_responses_beyond_an_owners_bound_are_evicted(responses: ResponseStore) -> None:
     for number in range(4):
         await answered(responses, new(f"a{number}"))

@@ -139,7 +139,7 @@ class ResponsesApi:
         return stream(self._responses, asker.owner, request.id, 0) if streams else json_answer(dumps(first))
 
     async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = self._read(json_object(await Request(scope, receive).body()))
+        request = self._read(json_object(await Request(scope, receive).body()), scope.get(FIELDS))
         body = await self._responses.counted(request, owner_of(scope), self._app)
         await self._app(scope, with_body(body, receive), naming(request.left_out, send))
 

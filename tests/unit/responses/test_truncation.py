@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.admission_middleware import AdmissionMiddleware
+from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.responses.truncation import fitted, room_for_answer, surely_fits
+from tests.fakes import asgi_client
 from tests.unit.responses.conftest import Api
 from tests.unit.responses.test_routes import URL, created
 
@@ -91,3 +95,15 @@ async def test_conversation_that_is_too_long_is_truncated_for_a_client_that_lets
     if store:
         listed = (await api.client.get(f"{URL}/{made['id']}/input_items?limit=100")).json()
         assert len(listed["data"]) == 16
+
+
+async def test_conversation_that_is_too_long_is_counted_as_it_is_truncated(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.responses, "_context_tokens", 12)
+    guarded = AdmissionMiddleware(lambda: api.app, Admission(), ServerSettings()).app()
+    assert guarded
+    for truncation, tokens in (("auto", 8), ("disabled", 16)):  # a quarter is kept free for the answer
+        asked = {"input": conversation(8), "truncation": truncation}
+        counted = (await asgi_client(guarded).post(f"{URL}/input_tokens", json=asked)).json()
+        assert counted["input_tokens"] == tokens

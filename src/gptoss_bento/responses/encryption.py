@@ -95,6 +95,12 @@ class ReasoningCipher:
             ) from None
         return {**_without(item), "content": content}
 
+    def sealed(self, owner: str, item: Any) -> Any:
+        """An item of a request without its reasoning in clear; `with_decrypted` gives it back."""
+        if not isinstance(item, dict) or item.get("type") != "reasoning" or not item.get("content"):
+            return item
+        return {name: value for name, value in self.with_encrypted(owner, item).items() if name != "content"}
+
     def restored(self, owner: str, item: Any) -> Any:
         """A stored item; its own content counts, where it has one: the keys may be others today."""
         return self.with_decrypted(owner, plain(item), f"item {item.get('id')}")

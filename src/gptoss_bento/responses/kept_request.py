@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -17,7 +17,7 @@ def kept_request(request: CreateRequest, body: bytes) -> str | None:
 
     Args:
         request: without the headers that it came with.
-        body: what vLLM gets for it, with its whole history.
+        body: what vLLM gets for it, with its whole history; its reasoning encrypted, if its client sent some so.
     """
     if _has_secrets(request.asked):
         return None
@@ -37,6 +37,14 @@ def read_kept(text: str) -> tuple[CreateRequest, bytes]:
     kept = loads_stored(text)
     kinds = ToolKinds(called={name: CalledTool(**tool) for name, tool in kept.get("called", {}).items()})
     return CreateRequest(**kept["request"], kinds=kinds), dumps(kept["body"]).encode()
+
+
+def with_items(body: bytes, changed: Callable[[Any], Any]) -> bytes:
+    """A body for vLLM with each item of its input changed; the very same if its input is a text."""
+    fields = loads_stored(body.decode())
+    if not isinstance(items := fields.get("input"), list):
+        return body
+    return dumps({**fields, "input": [changed(item) for item in items]}).encode()
 
 
 def _names() -> list[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from gptoss_bento.responses.encryption import ForeignContentError, ReasoningCipher, SharedCipher
+from gptoss_bento.responses.stored_responses import OTHER_KEY
+from gptoss_bento.state.schema import RESPONSE_REQUESTS
 from gptoss_bento.state.secret_store import SecretStore
 from tests.unit.responses.conftest import Api
 from tests.unit.responses.test_routes import URL, created, events_of, found_as
@@ -144,6 +147,48 @@ async def test_continued_response_needs_no_key_for_reasoning_that_the_store_has(
     for body in api.vllm.bodies[1:]:
         assert body["input"][1]["content"] == one["output"][0]["content"]
         assert "encrypted_content" not in body["input"][1]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("continues", [False, True])
+async def test_encrypted_reasoning_of_a_response_in_the_background_is_not_in_the_database_in_clear(
+    api: Api, waits: bool, continues: bool
+) -> None:
+    item = await reasoned(api)
+    kept = {"type": "reasoning", "summary": [], "encrypted_content": item["encrypted_content"]}
+    asked: dict[str, Any] = {"input": [kept, {"role": "user", "content": "go on"}]}
+    api.vllm.reasons, api.vllm.words = False, ["yes"]
+    if continues:
+        asked = {"input": "more", "previous_response_id": (await created(api, **asked))["id"]}
+    api.responses._queue.slots.is_paused = waits
+    api.vllm.held.clear()
+    made = await created(api, background=True, **asked)
+    assert "one two" not in await kept_text(api)
+
+    api.responses._queue.slots.is_paused = False
+    api.vllm.held.set()
+    await found_as(api, made["id"], "completed")
+    assert api.vllm.bodies[-1]["input"][0]["content"] == item["content"]
+
+
+async def kept_text(api: Api) -> str:
+    """The one request that is kept."""
+    select = sa.select(RESPONSE_REQUESTS.c.request)
+    database = api.responses.store.database
+    return str(await database.run(lambda connection: connection.execute(select).scalar_one(), writes=False))
+
+
+async def test_response_that_waits_fails_with_the_reason_if_its_key_is_gone(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = await reasoned(api)
+    api.responses._queue.slots.is_paused = True
+    made = await created(api, background=True, input=[item, {"role": "user", "content": "go on"}])
+    monkeypatch.setattr(api.responses, "_cipher", SharedCipher(SecretStore(api.responses.store.database), KEYS))
+    api.responses._queue.slots.is_paused = False
+
+    assert (await found_as(api, made["id"], "failed"))["error"]["message"] == OTHER_KEY
+    assert api.responses._queue.slots._in_use == 0
 
 
 async def test_encrypted_reasoning_is_summed_up_as_it_was(api: Api) -> None:

@@ -6,7 +6,8 @@ instructs the model stays. vLLM would cut tokens, those of the instructions firs
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,9 @@ _ROOM = 4096
 _LARGEST_PART = 2  # half of the context is the most that is kept free for an answer that names a length
 _LARGEST_PART_UNASKED = 4
 _OF_FORMAT = 256  # tokens of a prompt that no byte of the request is for, such as the system message
+
+_LONGEST_TOKEN = 16
+"""Characters of a token, on average, in texts that are longest for their tokens: prose has 4 to 5, code fewer."""
 
 _ENGINE = "http://engine"  # the application is called directly
 
@@ -59,12 +63,14 @@ async def fitted(items: Sequence[Any], tokens: int, count: Count) -> Sequence[An
     head, turns = _turns(items)
 
     async def fits(number: int) -> bool:
+        await asyncio.sleep(0)  # other requests' turn: a whole prompt is rendered for each count
         counted = await count(_without(head, turns, number))
         return counted is not None and counted <= tokens
 
-    if len(turns) < 2 or await fits(0):
+    least = _fewest(head, turns, tokens)
+    if len(turns) < 2 or (least == 0 and await fits(0)):
         return items
-    too_few, enough = 0, len(turns) - 1
+    too_few, enough = max(least - 1, 0), len(turns) - 1
     if not await fits(enough):
         return items
     while enough - too_few > 1:
@@ -74,6 +80,35 @@ async def fitted(items: Sequence[Any], tokens: int, count: Count) -> Sequence[An
         else:
             too_few = middle
     return _without(head, turns, enough)
+
+
+def _fewest(head: list[Any], turns: list[list[Any]], tokens: int) -> int:
+    """How many turns have to go at least, by the length of their texts: a prompt far too long is not counted."""
+    excess = sum(_shortest(item) for part in (head, *turns) for item in part) - tokens
+    number = 0
+    for turn in turns[1:]:
+        if excess <= 0:
+            break
+        excess -= sum(_shortest(item) for item in turn if not _has_role(item, *_INSTRUCTING))
+        number += 1
+    return number
+
+
+def _shortest(item: Any) -> int:
+    """The tokens that an item has at least."""
+    length = sum(map(len, _texts(item)))
+    return length // _LONGEST_TOKEN + (length > 0)
+
+
+def _texts(item: Any) -> Iterator[str]:
+    """The texts of an item that the model reads in any case; earlier reasoning is left out of a prompt."""
+    if not isinstance(item, dict) or item.get("type") == "reasoning":
+        return
+    for value in (item.get("content"), item.get("output")):
+        for part in value if isinstance(value, list) else [value]:
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                yield text
 
 
 def _turns(items: Sequence[Any]) -> tuple[list[Any], list[list[Any]]]:

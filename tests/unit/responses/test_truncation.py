@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,6 +65,51 @@ async def test_prompts_are_counted_a_few_times_alone() -> None:
 
     assert len(await fitted(conversation(1000), 200, count)) == 200
     assert len(counted) < 15
+
+
+async def test_prompt_that_is_far_too_long_is_not_counted() -> None:
+    counted: list[int] = []
+
+    async def by_four_characters(items: Sequence[Any]) -> int:
+        counted.append(sum(len(item["content"]) for item in items) // 4)
+        return counted[-1]
+
+    long = [said(role, 1000 * "word ") for _ in range(200) for role in ("user", "assistant")]
+    kept = await fitted(long, 30_000, by_four_characters)
+    assert (kept[:2], kept[2:]) == (long[:2], long[-2 * (len(kept) // 2 - 1) :])
+    assert len(kept) == 2 * (30_000 // 2500)
+    assert max(counted) <= 4 * 30_000 + 2500
+    assert len(counted) < 10
+
+
+async def test_turns_that_instruct_or_hold_what_has_no_tokens_go_by_their_count_alone() -> None:
+    reasoning = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "x" * 10_000}]}
+    image = {"role": "user", "content": [{"type": "input_image", "image_url": "x" * 10_000}, {"type": "input_text"}]}
+    items = [*conversation(2), reasoning, image, said("assistant", "y"), *conversation(1)]
+    assert await fitted(items, 9, lengths) == items
+
+    items = [*conversation(1), said("user", "q"), said("developer", "x" * 10_000), *conversation(2)]
+    assert await fitted(items, 3, lengths) == [said("developer", "x" * 10_000), *conversation(2)[-2:]]
+
+
+async def test_other_requests_have_a_turn_between_two_counts() -> None:
+    seen: list[int] = []
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def count(items: Sequence[Any]) -> int:
+        seen.append(turns)
+        return len(items)
+
+    task = asyncio.create_task(others())
+    await fitted(conversation(100), 20, count)
+    task.cancel()
+    assert len(seen) == len(set(seen)) > 3
 
 
 def test_room_for_an_answer_is_what_was_asked_within_half_of_the_context() -> None:

@@ -30,6 +30,7 @@ _PREFIXES = {
 # Items of an answer that vLLM cannot read again: calls of built-in tools, whose results it does not keep either.
 _UNREADABLE = frozenset({"web_search_call", "code_interpreter_call", "mcp_call", "mcp_list_tools"})
 _LONGEST_ID = 512
+_SUMMARIES = ("summary", "generate_summary")  # of `reasoning`; the second is the former name
 
 
 def as_it_is(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -91,6 +92,13 @@ class CreateRequest:
     def left_out(self) -> tuple[str, ...]:
         """What of the request has no effect, by place."""
         return (*self.kinds.left_out, *without_effect(self.asked))
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """All of it that has none, by place. A summary is no reason to refuse it: Codex asks for one by itself."""
+        reasoning = self.asked.get("reasoning")
+        given = reasoning if isinstance(reasoning, dict) else {}
+        return (*self.left_out, *(f"reasoning.{name}" for name in _SUMMARIES if given.get(name) is not None))
 
     def _includes(self, word: str) -> bool:
         included = self.asked.get("include")

@@ -107,7 +107,7 @@ class ResponsesApi:
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await Request(scope, receive).body()
         request = self._read(json_object(body), scope.get(FIELDS), may_store=self._may_store)
-        asker, send = Asker(owner_of(scope), idempotent_use(scope, request)), naming(request.left_out, send)
+        asker, send = Asker(owner_of(scope), idempotent_use(scope, request)), naming(request.without_effect, send)
         answer, asker = await earlier_answer(self._responses, asker, request)
         if answer is not None:
             await answer(scope, receive, send)
@@ -141,7 +141,7 @@ class ResponsesApi:
     async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._read(json_object(await Request(scope, receive).body()), scope.get(FIELDS))
         body = await self._responses.counted(request, owner_of(scope), self._app)
-        await self._app(scope, with_body(body, receive), naming(request.left_out, send))
+        await self._app(scope, with_body(body, receive), naming(request.without_effect, send))
 
     def _read(
         self, asked: Mapping[str, Any], written: Mapping[str, Any] | None = None, *, may_store: bool = True

@@ -137,6 +137,23 @@ async def test_include_reaches_the_engine_only_for_what_is_its_own(api: Api) -> 
     assert "include" not in api.vllm.bodies[-1]
 
 
+@pytest.mark.parametrize("background", [False, True])
+async def test_summary_of_reasoning_is_named_as_without_effect_and_not_refused(
+    api: Api, monkeypatch: pytest.MonkeyPatch, background: bool
+) -> None:
+    monkeypatch.setattr(api.app, "_refuses_unknown", True)
+    for reasoning, named in (
+        ({"summary": "auto", "effort": "low"}, "reasoning.summary"),
+        ({"generate_summary": "concise"}, "reasoning.generate_summary"),
+        ({"summary": None}, None),
+        (None, None),
+    ):
+        answer = await api.client.post(URL, json={"input": "x", "background": background, "reasoning": reasoning})
+        assert (answer.status_code, answer.headers.get("x-ignored-fields")) == (200, named)
+    counted = await api.client.post(f"{URL}/input_tokens", json={"input": "x", "reasoning": {"summary": "auto"}})
+    assert counted.headers["x-ignored-fields"] == "reasoning.summary"
+
+
 async def test_result_of_several_parts_is_one_text_for_the_model_and_listed_as_it_is(api: Api) -> None:
     calls(api, "look", "{}")
     one = await created(api, tools=[LOOK])

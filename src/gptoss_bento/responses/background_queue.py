@@ -15,7 +15,7 @@ from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.http.errors import RETRY, HttpRefusalError
 from gptoss_bento.responses.background_slots import BackgroundSlots
 from gptoss_bento.state.database import StoreUnavailableError
-from gptoss_bento.state.response_queue import Claimed, ResponseQueue, Waiting
+from gptoss_bento.state.response_queue import Claimed, Length, ResponseQueue, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class BackgroundQueue:
         store: of the queue.
         worker_id: of this worker.
         slots: of this worker.
-        most: how many responses may wait.
+        most: how many responses may wait; of each key half as many, so that no key fills the queue for the others.
     """
 
     def __init__(self, store: ResponseQueue, worker_id: str, slots: BackgroundSlots, most: int = 10_000) -> None:
@@ -60,22 +60,33 @@ class BackgroundQueue:
         self._to_claim.set()
 
     async def slot(self, owner: str, *, may_wait: bool) -> Grant | None:
-        """A slot for a new response; None: it waits, behind those that wait already.
+        """A slot for a new response; None: it waits, behind those of its owner that wait already.
+
+        Those of other owners that wait while there is a slot may not have it, for instance because of their `streams`.
 
         Args:
             owner: of the response.
             may_wait: whether it can be kept until there is a slot.
 
         Raises:
-            HttpRefusalError: it has no slot, and may not wait, or as many wait as may.
+            HttpRefusalError: it has no slot, and may not wait, or as many wait as may, of all owners or of this one.
             StoreUnavailableError: the database does not answer.
         """
-        waiting = await self.store.length() if may_wait else 0
-        grant = None if waiting else self.slots.enter(owner)
-        if grant is None and (waiting >= self._most or not may_wait):
-            why = f"{self._most} responses wait already" if may_wait else _NO_WAIT
-            raise HttpRefusalError(HTTPStatus.TOO_MANY_REQUESTS, f"{why}. Try again later.", RETRY)
+        waiting = await self.store.length(owner) if may_wait else Length(0, 0)
+        obstacle = self._obstacle(owner, waiting) if may_wait else _NO_WAIT
+        grant = None if waiting.of_owner and obstacle is None else self.slots.enter(owner)
+        if grant is None and obstacle is not None:
+            raise HttpRefusalError(HTTPStatus.TOO_MANY_REQUESTS, f"{obstacle}. Try again later.", RETRY)
         return grant
+
+    def _obstacle(self, owner: str, waiting: Length) -> str | None:
+        """Why no further response of this owner may wait; None: it may. An open server has one owner, the empty one."""
+        if waiting.total >= self._most:
+            return f"{self._most} responses wait already"
+        most = max(1, self._most // 2)
+        if owner and waiting.of_owner >= most:
+            return f"{most} responses of this key wait already, as many as may of one key"
+        return None
 
     async def _claim_loop(self, tasks: WorkerTasks, start: Start) -> None:
         while not tasks.stopping.is_set():

@@ -30,6 +30,14 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Length:
+    """How many responses wait: of all owners, and of one."""
+
+    total: int
+    of_owner: int
+
+
+@dataclass(frozen=True)
 class Claimed:
     """A response that a worker is to generate: `object` and `request` are the texts that were stored with it."""
 
@@ -49,9 +57,10 @@ class ResponseQueue(Store):
         self._now = clock
 
     @reads
-    def length(self, connection: sa.Connection) -> int:
-        """How many responses wait."""
-        return int(connection.execute(_waiting(self._now(), sa.func.count())).scalar_one())
+    def length(self, connection: sa.Connection, owner: str) -> Length:
+        """How many responses wait, and how many of this owner."""
+        of_owner = sa.func.count(sa.case((RESPONSES.c.owner == owner, 1)))
+        return Length(*connection.execute(_waiting(self._now(), sa.func.count(), of_owner)).one())
 
     @reads
     def waiting(self, connection: sa.Connection, without: Collection[str], limit: int) -> list[Waiting]:

@@ -26,8 +26,9 @@ from gptoss_bento.responses.stored_responses import OTHER_VERSION, StoredRespons
 from gptoss_bento.state import leases
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.response import NewResponse, ResponseStatus
-from gptoss_bento.state.response_queue import Claimed
+from gptoss_bento.state.response_queue import Claimed, Length
 from gptoss_bento.state.worker_identity import WorkerIdentity
+from tests.fakes import asgi_client
 from tests.unit.responses.conftest import OWNERS, Api, clients_of
 from tests.unit.responses.test_routes import URL, created, events_of, found_as, kinds
 from tests.waiting import until
@@ -169,13 +170,49 @@ async def test_tokens_are_charged_to_the_key_at_the_end(api: Api) -> None:
 
 async def test_queue_that_is_full_is_a_429(api: Api) -> None:
     limited(api).is_paused = True
-    api.responses._queue._most = 1
+    api.responses._queue._most = 2
     await created(api, background=True)
+    await created(api, "bob", background=True)
     refused = await api.client.post(URL, json={"input": "x", "background": True, "request_id": "refused"})
 
     assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
-    assert "1 responses wait already" in refused.text
+    assert "2 responses wait already." in refused.text
     assert (await api.client.get(f"{URL}/refused")).status_code == 404
+
+
+async def test_queue_that_one_key_fills_has_room_for_another(api: Api) -> None:
+    limited(api).is_paused = True
+    api.responses._queue._most = 4
+    for _ in range(2):
+        await created(api, background=True)
+    refused = await api.client.post(URL, json={"input": "x", "background": True})
+
+    assert refused.status_code == 429
+    assert "2 responses of this key wait already, as many as may of one key. Try again later." in refused.text
+    assert (await created(api, "bob", background=True))["status"] == "queued"
+
+
+async def test_queue_of_an_open_server_is_its_one_owners(api: Api) -> None:
+    queue = api.responses._queue
+    limited(api).is_paused = True
+    queue._most = 2
+    async with asgi_client(api.app) as client:
+        codes = [(await client.post(URL, json={"input": "x", "background": True})).status_code for _ in range(3)]
+
+    assert codes == [200, 200, 429]
+
+
+async def test_slot_that_is_free_is_taken_whatever_others_have_queued(api: Api) -> None:
+    limited(api, keys=KeyStore(KEYS))
+    api.responses._queue._most = 1
+    api.vllm.held.clear()
+    running, waiting = [await created(api, background=True) for _ in range(2)]
+    other = await created(api, "bob", background=True)
+    await until(lambda: len(api.vllm.bodies) == 2)
+
+    assert {body["request_id"] for body in api.vllm.bodies} == {running["id"], other["id"]}
+    api.vllm.held.set()
+    await found_as(api, waiting["id"], "completed")
 
 
 async def test_response_does_not_overtake_those_that_wait(api: Api) -> None:
@@ -309,7 +346,7 @@ async def test_request_with_secrets_is_in_no_database(api: Api) -> None:
     api.vllm.held.clear()
     made = await created(api, background=True, tools=[tool])
     queue = api.responses._queue
-    assert (await queue.store.length(), await queue.store.waiting((), 10)) == (0, [])
+    assert (await queue.store.length("alice"), await queue.store.waiting((), 10)) == (Length(0, 0), [])
     stored = await api.responses.store.get("alice", made["id"])
     assert stored
     assert "s3cret" not in stored.body

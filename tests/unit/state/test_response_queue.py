@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from gptoss_bento.state.migrations import MIGRATIONS, migrate
 from gptoss_bento.state.response import NewResponse, ResponseStatus, StoredResponse
-from gptoss_bento.state.response_queue import Claimed, ResponseQueue
+from gptoss_bento.state.response_queue import Claimed, Length, ResponseQueue
 from gptoss_bento.state.response_store import AFTER_A_STREAM, AFTER_ANOTHER_RUN, ResponseExistsError, ResponseStore
 from gptoss_bento.state.schema import RESPONSE_REQUESTS
 from gptoss_bento.state.store import JobStore
@@ -63,12 +63,12 @@ async def requests_kept(store: JobStore) -> int:
 
 async def test_waiting_response_is_claimed_once(responses: ResponseStore, queue: ResponseQueue) -> None:
     row = await responses.create(waiting(), TTL_MS)
-    assert await queue.length() == 1
+    assert (await queue.length("alice")).total == 1
     claims = await asyncio.gather(*(queue.claim(row, worker) for worker in (W, OTHER) * 3))
 
     (claim,) = [each for each in claims if each]
     assert claim == Claimed(row, 1, "alice", "resp_1", waiting().object, REQUEST)
-    assert await queue.length() == 0
+    assert (await queue.length("alice")).total == 0
     assert await queue.waiting((), 10) == []
 
 
@@ -78,6 +78,7 @@ async def test_owners_take_turns_whatever_each_has_queued(responses: ResponseSto
     for number in range(2):
         await responses.create(waiting(f"b{number}", "bob"), TTL_MS)
 
+    assert await queue.length("bob") == Length(total=6, of_owner=2)
     assert [each.owner for each in await queue.waiting((), 10)] == ["alice", "bob", "alice", "bob", "alice", "alice"]
     assert [each.owner for each in await queue.waiting({"alice"}, 10)] == ["bob", "bob"]
     for each in (await queue.waiting((), 10))[:1]:
@@ -89,7 +90,7 @@ async def test_expired_response_does_not_wait(responses: ResponseStore, queue: R
     await responses.create(waiting(), TTL_MS)
     clock.now += TTL_MS
 
-    assert (await queue.length(), await queue.waiting((), 10)) == (0, [])
+    assert (await queue.length("alice"), await queue.waiting((), 10)) == (Length(0, 0), [])
 
 
 async def test_lost_response_without_a_reader_runs_again_once(
@@ -183,10 +184,10 @@ async def test_claim_without_an_answer_of_the_database_is_undone(
     row = await responses.create(waiting(), TTL_MS)
     await queue.claim(row, W)
     await queue.unclaim(row, OTHER)
-    assert await queue.length() == 0
+    assert (await queue.length("alice")).total == 0
 
     await queue.unclaim(row, W)
-    assert await queue.length() == 1
+    assert (await queue.length("alice")).total == 1
 
 
 async def test_request_is_kept_until_the_response_ends(

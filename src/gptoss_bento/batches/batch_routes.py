@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import key_of, owner_of
+from gptoss_bento.access.stored_limits import limits_text
 from gptoss_bento.batches.batch_request import WINDOW, WINDOW_S, read_batch
 from gptoss_bento.batches.batch_runner import BatchRunner
 from gptoss_bento.batches.file_routes import list_object
@@ -28,7 +29,6 @@ from gptoss_bento.http.idempotency import (
 from gptoss_bento.http.json_body import json_object
 from gptoss_bento.http.paths import BATCHES
 from gptoss_bento.http.query import number_in, query_of
-from gptoss_bento.jobs.limits import limits_text
 from gptoss_bento.state.batch import NewBatch, StoredBatch
 from gptoss_bento.state.batch_store import BatchesFullError, BatchStore, UnknownBatchError
 from gptoss_bento.state.file_store import UnknownFileError

@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import with_key
 from gptoss_bento.access.key_store import KeyStore
+from gptoss_bento.access.stored_limits import stored_limits
 from gptoss_bento.batches.lines import Line
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.errors import openai_error, reshaped
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.input import EngineRequest
-from gptoss_bento.jobs.limits import stored_limits
 from gptoss_bento.state.batch import StoredBatch
 from gptoss_bento.strict_json import loads
 

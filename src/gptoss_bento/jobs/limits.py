@@ -15,13 +15,13 @@ from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.generation_count import generations_of, refuse_more_than
 from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.access.request_caps import GENERATING, CapError, capped, caps_need_body
-from gptoss_bento.config.api_keys import Key, KeyLimits
+from gptoss_bento.access.stored_limits import present_limits
+from gptoss_bento.config.api_keys import KeyLimits
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.paths import MESSAGES, RESPONSES
 from gptoss_bento.jobs.input import TOKENIZE, EngineRequest, InputError, Models, engine_request
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Claim, Job
-from gptoss_bento.strict_json import loads
 
 _POLL_INTERVAL_S = 0.01  # one job of each worker does
 _FIRST = Rule("first in the line of jobs", "Jobs", concurrent=1)
@@ -107,10 +107,7 @@ class JobLimits:
 
     def of(self, job: Job | Claim) -> KeyLimits:
         """What a job may have; nothing bounds it where there are no keys any more."""
-        if job.owner is None or self.keys.is_open:
-            return KeyLimits()
-        key = self.keys.of_owner(job.owner)
-        return key.limits if key else stored_limits(job.key_limits)
+        return present_limits(self.keys, job.owner, job.key_limits)
 
     def charge(self, owner: str | None, tokens: int) -> None:
         """A job of this owner has cost so many tokens."""
@@ -123,17 +120,6 @@ def rates_of(scope: Scope) -> Mapping[str, str]:
     """Headers with what is left of a key's rates; none where it has none, or the request names no job."""
     rates: Mapping[str, str] = scope.get(_RATES, {})
     return rates
-
-
-def limits_text(key: Key | None) -> str | None:
-    """The limits of a key, as a job stores them."""
-    return key.limits.model_dump_json(exclude_none=True) if key and key.limits != KeyLimits() else None
-
-
-def stored_limits(text: str | None) -> KeyLimits:
-    """What `limits_text` wrote."""
-    # Not validated: another version may have written it, and a job that cannot be read could not even end.
-    return KeyLimits.model_construct(**loads(text)) if text else KeyLimits()
 
 
 def limited_request(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_bento.access.admission import RefusedError
+from gptoss_bento.access.stored_limits import limits_text
 from gptoss_bento.background.heartbeat import Heartbeat
 from gptoss_bento.background.notifications import QUEUE, Notifier
 from gptoss_bento.background.store_retries import until_available
@@ -24,7 +25,7 @@ from gptoss_bento.jobs.engine_client import Engine
 from gptoss_bento.jobs.housekeeping import Housekeeping
 from gptoss_bento.jobs.input import Envelope
 from gptoss_bento.jobs.item_writer import ItemWriter
-from gptoss_bento.jobs.limits import JobLimits, limits_text
+from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.run import AbortReason, JobExecutor, Outcome, Run
 from gptoss_bento.jobs.watchers import Changes, Watch
 from gptoss_bento.jobs.webhooks import (

@@ -12,12 +12,13 @@ from starlette.types import Scope
 
 from gptoss_bento.access.admission import Admission, RefusedError
 from gptoss_bento.access.key_store import KeyStore
+from gptoss_bento.access.stored_limits import limits_text
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.config.settings import ServerSettings
 from gptoss_bento.http.json_body import EnvelopeError
 from gptoss_bento.jobs import limits as limits_module
 from gptoss_bento.jobs.input import EngineRequest, InputError, Models
-from gptoss_bento.jobs.limits import JobLimits, limited_request, limits_text, rates_of
+from gptoss_bento.jobs.limits import JobLimits, limited_request, rates_of
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.job import Claim
 

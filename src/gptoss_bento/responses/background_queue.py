@@ -102,7 +102,7 @@ class BackgroundQueue:
             for waiting in found:
                 if waiting.owner in without:
                     continue
-                if (grant := self.slots.enter(waiting.owner)) is None:
+                if (grant := self.slots.enter(waiting.owner, waiting.key_limits)) is None:
                     without.add(waiting.owner)
                 else:
                     await self._start(waiting, grant, start)

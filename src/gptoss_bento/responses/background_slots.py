@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gptoss_bento.access.admission import Admission, Grant, RefusedError, Rule, engine_rule, key_rules
 from gptoss_bento.access.key_store import KeyStore
+from gptoss_bento.access.stored_limits import present_limits
 
 
 class BackgroundSlots:
@@ -45,12 +46,17 @@ class BackgroundSlots:
         """Whether this worker may start one, if the rules admit it."""
         return self._in_use < self._share and self.are_open
 
-    def enter(self, owner: str) -> Grant | None:
-        """Takes a slot, or returns None: there is none now."""
+    def enter(self, owner: str, key_limits: str | None = None) -> Grant | None:
+        """Takes a slot, or returns None: there is none now.
+
+        Args:
+            owner: of the response.
+            key_limits: that were stored with it. They hold if the owner's key was removed.
+        """
         if not self.are_free:
             return None
         try:
-            grant = self._admission.enter((self._engine_rule, *self._rules(owner)))
+            grant = self._admission.enter((self._engine_rule, *self._rules(owner, key_limits)))
         except RefusedError:
             return None
         self._in_use += 1
@@ -63,9 +69,8 @@ class BackgroundSlots:
         if tokens and (rules := key_rules(self._keys.of_owner(owner), streams=False)):
             self._admission.charge(rules, tokens)
 
-    def _rules(self, owner: str) -> tuple[Rule, ...]:
-        """The bound on simultaneous requests of the owner's key; of one that was removed nothing is known."""
-        key = self._keys.of_owner(owner) if owner else None
-        if key is None or not key.limits.streams:
-            return ()
-        return (Rule(f"key {key.name}", "This key", concurrent=key.limits.streams, pinned=False),)
+    def _rules(self, owner: str, key_limits: str | None) -> tuple[Rule, ...]:
+        """The bound on simultaneous requests of the owner's key."""
+        streams = present_limits(self._keys, owner, key_limits).streams
+        # A key with limits has a name, which is its owner too, so requests whose clients wait count in the same rule.
+        return (Rule(f"key {owner}", "This key", concurrent=streams, pinned=False),) if streams else ()

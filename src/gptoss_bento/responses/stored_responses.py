@@ -14,6 +14,8 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gptoss_bento.access.admission import Grant
+from gptoss_bento.access.authentication import key_of
+from gptoss_bento.access.stored_limits import limits_text
 from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import WorkerTasks
 from gptoss_bento.engine.usage import Meter
@@ -185,9 +187,10 @@ class StoredResponses:
         kept = kept_request(request, await self._sealed(request, asker.owner, body))
         grant = await self._queue.slot(asker.owner, may_wait=kept is not None)
         worker_id, attempt = (None, 0) if grant is None else (self._worker_id, 1)
-        new = self._new(request, asker, first, items, seen)
+        queued = replace(self._new(request, asker, first, items, seen), request=kept, worker_id=worker_id)
+        new = replace(queued, attempt=attempt, key_limits=limits_text(key_of(scope)))
         try:
-            row = await self._recorded(replace(new, request=kept, worker_id=worker_id, attempt=attempt), request)
+            row = await self._recorded(new, request)
         except BaseException:
             if grant is not None:
                 self._queue.slots.leave(grant, asker.owner)

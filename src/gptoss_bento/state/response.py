@@ -57,6 +57,7 @@ class NewResponse:
         worker_id: of the worker that generates it; None: it waits for one.
         keeps_events: whether its events are stored, so that its stream can be resumed.
         request: what another worker needs to generate it, as JSON; None: no other may.
+        key_limits: of its key, as JSON, kept beside `request`; None: none.
         attempt: the number of its run, from 1; 0: it is no run of the background.
         use: of the client's Idempotency-Key.
         conversation: the one that it is a turn of, as its prompt has it.
@@ -71,6 +72,7 @@ class NewResponse:
     status: ResponseStatus = ResponseStatus.IN_PROGRESS
     keeps_events: bool = False
     request: str | None = None
+    key_limits: str | None = None
     attempt: int = 0
     use: IdempotentUse | None = None
     conversation: ConversationState | None = None

@@ -23,10 +23,11 @@ from gptoss_bento.state.transactions import Store, reads, writes
 
 @dataclass(frozen=True)
 class Waiting:
-    """A response that no worker generates yet."""
+    """A response that no worker generates yet, and the limits that its key had when it came: JSON, or None."""
 
     row: int
     owner: str
+    key_limits: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,12 @@ class ResponseQueue(Store):
         order = RESPONSES.c.worker_id.is_(None), RESPONSES.c.seq
         turn = sa.func.row_number().over(partition_by=RESPONSES.c.owner, order_by=order)
         unfinished = (RESPONSES.c.expires_at > self._now()) & RESPONSES.c.owner.not_in(sorted(without))
-        columns = RESPONSES.c.seq, RESPONSES.c.owner, RESPONSES.c.worker_id, turn.label("turn")
+        limits = RESPONSE_REQUESTS.c.key_limits
+        columns = RESPONSES.c.seq, RESPONSES.c.owner, RESPONSES.c.worker_id, limits, turn.label("turn")
         turns = sa.select(*columns).join(RESPONSE_REQUESTS, _OF_REQUEST).where(unfinished).subquery()
-        query = sa.select(turns.c.seq, turns.c.owner).where(turns.c.worker_id.is_(None))
+        query = sa.select(turns.c.seq, turns.c.owner, turns.c.key_limits).where(turns.c.worker_id.is_(None))
         rows = connection.execute(query.order_by(turns.c.turn, turns.c.seq).limit(limit))
-        return [Waiting(row.seq, row.owner) for row in rows]
+        return [Waiting(row.seq, row.owner, row.key_limits) for row in rows]
 
     @writes
     def claim(self, connection: sa.Connection, row: int, worker_id: str) -> Claimed | None:

@@ -114,7 +114,8 @@ class ResponseStore(Store):
         }
         seq = int(connection.execute(_INSERT, row).scalar_one())
         if new.request is not None:
-            connection.execute(_INSERT_REQUEST, {"response_seq": seq, "request": new.request})
+            kept = {"response_seq": seq, "request": new.request, "key_limits": new.key_limits}
+            connection.execute(_INSERT_REQUEST, kept)
         if turn is not None:
             begin_turn(connection, turn, seq, now, now + ttl_ms)
         _add_items(connection, seq, new.input, 0, is_output=False)

@@ -202,6 +202,7 @@ RESPONSE_REQUESTS = sa.Table(  # of responses in the background that have not en
     METADATA,
     sa.Column("response_seq", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("request", sa.Text, nullable=False),  # JSON
+    sa.Column("key_limits", sa.Text),  # the key's limits at that time, as JSON; null: none
 )
 IDEMPOTENCY_KEYS = sa.Table(  # the values of Idempotency-Key that an owner has used
     "idempotency_keys",

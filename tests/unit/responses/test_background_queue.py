@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gptoss_bento.access.admission import Admission, RefusedError, engine_rule, key_rules
 from gptoss_bento.access.key_store import KeyStore
+from gptoss_bento.access.stored_limits import limits_text
 from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.engine.usage import current_meter
 from gptoss_bento.http.errors import BrokenStreamError
@@ -134,6 +135,35 @@ async def test_streams_of_a_key_bound_what_it_runs_and_not_what_waits(api: Api) 
     api.vllm.held.set()
     for each in made:
         await found_as(api, each["id"], "completed")
+
+
+async def test_streams_of_a_key_that_was_removed_hold_for_what_waits(api: Api) -> None:
+    slots = limited(api, keys=KeyStore(KEYS))
+    slots.is_paused = True
+    api.keys._take(tuple(KEYS))
+    made = [await created(api, background=True) for _ in range(3)]
+    api.vllm.held.clear()
+    limited(api, keys=KeyStore(KEYS[1:]))
+    other = await created(api, "bob", background=True)
+    await until(lambda: len(api.vllm.bodies) == 2)
+
+    assert {body["request_id"] for body in api.vllm.bodies} == {made[0]["id"], other["id"]}
+    api.vllm.held.set()
+    for each in made:
+        await found_as(api, each["id"], "completed")
+
+
+def test_slots_of_a_removed_key_are_counted_with_its_running_requests() -> None:
+    admission, (alice, *others) = Admission(), KEYS
+    live = admission.enter(key_rules(alice, streams=True))
+    slots = BackgroundSlots(KeyStore(others), admission)
+    limits = limits_text(alice)
+    assert slots.enter("alice", limits) is None
+
+    live.leave()
+    assert slots.enter("alice", limits)
+    assert slots.enter("alice", limits) is None
+    assert BackgroundSlots(KeyStore(), admission).enter("alice", limits)  # keys were switched off
 
 
 async def test_slots_are_shared_with_requests_whose_clients_wait() -> None:

@@ -86,6 +86,16 @@ async def test_owners_take_turns_whatever_each_has_queued(responses: ResponseSto
     assert [each.owner for each in await queue.waiting((), 10)] == ["bob", "alice", "bob", "alice", "alice"]
 
 
+async def test_key_limits_wait_with_a_response_through_its_runs(responses: ResponseStore, queue: ResponseQueue) -> None:
+    row = await responses.create(waiting(key_limits='{"streams":1}'), TTL_MS)
+    await responses.create(waiting("without"), TTL_MS)
+    claim = await queue.claim(row, W)
+    assert claim
+    assert await queue.requeue(row, claim.attempt, counts=True)
+
+    assert [each.key_limits for each in await queue.waiting((), 10)] == ['{"streams":1}', None]
+
+
 async def test_expired_response_does_not_wait(responses: ResponseStore, queue: ResponseQueue, clock: Clock) -> None:
     await responses.create(waiting(), TTL_MS)
     clock.now += TTL_MS
@@ -218,7 +228,9 @@ async def test_id_of_a_lost_response_that_runs_again_is_not_free(
         await responses.create(waiting(), TTL_MS)
 
 
-async def test_migration_adds_runs_to_stored_responses(store: JobStore, responses: ResponseStore) -> None:
+async def test_migration_adds_runs_to_stored_responses(
+    store: JobStore, responses: ResponseStore, queue: ResponseQueue
+) -> None:
     def as_it_was(connection: sa.Connection) -> None:
         for name in ("attempt", "recoveries", "is_followed"):
             connection.execute(sa.text(f"ALTER TABLE responses DROP COLUMN {name}"))
@@ -232,3 +244,5 @@ async def test_migration_adds_runs_to_stored_responses(store: JobStore, response
 
     assert await responses.finish(row, ResponseStatus.COMPLETED, "{}")
     assert not (await found(responses)).is_followed
+    await responses.create(waiting("resp_2", key_limits='{"streams":1}'), TTL_MS)
+    assert [each.key_limits for each in await queue.waiting((), 10)] == ['{"streams":1}']

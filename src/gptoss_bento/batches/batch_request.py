@@ -11,7 +11,7 @@ from gptoss_bento.batches.stored_files import checked_ttl_s
 from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.http.paths import CHAT, COMPLETIONS, RESPONSES
 from gptoss_bento.spelling import nearest
-from gptoss_bento.strict_json import dumps, shown
+from gptoss_bento.strict_json import dumps, encodable, shown
 
 ENDPOINTS = (CHAT, COMPLETIONS, RESPONSES)
 WINDOW, WINDOW_S = "24h", 86_400
@@ -63,6 +63,8 @@ def _metadata(value: Any) -> str | None:
         if len(name) > _LONGEST_NAME or not isinstance(text, str) or len(text) > _LONGEST_VALUE:
             bounds = f"a text of at most {_LONGEST_VALUE} characters, its name at most {_LONGEST_NAME}"
             raise _refused("metadata", f"metadata.{shown(name)} must be {bounds}, got {shown(text)}.")
+        if not (encodable(name) and encodable(text)):
+            raise _refused("metadata", f"metadata.{shown(name)} must be valid Unicode, got {shown(text)}.")
     return dumps(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 from contextlib import suppress
@@ -155,6 +156,8 @@ async def test_input_of_too_many_lines_fails(worker: Worker, monkeypatch: pytest
         ({"endpoint": "/v1/embeddings"}, "endpoint"),
         ({"completion_window": "1h"}, "completion_window"),
         ({"metadata": {"a": 1}}, "metadata"),
+        ({"metadata": {"a": "\ud800"}}, "metadata"),
+        ({"metadata": {"\udfff": "a"}}, "metadata"),
         ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, "output_expires_after.seconds"),
         ({"colour": 1}, "colour"),
     ],
@@ -162,9 +165,10 @@ async def test_input_of_too_many_lines_fails(worker: Worker, monkeypatch: pytest
 async def test_request_for_a_batch_that_is_wrong_is_refused(worker: Worker, fields: dict[str, Any], param: str) -> None:
     file = await uploaded(worker.files)
     asked = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h", **fields}
-    answer = await worker.files.client.post(URL, json=asked)
+    answer = await worker.files.client.post(URL, content=json.dumps(asked))  # escapes a lone surrogate, unlike httpx
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert (await worker.files.client.get(URL)).json()["data"] == []
 
 
 async def test_batch_of_another_key_is_as_unknown_as_none(worker: Worker) -> None:

@@ -30,6 +30,7 @@ BATCH = "batch"
 _CLEAN_INTERVAL_S = 5.0
 _DISCARD_S = 1.0
 _LEAST_TTL_S = 3600  # OpenAI's bound of expires_after
+_MOST_DIGITS = 12  # of seconds
 _LONGEST_NAME = 255
 _FORM_BYTES = 65_536  # of an upload beside its file
 
@@ -203,7 +204,8 @@ def checked_ttl_s(anchor: object, seconds: object, most: int, name: str) -> int:
         raise _refused(f"{name}.anchor", f'{name}.anchor must be "created_at", got {shown(anchor)}.')
     least = min(_LEAST_TTL_S, most)
     text = "" if isinstance(seconds, bool) else str(seconds)
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    if not is_number or not least <= int(text) <= most:
         message = f"{name}.seconds must be a whole number from {least} to {most} (FILES_TTL), got {shown(seconds)}."
         raise _refused(f"{name}.seconds", message)
     return int(text)

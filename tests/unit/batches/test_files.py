@@ -13,7 +13,8 @@ from starlette.types import Message
 from gptoss_bento.access.authentication import Authentication
 from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.batches.file_routes import FilesApi
-from gptoss_bento.batches.stored_files import FileBounds
+from gptoss_bento.batches.stored_files import FileBounds, checked_ttl_s
+from gptoss_bento.http.errors import HttpRefusalError
 from gptoss_bento.state.file import FileLimits
 from tests.fakes import FakeEngineApp
 from tests.stores import Clock
@@ -137,6 +138,16 @@ async def test_time_to_live_of_a_file_is_as_asked_for(files: Files, clock: Clock
     await files.stored.clean()
 
     assert files.on_disk == []
+
+
+@pytest.mark.parametrize("seconds", ["0000000036009999", "000000003600" + "0" * 20, "000000003600" + "9" * 900])
+async def test_zeros_before_a_time_to_live_do_not_exceed_its_bound(files: Files, seconds: str) -> None:
+    form = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": seconds}
+    answer = await files.client.post(URL, data=form, files={"file": ("a", b"{}")})
+    assert (await error_of(answer, 400))[0] == "expires_after.seconds"
+
+    with pytest.raises(HttpRefusalError, match="must be a whole number from 3600 to 7200"):
+        checked_ttl_s("created_at", seconds, 7200, "output_expires_after")
 
 
 async def test_file_that_is_too_large_leaves_nothing(files: Files) -> None:

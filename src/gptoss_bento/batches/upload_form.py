@@ -37,19 +37,25 @@ class UploadForm:
         self._value = bytearray()
         self._is_file = self._has_ended = False
         self._pieces: list[bytes] = []
-        self._parser = MultipartParser(
-            options[b"boundary"],
-            {
-                "on_part_begin": self._begin_part,
-                "on_header_field": self._add_to_header,
-                "on_header_value": self._add_to_value,
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._end_headers,
-                "on_part_data": self._add_data,
-                "on_part_end": self._end_part,
-                "on_end": self._end,
-            },
-        )
+        self._parser = self._made_parser(options[b"boundary"])
+
+    def _made_parser(self, boundary: bytes) -> MultipartParser:
+        try:
+            return MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": self._add_to_header,
+                    "on_header_value": self._add_to_value,
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
+                    "on_part_data": self._add_data,
+                    "on_part_end": self._end_part,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:  # a boundary that is too long
+            raise _malformed(str(error)) from None
 
     def feed(self, chunk: bytes) -> bytes:
         """Parses a piece of the body. Returns what it has of the file.

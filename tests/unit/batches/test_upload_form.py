@@ -40,3 +40,10 @@ def test_form_with_two_files_is_refused() -> None:
 
     with pytest.raises(HttpRefusalError, match="file must be there once"):
         UploadForm(TYPE).feed(part + part)
+
+
+def test_form_with_a_boundary_that_is_too_long_is_refused() -> None:
+    with pytest.raises(HttpRefusalError, match="Boundary length 300 exceeds maximum") as refused:
+        UploadForm("multipart/form-data; boundary=" + "x" * 300)
+
+    assert refused.value.status == 400

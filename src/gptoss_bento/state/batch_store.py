@@ -79,13 +79,13 @@ class BatchStore(Store):
         """
         if use is not None:
             idempotency.take(connection, new.owner, use, new.id, self._now_ms())
-        find_file(connection, new.owner, new.input_file_id, self._now_ms())
+        file = find_file(connection, new.owner, new.input_file_id, self._now_ms())
         unfinished = sa.select(sa.func.count()).where(BATCHES.c.owner == new.owner, _is_unfinished())
         if connection.execute(unfinished).scalar_one() >= most:
             raise BatchesFullError(f"This key may have {most} batches that have not ended (BATCHES_MAX).")
         now = self._now()
         values = {name: getattr(new, name) for name in ("owner", "id", "endpoint", "key_limits", "metadata")}
-        values |= {"input_file_id": new.input_file_id, "output_ttl_s": new.output_ttl_s}
+        values |= {"input_file_id": file.id, "output_ttl_s": new.output_ttl_s}
         values |= {"status": BatchStatus.VALIDATING.value, "created_at": now, "expires_at": now + new.window_s}
         values |= {"kept_until": now + new.window_s + new.ttl_s, "total": 0, "completed": 0, "failed": 0}
         connection.execute(BATCHES.insert().values(values | {"attempt": 0, "interruptions": 0}))

@@ -57,6 +57,13 @@ async def test_claims_are_fair_among_owners(batches: BatchStore) -> None:
     assert await batches.claim("two") is None
 
 
+async def test_batch_has_the_id_of_the_file_that_was_found(batches: BatchStore) -> None:
+    """PostgreSQL's text holds no NUL; it is left out of the id that is looked for."""
+    new = NewBatch("alice", "batch_1", "/v1/completions", "file-alice\0", None, None, 86_400, 3600, 7200)
+
+    assert (await batches.create(new, 100)).input_file_id == "file-alice"
+
+
 async def test_claims_of_two_workers_never_have_the_same_batch(batches: BatchStore) -> None:
     ids = [f"b{number}" for number in range(8)]
     for batch_id in ids:

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -94,7 +93,7 @@ class StoredFiles:
             received = replace(new, bytes=await self._received(request, form, self.folder / file_id))
             return await self._completed(received, form)
         except BaseException as error:
-            discarding = self._tasks.spawn(until_available(lambda: self._forgotten([new.stored_as], [new.id])))
+            discarding = self._tasks.spawn(until_available(lambda: self._forgotten({new.id: new.stored_as})))
             if refusal := self._refusal(error):
                 await asyncio.wait((discarding,), timeout=_DISCARD_S)  # so that it does not count any more
                 raise refusal from None
@@ -160,9 +159,9 @@ class StoredFiles:
             return self._bounds.ttl_s
         return checked_ttl_s(form.fields.get(ANCHOR), form.fields.get(SECONDS), self._bounds.ttl_s, "expires_after")
 
-    async def _forgotten(self, names: Sequence[str], file_ids: Sequence[str]) -> None:
-        await asyncio.to_thread(_remove, self.folder, names)
-        await self.store.forget(file_ids)
+    async def _forgotten(self, names: Mapping[str, str]) -> None:
+        """Removes the content of files, and the rows of those whose content is gone."""
+        await self.store.forget(await asyncio.to_thread(_removed, self.folder, names))
 
     def content(self, file: StoredFile) -> Path:
         """Where the content of a file is.
@@ -179,8 +178,10 @@ class StoredFiles:
 
     async def clean(self) -> None:
         """Removes the content of files that are not found any more, and then their rows."""
-        while not self._tasks.stopping.is_set() and (gone := await self.store.gone()):
-            await self._forgotten([file.stored_as for file in gone], [file.id for file in gone])
+        last = ""
+        while not self._tasks.stopping.is_set() and (gone := await self.store.gone(last)):
+            await self._forgotten({file.id: file.stored_as for file in gone})
+            last = gone[-1].id
 
 
 def new_file_id() -> str:
@@ -236,7 +237,17 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _remove(folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            (folder / name).unlink()
+def _removed(folder: Path, names: Mapping[str, str]) -> list[str]:
+    """Removes content. Returns the ids of the files whose content is gone."""
+    return [file_id for file_id, name in names.items() if _is_removed(folder / name)]
+
+
+def _is_removed(path: Path) -> bool:
+    try:
+        path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        logger.warning("%s cannot be removed: %s. The next round of cleaning tries again.", path, error)
+        return False
+    return True

@@ -133,10 +133,13 @@ class FileStore(Store):
             raise UnknownFileError
 
     @reads
-    def gone(self, connection: sa.Connection) -> list[StoredFile]:
+    def gone(self, connection: sa.Connection, after: str = "") -> list[StoredFile]:
         """Some files that are not found any more: deleted, expired, or left incomplete by a worker that has ended.
 
         The input of a batch that has not ended is none of them.
+
+        Args:
+            after: the id of the file before the first, by the order of ids.
         """
         alive = sa.select(WORKERS.c.worker_id)
         is_lost = (FILES.c.state == FileState.UPLOADING) & FILES.c.worker_id.not_in(alive)
@@ -144,7 +147,8 @@ class FileStore(Store):
         unfinished = BATCHES.c.status.in_(sorted(status.value for status in UNFINISHED))
         is_in_use = sa.exists().where(BATCHES.c.input_file_id == FILES.c.id, unfinished)
         gone = (is_lost | has_expired | (FILES.c.state == FileState.DELETED)) & ~is_in_use
-        return list(map(_file, connection.execute(sa.select(FILES).where(gone).limit(_REMOVED_PER_ROUND))))
+        query = sa.select(FILES).where(gone & (FILES.c.id > after)).order_by(FILES.c.id).limit(_REMOVED_PER_ROUND)
+        return list(map(_file, connection.execute(query)))
 
     @writes
     def forget(self, connection: sa.Connection, file_ids: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.batches.file_routes import FilesApi
 from gptoss_bento.batches.stored_files import FileBounds, checked_ttl_s
 from gptoss_bento.http.errors import HttpRefusalError
+from gptoss_bento.state import file_store
 from gptoss_bento.state.file import FileLimits
 from tests.fakes import FakeEngineApp
 from tests.stores import Clock
@@ -228,6 +230,27 @@ async def test_upload_of_a_worker_that_was_killed_is_cleaned_up(files: Files, mo
     await files.stored.clean()
 
     assert files.on_disk == []
+
+
+async def test_file_that_cannot_be_removed_does_not_keep_others(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_store, "_REMOVED_PER_ROUND", 1)
+    kept, *others = sorted([(await uploaded(files))["id"] for _ in range(3)])
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name == kept:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    for file_id in (kept, *others):
+        await files.client.delete(f"{URL}/{file_id}")
+    await files.stored.clean()
+    assert files.on_disk == [file.id for file in await files.stored.store.gone()] == [kept]
+    monkeypatch.setattr(Path, "unlink", unlink)
+    await files.stored.clean()
+
+    assert (files.on_disk, await files.stored.store.gone()) == ([], [])
 
 
 async def test_upload_without_room_on_disk_is_a_503(files: Files) -> None:

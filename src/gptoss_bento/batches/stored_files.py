@@ -133,8 +133,8 @@ class StoredFiles:
         return size
 
     async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
-        """The pieces of the body, each within its time."""
-        pieces = aiter(request.stream())
+        """The pieces of the body, each within its time, and together no more than a file with its form."""
+        pieces, left = aiter(request.stream()), self._bounds.bytes + _FORM_BYTES
         while True:
             try:
                 async with asyncio.timeout(self._bounds.patience_s):
@@ -143,6 +143,9 @@ class StoredFiles:
                 raise BodyTooSlowError(self._bounds.patience_s) from None
             if piece is None:
                 return
+            left -= len(piece)
+            if left < 0:
+                raise BodyTooLargeError(self._bounds.bytes, has_ended=False)
             yield piece
 
     async def _completed(self, new: NewFile, form: UploadForm) -> StoredFile:

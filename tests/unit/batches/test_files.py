@@ -167,6 +167,24 @@ async def test_file_that_is_too_large_leaves_nothing(files: Files) -> None:
     assert (await files.client.get(URL)).json()["data"] == []
 
 
+async def test_upload_does_not_go_on_without_end_after_its_form(files: Files) -> None:
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n{}\r\n--x--\r\n'
+        while sent < 1_000_000:
+            sent += 10_000
+            yield b"x" * 10_000
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = await files.client.post(URL, content=pieces(), headers=headers)
+
+    assert (answer.status_code, sent) == (413, 120_000)  # a file of 50,000 bytes and a form of 65,536
+    await until(lambda: not files.on_disk)
+
+
 async def test_bounds_of_a_key_are_its_own(files: Files) -> None:
     of_key = FileLimits(2, 10)
     files.stored._bounds = FileBounds(of_key, 50_000, 7200, 60)

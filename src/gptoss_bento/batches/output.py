@@ -54,14 +54,15 @@ class BatchOutput:
     async def open(self) -> None:
         """Takes over what earlier attempts have written, and removes their files."""
         for kind in (OUTPUT, ERROR):
-            earlier = max(self._earlier(kind), key=_attempt_of, default=None)
+            earlier = await asyncio.to_thread(self._latest_earlier, kind)  # the folder may have many files
             if earlier is not None:
                 await self._take_over(earlier, kind)
             self._appending[kind].open()
         await asyncio.to_thread(self._remove_earlier)
 
-    def _earlier(self, kind: str) -> list[Path]:
-        return [path for path in self._folder.glob(f"{self._claim.id}.*.{kind}") if self._is_earlier(path)]
+    def _latest_earlier(self, kind: str) -> Path | None:
+        found = filter(self._is_earlier, self._folder.glob(f"{self._claim.id}.*.{kind}"))
+        return max(found, key=_attempt_of, default=None)
 
     def _is_earlier(self, path: Path) -> bool:
         return _attempt_of(path) < self._claim.attempt

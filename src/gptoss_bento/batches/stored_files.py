@@ -87,10 +87,12 @@ class StoredFiles:
         form = UploadForm(request.headers.get("content-type", ""))
         self._check_length(request)
         file_id = new_file_id()
-        new = NewFile(owner, file_id, BATCH, "", 0, file_id, self._bounds.ttl_s * 1000)
+        reserved = self._reserved(request)
+        new = NewFile(owner, file_id, BATCH, "", reserved, file_id, self._bounds.ttl_s * 1000)
         try:
             await self.store.begin(new, self._worker_id, self._bounds.of_key)
-            received = replace(new, bytes=await self._received(request, form, self.folder / file_id))
+            chunks = self._chunks(request, reserved + _FORM_BYTES)
+            received = replace(new, bytes=await self._received(chunks, form, self.folder / file_id))
             return await self._completed(received, form)
         except BaseException as error:
             discarding = self._tasks.spawn(until_available(lambda: self._forgotten({new.id: new.stored_as})))
@@ -110,15 +112,24 @@ class StoredFiles:
         return error if isinstance(error, HttpRefusalError) else None
 
     def _check_length(self, request: Request) -> None:
-        length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length[:20]) > self._bounds.bytes + _FORM_BYTES:
+        if (_length(request) or 0) > self._bounds.bytes + _FORM_BYTES:
             raise BodyTooLargeError(self._bounds.bytes, has_ended=False)
 
-    async def _received(self, request: Request, form: UploadForm, path: Path) -> int:
+    def _reserved(self, request: Request) -> int:
+        """Bytes that a file counts as while it arrives: all that it may have, or what its length leaves beside a form.
+
+        A form takes less than its bound, so a file may have a little more than it counts as. One that just fits is
+        not refused so; its own bytes are counted once it is whole.
+        """
+        if (length := _length(request)) is None:
+            return min(self._bounds.bytes, self._bounds.of_key.bytes)
+        return max(0, length - _FORM_BYTES)
+
+    async def _received(self, chunks: AsyncIterator[bytes], form: UploadForm, path: Path) -> int:
         """Writes the content. Returns its bytes."""
         size = 0
         with _open(path) as file:  # not in a thread: the client may leave meanwhile
-            async for chunk in self._chunks(request):
+            async for chunk in chunks:
                 piece = form.feed(chunk)
                 size += len(piece)
                 if size > self._bounds.bytes:
@@ -132,9 +143,9 @@ class StoredFiles:
             await asyncio.to_thread(_flush, file)
         return size
 
-    async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
-        """The pieces of the body, each within its time, and together no more than a file with its form."""
-        pieces, left = aiter(request.stream()), self._bounds.bytes + _FORM_BYTES
+    async def _chunks(self, request: Request, most: int) -> AsyncIterator[bytes]:
+        """The pieces of the body, each within its time, and together of no more bytes than `most`."""
+        pieces, left = aiter(request.stream()), most
         while True:
             try:
                 async with asyncio.timeout(self._bounds.patience_s):
@@ -145,7 +156,7 @@ class StoredFiles:
                 return
             left -= len(piece)
             if left < 0:
-                raise BodyTooLargeError(self._bounds.bytes, has_ended=False)
+                raise BodyTooLargeError(most - _FORM_BYTES, has_ended=False)
             yield piece
 
     async def _completed(self, new: NewFile, form: UploadForm) -> StoredFile:
@@ -218,6 +229,12 @@ def checked_ttl_s(anchor: object, seconds: object, most: int, name: str) -> int:
 def unknown_file(file_id: str, param: str) -> HttpRefusalError:
     """404: the owner has no such file."""
     return HttpRefusalError(HTTPStatus.NOT_FOUND, f"There is no file {shown(file_id)}.", param=param)
+
+
+def _length(request: Request) -> int | None:
+    """The body's length as its header has it; None: it has none that counts."""
+    length = request.headers.get("content-length", "")
+    return int(length[:20]) if length.isdecimal() and "transfer-encoding" not in request.headers else None
 
 
 def _check_purpose(form: UploadForm) -> None:

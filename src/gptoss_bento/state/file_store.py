@@ -42,7 +42,7 @@ class FileStore(Store):
 
     @writes
     def begin(self, connection: sa.Connection, new: NewFile, worker_id: str, limits: FileLimits) -> None:
-        """Records that this worker receives a file.
+        """Records that this worker receives a file. Until it is complete it counts as the bytes of `new`.
 
         Raises:
             FilesFullError: the owner can have no further one.
@@ -50,7 +50,7 @@ class FileStore(Store):
         count, size = _owned(connection, new.owner, self._now())
         if count >= limits.count:
             raise FilesFullError(f"This key has {limits.count} files, as many as it may have (FILES_MAX).")
-        _check_bytes(size, limits)
+        _check_bytes(size + new.bytes, limits)
         add_file(connection, new, self._now(), FileState.UPLOADING, worker_id)
 
     @writes
@@ -61,7 +61,7 @@ class FileStore(Store):
             FilesFullError: the owner has no room for so many bytes; nothing is changed.
             UnknownFileError: this worker does not receive the file any more: it counted as dead.
         """
-        _, size = _owned(connection, new.owner, self._now())
+        _, size = _owned(connection, new.owner, self._now(), besides=new.id)
         _check_bytes(size + new.bytes, limits)
         received = (FILES.c.id == new.id) & (FILES.c.worker_id == worker_id)
         values = _values(new, self._now()) | {"state": FileState.COMPLETE.value, "worker_id": None}
@@ -144,9 +144,7 @@ class FileStore(Store):
         alive = sa.select(WORKERS.c.worker_id)
         is_lost = (FILES.c.state == FileState.UPLOADING) & FILES.c.worker_id.not_in(alive)
         has_expired = (FILES.c.state == FileState.COMPLETE) & (FILES.c.expires_at <= self._now())
-        unfinished = BATCHES.c.status.in_(sorted(status.value for status in UNFINISHED))
-        is_in_use = sa.exists().where(BATCHES.c.input_file_id == FILES.c.id, unfinished)
-        gone = (is_lost | has_expired | (FILES.c.state == FileState.DELETED)) & ~is_in_use
+        gone = (is_lost | has_expired | (FILES.c.state == FileState.DELETED)) & ~_is_in_use()
         query = sa.select(FILES).where(gone & (FILES.c.id > after)).order_by(FILES.c.id).limit(_REMOVED_PER_ROUND)
         return list(map(_file, connection.execute(query)))
 
@@ -179,9 +177,16 @@ def _values(new: NewFile, now: int) -> dict[str, Any]:
     }
 
 
-def _owned(connection: sa.Connection, owner: str, now: int) -> tuple[int, int]:
-    """The number of an owner's files, incomplete ones too, and their bytes."""
-    counted = (FILES.c.owner == owner) & (FILES.c.state != FileState.DELETED) & (FILES.c.expires_at > now)
+def _is_in_use() -> sa.ColumnElement[bool]:
+    """The inputs of batches that have not ended: their content stays, whatever their state."""
+    unfinished = BATCHES.c.status.in_(sorted(status.value for status in UNFINISHED))
+    return sa.exists().where(BATCHES.c.input_file_id == FILES.c.id, unfinished)
+
+
+def _owned(connection: sa.Connection, owner: str, now: int, besides: str = "") -> tuple[int, int]:
+    """The number of an owner's files but one, and their bytes; those that arrive or that a batch reads count too."""
+    is_kept = (FILES.c.state != FileState.DELETED) & (FILES.c.expires_at > now)
+    counted = (FILES.c.owner == owner) & (FILES.c.id != besides) & (is_kept | _is_in_use())
     size = sa.func.coalesce(sa.func.sum(FILES.c.bytes), 0)
     count, total = connection.execute(sa.select(sa.func.count(), size).where(counted)).one()
     return int(count), int(total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,29 @@ async def test_bounds_of_a_key_are_its_own(files: Files) -> None:
     await files.client.delete(f"{URL}/{first['id']}")
 
     await uploaded(files, b"12")
+
+
+async def test_uploads_at_the_same_time_are_within_the_bytes_of_their_key(files: Files) -> None:
+    """One without a length counts as the largest file until it has arrived."""
+    may_end = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        await may_end.wait()
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n{}\r\n--x--\r\n'
+
+    def sent() -> Coroutine[Any, Any, Any]:
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        return files.client.post(URL, content=pieces(), headers=headers)
+
+    first = asyncio.create_task(sent())
+    await until(lambda: files.on_disk)
+    await uploaded(files, b"x" * 50_000)
+    assert "100000 bytes together (FILES_KEY_MAX_BYTES)" in (await error_of(await sent(), 400))[1]
+    may_end.set()
+
+    assert (await first).json()["bytes"] == 2
+    assert (await uploaded(files, b"x" * 49_998))["bytes"] == 49_998
 
 
 def api_of(files: Files) -> Authentication:

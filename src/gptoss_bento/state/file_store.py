@@ -16,11 +16,13 @@ from gptoss_bento.state.batch import UNFINISHED
 from gptoss_bento.state.clock import Clock
 from gptoss_bento.state.database import Database
 from gptoss_bento.state.file import FileLimits, FilePage, FileState, NewFile, StoredFile
+from gptoss_bento.state.owner_lock import lock_of, take_lock
 from gptoss_bento.state.schema import BATCHES, FILES, WORKERS
 from gptoss_bento.state.statements import storable
 from gptoss_bento.state.transactions import Store, reads, writes
 
 _REMOVED_PER_ROUND = 100
+_OWNER_LOCK = lock_of("files")
 
 
 class FilesFullError(Exception):
@@ -47,6 +49,7 @@ class FileStore(Store):
         Raises:
             FilesFullError: the owner can have no further one.
         """
+        take_lock(connection, _OWNER_LOCK, new.owner)
         count, size = _owned(connection, new.owner, self._now())
         if count >= limits.count:
             raise FilesFullError(f"This key has {limits.count} files, as many as it may have (FILES_MAX).")
@@ -61,6 +64,7 @@ class FileStore(Store):
             FilesFullError: the owner has no room for so many bytes; nothing is changed.
             UnknownFileError: this worker does not receive the file any more: it counted as dead.
         """
+        take_lock(connection, _OWNER_LOCK, new.owner)
         _, size = _owned(connection, new.owner, self._now(), besides=new.id)
         _check_bytes(size + new.bytes, limits)
         received = (FILES.c.id == new.id) & (FILES.c.worker_id == worker_id)

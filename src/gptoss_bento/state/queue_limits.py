@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from gptoss_bento.state.job import Status
+from gptoss_bento.state.owner_lock import lock_of, take_lock
 from gptoss_bento.state.schema import JOBS
 from gptoss_bento.state.statements import queue_length
 
-QUEUE_LOCK_TIMEOUT_MS = 5_000
 _LOCK_THRESHOLD = 1000  # more than can be accepted concurrently: PostgreSQL has fewer connections
 
 
@@ -44,18 +44,9 @@ def check_owner_limit(connection: sa.Connection, owner: str | None, most: int) -
         raise QueueFullError(f"This key may have {most} unfinished jobs. Try again later.")
 
 
-TAKE_QUEUE_LOCK = sa.text(
-    # Keyed by the table's number, because one database may hold several stores.
-    "SELECT pg_advisory_xact_lock('jobs'::regclass::oid::integer, hashtext(:owner)), "
-    f"set_config('idle_in_transaction_session_timeout', '{QUEUE_LOCK_TIMEOUT_MS}', true)"
-)
+TAKE_QUEUE_LOCK = lock_of("jobs")
 
 
 def _take_queue_lock(connection: sa.Connection, owner: str) -> None:
-    """Takes an exclusive lock on the jobs of this owner, or on the queue (""), until this transaction ends.
-
-    SQLite has one writer in any case. PostgreSQL ends the session of a process that holds the lock and is stopped or
-    disconnected, so that the others do not wait for it.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(TAKE_QUEUE_LOCK, {"owner": owner})
+    """Takes an exclusive lock on the jobs of this owner, or on the queue (""), until this transaction ends."""
+    take_lock(connection, TAKE_QUEUE_LOCK, owner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gptoss_bento.state.batch import BatchClaim, BatchEnd, BatchStatus, NewBatch
@@ -50,3 +52,10 @@ async def test_input_that_was_deleted_counts_until_its_batch_has_ended(files: Fi
     assert await batches.finish(BatchClaim(claimed.id, claimed.attempt), BatchEnd(BatchStatus.FAILED))
 
     await files.begin(new_file("b", 100), "one", LIMITS)
+
+
+async def test_concurrent_files_reserve_no_more_than_their_key_may_have(files: FileStore) -> None:
+    begins = (files.begin(new_file(f"file {number}", 60), "one", LIMITS) for number in range(8))
+    ends = await asyncio.gather(*begins, return_exceptions=True)
+
+    assert [type(end) for end in ends if end] == [FilesFullError] * 7

@@ -12,7 +12,8 @@ import asyncpg
 import pytest
 
 from gptoss_bento.state.job import Status
-from gptoss_bento.state.queue_limits import QUEUE_LOCK_TIMEOUT_MS, TAKE_QUEUE_LOCK, QueueFullError
+from gptoss_bento.state.owner_lock import LOCK_TIMEOUT_MS
+from gptoss_bento.state.queue_limits import TAKE_QUEUE_LOCK, QueueFullError
 from gptoss_bento.state.store import JobStore, open_store
 from tests.stores import Clock
 from tests.unit.state.stored import NEW, W, submit
@@ -92,7 +93,7 @@ async def test_queue_lock_of_a_stopped_process_is_released_after_a_while(store: 
         return  # waits for 10 s, and one that was stopped is on this machine
     still = await asyncpg.connect(store_url.replace("+asyncpg", ""))
     await still.execute("BEGIN")
-    alone = str(TAKE_QUEUE_LOCK).replace(":owner", "$1").replace(f"'{QUEUE_LOCK_TIMEOUT_MS}'", "'2000'")
+    alone = str(TAKE_QUEUE_LOCK).replace(":owner", "$1").replace(f"'{LOCK_TIMEOUT_MS}'", "'2000'")
     await still.fetch(alone, "alice")
     alices = replace(NEW, owner="alice")
     with pytest.raises(TimeoutError):

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gptoss_bento.access.admission import Admission, Grant, engine_rule, key_rules
 from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.generation_count import generations_of, refuse_more_than
+from gptoss_bento.access.rendering import renders
 from gptoss_bento.access.request_caps import GENERATING, capped, caps_need_body
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.config.settings import ServerSettings
@@ -82,7 +83,7 @@ class AdmissionMiddleware:
         """
         path = scope["path"]
         if path not in CHECKED:
-            return _Call(app, body)
+            return _Call(app, body, self._grant_of_rendering(path, key_of(scope)))
         asked = json_object(body)
         scope[ASKED], scope[FIELDS] = tuple(asked), asked
         known = checked(path, asked, self._served_model(), refuse_unknown=self._refuses_unknown)
@@ -92,8 +93,14 @@ class AdmissionMiddleware:
         if within is not asked:  # what the engine's parser reads is else what was looked at here: it is the same one
             body = json_bytes(within)
         if path not in GENERATING:
-            return _Call(app, body, headers=headers)
+            return _Call(app, body, self._grant_of_rendering(path, key), headers)
         return _Call(app, body, self._grant(path, within, key), headers)
+
+    def _grant_of_rendering(self, path: str, key: Key | None) -> Grant | None:
+        """For a request that renders a prompt without a generation: it takes none of the key's `streams`."""
+        if not renders(path):
+            return None
+        return self._admission.enter((self._engine_rule, *key_rules(key, streams=False)))
 
     def _grant(self, path: str, asked: Mapping[str, Any], key: Key | None) -> Grant:
         if path == RESPONSES and asked.get("background") is True:  # it takes a slot when it is generated

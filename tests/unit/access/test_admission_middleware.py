@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gptoss_bento.access.admission import Admission
+from gptoss_bento.access.admission import Admission, engine_rule, key_rules
 from gptoss_bento.access.admission_middleware import AdmissionMiddleware
 from gptoss_bento.access.authentication import Authentication
 from gptoss_bento.access.key_store import KeyStore
@@ -328,3 +328,37 @@ async def test_background_response_takes_no_slot_until_it_is_generated() -> None
         accepted = [asyncio.create_task(client.post("/v1/responses", json={"background": True})) for _ in range(3)]
         held.set()
         assert [(await each).status_code for each in accepted] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("path", ["/v1/conversations", "/v1/conversations/conv_1/items", "/v1/responses/input_tokens"])
+async def test_request_that_renders_a_prompt_counts_as_one_that_generates(path: str) -> None:
+    app = FakeEngineApp()
+    async with client_of(app, requests_per_minute=1, streams=1) as client:
+        assert (await client.post("/v1/conversations/conv_1", json={"metadata": {}})).status_code == 200
+        first = await client.post(path, json={"input": "x"})
+        second = await client.post(path, json={"input": "x"})
+
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert first.headers["x-ratelimit-remaining-requests"] == "0"
+    assert second.json()["error"]["message"].startswith("This key may make 1 requests in 60 s.")
+
+
+async def test_request_that_renders_a_prompt_has_a_place_in_the_engine_but_is_no_stream() -> None:
+    admission, settings = Admission(), ServerSettings(max_openai_requests=1)
+    inside: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        inside.append(admission.in_use(engine_rule(1)))
+        await JSONResponse({})(scope, receive, send)
+
+    key = OneKey("alice", (digest("s3cret"),), KeyLimits(streams=1))
+    guard = AdmissionMiddleware(lambda: app, admission, settings)
+    grant = admission.enter(key_rules(key, streams=True))
+    async with asgi_client(Authentication(OpenAIApi(Starlette(), guard.app), KeyStore([key]))) as client:
+        client.headers["Authorization"] = "Bearer s3cret"
+        answers = [await client.post("/v1/conversations") for _ in range(2)]
+    grant.leave(0)
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert inside == [1, 1]
+    assert admission.in_use(engine_rule(1)) == 0

@@ -45,13 +45,17 @@ class Conversations:
         responses: in the same database, whose items can be named.
         ttl_s: seconds that a conversation is kept after its last change.
         most: how many an owner may have.
+        most_bytes: of JSON that the items of one may have; a turn that begins below that is added whole.
     """
 
-    def __init__(self, store: ConversationStore, responses: ResponseStore, ttl_s: int, most: int) -> None:
+    def __init__(
+        self, store: ConversationStore, responses: ResponseStore, ttl_s: int, most: int, most_bytes: int
+    ) -> None:
         self.store = store
         self.ttl_ms = ttl_s * 1000
         self._responses = responses
         self._most = most
+        self._most_bytes = most_bytes
 
     async def create(
         self, owner: str, metadata: Mapping[str, str], items: Sequence[Any], check: ItemCheck, scope: Scope
@@ -62,7 +66,7 @@ class Conversations:
             HttpRefusalError: an item is none that a prompt can have.
         """
         new = StoredConversation(f"conv_{uuid.uuid4().hex}", self.store.clock(), dumps(metadata))
-        added = await self._readable(owner, [], items, check, scope)
+        added = await self._readable(owner, [], items, check, scope, self._most_bytes)
         await self.store.create(owner, new, added, self.ttl_ms)
         return new
 
@@ -76,10 +80,14 @@ class Conversations:
             LockedError: a response is generated in it.
             UnknownConversationError: the owner has no such conversation.
         """
-        seen, history = await self.history(owner, conversation_id)
-        if len(history) + len(items) > MOST_ITEMS:
+        count, size = await self.store.size(owner, conversation_id)
+        if count + len(items) > MOST_ITEMS:
             raise FieldError("items", _full(conversation_id))
-        added = await self._readable(owner, history, items, check, scope)
+        room = self._most_bytes - size
+        if items and room <= 0:  # its items are not even read
+            raise self._too_large("items")
+        seen, history = await self.history(owner, conversation_id)
+        added = await self._readable(owner, history, items, check, scope, room)
         try:
             await self.store.add(seen, added, self.ttl_ms)
         except ItemExistsError as error:
@@ -89,7 +97,7 @@ class Conversations:
         return added
 
     async def _readable(
-        self, owner: str, history: Sequence[Any], given: Sequence[Any], check: ItemCheck, scope: Scope
+        self, owner: str, history: Sequence[Any], given: Sequence[Any], check: ItemCheck, scope: Scope, room: int
     ) -> list[StoredItem]:
         if not given:
             return []
@@ -97,9 +105,17 @@ class Conversations:
         with naming_items():
             check.refuse_fields(given)
             items = request.items(await self.referenced(owner, request.references))
-            await check.refuse_unreadable(scope, json_bytes(request.for_engine([*readable([*history, *items])])))
+            made = [StoredItem(item["id"], dumps(item)) for item in items]
+            if sum(len(item.text.encode()) for item in made) > room:
+                raise self._too_large("input")
+            read = readable([*check.before(history, items), *items])
+            await check.refuse_unreadable(scope, json_bytes(request.for_engine([*read])))
         refuse_repeats(items)
-        return [StoredItem(item["id"], dumps(item)) for item in items]
+        return made
+
+    def _too_large(self, field: str) -> FieldError:
+        most = f"{self._most_bytes:,} bytes (MAX_OPENAI_BODY_BYTES)"
+        return FieldError(field, f"The items of a conversation have {most} at most: begin another.")
 
     async def referenced(self, owner: str, ids: Collection[str]) -> dict[str, Any]:
         """Those of these items that responses or conversations of the owner have, by id."""
@@ -124,12 +140,14 @@ class Conversations:
             HttpRefusalError: the owner has no such conversation, or it can have no more items.
         """
         try:
-            seen, history = await self.history(owner, conversation_id)
+            count, size = await self.store.size(owner, conversation_id)
+            if count >= MOST_ITEMS:
+                raise FieldError("conversation", _full(conversation_id))
+            if size >= self._most_bytes:
+                raise self._too_large("conversation")
+            return await self.history(owner, conversation_id)
         except UnknownConversationError:
             raise unknown_conversation(conversation_id, "conversation") from None
-        if len(history) >= MOST_ITEMS:
-            raise FieldError("conversation", _full(conversation_id))
-        return seen, history
 
     async def evict(self) -> None:
         """Expires those beyond the owners' bound."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +15,8 @@ from gptoss_bento.http.fields.check import checked
 from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.paths import INPUT_TOKENS, RESPONSES
 from gptoss_bento.strict_json import loads
+
+_CALLS, _OUTPUT = ("function_call", "custom_tool_call"), "_call_output"
 
 
 class ItemCheck:
@@ -36,6 +38,17 @@ class ItemCheck:
             FieldError: it names the place, from `input` on.
         """
         checked(RESPONSES, {"input": list(items)}, self._model)
+
+    def before(self, history: Sequence[Any], items: Sequence[Any]) -> Sequence[Any]:
+        """Those items of a history that a check of later ones must render with them.
+
+        The Harmony format reads items one by one, and of an output the call before it. A template of another
+        architecture may refuse the order of roles, which only the whole history has.
+        """
+        if not self._model.writes_harmony:
+            return history
+        answered = {_call_of(item) for item in items if str(item.get("type")).endswith(_OUTPUT)}
+        return [item for item in history if item.get("type") in _CALLS and _call_of(item) in answered]
 
     async def refuse_unreadable(self, scope: Scope, body: bytes) -> None:
         """Renders a conversation. One that is too long is none of an item's faults.
@@ -70,6 +83,10 @@ class ItemCheck:
         await self._app({**scope, **own, "headers": headers, "state": {}}, with_body(body, receive), send)
         start, *rest = sent
         return start["status"], b"".join(message.get("body", b"") for message in rest)
+
+
+def _call_of(item: Mapping[str, Any]) -> str:
+    return str(item.get("call_id"))
 
 
 def _object(body: bytes) -> dict[str, Any]:

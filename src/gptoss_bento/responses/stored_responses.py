@@ -81,6 +81,7 @@ class StoredResponses:
         context_tokens: of prompt and answer together; 0: not known, and nothing is truncated.
         slots: for responses in the background.
         most_waiting: how many of these may wait for one.
+        conversation_bytes: of JSON that the items of a conversation may have.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class StoredResponses:
         context_tokens: int = 0,
         slots: BackgroundSlots | None = None,
         most_waiting: int = 10_000,
+        conversation_bytes: int = 20 * 1024 * 1024,
     ) -> None:
         self.store = store
         self._cipher = SharedCipher(SecretStore(store.database), encryption_keys)
@@ -108,7 +110,8 @@ class StoredResponses:
         self._tasks = WorkerTasks()
         self._runs: dict[tuple[str, str], BackgroundRun] = {}
         self._following = Following(store, queue)
-        self.conversations = Conversations(ConversationStore(store.database, store.clock), store, ttl_s, most)
+        conversations = ConversationStore(store.database, store.clock)
+        self.conversations = Conversations(conversations, store, ttl_s, most, conversation_bytes)
 
     def start(self, app: ASGIApp) -> None:
         """Begins to generate what waits in the background, and to clean up.

@@ -433,8 +433,8 @@ def stored_responses(
     store, how_long = ResponseStore(jobs.store.database, now_ms), (settings.responses_ttl, settings.responses_max)
     given = settings.responses_encryption_key
     keys = comma_list(given.get_secret_value()) if given else ()
-    most_waiting = settings.max_queue_size
-    return StoredResponses(store, jobs.worker_id, *how_long, model, keys, context_tokens, slots, most_waiting)
+    bounds = settings.max_queue_size, settings.max_openai_body_bytes
+    return StoredResponses(store, jobs.worker_id, *how_long, model, keys, context_tokens, slots, *bounds)
 
 
 def check_files_dir(folder: Path | None) -> None:

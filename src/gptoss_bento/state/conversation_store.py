@@ -154,6 +154,19 @@ class ConversationStore(Store):
         return seen, list(connection.execute(of_it.order_by(CONVERSATION_ITEMS.c.position)).scalars())
 
     @reads
+    def size(self, connection: sa.Connection, owner: str, conversation_id: str) -> tuple[int, int]:
+        """How many items a conversation has, and of how many bytes of JSON, without reading them here.
+
+        Raises:
+            UnknownConversationError: the owner has no such conversation.
+        """
+        seen, _ = self._found(connection, owner, conversation_id)
+        total = sa.func.coalesce(sa.func.sum(_bytes_of_item(connection)), 0)
+        query = sa.select(sa.func.count(), total).where(CONVERSATION_ITEMS.c.conversation_seq == seen.seq)
+        count, found = connection.execute(query).one()
+        return int(count), int(found)
+
+    @reads
     def item(self, connection: sa.Connection, owner: str, conversation_id: str, item_id: str) -> str:
         """The JSON text of an item.
 
@@ -265,3 +278,9 @@ class ConversationStore(Store):
 
 def _is_item(seq: int, item_id: str) -> sa.ColumnElement[bool]:
     return (CONVERSATION_ITEMS.c.conversation_seq == seq) & (CONVERSATION_ITEMS.c.id == storable(item_id))
+
+
+def _bytes_of_item(connection: sa.Connection) -> sa.ColumnElement[int]:
+    if connection.dialect.name == "postgresql":
+        return sa.func.octet_length(CONVERSATION_ITEMS.c.item)
+    return sa.func.length(sa.cast(CONVERSATION_ITEMS.c.item, sa.LargeBinary))  # SQLite's octet_length is of 3.43

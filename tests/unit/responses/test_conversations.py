@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -13,11 +14,11 @@ from openai.types.responses import Response
 from pydantic import TypeAdapter
 
 from gptoss_bento.http.errors import BrokenStreamError
+from gptoss_bento.http.fields.served_model import GPT_OSS
 from gptoss_bento.responses.routes import ResponsesApi
 from gptoss_bento.state.database import StoreUnavailableError
 from tests.unit.responses.conftest import Api, clients_of
 from tests.unit.responses.test_routes import created, events_of, found_as
-from tests.waiting import until
 
 URL = "/v1/conversations"
 RESPONSES = "/v1/responses"
@@ -403,10 +404,51 @@ async def test_conversations_are_cleaned_up_with_the_responses(api: Api, monkeyp
     assert await api.responses.conversations.store.clean() == 0
 
 
-async def test_item_that_an_answer_has_is_checked_with_those_before_it(api: Api) -> None:
-    conversation_id = await conversation(api, items=[USER])
-    output = {"type": "function_call_output", "call_id": "c", "output": "21"}
+@pytest.mark.parametrize("kind", ["function_call", "custom_tool_call"])
+async def test_output_that_is_added_is_checked_with_the_call_before_it(api: Api, kind: str) -> None:
+    text = {"arguments": "{}"} if kind == "function_call" else {"input": "x"}
+    calls = [{"type": kind, "call_id": name, "name": "f", **text} for name in "cd"]
+    conversation_id = await conversation(api, items=[USER, *calls])
+    output = {"type": f"{kind}_output", "call_id": "c", "output": "21"}
     await asked(api, "POST", f"/{conversation_id}/items", items=[output])
+    assert [item["call_id"] for item in api.vllm.bodies[-1]["input"]] == ["c", "c"]
 
-    assert [item["type"] for item in api.vllm.bodies[-1]["input"]] == ["message", "function_call_output"]
-    await until(lambda: not api.vllm.running)
+    await asked(api, "POST", f"/{conversation_id}/items", items=[USER])
+    assert [item["type"] for item in api.vllm.bodies[-1]["input"]] == ["message"]
+
+
+async def test_items_are_checked_with_all_before_them_where_a_template_may_want_an_order(api: Api) -> None:
+    app = ResponsesApi(api.vllm, api.responses, model=replace(GPT_OSS, writes_harmony=False))
+    conversation_id = await conversation(api, items=[USER])
+    answer = await clients_of(app, api.keys)("alice").post(
+        f"{URL}/{conversation_id}/items", json={"items": [{"role": "assistant", "content": "Hi"}]}
+    )
+
+    assert answer.status_code == 200
+    assert [item["role"] for item in api.vllm.bodies[-1]["input"]] == ["user", "assistant"]
+
+
+async def test_conversation_of_too_many_bytes_takes_no_more_and_nothing_is_rendered(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.responses.conversations, "_most_bytes", 1000)
+    long = {"id": "msg_long", "role": "user", "content": "\u00e4" * 300}
+    conversation_id = await conversation(api, items=[long])
+    path = f"/{conversation_id}/items"
+    rendered = len(api.vllm.bodies)
+    refused = [
+        await asked(api, "POST", path, status=400, items=[{**long, "id": "msg_2"}]),
+        await asked(api, "POST", "", status=400, items=[{**USER, "content": "x" * 900}]),
+        await asked(api, "POST", "", status=400, items=[{"id": "msg_long"}, {"id": "msg_long"}]),
+    ]
+    assert [answer["error"]["param"] for answer in refused] == ["items"] * 3
+    assert "1,000 bytes (MAX_OPENAI_BODY_BYTES)" in refused[0]["error"]["message"]
+    assert len(api.vllm.bodies) == rendered
+
+    await turn(api, conversation_id, "x" * 300)  # it begins below the bound
+    rendered = len(api.vllm.bodies)
+    full = await api.client.post(RESPONSES, json={"input": "x", "conversation": conversation_id})
+    await asked(api, "POST", path, status=400, items=[USER])
+    assert (full.status_code, full.json()["error"]["param"]) == (400, "conversation")
+    assert "1,000 bytes" in full.json()["error"]["message"]
+    assert len(api.vllm.bodies) == rendered

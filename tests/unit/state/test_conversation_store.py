@@ -233,6 +233,18 @@ async def test_response_of_a_turn_is_continued_from_the_items_that_it_had(stores
     assert ids(texts) == ["a", "resp_1-in", "one", "resp_3-in", "three"]
 
 
+async def test_size_of_a_conversation_is_in_bytes(stores: Stores) -> None:
+    await stores.create()
+    assert await stores.conversations.size("alice", CONV) == (0, 0)
+    seen, _ = await stores.conversations.history("alice", CONV)
+    texts = [StoredItem("a", '{"a":"\u00e4\u20ac"}'), StoredItem("b", r'{"b":"\\x"}')]
+    await stores.conversations.add(seen, texts, TTL_MS)
+
+    assert await stores.conversations.size("alice", CONV) == (2, sum(len(item.text.encode()) for item in texts))
+    with pytest.raises(UnknownConversationError):
+        await stores.conversations.size("bob", CONV)
+
+
 async def test_conversation_expires_some_time_after_its_last_change(stores: Stores) -> None:
     await stores.create("a")
     changes: Sequence[Any] = (

@@ -76,11 +76,20 @@ def items_of(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
     for number, item in enumerate(given):
         if not isinstance(item, dict):
             raise FieldError(f"items[{number}]", f"items[{number}] must be an object, got {shown(item)}.")
-        _refuse_id(item.get("id"), f"items[{number}].id")
+        refuse_id(item.get("id"), f"items[{number}].id")
     return given
 
 
-def _refuse_id(value: Any, where: str) -> None:
+def refuse_id(value: Any, where: str) -> None:
+    """Holds the id that a client gives an item to what a path and an index of the database can have.
+
+    Args:
+        value: the id; None: the item gets one.
+        where: its place in the request.
+
+    Raises:
+        FieldError: it is none.
+    """
     if value is not None and not (isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and _is_in_paths(value)):
         message = f"{where} must be a text of 1 to {_LONGEST_ID} printable characters without a slash"
         raise FieldError(where, f"{message}, got {shown(value)}.")

@@ -14,6 +14,7 @@ from gptoss_bento.http.fields.verbosity import verbosity_of_response
 from gptoss_bento.responses.compaction import check as check_compaction
 from gptoss_bento.responses.compaction import in_words, is_compaction
 from gptoss_bento.responses.conversation_field import conversation_of
+from gptoss_bento.responses.conversation_request import refuse_id
 from gptoss_bento.responses.encryption import has_encrypted
 from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, for_model, read_tools
 from gptoss_bento.strict_json import shown
@@ -150,7 +151,7 @@ class CreateRequest:
             referenced: the items that it names, by id.
 
         Raises:
-            HttpRefusalError: it names an item that is not among them.
+            HttpRefusalError: it names an item that is not among them, or an id is none that an item can have.
         """
         given = self.asked.get("input")
         if isinstance(given, str):
@@ -266,6 +267,7 @@ def _resolved(item: Any, number: int, referenced: Mapping[str, Any]) -> Any:
     if is_compaction(item):
         check_compaction(item, f"input[{number}]")
     if not _is_reference(item):
+        refuse_id(item.get("id"), f"input[{number}].id")
         return _identified(item)
     if item["id"] not in referenced:
         where = f"input[{number}].id"

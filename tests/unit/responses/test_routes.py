@@ -511,3 +511,14 @@ async def test_stream_that_its_client_leaves_leaves_nothing(api: Api) -> None:
     await asyncio.wait((reading,))
 
     assert api.responses._following._followers == {}
+
+
+@pytest.mark.parametrize("item_id", ["", "a/b", "a\n", "x" * 513, "x" * 12_000, 5])
+async def test_id_of_an_item_that_no_store_or_path_can_have_is_refused(api: Api, item_id: Any) -> None:
+    items = [{"role": "user", "content": "x"}, {"id": item_id, "role": "user", "content": "x"}]
+    refused = await api.client.post("/v1/responses", json={"input": items})
+    await created(api, input=[{**items[1], "id": "x" * 512}, {**items[1], "id": None}])
+
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input[1].id")
+    assert "1 to 512 printable characters" in refused.json()["error"]["message"]
+    assert len(api.vllm.bodies) == 1

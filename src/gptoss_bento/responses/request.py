@@ -82,7 +82,7 @@ class CreateRequest:
     @property
     def references(self) -> list[str]:
         """The ids of the items that it names instead of sending them."""
-        return [str(item["id"]) for item in self._items if _is_reference(item)]
+        return [str(item["id"]) for item in self._items if is_reference(item)]
 
     @property
     def wants_encrypted(self) -> bool:
@@ -117,7 +117,7 @@ class CreateRequest:
             items: of its input; empty: as they were sent.
             decrypted: makes an item's reasoning readable; gets the place of the item, too.
         """
-        named = {number for number, item in enumerate(self._items) if _is_reference(item)}
+        named = {number for number, item in enumerate(self._items) if is_reference(item)}
         return [
             item if number in named else decrypted(item, f"input[{number}]")
             for number, item in enumerate(items or self._items)
@@ -127,7 +127,7 @@ class CreateRequest:
     def needs_history(self) -> bool:
         """Whether its items are not all in the request, or not as vLLM reads them."""
         continues = self.previous is not None or self.conversation is not None
-        return continues or any(_is_reference(item) or is_compaction(item) for item in self._items)
+        return continues or any(is_reference(item) or is_compaction(item) for item in self._items)
 
     @property
     def truncates(self) -> bool:
@@ -255,7 +255,8 @@ def _text(asked: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def _is_reference(item: Any) -> bool:
+def is_reference(item: Any) -> bool:
+    """Whether an item of an input only names a stored one."""
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
         return False
     return item.get("type") == "item_reference" or (item.get("type") is None and item.keys() <= {"id", "type"})
@@ -266,7 +267,7 @@ def _resolved(item: Any, number: int, referenced: Mapping[str, Any]) -> Any:
         return item
     if is_compaction(item):
         check_compaction(item, f"input[{number}]")
-    if not _is_reference(item):
+    if not is_reference(item):
         refuse_id(item.get("id"), f"input[{number}].id")
         return _identified(item)
     if item["id"] not in referenced:

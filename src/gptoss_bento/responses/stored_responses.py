@@ -41,6 +41,7 @@ from gptoss_bento.responses.recording import stored_row
 from gptoss_bento.responses.replay import replay
 from gptoss_bento.responses.request import CreateRequest, readable, without_repeats
 from gptoss_bento.responses.truncation import fitted, room_for_answer, surely_fits, tokens_of
+from gptoss_bento.responses.turn_ids import refuse_taken
 from gptoss_bento.state.conversation import ConversationLockedError, ConversationState, UnknownConversationError
 from gptoss_bento.state.conversation_store import ConversationStore
 from gptoss_bento.state.idempotency import IdempotencyStore, IdempotentUse
@@ -332,6 +333,8 @@ class StoredResponses:
         cipher = await self._cipher.get()
         new = request.decrypted(items, partial(cipher.with_decrypted, owner))
         seen, history = await self._earlier(request, owner)
+        if request.conversation is not None:
+            refuse_taken(request.given, history)
         earlier = without_repeats(history, referenced.keys())
         return items, [cipher.restored(owner, item) for item in (*readable(earlier), *new)], seen
 

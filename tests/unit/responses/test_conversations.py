@@ -452,3 +452,18 @@ async def test_conversation_of_too_many_bytes_takes_no_more_and_nothing_is_rende
     assert (full.status_code, full.json()["error"]["param"]) == (400, "conversation")
     assert "1,000 bytes" in full.json()["error"]["message"]
     assert len(api.vllm.bodies) == rendered
+
+
+async def test_item_of_a_turn_under_the_id_of_another_is_refused(api: Api) -> None:
+    item = {"id": "msg_x", **USER}
+    conversation_id = await conversation(api, items=[item])
+    rendered = len(api.vllm.bodies)
+    other = {"id": "msg_y", "role": "user", "content": "other"}
+    for given, place in (([other, item], 1), ([other, USER, other], 2), ([{"id": "msg_x"}, item], 1)):
+        for path in (RESPONSES, f"{RESPONSES}/input_tokens"):
+            answer = await api.client.post(path, json={"conversation": conversation_id, "input": given})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, f"input[{place}].id"), answer.text
+    assert len(api.vllm.bodies) == rendered
+
+    await turn(api, conversation_id, [{"type": "item_reference", "id": "msg_x"}, other])  # type: ignore[arg-type]
+    assert await texts(api, conversation_id) == ["Hello", "other", "one two"]

@@ -51,38 +51,49 @@ class ItemCheck:
         return [item for item in history if item.get("type") in _CALLS and _call_of(item) in answered]
 
     async def refuse_unreadable(self, scope: Scope, body: bytes) -> None:
-        """Renders a conversation. One that is too long is none of an item's faults.
-
-        Args:
-            scope: of the request that brings items.
-            body: as vLLM gets it, with the items before them.
+        """See `refuse_unreadable`, which asks this application.
 
         Raises:
             HttpRefusalError: an item is none that vLLM reads, or an output has no call before it.
         """
-        status, body = await self._asked(scope, body)
-        if status == HTTPStatus.OK:
-            return
-        error = in_clients_words(INPUT_TOKENS, status, _object(body)).get("error")
-        said: dict[str, Any] = error if isinstance(error, dict) else {}
-        if said.get("code") != TOO_LONG:
-            message = str(said.get("message") or "The engine cannot read these items.")
-            raise HttpRefusalError(HTTPStatus(status), message, param=said.get("param"))
+        await refuse_unreadable(self._app, scope, body)
 
-    async def _asked(self, scope: Scope, body: bytes) -> tuple[int, bytes]:
-        sent: list[Message] = []
 
-        async def receive() -> Message:
-            return {"type": "http.disconnect"}
+async def refuse_unreadable(app: ASGIApp, scope: Scope, body: bytes) -> None:
+    """Renders a conversation. One that is too long is none of an item's faults.
 
-        async def send(message: Message) -> None:
-            sent.append(message)
+    Args:
+        app: vLLM's application.
+        scope: of the request that brings items.
+        body: as vLLM gets it, with the items before them.
 
-        headers = [(b"content-type", b"application/json")]
-        own = {"path": INPUT_TOKENS, "raw_path": INPUT_TOKENS.encode(), "method": "POST", "query_string": b""}
-        await self._app({**scope, **own, "headers": headers, "state": {}}, with_body(body, receive), send)
-        start, *rest = sent
-        return start["status"], b"".join(message.get("body", b"") for message in rest)
+    Raises:
+        HttpRefusalError: an item is none that vLLM reads, or an output has no call before it.
+    """
+    status, answer = await _asked(app, scope, body)
+    if status == HTTPStatus.OK:
+        return
+    error = in_clients_words(INPUT_TOKENS, status, _object(answer)).get("error")
+    said: dict[str, Any] = error if isinstance(error, dict) else {}
+    if said.get("code") != TOO_LONG:
+        message = str(said.get("message") or "The engine cannot read these items.")
+        raise HttpRefusalError(HTTPStatus(status), message, param=said.get("param"))
+
+
+async def _asked(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, bytes]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    own = {"path": INPUT_TOKENS, "raw_path": INPUT_TOKENS.encode(), "method": "POST", "query_string": b""}
+    await app({**scope, **own, "headers": headers, "state": {}}, with_body(body, receive), send)
+    start, *rest = sent
+    return start["status"], b"".join(message.get("body", b"") for message in rest)
 
 
 def _call_of(item: Mapping[str, Any]) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 
 from starlette.types import Send
 
+from gptoss_bento.http.errors import FieldError
 from gptoss_bento.responses.event_stream import frame
 from gptoss_bento.responses.foreground import Recorder
+from gptoss_bento.strict_json import shown
 
 _NO_USAGE = {
     "input_tokens": 0,
@@ -22,6 +24,19 @@ _NO_USAGE = {
     "output_tokens_details": {"reasoning_tokens": 0},
     "total_tokens": 0,
 }
+
+
+def refuse_other_than_items(given: Any) -> None:
+    """Holds the input of such a response to what one that generates reads; none at all is right, too.
+
+    Raises:
+        FieldError: it is no text and no list of objects.
+    """
+    if given is not None and not isinstance(given, str | list):
+        raise FieldError("input", f"input must be a text or a list of items, got {shown(given)}.")
+    for number, item in enumerate(given if isinstance(given, list) else ()):
+        if not isinstance(item, dict):
+            raise FieldError(f"input[{number}]", f"input[{number}] must be an object, got {shown(item)}.")
 
 
 async def prepare(first: Mapping[str, Any], record: Recorder | None, send: Send) -> None:

@@ -33,9 +33,10 @@ from gptoss_bento.responses.encryption import FIELD as ENCRYPTED
 from gptoss_bento.responses.encryption import ReasoningCipher, SharedCipher, has_encrypted
 from gptoss_bento.responses.following import Following, Key
 from gptoss_bento.responses.foreground import ForegroundResponse, Recorder
+from gptoss_bento.responses.item_check import refuse_unreadable
 from gptoss_bento.responses.kept_request import kept_request, read_kept, with_items
 from gptoss_bento.responses.objects import first_object
-from gptoss_bento.responses.prepared import prepare
+from gptoss_bento.responses.prepared import prepare, refuse_other_than_items
 from gptoss_bento.responses.record import Record
 from gptoss_bento.responses.recording import stored_row
 from gptoss_bento.responses.replay import replay
@@ -158,8 +159,13 @@ class StoredResponses:
             KeyUsedError: its Idempotency-Key has been used.
             StoreUnavailableError: nothing has been generated.
         """
+        if not generates(scope):
+            refuse_other_than_items(request.asked.get("input"))
+        is_unread = bool(request.given) and not generates(scope)
         request = await remembering(request, memory_of(scope), partial(self._history, owner=asker.owner))
         items, body, seen = await self._body_of(request, asker.owner, app)
+        if is_unread:
+            await refuse_unreadable(app, scope, body)
         request = await self._encrypting(request, asker.owner)
         first = first_object(request, "in_progress", int(time.time()), self._model)
         record: Recorder | None = kept_response(scope, items)

@@ -117,6 +117,35 @@ async def test_websocket_response_without_output_is_continued(api: Api, store: b
     assert [texts(body) for body in api.vllm.bodies] == [["first", "second"]]
 
 
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize(
+    ("given", "param"), [(5, "input"), ({}, "input"), ([1], "input[0]"), ([{"type": "future"}], "input")]
+)
+async def test_websocket_response_without_output_has_items_that_the_engine_reads(
+    api: Api, store: bool, given: Any, param: str
+) -> None:
+    api.vllm.unread = "future"
+    conversation_id = (await api.client.post("/v1/conversations", json={})).json()["id"]
+    turn = {"store": store, **({"conversation": conversation_id} if store else {})}
+    async with connected(api) as connection:
+        refused = await connection.turn(input=given, generate=False, **turn)
+        items = await connection.turn(input=[{"role": "user", "content": "first"}], generate=False, **turn)
+        previous = {} if store else {"previous_response_id": items[-1]["response"]["id"]}
+        after = await connection.turn(input="second", **turn, **previous)
+
+    assert (refused[-1]["type"], refused[-1]["error"]["param"]) == ("error", param)
+    assert (kinds(items)[-1], kinds(after)[-1]) == ("completed", "completed")
+    assert texts(api.vllm.bodies[-1]) == ["first", "second"]
+
+
+async def test_websocket_response_without_output_may_have_no_items(api: Api) -> None:
+    async with connected(api) as connection:
+        events = [await connection.turn(input=given, generate=False) for given in ([], None)]
+
+    assert [kinds(each)[-1] for each in events] == ["completed", "completed"]
+    assert api.vllm.bodies == []
+
+
 async def test_websocket_remembers_the_newest_response_alone(api: Api) -> None:
     async with connected(api) as connection:
         first = (await connection.turn(store=False))[-1]["response"]["id"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -12,8 +13,9 @@ from starlette.types import Scope
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
 from gptoss_bento.http.json_body import json_bytes
 from gptoss_bento.responses.conversation_request import naming_items, refuse_repeats, taken_id
+from gptoss_bento.responses.encryption import SharedCipher, has_encrypted
 from gptoss_bento.responses.item_check import ItemCheck
-from gptoss_bento.responses.request import read_create, readable
+from gptoss_bento.responses.request import CreateRequest, read_create, readable
 from gptoss_bento.state.conversation import (
     ConversationLockedError,
     ConversationState,
@@ -45,16 +47,24 @@ class Conversations:
         responses: in the same database, whose items can be named.
         ttl_s: seconds that a conversation is kept after its last change.
         most: how many an owner may have.
+        cipher: of the reasoning that clients keep.
         most_bytes: of JSON that the items of one may have; a turn that begins below that is added whole.
     """
 
     def __init__(
-        self, store: ConversationStore, responses: ResponseStore, ttl_s: int, most: int, most_bytes: int
+        self,
+        store: ConversationStore,
+        responses: ResponseStore,
+        ttl_s: int,
+        most: int,
+        cipher: SharedCipher,
+        most_bytes: int,
     ) -> None:
         self.store = store
         self.ttl_ms = ttl_s * 1000
         self._responses = responses
         self._most = most
+        self._cipher = cipher
         self._most_bytes = most_bytes
 
     async def create(
@@ -108,10 +118,18 @@ class Conversations:
             made = [StoredItem(item["id"], dumps(item)) for item in items]
             if sum(len(item.text.encode()) for item in made) > room:
                 raise self._too_large("input")
-            read = readable([*check.before(history, items), *items])
+            read = readable([*check.before(history, items), *await self._decrypted(request, items, owner)])
             await check.refuse_unreadable(scope, json_bytes(request.for_engine([*read])))
         refuse_repeats(items)
         return made
+
+    async def _decrypted(self, request: CreateRequest, items: Sequence[Any], owner: str) -> list[Any]:
+        """The items as each later turn will read them; another key's reasoning would end them all."""
+        if not any(map(has_encrypted, items)):
+            return list(items)
+        cipher = await self._cipher.get()
+        given = request.decrypted(items, partial(cipher.with_decrypted, owner))
+        return [cipher.restored(owner, item) for item in given]
 
     def _too_large(self, field: str) -> FieldError:
         most = f"{self._most_bytes:,} bytes (MAX_OPENAI_BODY_BYTES)"

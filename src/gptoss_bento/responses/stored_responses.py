@@ -113,7 +113,7 @@ class StoredResponses:
         self._runs: dict[tuple[str, str], BackgroundRun] = {}
         self._following = Following(store, queue)
         conversations = ConversationStore(store.database, store.clock)
-        self.conversations = Conversations(conversations, store, ttl_s, most, conversation_bytes)
+        self.conversations = Conversations(conversations, store, ttl_s, most, self._cipher, conversation_bytes)
 
     def start(self, app: ASGIApp) -> None:
         """Begins to generate what waits in the background, and to clean up.

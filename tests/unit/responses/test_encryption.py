@@ -221,3 +221,30 @@ async def test_stored_reasoning_is_read_over_a_websocket_after_the_key_was_repla
 
     reasoning = api.vllm.bodies[-1]["input"][1]
     assert (reasoning["content"][0]["text"], "encrypted_content" in reasoning) == ("one two", False)
+
+
+async def test_reasoning_of_another_key_is_no_item_of_a_conversation(api: Api) -> None:
+    item = await reasoned(api)
+    kept = {"type": "reasoning", "summary": [], "encrypted_content": item["encrypted_content"]}
+    for key, status in (("bob", 400), ("alice", 200)):
+        client = api.of(key)
+        made = (await client.post("/v1/conversations", json={})).json()
+        asked = len(api.vllm.bodies)
+        path = f"/v1/conversations/{made['id']}/items"
+        answers = [
+            await client.post("/v1/conversations", json={"items": [kept]}),
+            await client.post(path, json={"items": [{"role": "user", "content": "x"}, kept]}),
+        ]
+        assert [answer.status_code for answer in answers] == [status] * 2
+        if status == 200:
+            assert api.vllm.bodies[-1]["input"][1]["content"] == item["content"]
+            stored = answers[1].json()["data"][1]
+            assert (stored["encrypted_content"], stored.get("content")) == (item["encrypted_content"], None)
+            continue
+        assert len(api.vllm.bodies) == asked
+        error = answers[1].json()["error"]
+        assert (error["code"], error["param"]) == ("invalid_encrypted_content", "items[1].encrypted_content")
+        assert (await client.get(path)).json()["data"] == []
+        api.vllm.reasons = False
+        turn = await client.post(URL, json={"input": "x", "conversation": made["id"]})
+        assert turn.status_code == 200

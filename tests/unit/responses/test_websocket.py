@@ -126,7 +126,7 @@ async def test_websocket_response_without_output_has_items_that_the_engine_reads
 ) -> None:
     api.vllm.unread = "future"
     conversation_id = (await api.client.post("/v1/conversations", json={})).json()["id"]
-    turn = {"store": store, **({"conversation": conversation_id} if store else {})}
+    turn: dict[str, Any] = {"store": store, **({"conversation": conversation_id} if store else {})}
     async with connected(api) as connection:
         refused = await connection.turn(input=given, generate=False, **turn)
         items = await connection.turn(input=[{"role": "user", "content": "first"}], generate=False, **turn)
@@ -139,8 +139,9 @@ async def test_websocket_response_without_output_has_items_that_the_engine_reads
 
 
 async def test_websocket_response_without_output_may_have_no_items(api: Api) -> None:
+    empty: list[dict[str, Any]] = [{"input": []}, {"input": None}]
     async with connected(api) as connection:
-        events = [await connection.turn(input=given, generate=False) for given in ([], None)]
+        events = [await connection.turn(**fields, generate=False) for fields in empty]
 
     assert [kinds(each)[-1] for each in events] == ["completed", "completed"]
     assert api.vllm.bodies == []

@@ -319,7 +319,10 @@ class ResponseStore(Store):
     # periodic work
 
     async def evict(self, most: int) -> int:
-        """Expires the oldest responses of each owner who has more than `most`. Returns how many."""
+        """Expires the oldest responses of each owner who has more than `most`, but for those that have not ended.
+
+        Returns how many.
+        """
         owners = await self._owners_of_more(most)
         return await self._evict(owners, most) if owners else 0
 
@@ -337,16 +340,22 @@ class ResponseStore(Store):
             last = connection.execute(newest.offset(most).limit(1)).scalar()
             if last is None:  # another worker has evicted them meanwhile
                 continue
-            change = RESPONSES.update().where(of_owner, RESPONSES.c.seq <= last).values(expires_at=now)
+            ended = RESPONSES.c.status.not_in(_RUNNING_VALUES)
+            change = RESPONSES.update().where(of_owner, ended, RESPONSES.c.seq <= last).values(expires_at=now)
             evicted += connection.execute(change).rowcount
         return evicted
 
     @writes
     def clean(self, connection: sa.Connection) -> int:
-        """Deletes some of the rows that no request finds and no response continues. Returns how many."""
+        """Deletes some of the rows that no request finds, no response continues and no worker generates.
+
+        Returns how many.
+        """
         later = RESPONSES.alias("later")
         continued = sa.exists().where(later.c.previous_seq == RESPONSES.c.seq)
-        gone = (RESPONSES.c.expires_at <= self._now()) & ~continued
+        # One that waits in the queue is not claimed any more when it has expired; one that runs still gets its answer.
+        runs = RESPONSES.c.worker_id.is_not(None) & RESPONSES.c.status.in_(_RUNNING_VALUES)
+        gone = (RESPONSES.c.expires_at <= self._now()) & ~continued & ~runs
         some = sa.select(RESPONSES.c.seq).where(gone).limit(_DELETED_PER_TRANSACTION).with_for_update(skip_locked=True)
         seqs = list(connection.execute(some).scalars())
         for table, column in (
@@ -473,6 +482,7 @@ def _hide(connection: sa.Connection, seq: int) -> None:
 
 
 # Built once, as those of the job store.
+_RUNNING_VALUES = sorted(status.value for status in RUNNING)
 _OWNED = (RESPONSES.c.owner == sa.bindparam("owner", type_=sa.Text())) & (
     RESPONSES.c.id == sa.bindparam("wanted", type_=sa.Text())
 )
@@ -481,7 +491,7 @@ _FIND_AND_LOCK = _FIND.with_for_update()
 _RUNNING = sa.select(RESPONSES.c.event_count).where(
     RESPONSES.c.seq == sa.bindparam("row", type_=sa.BigInteger()),
     RESPONSES.c.attempt == sa.bindparam("run", type_=sa.Integer()),
-    RESPONSES.c.status.in_(sorted(status.value for status in RUNNING)),
+    RESPONSES.c.status.in_(_RUNNING_VALUES),
 )
 _LOCKED_RUNNING = _RUNNING.with_for_update()
 _LOCKED = (

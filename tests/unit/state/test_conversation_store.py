@@ -233,6 +233,17 @@ async def test_response_of_a_turn_is_continued_from_the_items_that_it_had(stores
     assert ids(texts) == ["a", "resp_1-in", "one", "resp_3-in", "three"]
 
 
+async def test_turn_that_runs_beyond_the_bounds_of_responses_adds_its_items(stores: Stores) -> None:
+    await stores.create("a")
+    row = await stores.started()
+    await stores.responses.create(new("resp_2"), TTL_MS)
+    await stores.responses.evict(1)
+    assert await stores.responses.clean() == 0
+    assert await stores.end(row, "one")
+
+    assert await stores.ids() == ["a", "resp_1-in", "one"]
+
+
 async def test_size_of_a_conversation_is_in_bytes(stores: Stores) -> None:
     await stores.create()
     assert await stores.conversations.size("alice", CONV) == (0, 0)

@@ -261,6 +261,24 @@ async def test_oldest_responses_beyond_an_owners_bound_are_evicted(responses: Re
     assert await responses.get("bob", "b0")
 
 
+async def test_response_that_has_not_ended_is_neither_evicted_nor_cleaned_up(
+    responses: ResponseStore, clock: Clock
+) -> None:
+    running = await responses.create(new("running"), TTL_MS)
+    await responses.create(new("waiting", status=ResponseStatus.QUEUED, worker_id=None, request="{}"), TTL_MS)
+    await answered(responses, new("ended"))
+    await answered(responses, new("newest"))
+
+    assert await responses.evict(1) == 1
+    for response_id, is_there in (("running", True), ("waiting", True), ("ended", False), ("newest", True)):
+        assert bool(await responses.get("alice", response_id)) is is_there
+    assert await responses.evict(1) == 0
+    clock.now += TTL_MS
+    assert await responses.clean() == 3
+    assert await responses.finish(running, ResponseStatus.COMPLETED, json.dumps({"id": "running"}))
+    assert await responses.clean() == 1
+
+
 async def test_response_of_a_worker_without_a_lease_fails(responses: ResponseStore, store: JobStore) -> None:
     await store.renew_lease(WorkerIdentity("alive", "machine", 1, 0))
     row = await responses.create(new("kept", worker_id="alive"), TTL_MS)

@@ -1,7 +1,8 @@
 """The store of conversations: what /v1/conversations holds, each for its owner alone.
 
 A conversation expires some time after its last change. What an owner deletes, what expires and what exceeds the owner's
-bound is not found from then on; its rows go soon after. Its items are its own: copies of those of its responses.
+bound is not found from then on; its rows go once no response of it is left. Its items are its own: copies of those of
+its responses.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gptoss_bento.state.conversation_turns import add_items, ids_among, is_held,
 from gptoss_bento.state.database import Database
 from gptoss_bento.state.owned_rows import expire_beyond, owners_of_more
 from gptoss_bento.state.response import Page, StoredItem
-from gptoss_bento.state.schema import CONVERSATION_ITEMS, CONVERSATIONS
+from gptoss_bento.state.schema import CONVERSATION_ITEMS, CONVERSATIONS, RESPONSES
 from gptoss_bento.state.statements import in_chunks, storable
 from gptoss_bento.state.transactions import Store, reads, writes
 
@@ -245,8 +246,12 @@ class ConversationStore(Store):
 
     @writes
     def clean(self, connection: sa.Connection) -> int:
-        """Deletes some of the conversations that no request finds, with their items. Returns how many."""
-        gone = sa.select(CONVERSATIONS.c.seq).where(CONVERSATIONS.c.expires_at <= self._now())
+        """Deletes some of the conversations that no request finds, with their items. Returns how many.
+
+        One of which there are responses stays for them: what continues such a response reads the items before it.
+        """
+        has_turns = sa.exists().where(RESPONSES.c.conversation_seq == CONVERSATIONS.c.seq)
+        gone = sa.select(CONVERSATIONS.c.seq).where(CONVERSATIONS.c.expires_at <= self._now(), ~has_turns)
         some = gone.limit(_DELETED_PER_TRANSACTION).with_for_update(skip_locked=True)
         seqs = list(connection.execute(some).scalars())
         connection.execute(CONVERSATION_ITEMS.delete().where(CONVERSATION_ITEMS.c.conversation_seq.in_(seqs)))

@@ -89,6 +89,12 @@ def _add_background_runs(connection: sa.Connection) -> None:
     METADATA.create_all(connection, [RESPONSE_REQUESTS, IDEMPOTENCY_KEYS])
 
 
+def _add_index_of_turns(connection: sa.Connection) -> None:
+    for index in RESPONSES.indexes:
+        if index.name == "responses_conversations":
+            index.create(connection, checkfirst=True)
+
+
 MIGRATIONS: list[Migration] = [
     _first_schema,
     _add_refused,
@@ -99,6 +105,7 @@ MIGRATIONS: list[Migration] = [
     _add_secrets,
     _add_files_and_batches,
     _add_background_runs,
+    _add_index_of_turns,
 ]
 """The n-th leads from version n to n + 1. What was released is never changed; a new one is added.
 

@@ -91,6 +91,7 @@ RESPONSES = sa.Table(  # what /v1/responses has answered, or is answering
     sa.Index("responses_expiry", "expires_at"),
     sa.Index("responses_owners", "owner", "expires_at", "seq"),
     sa.Index("responses_workers", "worker_id"),
+    sa.Index("responses_conversations", "conversation_seq"),
     sqlite_autoincrement=True,
 )
 RESPONSE_ITEMS = sa.Table(  # of its request, then of its output

@@ -218,8 +218,37 @@ async def test_deleted_conversation_is_gone_and_its_turn_ends_without_it(stores:
     assert await stores.conversations.items("alice", ["a"]) == {}
     await stores.create()
     assert await stores.ids() == []
+    _, texts = await stores.responses.history("alice", "resp_1")
+    assert ids(texts) == ["a", "resp_1-in", "out"]
+    await stores.responses.delete("alice", "resp_1")
+    assert await stores.responses.clean() == 1
     assert await stores.conversations.clean() == 1
     assert (await stores.rows(CONVERSATIONS), await stores.rows(CONVERSATION_ITEMS)) == (1, 0)
+
+
+@pytest.mark.parametrize("end", ["deleted", "evicted", "expired"])
+async def test_response_of_a_conversation_that_is_gone_is_continued_from_all_before_it(
+    stores: Stores, end: str
+) -> None:
+    await stores.create("a")
+    await stores.end(await stores.started(), "one")
+    branch = await stores.responses.create(new("resp_2", previous="resp_1"), 3 * TTL_MS)
+    await stores.end(branch, "two", response_id="resp_2")
+    if end == "deleted":
+        await stores.conversations.delete("alice", CONV)
+    elif end == "evicted":
+        await stores.conversations.evict(0)
+    else:
+        stores.clock.now += TTL_MS
+    assert (await stores.responses.clean(), await stores.conversations.clean()) == (0, 0)
+    _, texts = await stores.responses.history("alice", "resp_2")
+    assert ids(texts) == ["a", "resp_1-in", "one", "resp_2-in", "two"]
+
+    stores.clock.now += 3 * TTL_MS
+    while await stores.responses.clean():
+        pass
+    assert await stores.conversations.clean() == 1
+    assert (await stores.rows(CONVERSATIONS), await stores.rows(CONVERSATION_ITEMS)) == (0, 0)
 
 
 async def test_response_of_a_turn_is_continued_from_the_items_that_it_had(stores: Stores) -> None:
@@ -268,6 +297,8 @@ async def test_conversation_expires_some_time_after_its_last_change(stores: Stor
         stores.clock.now += TTL_MS - 1
         await change()
     assert await stores.conversations.clean() == 0
+    await stores.responses.delete("alice", "resp_1")
+    await stores.responses.clean()
     stores.clock.now += TTL_MS
 
     with pytest.raises(UnknownConversationError):
@@ -298,6 +329,7 @@ async def test_conversations_are_added_to_an_older_database(stores: Stores) -> N
     def as_it_was(connection: sa.Connection) -> None:
         for table in ("conversations", "conversation_items"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
+        connection.execute(sa.text("DROP INDEX responses_conversations"))
         for column in ("conversation_seq", "conversation_position"):
             connection.execute(sa.text(f"ALTER TABLE responses DROP COLUMN {column}"))
         connection.execute(sa.text("UPDATE schema_version SET version = 5"))

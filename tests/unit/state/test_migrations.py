@@ -28,7 +28,7 @@ async def test_migrations_run_once_and_by_version(store: JobStore) -> None:
     await migrate(store._database, steps)
 
     assert ran == ["second", "third"]
-    with pytest.raises(ConfigurationError, match=r"schema version 11, made by a newer .* knows 9"):
+    with pytest.raises(ConfigurationError, match=r"schema version 12, made by a newer .* knows 10"):
         await migrate(store._database)
 
 
@@ -88,3 +88,18 @@ async def test_migration_adds_the_column_of_key_limits(store: JobStore) -> None:
     await submit(store, "b", owner="alice", key_limits='{"jobs":1}')
     assert [claim.key_limits for claim in await store.claim(W, 2)] == [None, '{"jobs":1}']
     assert (await found(store, "b")).key_limits == '{"jobs":1}'
+
+
+async def test_migration_adds_the_index_of_a_conversations_responses(store: JobStore) -> None:
+    def indexes(connection: sa.Connection) -> set[str | None]:
+        return {index["name"] for index in sa.inspect(connection).get_indexes("responses")}
+
+    def drop(connection: sa.Connection) -> None:
+        connection.execute(sa.text("DROP INDEX responses_conversations"))
+        connection.execute(sa.text("UPDATE schema_version SET version = 9"))
+
+    await store._database.run(drop, writes=True)
+    assert "responses_conversations" not in await store._database.run(indexes, writes=False)
+    await migrate(store._database)
+
+    assert "responses_conversations" in await store._database.run(indexes, writes=False)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.batches.lines import Line, LineError, parsed, raw_lines
 from gptoss_bento.batches.output import CANCELLED, ERROR, EXPIRED, BatchOutput
-from gptoss_bento.batches.slots import Slots
+from gptoss_bento.batches.slots import Slot, Slots
 from gptoss_bento.batches.stored_files import StoredFiles, new_file_id
 from gptoss_bento.batches.validation import checked_input
 from gptoss_bento.concurrency import first_of, to_its_end
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _REPORT_INTERVAL_S = 1.0  # between two writes of the counts
 
-Answer = Callable[[StoredBatch, Line], Awaitable[dict[str, Any]]]
+Answer = Callable[[StoredBatch, Line, Slot], Awaitable[dict[str, Any]]]
 """Answers a line: `LineCalls.answer`."""
 
 
@@ -171,15 +171,17 @@ class BatchRun:
             self._is_open = True
 
     async def _run_lines(self) -> None:
+        own = asyncio.Semaphore(self._parts.slots.count)  # also of lines that wait without a slot
         async with asyncio.TaskGroup() as group, aclosing(self._lines()) as lines:
             async for line in lines:
-                await self._parts.slots.take()
-                task = group.create_task(self._run_line(line))
-                task.add_done_callback(lambda _: self._parts.slots.release())  # also of one that never started
+                await own.acquire()
+                slot = await self._parts.slots.take()
+                task = group.create_task(self._run_line(line, slot))
+                task.add_done_callback(partial(_left, slot, own))  # also of one that never started
 
-    async def _run_line(self, line: Line) -> None:
+    async def _run_line(self, line: Line, slot: Slot) -> None:
         try:
-            response = await self._parts.answer(self._batch, line)
+            response = await self._parts.answer(self._batch, line, slot)
         except Exception:
             logger.exception("batch %s, line %d", self._batch.id, line.number)
             await self._output.fail(line.custom_id, "server_error", INTERNAL_ERROR)
@@ -266,6 +268,11 @@ class BatchRun:
 async def _stored(operation: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
     """Does something in the database, and does it whole: a stopped run ends after it."""
     return await to_its_end(until_available(operation))
+
+
+def _left(slot: Slot, own: asyncio.Semaphore, _: asyncio.Task[None]) -> None:
+    slot.release()
+    own.release()
 
 
 def _errors(found: list[dict[str, Any]]) -> str:

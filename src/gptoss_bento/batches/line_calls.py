@@ -15,6 +15,7 @@ from gptoss_bento.access.authentication import with_key
 from gptoss_bento.access.key_store import KeyStore
 from gptoss_bento.access.stored_limits import stored_limits
 from gptoss_bento.batches.lines import Line
+from gptoss_bento.batches.slots import Slot
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.errors import openai_error, reshaped
 from gptoss_bento.jobs.engine_client import AsgiEngine
@@ -42,8 +43,8 @@ class LineCalls:
     timeout_s: float
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def answer(self, batch: StoredBatch, line: Line) -> dict[str, Any]:
-        """The `response` of a line's record: its status, and its body."""
+    async def answer(self, batch: StoredBatch, line: Line, slot: Slot) -> dict[str, Any]:
+        """The `response` of a line's record: its status, and its body. Between two tries others have the slot."""
         delay_s, tries = _FIRST_DELAY_S, 1
         while True:
             request_id = f"req_{uuid.uuid4().hex}"
@@ -52,7 +53,7 @@ class LineCalls:
             if not is_full and (status != HTTPStatus.SERVICE_UNAVAILABLE or tries == _TRIES):
                 return {"status_code": status, "request_id": request_id, "body": body}
             tries += not is_full
-            await self.pause(delay_s)
+            await slot.pause(self.pause(delay_s))
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
     async def _called(self, batch: StoredBatch, line: Line, request_id: str) -> tuple[int, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 _POLL_INTERVAL_S = 0.05
 
@@ -17,13 +17,20 @@ class Slots:
     """
 
     def __init__(self, count: int, has_room: Callable[[], bool]) -> None:
+        self.count = count
         self._free = asyncio.Semaphore(count)
         self._has_room = has_room
         self.is_paused = False
         """Whether no line starts any more."""
         self.taken = 0
 
-    async def take(self) -> None:
+    async def take(self) -> Slot:
+        """A slot that is held. It waits for one, and for room in the engine."""
+        slot = Slot(self)
+        await slot.take()
+        return slot
+
+    async def acquire(self) -> None:
         """Waits for a slot, and for room in the engine."""
         await self._free.acquire()
         try:
@@ -38,3 +45,28 @@ class Slots:
         """The line has ended."""
         self.taken -= 1
         self._free.release()
+
+
+class Slot:
+    """The slot of one line, which leaves it to others while it waits."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._is_held = False
+
+    async def take(self) -> None:
+        """Waits for a slot, and for room in the engine."""
+        await self._slots.acquire()
+        self._is_held = True
+
+    def release(self) -> None:
+        """Leaves the slot, if it is held."""
+        if self._is_held:
+            self._is_held = False
+            self._slots.release()
+
+    async def pause(self, waiting: Awaitable[None]) -> None:
+        """Waits without the slot, and takes one again."""
+        self.release()
+        await waiting
+        await self.take()

@@ -264,6 +264,18 @@ async def test_lines_at_the_same_time_are_bounded_over_all_batches(worker: Worke
     assert worker.api.most == 4
 
 
+async def test_lines_beyond_the_rate_of_their_key_leave_their_slots_to_other_keys(worker: Worker) -> None:
+    texts = [f"alice {number}" for number in range(9)]
+    worker.api.refusals = {text: [429] * 10**6 for text in texts}
+    await worker.batch([line(text) for text in texts])
+    await until(lambda: any(len(left) < 10**6 for left in worker.api.refusals.values()))
+    await worker.batch([line("bob")], "bob")
+    await until(lambda: worker.api.answered["bob"])
+    tried = [text for text, left in worker.api.refusals.items() if len(left) < 10**6]
+
+    assert len(tried) == 4, "no more lines of a batch are tried than there are slots"
+
+
 async def test_lines_wait_while_the_engine_is_full(worker: Worker) -> None:
     worker.has_room[0] = False
     made = await worker.batch([line("a"), line("b")])

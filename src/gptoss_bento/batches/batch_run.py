@@ -87,6 +87,7 @@ class BatchRun:
     """
 
     def __init__(self, batch: StoredBatch, parts: RunParts) -> None:
+        self.owner = batch.owner
         self._batch = batch
         self._parts = parts
         self._claim = BatchClaim(batch.id, batch.attempt)

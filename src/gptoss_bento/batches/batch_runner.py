@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 
 from gptoss_bento.background.tasks import WorkerTasks, logged
 from gptoss_bento.batches.batch_run import BatchRun, RunParts, Stop
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 1.0
 _CLEAN_INTERVAL_S = 60.0
 _MOST_RUNS = 4  # batches at the same time: a short one does not wait for the end of a long one
+_MOST_OF_OWNER = _MOST_RUNS - 1  # so that another key's finds room
 _STOP_TIMEOUT_S = 5.0
 
 
@@ -74,8 +76,8 @@ class BatchRunner:
 
     async def _claim(self) -> None:
         async with self._claiming:
-            while self._has_room() and await self._parts.store.waits():
-                batch = await self._parts.store.claim(self._worker_id)
+            while self._has_room() and await self.store.waits(full := self._full_owners()):
+                batch = await self.store.claim(self._worker_id, full)
                 if batch is None:
                     return
                 if not self._has_room():  # the service has stopped meanwhile
@@ -85,6 +87,10 @@ class BatchRunner:
 
     def _has_room(self) -> bool:
         return len(self._runs) < _MOST_RUNS and not self._parts.slots.is_paused
+
+    def _full_owners(self) -> list[str]:
+        runs = Counter(run.owner for run in self._runs)
+        return [owner for owner, count in runs.items() if count >= _MOST_OF_OWNER]
 
     def _start(self, batch: StoredBatch) -> None:
         if batch.attempt > 1:

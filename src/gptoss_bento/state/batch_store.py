@@ -6,6 +6,7 @@ that a worker whose lease has expired cannot end a batch that runs elsewhere. Ea
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
@@ -135,20 +136,25 @@ class BatchStore(Store):
     # running
 
     @reads
-    def waits(self, connection: sa.Connection) -> bool:
+    def waits(self, connection: sa.Connection, full: Collection[str] = ()) -> bool:
         """Whether there is a batch to claim. A claim that finds none would cost a write transaction."""
-        return connection.execute(sa.select(BATCHES.c.seq).where(_is_free()).limit(1)).first() is not None
+        return connection.execute(sa.select(BATCHES.c.seq).where(_is_free(full)).limit(1)).first() is not None
 
     @writes
-    def claim(self, connection: sa.Connection, worker_id: str) -> StoredBatch | None:
-        """Claims a batch that no living worker runs: of the owner of whom the fewest run, the oldest."""
+    def claim(self, connection: sa.Connection, worker_id: str, full: Collection[str] = ()) -> StoredBatch | None:
+        """Claims a batch that no living worker runs: of the owner of whom the fewest run, the oldest.
+
+        Args:
+            worker_id: of the worker, which has a lease.
+            full: owners of whom it runs as many as it may.
+        """
         others = BATCHES.alias("others")
         run_by_owner = (
             sa.select(sa.func.count())
             .where(others.c.owner == BATCHES.c.owner, others.c.worker_id.is_not(None))
             .scalar_subquery()
         )
-        first = sa.select(BATCHES.c.seq).where(_is_free()).order_by(run_by_owner, BATCHES.c.seq).limit(1)
+        first = sa.select(BATCHES.c.seq).where(_is_free(full)).order_by(run_by_owner, BATCHES.c.seq).limit(1)
         seq = connection.execute(first.with_for_update(skip_locked=True)).scalar()
         if seq is None:
             return None
@@ -220,9 +226,10 @@ def _is_unfinished() -> sa.ColumnElement[bool]:
     return BATCHES.c.status.in_(sorted(status.value for status in UNFINISHED))
 
 
-def _is_free() -> sa.ColumnElement[bool]:
+def _is_free(full: Collection[str]) -> sa.ColumnElement[bool]:
     alive = sa.select(WORKERS.c.worker_id)
-    return _is_unfinished() & (BATCHES.c.worker_id.is_(None) | BATCHES.c.worker_id.not_in(alive))
+    is_wanted = _is_unfinished() & BATCHES.c.owner.not_in(full)
+    return is_wanted & (BATCHES.c.worker_id.is_(None) | BATCHES.c.worker_id.not_in(alive))
 
 
 def _is_claimed(claim: BatchClaim) -> sa.ColumnElement[bool]:

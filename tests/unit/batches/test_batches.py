@@ -276,6 +276,21 @@ async def test_lines_beyond_the_rate_of_their_key_leave_their_slots_to_other_key
     assert len(tried) == 4, "no more lines of a batch are tried than there are slots"
 
 
+async def test_batches_of_one_key_leave_room_for_another_key(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_runner, "_MOST_RUNS", 3)
+    monkeypatch.setattr(batch_runner, "_MOST_OF_OWNER", 2)
+    worker.api.held.clear()
+    for number in range(3):
+        made = await worker.batch([line(str(number))])
+    await until(lambda: worker.api.running == 2)
+    await worker.batch([line("bob")], "bob")
+    await until(lambda: worker.api.running == 3)
+    assert worker.api.owners == {"alice", "bob"}
+    worker.api.held.set()
+
+    assert (await worker.ended(made["id"]))["status"] == "completed"
+
+
 async def test_lines_wait_while_the_engine_is_full(worker: Worker) -> None:
     worker.has_room[0] = False
     made = await worker.batch([line("a"), line("b")])
@@ -323,8 +338,8 @@ async def test_claim_that_comes_while_the_service_stops_is_given_back(
     first = await make_worker()
     claim = first.runner.store.claim
 
-    async def late(worker_id: str) -> StoredBatch | None:
-        claimed = await claim(worker_id)
+    async def late(*args: Any) -> StoredBatch | None:
+        claimed = await claim(*args)
         first.runner.pause()
         return claimed
 

@@ -47,6 +47,17 @@ def claim_of(batch: StoredBatch | None) -> BatchClaim:
     return BatchClaim(batch.id, batch.attempt)
 
 
+async def test_batches_of_owners_that_have_no_more_runs_are_not_claimed(batches: BatchStore) -> None:
+    await created(batches, "a")
+    assert not await batches.waits(["alice"])
+    assert await batches.claim("one", ["alice"]) is None
+    await created(batches, "b", "bob")
+    assert await batches.waits(["alice"])
+    claimed = await batches.claim("one", ["alice"])
+
+    assert claim_of(claimed).id == "b"
+
+
 async def test_claims_are_fair_among_owners(batches: BatchStore) -> None:
     for batch_id, owner in (("a1", "alice"), ("a2", "alice"), ("b1", "bob")):
         await created(batches, batch_id, owner)

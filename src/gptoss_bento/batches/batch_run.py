@@ -88,9 +88,9 @@ class BatchRun:
 
     def __init__(self, batch: StoredBatch, parts: RunParts) -> None:
         self.owner = batch.owner
+        self.claim = self._claim = BatchClaim(batch.id, batch.attempt)
         self._batch = batch
         self._parts = parts
-        self._claim = BatchClaim(batch.id, batch.attempt)
         self._output = BatchOutput(parts.files.folder, self._claim)
         self._is_open = False
         self._has_started = batch.in_progress_at is not None

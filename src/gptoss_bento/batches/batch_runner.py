@@ -8,6 +8,7 @@ from collections import Counter
 
 from gptoss_bento.background.tasks import WorkerTasks, logged
 from gptoss_bento.batches.batch_run import BatchRun, RunParts, Stop
+from gptoss_bento.concurrency import wait_or_timeout
 from gptoss_bento.state.batch import BatchClaim, StoredBatch
 from gptoss_bento.state.batch_store import BatchStore
 
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 1.0
 _CLEAN_INTERVAL_S = 60.0
+_RETRY_S = 5.0  # before the next attempt of a batch whose run an error has ended
 _MOST_RUNS = 4  # batches at the same time: a short one does not wait for the end of a long one
 _MOST_OF_OWNER = _MOST_RUNS - 1  # so that another key's finds room
 _STOP_TIMEOUT_S = 5.0
@@ -76,6 +78,7 @@ class BatchRunner:
 
     async def _claim(self) -> None:
         async with self._claiming:
+            await self._give_back_strays()
             while self._has_room() and await self.store.waits(full := self._full_owners()):
                 batch = await self.store.claim(self._worker_id, full)
                 if batch is None:
@@ -84,6 +87,15 @@ class BatchRunner:
                     await self.store.give_back(BatchClaim(batch.id, batch.attempt))
                     return
                 self._start(batch)
+
+    async def _give_back_strays(self) -> None:
+        """What this worker has claimed and does not run: the answer to the claim was lost, or how the run ended."""
+        claims = await self.store.claims_of(self._worker_id)
+        runs = {run.claim for run in self._runs}
+        for claim in claims:
+            if claim not in runs:  # a run that has ended meanwhile has no claim any more
+                logger.warning("batch %s has no run and is given back", claim.id)
+                await self.store.give_back(claim)
 
     def _has_room(self) -> bool:
         return len(self._runs) < _MOST_RUNS and not self._parts.slots.is_paused
@@ -102,6 +114,10 @@ class BatchRunner:
     async def _execute(self, run: BatchRun) -> None:
         with logged("running a batch"):
             await run.run()
+            return
+        await wait_or_timeout(self._tasks.stopping, _RETRY_S)
+        with logged("giving a batch back"):
+            await self.store.give_back(run.claim)
 
     async def _clean(self) -> None:
         await self._parts.store.clean()

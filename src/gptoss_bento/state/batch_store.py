@@ -164,6 +164,12 @@ class BatchStore(Store):
         claimed = BATCHES.update().where(BATCHES.c.seq == seq).values(values).returning(*_COLUMNS)
         return _batch(connection.execute(claimed).one())
 
+    @reads
+    def claims_of(self, connection: sa.Connection, worker_id: str) -> list[BatchClaim]:
+        """What a worker has claimed and not ended."""
+        query = sa.select(BATCHES.c.id, BATCHES.c.attempt).where(_is_unfinished(), BATCHES.c.worker_id == worker_id)
+        return [BatchClaim(row.id, row.attempt) for row in connection.execute(query)]
+
     @writes
     def start(self, connection: sa.Connection, claim: BatchClaim, total: int, model: str | None) -> bool:
         """The input is right: its lines are run from now on. Returns False if it was cancelled, or lost."""

@@ -22,6 +22,7 @@ from gptoss_bento.batches.lines import raw_lines
 from gptoss_bento.config.api_keys import Key, KeyLimits
 from gptoss_bento.http.paths import CHAT, RESPONSES
 from gptoss_bento.state.batch import StoredBatch
+from gptoss_bento.state.database import StoreUnavailableError
 from tests.unit.batches.conftest import MadeWorkers, Worker, line, uploaded
 from tests.waiting import HANG_S, until
 
@@ -32,6 +33,7 @@ URL = "/v1/batches"
 def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_run, "_REPORT_INTERVAL_S", 0.02)
     monkeypatch.setattr(batch_runner, "_POLL_INTERVAL_S", 0.02)
+    monkeypatch.setattr(batch_runner, "_RETRY_S", 0.02)
 
 
 async def test_batch_has_an_answer_of_each_line(worker: Worker) -> None:
@@ -349,6 +351,39 @@ async def test_claim_that_comes_while_the_service_stops_is_given_back(
 
     assert (await second.ended(made["id"]))["status"] == "completed"
     assert not first.api.answered
+
+
+async def test_claim_whose_answer_is_lost_is_given_back(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, lost = worker.runner.store.claim, [True]
+
+    async def unanswered(*args: Any) -> StoredBatch | None:
+        claimed = await claim(*args)
+        if claimed and lost:
+            lost.pop()
+            raise StoreUnavailableError("The connection broke off at COMMIT.")
+        return claimed
+
+    monkeypatch.setattr(worker.runner.store, "claim", unanswered)
+    made = await worker.batch([line("a")])
+
+    assert (await worker.ended(made["id"]))["status"] == "completed"
+    assert not lost
+
+
+async def test_batch_whose_end_meets_an_error_is_run_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    close, errors = output.BatchOutput.close, [OSError(5, "Input/output error"), ValueError("a mistake")]
+
+    async def broken(self: output.BatchOutput) -> dict[str, tuple[str, int]]:
+        if errors:
+            raise errors.pop()
+        return await close(self)
+
+    monkeypatch.setattr(output.BatchOutput, "close", broken)
+    ended = await worker.ended((await worker.batch([line("a"), line("b")]))["id"])
+
+    assert (ended["status"], ended["request_counts"]["completed"]) == ("completed", 2)
+    assert worker.api.answered.total() == 2
+    assert not errors
 
 
 async def killed(worker: Worker) -> None:

@@ -58,6 +58,17 @@ async def test_batches_of_owners_that_have_no_more_runs_are_not_claimed(batches:
     assert claim_of(claimed).id == "b"
 
 
+async def test_worker_finds_what_it_has_claimed_and_not_ended(batches: BatchStore) -> None:
+    for name in ("a", "b", "c"):
+        await created(batches, name)
+    first, second = claim_of(await batches.claim("one")), claim_of(await batches.claim("one"))
+    other = claim_of(await batches.claim("two"))
+    await batches.finish(first, BatchEnd(BatchStatus.FAILED))
+
+    assert await batches.claims_of("one") == [second]
+    assert await batches.claims_of("two") == [other]
+
+
 async def test_claims_are_fair_among_owners(batches: BatchStore) -> None:
     for batch_id, owner in (("a1", "alice"), ("a2", "alice"), ("b1", "bob")):
         await created(batches, batch_id, owner)

@@ -96,6 +96,7 @@ class BatchRun:
         self._has_started = batch.in_progress_at is not None
         self._reported = (batch.completed, batch.failed)
         self._reason: Stop | None = None
+        self._waits = False  # the disk has failed it
         self._work: asyncio.Task[BatchEnd | None] | None = None
 
     def stop(self, reason: Stop) -> None:
@@ -105,14 +106,14 @@ class BatchRun:
             if self._work:
                 self._work.cancel()  # once: a second time would interrupt how the first one ends
 
-    async def run(self) -> None:
-        """Runs the batch to its end, or until it is stopped."""
+    async def run(self) -> bool:
+        """Runs the batch to its end, or until it is stopped. Returns False if it is to be tried again later."""
         try:
-            await self._run_to_its_end()
+            return await self._run_to_its_end()
         finally:
             self._output.release()
 
-    async def _run_to_its_end(self) -> None:
+    async def _run_to_its_end(self) -> bool:
         self._work = work = asyncio.create_task(self._run())
         watching = asyncio.create_task(self._watch())
         try:
@@ -124,12 +125,15 @@ class BatchRun:
         end = await self._end_of(work)
         if end is not None:
             await _stored(partial(self._parts.store.finish, self._claim, end))
-        elif self._reason is not Stop.LOST:
+        elif self._reason is not Stop.LOST and not self._waits:
             await _stored(partial(self._parts.store.give_back, self._claim))
+        return not self._waits
 
     async def _run(self) -> BatchEnd | None:
         if self._batch.status is BatchStatus.CANCELLING:
             self._reason = Stop.CANCELLED
+        else:
+            await self._check()  # an input that cannot be read would end the run before the watch looks
         if self._batch.interruptions > _MOST_INTERRUPTIONS:
             raise InterruptedTooOftenError
         if self._reason is None and self._batch.status is BatchStatus.VALIDATING and (end := await self._validated()):
@@ -218,6 +222,7 @@ class BatchRun:
         error = first_of(error) if error else None
         if isinstance(error, OSError):
             logger.error("batch %s waits: %s", self._batch.id, error)
+            self._waits = self._reason is None
             self._reason = self._reason or Stop.SHUTDOWN
         elif error:
             return await self._failed(error)
@@ -246,7 +251,7 @@ class BatchRun:
         if not self._has_started:
             return
         await self._open()
-        with suppress(LineError, HttpRefusalError):  # without the input there is nothing more to say
+        with suppress(LineError, HttpRefusalError, OSError):  # without the input there is nothing more to say
             async for line in self._lines():
                 await self._output.fail(line.custom_id, code, message)
 

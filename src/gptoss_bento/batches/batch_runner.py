@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 1.0
 _CLEAN_INTERVAL_S = 60.0
-_RETRY_S = 5.0  # before the next attempt of a batch whose run an error has ended
+_RETRY_S = 5.0  # before the next attempt of a batch whose run an error or the disk has ended
 _MOST_RUNS = 4  # batches at the same time: a short one does not wait for the end of a long one
 _MOST_OF_OWNER = _MOST_RUNS - 1  # so that another key's finds room
 _STOP_TIMEOUT_S = 5.0
@@ -113,8 +113,8 @@ class BatchRunner:
 
     async def _execute(self, run: BatchRun) -> None:
         with logged("running a batch"):
-            await run.run()
-            return
+            if await run.run():
+                return
         await wait_or_timeout(self._tasks.stopping, _RETRY_S)
         with logged("giving a batch back"):
             await self.store.give_back(run.claim)

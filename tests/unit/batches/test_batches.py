@@ -8,14 +8,14 @@ import os
 import random
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
 from openai.types import Batch
 
 from gptoss_bento.access.key_store import KeyStore
-from gptoss_bento.batches import batch_run, batch_runner, output, validation
+from gptoss_bento.batches import batch_run, batch_runner, lines, output, validation
 from gptoss_bento.batches.batch_run import Stop
 from gptoss_bento.batches.line_calls import LineCalls
 from gptoss_bento.batches.lines import raw_lines
@@ -384,6 +384,27 @@ async def test_batch_whose_end_meets_an_error_is_run_again(worker: Worker, monke
     assert (ended["status"], ended["request_counts"]["completed"]) == ("completed", 2)
     assert worker.api.answered.total() == 2
     assert not errors
+
+
+@pytest.mark.parametrize("has_started", [False, True])
+async def test_batch_whose_input_cannot_be_read_expires(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, has_started: bool
+) -> None:
+    opened, tries = lines._opened, [0]
+
+    def broken(path: Path) -> BinaryIO:
+        tries[0] += 1
+        if tries[0] == 1 and has_started:  # its check
+            return opened(path)
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(lines, "_opened", broken)
+    made = await worker.batch([line("a")])
+    await until(lambda: tries[0] > 3)
+    worker.clock.now += 86_400_000
+    await worker.files.jobs.renew_lease(worker.files.identity)
+
+    assert (await worker.ended(made["id"]))["status"] == "expired"
 
 
 async def killed(worker: Worker) -> None:

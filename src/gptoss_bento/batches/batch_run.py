@@ -272,8 +272,8 @@ class BatchRun:
 
 
 async def _stored(operation: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
-    """Does something in the database, and does it whole: a stopped run ends after it."""
-    return await to_its_end(until_available(operation))
+    """Does something in the database, and does it whole: a stopped run ends after it, or once it is not available."""
+    return await until_available(lambda: to_its_end(operation()))
 
 
 def _left(slot: Slot, own: asyncio.Semaphore, _: asyncio.Task[None]) -> None:

@@ -22,6 +22,7 @@ from gptoss_bento.batches.lines import raw_lines
 from gptoss_bento.config.api_keys import Key, KeyLimits
 from gptoss_bento.http.paths import CHAT, RESPONSES
 from gptoss_bento.state.batch import StoredBatch
+from gptoss_bento.state.batch_store import BatchStore
 from gptoss_bento.state.database import StoreUnavailableError
 from tests.unit.batches.conftest import MadeWorkers, Worker, line, uploaded
 from tests.waiting import HANG_S, until
@@ -405,6 +406,33 @@ async def test_batch_whose_input_cannot_be_read_expires(
     await worker.files.jobs.renew_lease(worker.files.identity)
 
     assert (await worker.ended(made["id"]))["status"] == "expired"
+
+
+@pytest.mark.parametrize("write", ["start", "status", "finish", "give_back"])
+async def test_stop_does_not_wait_for_a_database_that_is_away(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    monkeypatch.setattr(batch_runner, "_STOP_TIMEOUT_S", 0.02)
+    calls: list[object] = []
+
+    async def away(*args: object) -> None:
+        calls.append(args)
+        raise StoreUnavailableError("The database is away.")
+
+    worker.api.held.clear()
+    monkeypatch.setattr(BatchStore, write, away)
+    await worker.batch([line("a")])
+    if write in ("finish", "give_back"):
+        await until(lambda: worker.api.running)
+    if write == "finish":
+        worker.api.held.set()
+    if write == "give_back":
+        for run in worker.runner._runs:
+            run.stop(Stop.SHUTDOWN)
+    await until(lambda: calls)
+
+    async with asyncio.timeout(HANG_S):
+        await worker.runner.stop()
 
 
 async def killed(worker: Worker) -> None:

@@ -24,7 +24,9 @@ from gptoss_bento.state.batch import StoredBatch
 from gptoss_bento.strict_json import loads
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 5.0
-_TRIES = 6  # of a line that the server cannot serve now; one that is beyond a rate is tried without end
+_TRIES = 6  # of a line that the server cannot serve now; one that others keep waiting is tried without end
+
+_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT)  # 409: another request is at work in the conversation
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class LineCalls:
         while True:
             request_id = f"req_{uuid.uuid4().hex}"
             status, body = await self._called(batch, line, request_id)
-            is_full = status == HTTPStatus.TOO_MANY_REQUESTS
+            is_full = status in _LATER
             if not is_full and (status != HTTPStatus.SERVICE_UNAVAILABLE or tries == _TRIES):
                 return {"status_code": status, "request_id": request_id, "body": body}
             tries += not is_full

@@ -100,16 +100,18 @@ async def test_batch_runs_on_each_endpoint(worker: Worker, endpoint: str, body: 
 
 async def test_lines_that_fail_are_in_the_error_file(worker: Worker) -> None:
     worker.api.refusals = {"wrong": [400], "broken": [500], "mistake": [0] * 9, "busy": [429] * 20, "away": [503] * 3}
+    worker.api.refusals["locked"] = [409] * 20
     worker.api.refusals["gone"] = [503] * 9
     texts = ["right", *worker.api.refusals]
     ended = await worker.ended((await worker.batch([line(text) for text in texts]))["id"])
 
     assert ended["status"] == "completed"
-    assert ended["request_counts"] == {"total": 7, "completed": 3, "failed": 4}
+    assert ended["request_counts"] == {"total": 8, "completed": 4, "failed": 4}
     assert {each["custom_id"] for each in await worker.records(ended["output_file_id"])} == {
         "id right",
         "id busy",
         "id away",
+        "id locked",
     }
     failed = {each["custom_id"]: each for each in await worker.records(ended["error_file_id"])}
     statuses = {name: record["response"]["status_code"] for name, record in failed.items()}

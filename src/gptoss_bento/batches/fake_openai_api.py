@@ -39,6 +39,7 @@ class FakeOpenAIApi:
         limit: after so many answers `held` is closed.
         refusals: texts that get these statuses first, one after another, and then an answer.
         answered: how often each text was answered.
+        values: the Idempotency-Keys that came with each text.
         owners: whose the requests were.
     """
 
@@ -46,6 +47,7 @@ class FakeOpenAIApi:
     limit: int | None = None
     refusals: dict[str, list[int]] = field(default_factory=dict)
     answered: Counter[str] = field(default_factory=Counter)
+    values: dict[str, list[str | None]] = field(default_factory=dict)
     owners: set[str] = field(default_factory=set)
     running: int = 0
     most: int = 0
@@ -66,6 +68,7 @@ class FakeOpenAIApi:
     async def _answer(self, request: Request) -> JSONResponse:
         body = await request.json()
         text = _text(body)
+        self.values.setdefault(text, []).append(request.headers.get("idempotency-key"))
         await asyncio.sleep(0)
         if self.limit is not None and self.answered.total() >= self.limit:
             self.held.clear()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,7 @@ from gptoss_bento.batches.lines import Line
 from gptoss_bento.batches.slots import Slot
 from gptoss_bento.config.api_keys import Key
 from gptoss_bento.http.errors import openai_error, reshaped
+from gptoss_bento.http.paths import RESPONSES
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.input import EngineRequest
 from gptoss_bento.state.batch import StoredBatch
@@ -27,6 +29,7 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 5.0
 _TRIES = 6  # of a line that the server cannot serve now; one that others keep waiting is tried without end
 
 _LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT)  # 409: another request is at work in the conversation
+_ONCE = {"request_id", "conversation"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class LineCalls:
         app = self.app()
         if app is None:
             raise ConnectionError("the engine is not ready")
-        engine = AsgiEngine(_for_key(app, self.key_of(batch)))
+        engine = AsgiEngine(_as_client(app, self.key_of(batch), _headers(batch, line)))
         request = EngineRequest("POST", batch.endpoint, body=line.body)
         async with engine.call(request, request_id, batch.owner) as reply:
             return reply.status, await reply.read()
@@ -88,11 +91,23 @@ class LineCalls:
         return self.keys.of_owner(batch.owner) or Key(batch.owner, (), stored_limits(batch.key_limits))
 
 
-def _for_key(app: ASGIApp, key: Key | None) -> ASGIApp:
+def _as_client(app: ASGIApp, key: Key | None, headers: Sequence[tuple[bytes, bytes]]) -> ASGIApp:
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(with_key(scope, key), receive, send)
+        await app(with_key({**scope, "headers": [*scope["headers"], *headers]}, key), receive, send)
 
     return called
+
+
+def _headers(batch: StoredBatch, line: Line) -> list[tuple[bytes, bytes]]:
+    """An Idempotency-Key of a line that would be refused, or change a conversation again, if it ran a second time.
+
+    The worker may be killed between the response and the line of the output. Other lines have none: the values of a
+    key are bounded, and its clients have them too.
+    """
+    if batch.endpoint != RESPONSES or not line.body.keys() & _ONCE:
+        return []
+    line_id = hashlib.sha256(line.custom_id.encode(errors="surrogatepass")).hexdigest()
+    return [(b"idempotency-key", f"{batch.id}:{line_id}".encode())]
 
 
 def _error(status: HTTPStatus, message: str) -> tuple[int, Any]:

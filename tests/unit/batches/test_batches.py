@@ -496,6 +496,25 @@ async def test_lines_that_are_written_are_not_run_again(make_worker: MadeWorkers
     assert not first.api.answered & second.api.answered
 
 
+async def test_line_that_must_not_run_twice_has_the_same_idempotency_key_each_time(make_worker: MadeWorkers) -> None:
+    bodies = [{"request_id": "resp_1"}, {"conversation": "conv_1"}, {}]
+    inputs = [
+        line(str(number), url=RESPONSES, body={"input": str(number), **body}) for number, body in enumerate(bodies)
+    ]
+    first = await make_worker()
+    first.api.held.clear()
+    made = await first.batch(inputs, endpoint=RESPONSES)
+    await until(lambda: len(first.api.values) == len(inputs))
+    await killed(first)
+    second = await make_worker()
+    await second.ended(made["id"])
+
+    assert second.api.values == first.api.values
+    values = [second.api.values[str(number)][0] for number in range(3)]
+    assert values[2] is None
+    assert len({*values}) == 3
+
+
 async def test_batch_that_ends_its_worker_again_and_again_fails_with_the_answers_that_it_has(
     make_worker: MadeWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ class RunParts:
     """What all runs of a worker share.
 
     Attributes:
+        most_lines: of the batch's key at the same time; None: as many as there are slots.
         longest: bytes of a line.
         clock: milliseconds since 1970.
     """
@@ -74,6 +75,7 @@ class RunParts:
     files: StoredFiles
     slots: Slots
     answer: Answer
+    most_lines: Callable[[StoredBatch], int | None]
     longest: int
     clock: Clock
 
@@ -180,7 +182,7 @@ class BatchRun:
         async with asyncio.TaskGroup() as group, aclosing(self._lines()) as lines:
             async for line in lines:
                 await own.acquire()
-                slot = await self._parts.slots.take()
+                slot = await self._parts.slots.take(self.owner, self._parts.most_lines(self._batch))
                 task = group.create_task(self._run_line(line, slot))
                 task.add_done_callback(partial(_left, slot, own))  # also of one that never started
 

@@ -84,6 +84,12 @@ class LineCalls:
         async with engine.call(request, request_id, batch.owner) as reply:
             return reply.status, await reply.read()
 
+    def most_lines(self, batch: StoredBatch) -> int | None:
+        """Lines of the batch's key at the same time: one of its `streams` is left to live requests, if it has two."""
+        key = self.key_of(batch)
+        streams = key.limits.streams if key else None
+        return streams and max(1, streams - 1)
+
     def key_of(self, batch: StoredBatch) -> Key | None:
         """The key of a batch with its present limits; one that was removed has those of the batch's creation."""
         if not batch.owner or self.keys.is_open:

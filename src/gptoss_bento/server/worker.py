@@ -265,7 +265,7 @@ class Worker:
         calls = LineCalls(guarded.app, self._job_limits.keys, settings.request_timeout)
         slots = Slots(settings.batch_concurrency, has_room)
         store = BatchStore(jobs.store.database, now_ms)
-        parts = RunParts(store, files, slots, calls.answer, settings.max_openai_body_bytes, now_ms)
+        parts = RunParts(store, files, slots, calls.answer, calls.most_lines, settings.max_openai_body_bytes, now_ms)
         made = BatchRunner(parts, jobs.worker_id, runs=self.group.is_first)
         made.start()
         return made

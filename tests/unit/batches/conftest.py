@@ -23,7 +23,7 @@ from gptoss_bento.batches.file_routes import FilesApi
 from gptoss_bento.batches.line_calls import LineCalls
 from gptoss_bento.batches.slots import Slots
 from gptoss_bento.batches.stored_files import FileBounds, StoredFiles
-from gptoss_bento.config.api_keys import Key, digest
+from gptoss_bento.config.api_keys import Key, KeyLimits, digest
 from gptoss_bento.http.paths import COMPLETIONS
 from gptoss_bento.state.batch_store import BatchStore
 from gptoss_bento.state.file import FileLimits
@@ -154,7 +154,7 @@ def line(text: str, custom_id: str | None = None, **fields: Any) -> dict[str, An
 
 
 class MadeWorkers(Protocol):
-    async def __call__(self, runs: bool = True, concurrency: int = 4) -> Worker: ...
+    async def __call__(self, runs: bool = True, concurrency: int = 4, limits: KeyLimits | None = None) -> Worker: ...
 
 
 @pytest.fixture
@@ -162,17 +162,17 @@ async def make_worker(store: JobStore, clock: Clock, tmp_path: Path) -> AsyncIte
     """Returns what makes a worker with a lease; all share a database and a folder."""
     made: list[Worker] = []
 
-    async def make(runs: bool = True, concurrency: int = 4) -> Worker:
+    async def make(runs: bool = True, concurrency: int = 4, limits: KeyLimits | None = None) -> Worker:
         identity = replace(own_identity(), worker_id=f"worker {len(made)}")
         await store.renew_lease(identity)
         bounds = FileBounds(FileLimits(1000, 10**9), 10**8, 7200, HANG_S)
         stored = StoredFiles(FileStore(store.database, clock), tmp_path / "files", identity.worker_id, bounds)
         api, room = FakeOpenAIApi(), [True]
-        keys = KeyStore([Key(name, (digest(name),)) for name in OWNERS])
+        keys = KeyStore([Key(name, (digest(name),), limits or KeyLimits()) for name in OWNERS])
         calls = LineCalls(lambda: api, keys, HANG_S, lambda _: asyncio.sleep(0))
         slots = Slots(concurrency, lambda: room[0])
         batches = BatchStore(store.database, clock)
-        parts = RunParts(batches, stored, slots, calls.answer, 10_000, clock)
+        parts = RunParts(batches, stored, slots, calls.answer, calls.most_lines, 10_000, clock)
         runner = BatchRunner(parts, identity.worker_id, runs=runs)
         uses = IdempotencyStore(store.database, clock)
         routes = BatchesApi(FilesApi(FakeEngineApp(), stored), batches, uses, runner, 3, 7200)

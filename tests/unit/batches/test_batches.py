@@ -281,6 +281,21 @@ async def test_lines_beyond_the_rate_of_their_key_leave_their_slots_to_other_key
     assert len(tried) == 4, "no more lines of a batch are tried than there are slots"
 
 
+@pytest.mark.parametrize(("streams", "most"), [(1, 1), (3, 2)])
+async def test_lines_leave_one_of_their_keys_streams_to_live_requests(
+    make_worker: MadeWorkers, streams: int, most: int
+) -> None:
+    worker = await make_worker(limits=KeyLimits(streams=streams))
+    worker.api.held.clear()
+    made = [await worker.batch([line(f"{name} {number}") for number in range(9)]) for name in "ab"]
+    await until(lambda: worker.api.running == most)
+    worker.api.held.set()
+    for each in made:
+        assert (await worker.ended(each["id"]))["status"] == "completed"
+
+    assert worker.api.most == most
+
+
 async def test_batches_of_one_key_leave_room_for_another_key(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_runner, "_MOST_RUNS", 3)
     monkeypatch.setattr(batch_runner, "_MOST_OF_OWNER", 2)

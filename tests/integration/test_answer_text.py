@@ -97,7 +97,7 @@ def test_stop_string_that_never_comes_changes_nothing(http: httpx.Client) -> Non
     without, held = chat(http), chat(http, stop=["Paris. And", "Berlin"])
 
     assert held["choices"][0]["message"] == without["choices"][0]["message"]
-    assert held["usage"] == without["usage"]
+    assert held["usage"]["completion_tokens"] == without["usage"]["completion_tokens"]
     [choice] = streamed_chat(http, stop=["Paris. And", "Berlin"])
     assert choice["content"] == WHOLE, "what was held back comes at the end"
 

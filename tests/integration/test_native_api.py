@@ -374,7 +374,10 @@ def test_openai_input_streamed_is_the_engines_body(http: httpx.Client) -> None:
     text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
     assert text == "The capital of France is Paris."
     own = asked_directly(http, CHAT)["usage"]
-    assert chunks[-1]["usage"] == {name: count for name, count in own.items() if count is not None}
+    streamed = chunks[-1]["usage"]
+    for usage in (own, streamed):  # what the cache has of a prompt depends on what came before
+        usage.pop("prompt_tokens_details", None)
+    assert streamed == {name: count for name, count in own.items() if count is not None}
 
 
 def test_openai_completion_streamed(http: httpx.Client) -> None:

@@ -60,7 +60,10 @@ def test_stream_of_a_chat_joins_to_the_whole_answer_and_ends_with_usage(client: 
     assert content == whole.choices[0].message.content
     assert reasoning == (whole.choices[0].message.model_extra or {})["reasoning"]
     assert not chunks[-1].choices
-    assert chunks[-1].usage == whole.usage
+    in_cache = {"prompt_tokens_details"}  # what the cache has of a prompt depends on what came before
+    assert chunks[-1].usage
+    assert whole.usage
+    assert chunks[-1].usage.model_dump(exclude=in_cache) == whole.usage.model_dump(exclude=in_cache)
 
 
 async def test_async_client_chats_and_streams(server: ServedProcess) -> None:

@@ -30,7 +30,7 @@ _SECRET_WORDS = frozenset(
 _SECRET_ENDS = ("key", "keys", "token", "secret", "password", "credential", "credentials")
 _HOLD_SECRETS = frozenset({"job_store_url", "vllm_extra_args"})  # a password in an address, options with keys
 # What a name with such a word means instead: where a secret is kept, how many tokens, whether something is allowed.
-_PLACES_AND_COUNTS = frozenset({"dir", "file", "folder", "ids", "path", "sock", "threshold"})
+_PLACES_AND_COUNTS = frozenset({"bytes", "dir", "file", "folder", "ids", "path", "sock", "threshold"})
 _SWITCHES = frozenset({"allow", "enable", "return"})
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
@@ -52,6 +52,8 @@ def is_secret(name: str) -> bool:
     The one rule for all that is shown: plans, error messages, findings, the form of the hub.
     """
     words = re.findall("[a-z]+", name.lower())
+    if words[-2:] == ["per", "key"]:  # a number for each key
+        return False
     if not words or words[-1] in _PLACES_AND_COUNTS or words[0] in _SWITCHES:
         return False
     if "_".join(words) in _HOLD_SECRETS:

@@ -86,7 +86,8 @@ class ServedProcess:
         for process in self.tree():
             words = command_line(process)
             if "_bentoml_impl.worker.service" in words:
-                found[int(words[words.index("--worker-id") + 1])] = process
+                # A child of a worker has the same words until it runs its own program; it comes after its parent.
+                found.setdefault(int(words[words.index("--worker-id") + 1]), process)
         return [found[number] for number in sorted(found)]
 
     def worker(self) -> psutil.Process:

@@ -82,7 +82,7 @@ class ServedProcess:
 
     def workers(self) -> list[psutil.Process]:
         """BentoML's worker processes; the first owns the engine."""
-        found = {}
+        found: dict[int, psutil.Process] = {}
         for process in self.tree():
             words = command_line(process)
             if "_bentoml_impl.worker.service" in words:

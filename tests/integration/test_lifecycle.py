@@ -415,9 +415,10 @@ def clients_of_all_workers(stack: ExitStack, served: ServedProcess) -> list[http
     """
     chat = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
     clients: list[httpx.Client] = []
+    stays = httpx.Limits(keepalive_expiry=None)  # httpx would open another connection after 5 s without a request
     while min(connections(served)) < 2:
         assert len(clients) < 50, f"connections of the workers: {connections(served)}"
-        client = stack.enter_context(httpx.Client(base_url=served.url, verify=NO_TLS, timeout=HANG_S))
+        client = stack.enter_context(httpx.Client(base_url=served.url, verify=NO_TLS, timeout=HANG_S, limits=stays))
         assert client.post("/v1/chat/completions", json=chat).status_code == 200
         clients.append(client)
     return clients

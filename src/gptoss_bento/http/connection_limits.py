@@ -10,17 +10,14 @@ was answered unread, or an empty line.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import Callable
 from typing import Any
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gptoss_bento.http.body import ARRIVAL, DISCARDED_BYTES, Arrival
-
-logger = logging.getLogger(__name__)
+from gptoss_bento.http.reader_patience import ReaderPatience
 
 MAX_HEADERS = 256
 """As vLLM's own server (`h11_max_header_count`)."""
@@ -30,11 +27,10 @@ class _HeadTooLargeError(Exception):
     pass
 
 
-class BoundedConnection(HttpToolsProtocol):
+class BoundedConnection(ReaderPatience, HttpToolsProtocol):
     """One connection. The class attributes are its limits; `bounded` makes a class with others."""
 
     max_head_bytes = 65_536
-    patience_s = 120.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -42,12 +38,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_in_head = True  # or before the first
         self._beside_body = 0  # bytes given to the parser since a head began or ended, or since a piece of a body
         self._left = math.inf  # bytes that may come until the next head
-        self._reading: asyncio.TimerHandle | None = None
         self._waiting: asyncio.TimerHandle | None = self._in_time(self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_waiting()
-        self._end_reading()
         super().connection_lost(exc)
 
     # no request: its head never started, never ends or is too large, or what comes is the rest of one answered
@@ -159,32 +153,9 @@ class BoundedConnection(HttpToolsProtocol):
             self._waiting.cancel()
             self._waiting = None
 
-    # a reader that does not read
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._reading is None:
-            self._reading = self._in_time(self._give_up)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._end_reading()
-
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._close()
-
-    def _give_up(self) -> None:
-        logger.info("a client left its answer unread for %g s; its connection is cut", self.patience_s)
-        self.transport.abort()
-
-    def _end_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
-
-    def _in_time(self, end: Callable[[], None]) -> asyncio.TimerHandle:
-        return self.loop.call_later(self.patience_s, end)
 
 
 def _unchunked(cycle: RequestResponseCycle, send: Any) -> Any:

@@ -8,33 +8,28 @@ written to be read; meanwhile a generation, or the end of the service, would wai
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from gptoss_bento.http.body_memory import bodies
-
-logger = logging.getLogger(__name__)
+from gptoss_bento.http.reader_patience import ReaderPatience
 
 _FRAME_BYTES = 64  # what a fragment takes beside its data, which may be empty
 
 
-class BoundedWebSocket(WebSocketsSansIOProtocol):
+class BoundedWebSocket(ReaderPatience, WebSocketsSansIOProtocol):
     """One connection. The class attribute is its limit; `limit_websockets` makes a class with another."""
 
-    patience_s = 120.0
+    unread = "its events"
     _completing: asyncio.TimerHandle | None = None
-    _reading: asyncio.TimerHandle | None = None
     _closing: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closing is not None:
             self._closing.cancel()
         self._end_message()
-        self._end_reading()
         super().connection_lost(exc)
 
     # a message that has no end
@@ -102,24 +97,3 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         """What was written is left to be read for so long: writing is not paused for a little, so no timer runs."""
         if self._closing is None and not self.disconnected:
             self._closing = self._in_time(self.transport.abort)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._reading is None:
-            self._reading = self._in_time(self._give_up)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._end_reading()
-
-    def _give_up(self) -> None:
-        logger.info("a client left its events unread for %g s; its connection is cut", self.patience_s)
-        self.transport.abort()
-
-    def _end_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
-
-    def _in_time(self, end: Callable[[], None]) -> asyncio.TimerHandle:
-        return self.loop.call_later(self.patience_s, end)

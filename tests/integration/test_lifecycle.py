@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -387,9 +387,9 @@ def test_workers_share_one_engine_and_end_together(tmp_path: Path) -> None:
         jobs_are_everywhere(clients)
         several_answers_are_the_likeliest_one(clients)
 
-        here, there = (client_of(served, clients, number) for number in (0, 1))
-        follower = start_follower(here, there)
-        streams = start_streams(served, 6, max_tokens=LONG)
+        here, also_here = clients_of(served, clients, 0)[:2]
+        follower = start_follower(here, clients_of(served, clients, 1)[0])
+        streams = [*start_streams(served, 5, max_tokens=LONG), *start_streams(also_here, 1, max_tokens=LONG)]
         with all_processes_end(served):
             served.workers()[1].kill()
         assert served.process.returncode == 75
@@ -467,13 +467,13 @@ def stored_responses_are_found(clients: list[httpx.Client]) -> None:
     assert_counted(clients, "vllm:request_success_total", 1 + 2 * len(clients))
 
 
-def client_of(served: ServedProcess, clients: list[httpx.Client], number: int) -> httpx.Client:
-    """One whose connection that worker has."""
+def clients_of(served: ServedProcess, clients: list[httpx.Client], number: int) -> list[httpx.Client]:
+    """Those whose connection that worker has."""
     ports = {
         c.raddr.port for c in served.workers()[number].net_connections() if c.raddr and c.laddr.port == served.port
     }
     own = (client.get("/livez").extensions["network_stream"].get_extra_info("client_addr") for client in clients)
-    return next(client for client, address in zip(clients, own, strict=True) if address[1] in ports)
+    return [client for client, address in zip(clients, own, strict=True) if address[1] in ports]
 
 
 def start_follower(here: httpx.Client, there: httpx.Client) -> Stream:
@@ -600,15 +600,24 @@ class Stream:
 
 
 def start_streams(
-    served: ServedProcess, count: int, max_tokens: int, model: str = MODEL, key: str = "none"
+    served: ServedProcess | httpx.Client, count: int, max_tokens: int, model: str = MODEL, key: str = "none"
 ) -> list[Stream]:
-    """Returns when each has got its first bytes."""
+    """Returns when each has got its first bytes.
+
+    Args:
+        served: a service, which gets a connection for each; a client: its own, kept with one worker.
+    """
     started = threading.Barrier(count + 1)
     body = {"model": model, "prompt": "Hello", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
-    asked: dict[str, Any] = {"json": body, "headers": {"Authorization": key}, "timeout": HANG_S, "verify": NO_TLS}
+    asked: dict[str, Any] = {"json": body, "headers": {"Authorization": key}, "timeout": HANG_S}
+
+    def open_stream() -> AbstractContextManager[httpx.Response]:
+        if isinstance(served, httpx.Client):
+            return served.stream("POST", "/v1/completions", **asked)
+        return httpx.stream("POST", f"{served.url}/v1/completions", verify=NO_TLS, **asked)
 
     def read(stream: Stream) -> None:
-        with suppress(httpx.HTTPError), httpx.stream("POST", f"{served.url}/v1/completions", **asked) as response:
+        with suppress(httpx.HTTPError), open_stream() as response:
             lines = response.iter_lines()
             next(lines)
             started.wait(HANG_S)

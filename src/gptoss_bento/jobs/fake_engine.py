@@ -47,7 +47,8 @@ class FakeEngine:
         reasoning: the tokens of the analysis channel before a chat's answer.
         per_event: how many tokens an event of a stream holds.
         delay_s: the time one event takes.
-        gate: closed, an answer stops before its first token until the gate opens.
+        gate: closed, an answer stops before an event until the gate opens: its first, or the one after `gate_after`.
+        gate_after: how many events of an answer the gate lets through.
         break_after: the number of events after which a stream ends in an error; whole answers are errors immediately.
         abort: every answer ends as an aborted one.
     """
@@ -57,6 +58,7 @@ class FakeEngine:
     per_event: int = 1
     delay_s: float = 0.0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    gate_after: int = 0
     break_after: int | None = None
     abort: bool = False
     dead: bool = False
@@ -163,8 +165,9 @@ class FakeEngine:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            await self.gate.wait()
-            for start in range(0, len(tokens), self.per_event):
+            for number, start in enumerate(range(0, len(tokens), self.per_event)):
+                if number == self.gate_after:
+                    await self.gate.wait()
                 await asyncio.sleep(self.delay_s)
                 yield start, min(start + self.per_event, len(tokens))
         except (asyncio.CancelledError, GeneratorExit):

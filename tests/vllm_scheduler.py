@@ -1,4 +1,4 @@
-"""vLLM's own scheduler for a GPT-OSS, without an engine: every request is answered with the same token."""
+"""vLLM's own scheduler for a GPT-OSS, without an engine: the n-th token of every answer is the same."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ with warnings.catch_warnings(action="ignore"):  # of torch's own
     from vllm.v1.structured_output import StructuredOutputManager
 
 from gptoss_bento.demo.checkpoint import CONFIG
-from gptoss_bento.engine.vllm_plugin import block_bookkeeping, patches
+from gptoss_bento.engine.vllm_plugin import block_bookkeeping, patches, token_bookkeeping
 
 BLOCK_SIZE = 16
 _STEPS_AHEAD = 2  # the engine schedules a step while the one before runs
-_TOKEN = 7
+END_TOKEN = 19
+"""The model's own. It ends an answer of a request that does not ignore it."""
 
 
 @contextmanager
@@ -41,9 +42,10 @@ def spared() -> Iterator[None]:
     Raises:
         RuntimeError: the plugin does not know this scheduler.
     """
-    alone = [(patch, patch.original()) for patch in (patches.ALLOCATE_SLOTS, patches.CACHE_BLOCKS)]
+    changed = (patches.ALLOCATE_SLOTS, patches.CACHE_BLOCKS, patches.UPDATE_REQUEST)
+    alone = [(patch, patch.original()) for patch in changed]
     try:
-        if not block_bookkeeping.install(logging.getLogger("vllm")):
+        if not all(module.install(logging.getLogger("vllm")) for module in (block_bookkeeping, token_bookkeeping)):
             raise RuntimeError("The plugin does not know this vLLM's scheduler.")
         yield
     finally:
@@ -103,9 +105,11 @@ class SimulatedEngine:
         self._running: deque[tuple[Any, dict[str, bool]]] = deque()
         self._full = False
 
-    def add(self, name: str, prompt: list[int], max_tokens: int) -> None:
-        """A request that is answered with `max_tokens` tokens."""
-        parameters = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
+    def add(self, name: str, prompt: list[int], max_tokens: int, **others: Any) -> None:
+        """A request that is answered with `max_tokens` tokens, unless one of its other parameters ends it before."""
+        parameters = SamplingParams(max_tokens=max_tokens, **{"ignore_eos": True, **others})
+        if not parameters.ignore_eos:
+            parameters.update_from_generation_config({}, END_TOKEN)
         self.scheduler.add_request(Request(name, prompt, parameters, None, block_hasher=self._hasher))
 
     def abort(self, name: str) -> None:
@@ -132,8 +136,13 @@ class SimulatedEngine:
             return None
         output, samples = self._running.popleft()
         names = list(samples)
-        tokens = [[_TOKEN] if samples[name] else [] for name in names]
+        tokens = [[self._token(name)] if samples[name] else [] for name in names]
         return output, ModelRunnerOutput(names, {n: i for i, n in enumerate(names)}, sampled_token_ids=tokens)
+
+    def _token(self, name: str) -> int:
+        """Counts upwards to 40, again and again; a request that has ended meanwhile gets any."""
+        request = self.scheduler.requests.get(name)
+        return request.num_output_tokens % 40 if request else 0
 
     def steps(self) -> Iterator[Any]:
         """Runs until nothing is left to do; gives what was scheduled, step by step."""

@@ -90,6 +90,7 @@ def test_modules_set_no_attribute_of_another_library(file: Path) -> None:
 OWN_OBJECTS = {
     "failure.exit_signal",  # errors.EngineStartError
     "startup.phase",
+    "request.num_output_placeholders",  # counted down as the replaced function does
     "parameters.thinking_token_budget",  # a public field of SamplingParams
     "chat.include_reasoning",  # a field of requests, which clients set
     "described._vllm_guarded",  # the function that takes the place of Triton's

@@ -63,6 +63,7 @@ IMPORTED_BY_VLLM: dict[str, set[str]] = {  # and who imports them beside it
     "engine/vllm_plugin/graph_memory.py": {PLUGIN},
     "engine/vllm_plugin/router_kernels.py": {PLUGIN},
     "engine/vllm_plugin/routing_kernels.py": {PLUGIN},
+    "engine/vllm_plugin/token_bookkeeping.py": {PLUGIN},
 }
 BY_PATCH = {"engine/vllm_plugin/router_kernels.py"}  # only through a record of vllm_plugin/patches.py
 

@@ -33,10 +33,11 @@ def register() -> None:
         return  # an API server: the model runs in processes that vLLM spawns
     from vllm.platforms import current_platform
 
-    from gptoss_bento.engine.vllm_plugin import block_bookkeeping, start_times
+    from gptoss_bento.engine.vllm_plugin import block_bookkeeping, start_times, token_bookkeeping
 
     start_times.record()
     block_bookkeeping.install(logger)
+    token_bookkeeping.install(logger)
     if current_platform.is_cuda():  # all of it was written for and seen on NVIDIA's cards
         from gptoss_bento.engine.vllm_plugin import compilations, graph_memory, router_kernels, routing_kernels
 

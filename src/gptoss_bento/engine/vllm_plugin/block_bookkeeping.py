@@ -13,12 +13,11 @@ The code around is known by its hash. Other code is left as it is, with a line i
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from logging import Logger
 from typing import Any, NamedTuple
 
 from gptoss_bento.engine.vllm_plugin import patches
+from gptoss_bento.engine.vllm_plugin.known_code import digest, is_known
 
 _NEVER = 1 << 62
 _LIMITS = "_gptoss_bento_limits"
@@ -61,12 +60,7 @@ _KNOWN = {
 
 def install(logger: Logger) -> bool:
     """Changes the scheduler in this process. False: it is not the one known here."""
-    try:
-        unknown = sorted(name for name, digest in fingerprints().items() if digest != _KNOWN.get(name))
-    except (ImportError, AttributeError, OSError, TypeError) as error:  # no such function, or none with a source
-        unknown = [str(error)]
-    if unknown:
-        logger.warning("gptoss-bento does not change the scheduler; it does not know: %s.", ", ".join(unknown))
+    if not is_known(fingerprints, _KNOWN, "the scheduler", logger):
         return False
     patches.ALLOCATE_SLOTS.wrap(_allocate_when_needed)
     patches.CACHE_BLOCKS.wrap(_cache_when_complete)
@@ -96,9 +90,7 @@ def fingerprints() -> dict[str, str]:
         groups.FullAttentionManager.cache_blocks,
         groups.SlidingWindowManager.get_num_skipped_tokens,
     ]
-    # By the code: `getsource` of a wrapper gives what it wraps.
-    sources = {each.__qualname__: inspect.getsource(each.__code__) for each in functions}
-    return {name: hashlib.sha256(source.encode()).hexdigest()[:16] for name, source in sources.items()}
+    return {each.__qualname__: digest(each) for each in functions}
 
 
 def _allocate_when_needed(allocate: Any) -> Any:

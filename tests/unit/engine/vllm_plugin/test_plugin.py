@@ -21,6 +21,7 @@ from gptoss_bento.engine.vllm_plugin import (
     router_kernels,
     routing_kernels,
     start_times,
+    token_bookkeeping,
 )
 from tests.fakes import Calls
 from tests.server import REPOSITORY
@@ -94,6 +95,7 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     parts = [
         (start_times, "record"),
         (block_bookkeeping, "install"),
+        (token_bookkeeping, "install"),
         (compilations, "record"),
         (routing_kernels, "install"),
         (router_kernels, "install"),
@@ -131,7 +133,7 @@ def test_kernels_are_changed_on_nvidias_cards_alone(
 
     vllm_plugin.register()
 
-    assert changes == ["start_times", "block_bookkeeping", *expected]
+    assert changes == ["start_times", "block_bookkeeping", "token_bookkeeping", *expected]
 
 
 def test_log_lines_have_the_prefix_of_vllms_own() -> None:

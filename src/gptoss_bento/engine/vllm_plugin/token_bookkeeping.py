@@ -1,9 +1,9 @@
 """Spares vLLM's scheduler the long way of a token that ends nothing.
 
 For each token of each request vLLM 0.32 appends it, hashes blocks that may be complete, asks six questions whether the
-request stops, and tries to cache blocks: nine calls in Python, on the one core of the engine's process, 15 % of its time
-with 256 streams on an H200. One token of a running request, which is nearly every one, is done here in a single call;
-the questions are the same, and so is what is changed. Where any answer is not the usual one, vLLM does all of it.
+request stops, and tries to cache blocks: nine calls in Python, on the one core of the engine's process, 15 % of its
+time with 256 streams on an H200. One token of a running request, which is nearly every one, is done here in a single
+call; the questions are the same, and so is what is changed. Where any answer is not the usual one, vLLM does all of it.
 
 The code that this replaces is known by its hash. Other code is left as it is, with a line in the log.
 """

@@ -143,7 +143,7 @@ def test_pure_module_imports_nothing_that_reaches_outside(module: str) -> None:
     assert not outside & set(imported(module))
 
 
-LEAVES = {"concurrency", "errors", "patching", "paths", "redaction", "spelling", "strict_json"}
+LEAVES = {"addresses", "concurrency", "errors", "patching", "paths", "redaction", "spelling", "strict_json"}
 """Modules of no package. They import one another at most."""
 
 # From the top floor down: each package may import what its own line names, and the leaves. A new arrow is a decision.
@@ -223,7 +223,7 @@ def test_modules_all_belong_to_a_package_or_are_leaves() -> None:
     found = {box(module) for module in MODULES} - {"__init__", "__main__"}
 
     assert found == ALLOWED.keys() | LEAVES
-    assert len(found) <= 27
+    assert len(found) <= 29
 
 
 @pytest.mark.parametrize("leaf", sorted(LEAVES))

@@ -13,6 +13,7 @@ from typing import Any
 
 from gptoss_bento.access.admission import RefusedError
 from gptoss_bento.access.stored_limits import limits_text
+from gptoss_bento.addresses import ForbiddenAddressError, refuse_private
 from gptoss_bento.background.heartbeat import Heartbeat
 from gptoss_bento.background.notifications import QUEUE, Notifier
 from gptoss_bento.background.store_retries import until_available
@@ -28,13 +29,7 @@ from gptoss_bento.jobs.item_writer import ItemWriter
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.run import AbortReason, JobExecutor, Outcome, Run
 from gptoss_bento.jobs.watchers import Changes, Watch
-from gptoss_bento.jobs.webhooks import (
-    ForbiddenAddressError,
-    WebhookDelivery,
-    WebhookSender,
-    refuse_private,
-    webhook_sender,
-)
+from gptoss_bento.jobs.webhooks import WebhookDelivery, WebhookSender, webhook_sender
 from gptoss_bento.state.clock import Clock, now_ms
 from gptoss_bento.state.database import StoreUnavailableError
 from gptoss_bento.state.idempotency import IdempotencyStore, IdempotentUse

@@ -8,61 +8,12 @@ from typing import Any
 
 import pytest
 
+from gptoss_bento import addresses
+from gptoss_bento.addresses import refuse_private
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.jobs import webhooks
-from gptoss_bento.jobs.webhooks import ForbiddenAddressError, is_public, refuse_private, webhook_sender
+from gptoss_bento.jobs.webhooks import webhook_sender
 from tests.unit.jobs.receiver import Receiver
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "127.255.0.9",
-        "0.0.0.0",  # noqa: S104
-        "10.1.2.3",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.100.100.200",
-        "168.63.129.16",
-        "192.0.0.192",
-        "224.0.0.1",
-        "255.255.255.255",
-        "::",
-        "::1",
-        "fe80::1",
-        "fc00::1",
-        "fd00:ec2::254",
-        "ff02::1",
-        "::ffff:127.0.0.1",
-        "::ffff:10.0.0.1",
-        "64:ff9b::7f00:1",
-        "64:ff9b::a9fe:a9fe",
-        "2002:7f00:1::",
-        "2001:0:7f00:1::",
-    ],
-)
-def test_webhook_address_outside_the_public_internet_is_not_public(address: str) -> None:
-    assert not is_public(ipaddress.ip_address(address))
-
-
-@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
-def test_webhook_address_on_the_public_internet_is_public(address: str) -> None:
-    assert is_public(ipaddress.ip_address(address))
-
-
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "[::1]", "127.1", "2130706433", "0x7f000001", "0", "169.254.169.254"]
-)
-async def test_webhook_to_a_private_host_is_refused_however_it_is_written(host: str) -> None:
-    with pytest.raises(ForbiddenAddressError, match="not a public address"):
-        await refuse_private(f"http://{host}:8080/x")
-
-
-@pytest.mark.parametrize("url", ["https://8.8.8.8/", "http://name.invalid/"])
-async def test_webhook_to_a_public_or_unknown_host_passes(url: str) -> None:
-    await refuse_private(url)
 
 
 async def test_webhook_is_posted_as_json_without_credentials() -> None:
@@ -109,7 +60,7 @@ async def test_webhook_connects_to_the_address_that_was_checked(monkeypatch: pyt
     async def rebinding(host: str, _: int) -> list[Any]:
         return [ipaddress.ip_address(next(answers))] if host == "rebind.test" else []
 
-    monkeypatch.setattr(webhooks, "_addresses", rebinding)
+    monkeypatch.setattr(addresses, "_addresses", rebinding)
     async with Receiver().listening() as receiver, webhook_sender(allow_private=False) as sender:
         url = receiver.url.replace("127.0.0.1", "rebind.test")
         await refuse_private(url)
@@ -122,6 +73,6 @@ async def test_webhook_to_an_unknown_name_is_a_problem_not_an_error(monkeypatch:
     async def unknown(*_: Any) -> list[Any]:
         raise socket.gaierror
 
-    monkeypatch.setattr(webhooks, "_addresses", unknown)
+    monkeypatch.setattr(addresses, "_addresses", unknown)
     async with webhook_sender(allow_private=False) as sender:
         assert await sender.send("http://name.invalid/", b"{}") == "ConnectError: name.invalid cannot be looked up"

@@ -16,6 +16,8 @@ import httpcore
 
 _LOOKUP_TIMEOUT_S = 0.5  # while a client waits for the answer to its request
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")  # all that IANA has given out; what each Python knows of the rest differs
 # Services of the host at addresses that look public, at least to some Pythons: Azure's metadata; IETF's and Oracle's.
 _HOST_SERVICES = [ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24")]
 
@@ -48,6 +50,8 @@ def is_public(address: Address) -> bool:
     wrapped = _wrapped(address)
     if wrapped is not None:
         return is_public(wrapped)
+    if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_IPV6:
+        return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _HOST_SERVICES)
 
 
@@ -55,7 +59,7 @@ def _wrapped(address: Address) -> Address | None:
     """The IPv4 address to which a gateway would route an IPv6 one."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
-    if address in _NAT64:
+    if address in _NAT64 or address in _IPV4_COMPATIBLE:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     teredo = address.teredo
     return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)

@@ -36,6 +36,14 @@ from gptoss_bento.addresses import ForbiddenAddressError, is_public, refuse_priv
         "64:ff9b::a9fe:a9fe",
         "2002:7f00:1::",
         "2001:0:7f00:1::",
+        "::7f00:1",
+        "::ffff:0:7f00:1",
+        "64:ff9b:1::7f00:1",
+        "fec0::1",
+        "4000::1",
+        "2001:db8::1",
+        "198.18.0.1",
+        "240.0.0.1",
     ],
 )
 def test_address_outside_the_public_internet_is_not_public(address: str) -> None:

@@ -24,7 +24,7 @@ _PROGRAM = f"import sys; sys.path.insert(0, {str(_SOURCE)!r}); from {__package__
 _COMMAND = (sys.executable, "-I", "-c", _PROGRAM)
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _FALLBACK_BYTES = 200_000  # read in this process, within milliseconds
-_OUTPUT_FACTOR = 16  # bytes of JSON a character of text: six if all are escaped, and URLs of links beside them
+_OUTPUT_FACTOR = 8  # bytes of JSON a character of text: six of a control character, and what is around a line
 _BLANK = re.compile(r"[ \t\r\f\v]+")
 _TITLE_CHARS = 200
 

@@ -81,5 +81,5 @@ def _article_html(html: str) -> str:
 
 def _write(page: PageText) -> None:
     line = {"title": page.title, "lines": wrapped(page.text), "links": page.links}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    sys.stdout.buffer.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    sys.stdout.buffer.flush()

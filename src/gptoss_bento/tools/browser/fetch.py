@@ -104,7 +104,7 @@ class Fetcher:
     async def _read(self, url: httpx.URL, response: httpcore.Response) -> Fetched | str:
         location = _header(response.headers, b"location")
         if response.status in _REDIRECTS and location:
-            return str(url.join(location))
+            return _joined(url, location)
         if response.status != 200:
             raise BrowserError(f"it answered {response.status}")
         content_type, _, parameters = _header(response.headers, b"content-type").lower().partition(";")
@@ -126,6 +126,13 @@ def _unreachable(url: httpx.URL, error: Exception) -> str:
     if isinstance(error, ForbiddenAddressError) or "looked up" in str(error):
         return f"{url.host} has no public address"
     return "its server takes no connection"
+
+
+def _joined(url: httpx.URL, location: str) -> str:
+    try:
+        return str(url.join(location))
+    except (httpx.InvalidURL, ValueError):
+        raise BrowserError("it redirects to something that is not a URL") from None
 
 
 def _core_url(url: httpx.URL) -> httpcore.URL:

@@ -104,8 +104,9 @@ class _Renderer:
 
     def _add(self, text: str | None) -> None:
         if text:
+            kept = text[: max(self._left, 0)]
             self._left -= len(text)
-            self._writer.add(plain(text), keep_blanks=bool(self._preformatted) and not self._open_links)
+            self._writer.add(plain(kept), keep_blanks=bool(self._preformatted) and not self._open_links)
 
     def _enter(self, element: Any) -> None:
         tag = element.tag
@@ -164,6 +165,8 @@ class _Renderer:
         inner, (self._writer, target) = self._writer, self._open_links.pop()
         text = _SPACE.sub(" ", "".join(inner.parts)).strip()
         if text:
+            if target not in self._link_ids:
+                self._left -= len(target)
             link_id = self._link_ids.setdefault(target, len(self._link_ids))
             domain = urlsplit(target).netloc
             self._writer.add(link_mark(link_id, text, "" if domain == self._domain else plain(domain)))

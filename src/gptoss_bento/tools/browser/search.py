@@ -20,6 +20,13 @@ logger = logging.getLogger(__name__)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": ACCEPTED, "User-Agent": "gptoss-bento"}
 
 
+def _without_query(record: logging.LogRecord) -> bool:
+    """httpx logs the URL of each request; with some backends the query is in it, which is a part of a conversation."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(part.copy_with(query=None) if isinstance(part, httpx.URL) else part for part in record.args)
+    return True
+
+
 class Searcher:
     """Asks a search service for a worker's sessions.
 
@@ -28,16 +35,22 @@ class Searcher:
         key: of the operator; empty for a service that needs none.
         url: another base URL than the service's own.
         limits: of time and size.
+
+    Raises:
+        ValueError: the URL or the key is missing.
     """
 
     def __init__(self, backend: Backend, *, key: str = "", url: str | None = None, limits: Limits) -> None:
         base = url or backend.url
         if base is None:
             raise ValueError(f"the search backend {backend.name} needs a URL")
+        if backend.needs_key and not key:
+            raise ValueError(f"the search backend {backend.name} needs a key")
         self._backend = backend
         self._key = key
         self._url = base.rstrip("/")
         self._limits = limits
+        logging.getLogger("httpx").addFilter(_without_query)
         self._client = httpx.AsyncClient(timeout=limits.search_s, headers=_HEADERS)
 
     @property

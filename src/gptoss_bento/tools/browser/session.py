@@ -55,6 +55,7 @@ class Browser:
         limits: of time, size and number.
         rule: the operator's domains.
         allow_private: whether pages at addresses that are not public may be opened.
+        may_open: whether pages may be opened at all; without, the model has the results of searches alone.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class Browser:
         limits: Limits | None = None,
         rule: DomainRule | None = None,
         allow_private: bool = False,
+        may_open: bool = True,
     ) -> None:
         self.limits = limits or Limits()
         self.rule = rule or DomainRule()
         self.searcher = searcher
+        self._may_open = may_open
         self._fetcher = Fetcher(self.limits, allow_private=allow_private)
         self._extraction = Extraction(self.limits)
         self._pages = asyncio.Semaphore(self.limits.pages)
@@ -93,6 +96,8 @@ class Browser:
         Raises:
             BrowserError: it cannot be had.
         """
+        if not self._may_open:
+            raise BrowserError("Pages cannot be opened here.")
         async with self._pages:
             return await self._extraction.document(await self._fetcher.get(url, domains), as_source=as_source)
 

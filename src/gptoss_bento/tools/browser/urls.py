@@ -8,6 +8,7 @@ from gptoss_bento.tools.browser.failures import BrowserError, shortened
 
 LONGEST_URL = 2083
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65535
 _FIRST_FREE_PORT = 1024  # below it are other protocols, to which the text of a request could be a command
 
 
@@ -32,6 +33,10 @@ def port_of(url: httpx.URL) -> int:
     return url.port or _DEFAULT_PORTS[url.scheme]
 
 
+def _is_of_pages(port: int) -> bool:
+    return port in _DEFAULT_PORTS.values() or _FIRST_FREE_PORT <= port <= _LAST_PORT
+
+
 def _problem(url: httpx.URL) -> str | None:
     if url.scheme not in _DEFAULT_PORTS:
         return "only http and https URLs can be"
@@ -39,6 +44,6 @@ def _problem(url: httpx.URL) -> str | None:
         return "a URL with a user name or a password is not sent"
     if not url.host or "%" in url.host:
         return "it names no host"
-    if port_of(url) < _FIRST_FREE_PORT and port_of(url) not in _DEFAULT_PORTS.values():
+    if not _is_of_pages(port_of(url)):
         return f"port {port_of(url)} is not one of web pages"
     return None

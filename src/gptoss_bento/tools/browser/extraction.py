@@ -58,19 +58,19 @@ class Extraction:
         output = bytearray()
         try:
             async with asyncio.timeout(self._limits.extract_s):
-                await self._exchange(process, page, output, is_html=is_html)
+                if await self._exchange(process, page, output, is_html=is_html):
+                    await process.wait()
         except TimeoutError:
             pass
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await _ended(process)
         return _last_line(output)
 
-    async def _exchange(self, process: Process, page: Fetched, output: bytearray, *, is_html: bool) -> None:
+    async def _exchange(self, process: Process, page: Fetched, output: bytearray, *, is_html: bool) -> bool:
+        """Returns whether the process has written all, and ends by itself."""
         stdin, stdout = process.stdin, process.stdout
         if stdin is None or stdout is None:  # it was started with both
-            return
+            return False
         stdin.write(json.dumps(self._order(page, is_html=is_html)).encode() + b"\n" + page.body)
         with suppress(ConnectionError):  # it ended before it had read all
             await stdin.drain()
@@ -78,7 +78,8 @@ class Extraction:
         while chunk := await stdout.read(65536):
             output += chunk
             if len(output) > self._limits.page_chars * _OUTPUT_FACTOR:
-                return
+                return False
+        return True
 
     def _order(self, page: Fetched, *, is_html: bool) -> dict[str, Any]:
         return {
@@ -90,6 +91,14 @@ class Extraction:
             "cpu_s": int(self._limits.extract_s) + 1,
             "parent": os.getpid(),
         }
+
+
+async def _ended(process: Process) -> None:
+    """Kills a process that has not ended. asyncio logs a warning if it is sent a signal as it ends."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 def _last_line(output: bytearray) -> dict[str, Any] | None:

@@ -135,6 +135,11 @@ _ROUTES: Mapping[tuple[str, str], tuple[Search, Callable[[Mapping[str, str]], st
 }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # clients that connect together are refused beyond it
+
+
 @dataclass
 class FakeSearch:
     """A server in a thread, as a context. `asked` has the searches that came, in their order."""
@@ -143,8 +148,7 @@ class FakeSearch:
     asked: list[Asked] = field(default_factory=list)
 
     def __enter__(self) -> FakeSearch:
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self.port), _handler(self))
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, name="fake-search", daemon=True).start()
         return self

@@ -14,10 +14,14 @@ from urllib.parse import urlsplit
 
 import httpcore
 
+from gptoss_bento.concurrency import in_daemon_thread
+
 _LOOKUP_TIMEOUT_S = 0.5  # while a client waits for the answer to its request
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
-_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")  # all that IANA has given out; what each Python knows of the rest differs
+_GLOBAL_IPV6 = ipaddress.ip_network(
+    "2000::/3"
+)  # all that IANA has given out; what each Python knows of the rest differs
 # Services of the host at addresses that look public, at least to some Pythons: Azure's metadata; IETF's and Oracle's.
 _HOST_SERVICES = [ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24")]
 
@@ -80,7 +84,8 @@ async def checked_address(host: str, port: int, *, allow_private: bool) -> str:
 
 
 async def _addresses(host: str, port: int) -> list[Address]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """Looks a name up, in a thread of its own: the loop has few, which silent name servers would take up."""
+    found = await in_daemon_thread(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     return [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
 
 

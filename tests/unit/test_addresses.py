@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
 
 import pytest
 
-from gptoss_bento.addresses import ForbiddenAddressError, is_public, refuse_private
+from gptoss_bento.addresses import ForbiddenAddressError, checked_address, is_public, refuse_private
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,17 @@ async def test_address_of_a_private_host_is_refused_however_it_is_written(host: 
 @pytest.mark.parametrize("url", ["https://8.8.8.8/", "http://name.invalid/"])
 async def test_address_of_a_public_or_unknown_host_passes(url: str) -> None:
     await refuse_private(url)
+
+
+async def test_address_look_up_does_not_take_the_threads_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def unknown(*_: object, **__: object) -> None:
+        threads.append(threading.current_thread())
+        raise OSError
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with pytest.raises(OSError):  # noqa: PT011  # it has no text
+        await checked_address("name.invalid", 80, allow_private=False)
+
+    assert threads[0].daemon

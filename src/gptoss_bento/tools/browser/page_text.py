@@ -21,8 +21,9 @@ _SKIPPED_TAGS = "head script style template noscript svg math iframe object embe
 _BLOCK_TAGS = "p h1 h2 h3 h4 h5 h6 ul ol dl table blockquote pre figure section article form"
 _LINE_TAGS = "div li tr dt dd br hr header footer main nav aside address caption figcaption summary details"
 _SKIPPED, _BLOCKS, _LINES = (frozenset(tags.split()) for tags in (_SKIPPED_TAGS, _BLOCK_TAGS, _LINE_TAGS))
-_PREFIXES = {f"h{level}": "#" * level + " " for level in range(1, 7)} | {"blockquote": "> ", "sup": "^{", "sub": "_{"}
-_SUFFIXES = {"sup": "}", "sub": "}"}
+_PREFIXES = {f"h{level}": "#" * level + " " for level in range(1, 7)} | {"blockquote": "> "}
+_AROUND = {"sup": ("^{", "}"), "sub": ("_{", "}"), "code": ("`", "`")}
+_MOST_LISTS = 8  # in one another, that are shown as such
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class _Renderer:
         self._writer = _Writer()
         self._open_links: list[tuple[_Writer, str]] = []
         self._preformatted = 0
-        self._list_depth = 0
+        self._lists: list[int | None] = []  # of each list around: the number of its latest item, None without numbers
         self._link_ids: dict[str, int] = {}
 
     def render(self, root: Any) -> None:
@@ -112,7 +113,7 @@ class _Renderer:
         tag = element.tag
         self._break(tag)
         if tag in ("ul", "ol"):
-            self._list_depth += 1
+            self._lists.append(0 if tag == "ol" else None)
         elif tag == "pre":
             self._preformatted += 1
         elif tag == "a" and (target := self._target(element)):
@@ -123,20 +124,33 @@ class _Renderer:
     def _write_prefix(self, element: Any) -> None:
         tag = element.tag
         if tag == "li":
-            self._writer.add("  " * max(1, min(self._list_depth, 8)) + "* ", keep_blanks=True)
+            self._writer.add(self._bullet(), keep_blanks=True)
         elif tag in ("td", "th") and element.getprevious() is not None:
             self._writer.add(" | ", keep_blanks=True)
         elif tag == "img" and element.get("alt", "").strip():
             self._add(f"[Image: {element.get('alt')}]")
+        elif tag == "hr":
+            self._writer.add("* * *")
         elif tag in _PREFIXES:
             self._writer.add(_PREFIXES[tag], keep_blanks=True)
+        elif tag in _AROUND and not self._preformatted:
+            self._writer.add(_AROUND[tag][0])
+            self._writer.has_space = True
+
+    def _bullet(self) -> str:
+        indent = "  " * max(1, min(len(self._lists), _MOST_LISTS))
+        number = self._lists[-1] if self._lists else None
+        if number is None:
+            return indent + "* "
+        self._lists[-1] = number + 1
+        return f"{indent}{number + 1}. "
 
     def _leave(self, element: Any) -> None:
         tag = element.tag
-        if tag in _SUFFIXES:
-            self._writer.add(_SUFFIXES[tag])
-        if tag in ("ul", "ol"):
-            self._list_depth -= 1
+        if tag in _AROUND and not self._preformatted:
+            self._writer.add(_AROUND[tag][1])
+        if tag in ("ul", "ol") and self._lists:
+            self._lists.pop()
         elif tag == "pre":
             self._preformatted -= 1
         elif tag == "a" and self._open_links and self._target(element):
@@ -144,7 +158,7 @@ class _Renderer:
         self._break(tag)
 
     def _break(self, tag: str) -> None:
-        if tag in _BLOCKS and not (tag in ("ul", "ol") and self._list_depth):
+        if tag in _BLOCKS and not (tag in ("ul", "ol") and self._lists):
             self._writer.break_line(2)
         elif tag in _LINES or tag in ("ul", "ol"):
             self._writer.break_line(1)

@@ -20,6 +20,12 @@ def test_page_text_has_headings_paragraphs_and_lists() -> None:
     assert page.text == "## Head\n\nOne two.\n\nThree.\n\n  * a\n  * b\n    * c\n\nend"
 
 
+def test_page_text_has_numbers_of_lists_code_and_rules() -> None:
+    page = read("<ol><li>a<ul><li>b</ul><li>c</ol><p>x <code>y = 1</code>, z<hr><pre><code>q\n r</code></pre>")
+
+    assert page.text == "  1. a\n    * b\n  2. c\n\nx `y = 1`, z\n\n* * *\n\nq\n r"
+
+
 def test_page_text_numbers_links_once_and_names_other_sites() -> None:
     page = read(
         "<a href='/x'>in</a> <a href='https://o.org/y?z#f'>out</a> <a href='../x'>again</a> <a href='#top'>top</a>"

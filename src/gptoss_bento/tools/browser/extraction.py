@@ -27,6 +27,7 @@ _FALLBACK_BYTES = 200_000  # read in this process, within milliseconds
 _OUTPUT_FACTOR = 8  # bytes of JSON a character of text: six of a control character, and what is around a line
 _BLANK = re.compile(r"[ \t\r\f\v]+")
 _TITLE_CHARS = 200
+_NO_TEXT = "The page has no text. It may need a browser that runs scripts."
 
 
 class Extraction:
@@ -47,9 +48,9 @@ class Extraction:
         async with self._slots:
             found = await self._run(page, is_html=is_html)
         title = shortened(found["title"], _TITLE_CHARS) if found else ""
-        text = found["lines"] if found and any(found["lines"]) else _fallback(page, is_html=is_html)
+        text = found["lines"] if found else _fallback(page, is_html=is_html)
         links = dict(enumerate(found["links"])) if found else {}
-        lines = ("", f"URL: {plain(page.url)}", *text)
+        lines = ("", f"URL: {plain(page.url)}", *(text if any(text) else [_NO_TEXT]))
         return Document(page.url, title or page.host, lines, links, is_source=as_source)
 
     async def _run(self, page: Fetched, *, is_html: bool) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ class _Renderer:
         self._domain = urlsplit(url).netloc
         self._left = most_chars
         self._writer = _Writer()
-        self._open_links: list[tuple[_Writer, str]] = []
+        self._open_link: tuple[_Writer, str, Any] | None = None  # what is before it, where it leads, its element
         self._preformatted = 0
         self._lists: list[int | None] = []  # of each list around: the number of its latest item, None without numbers
         self._link_ids: dict[str, int] = {}
@@ -92,8 +92,7 @@ class _Renderer:
                 self._add(element.tail)
             if self._left < 0:
                 break
-        while self._open_links:
-            self._close_link()
+        self._close_link()
 
     def text(self) -> str:
         text = "".join(self._writer.parts)
@@ -107,7 +106,7 @@ class _Renderer:
         if text:
             kept = text[: max(self._left, 0)]
             self._left -= len(text)
-            self._writer.add(plain(kept), keep_blanks=bool(self._preformatted) and not self._open_links)
+            self._writer.add(plain(kept), keep_blanks=bool(self._preformatted) and not self._open_link)
 
     def _enter(self, element: Any) -> None:
         tag = element.tag
@@ -116,8 +115,8 @@ class _Renderer:
             self._lists.append(0 if tag == "ol" else None)
         elif tag == "pre":
             self._preformatted += 1
-        elif tag == "a" and (target := self._target(element)):
-            self._open_links.append((self._writer, target))
+        elif tag == "a" and not self._open_link and (target := self._target(element)):
+            self._open_link = (self._writer, target, element)
             self._writer = _Writer()
         self._write_prefix(element)
 
@@ -153,7 +152,7 @@ class _Renderer:
             self._lists.pop()
         elif tag == "pre":
             self._preformatted -= 1
-        elif tag == "a" and self._open_links and self._target(element):
+        elif self._open_link and self._open_link[2] is element:
             self._close_link()
         self._break(tag)
 
@@ -176,7 +175,10 @@ class _Renderer:
         return url if parts.scheme in ("http", "https") and parts.netloc else ""
 
     def _close_link(self) -> None:
-        inner, (self._writer, target) = self._writer, self._open_links.pop()
+        if self._open_link is None:
+            return
+        inner, (self._writer, target, _) = self._writer, self._open_link
+        self._open_link = None
         text = _SPACE.sub(" ", "".join(inner.parts)).strip()
         if text:
             if target not in self._link_ids:

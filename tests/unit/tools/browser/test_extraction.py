@@ -134,6 +134,11 @@ async def test_extraction_of_a_hostile_page_ends_with_a_document(name: str) -> N
     assert sum(map(len, document.links.values())) < 1_000_000
 
 
+@pytest.mark.parametrize("body", ["", "<title>App</title><div id=root></div><script>let text = 'x'</script>"])
+async def test_extraction_of_a_page_of_scripts_says_that_it_has_no_text(body: str) -> None:
+    assert (await read(body)).lines[2:] == ("The page has no text. It may need a browser that runs scripts.",)
+
+
 async def test_extraction_that_takes_too_long_shows_the_page_without_its_tags() -> None:
     document = await read("<p>Some <b>text</b>.</p>", extract_s=0.0)
 

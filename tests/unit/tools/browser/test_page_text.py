@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml.html import builder
 
 from gptoss_bento.tools.browser.page_text import PageText, article_of, page_text, parsed
 
@@ -73,6 +78,53 @@ def test_page_text_ends_where_it_is_long_enough() -> None:
 
 def test_page_text_reads_elements_that_are_two_thousand_deep() -> None:
     assert "deep" in read("<div>" * 2000 + "deep" + "</div>" * 2000).text
+
+
+def test_page_text_shows_a_link_within_a_link_as_text() -> None:
+    inner = builder.B(builder.A("in", href="/y"))
+    page = page_text(builder.BODY(builder.A("out ", inner, " end", href="/x")), URL, 1000)
+
+    assert (page.text, page.links) == ("【0†out in end】", ["https://example.com/x"])
+
+
+TAGS = [
+    "<a href='/x'>",
+    "<a href=//[>",
+    "</a>",
+    "<p>",
+    "</p>",
+    "<ul>",
+    "<ol>",
+    "<li>",
+    "</ul>",
+    "<pre>",
+    "</pre>",
+    "<td>",
+]
+PIECES = [
+    *TAGS,
+    "<sup>",
+    "<br>",
+    "<!--",
+    "-->",
+    "<script>",
+    "</script>",
+    "<svg>",
+    "</svg>",
+    "<p hidden>",
+    "<",
+    "&#0;",
+    "\x00",
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(alphabet="ab 【】†\n\ud800", max_size=5)), max_size=30))
+def test_page_text_of_any_html_has_marks_of_its_links_alone(pieces: list[str]) -> None:
+    page = read("<p>x" + "".join(pieces))
+
+    marks = re.findall(r"【(.*?)†", page.text)
+    assert page.text.count("【") == page.text.count("】") == len(marks)
+    assert {int(mark) for mark in marks} == set(range(len(page.links)))
 
 
 def test_page_text_of_an_article_replaces_the_page_where_it_is_most_of_it() -> None:

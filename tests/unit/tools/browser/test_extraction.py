@@ -15,8 +15,9 @@ from gptoss_bento.tools.browser.document import Document
 from gptoss_bento.tools.browser.extraction import Extraction
 from gptoss_bento.tools.browser.fetch import Fetched
 from gptoss_bento.tools.browser.limits import Limits
-from tests.waiting import until, wait_for
+from tests.waiting import HANG_S, until, wait_for
 
+PATIENT = Limits(extract_s=HANG_S)
 ARTICLE = "<p>" + "A long sentence about lighthouses and their keepers. " * 12
 
 
@@ -45,7 +46,7 @@ def fetched(body: str | bytes, content_type: str = "text/html", charset: str = "
 
 
 async def read(body: str | bytes, content_type: str = "text/html", charset: str = "", **limits: float) -> Document:
-    return await Extraction(Limits(**limits)).document(fetched(body, content_type, charset))  # type: ignore[arg-type]
+    return await Extraction(Limits(**{"extract_s": HANG_S, **limits})).document(fetched(body, content_type, charset))  # type: ignore[arg-type]
 
 
 def children() -> set[int]:
@@ -77,7 +78,7 @@ async def test_extraction_prefers_the_article() -> None:
 
 
 async def test_extraction_shows_the_source_if_asked() -> None:
-    document = await Extraction(Limits()).document(fetched("<p>x</p>"), as_source=True)
+    document = await Extraction(PATIENT).document(fetched("<p>x</p>"), as_source=True)
 
     assert document.lines[2:] == ("<p>x</p>",)
     assert document.title == "example.com"
@@ -153,7 +154,7 @@ async def test_extraction_without_memory_shows_the_page_without_its_tags() -> No
 
 async def test_extraction_that_is_cancelled_leaves_no_process() -> None:
     before = children()
-    task = asyncio.create_task(read("<p>" + "<i></i>" * 600_000, extract_s=100.0))
+    task = asyncio.create_task(read("<p>" + "<i></i>" * 600_000, extract_s=HANG_S))
     await until(lambda: children() - before)
     task.cancel()
 
@@ -162,7 +163,7 @@ async def test_extraction_that_is_cancelled_leaves_no_process() -> None:
 
 
 async def test_extraction_runs_few_processes_concurrently() -> None:
-    extraction = Extraction(Limits(extractions=2))
+    extraction = Extraction(Limits(extractions=2, extract_s=HANG_S))
     most = 0
 
     async def watch() -> None:

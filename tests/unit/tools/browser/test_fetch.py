@@ -9,13 +9,14 @@ from gptoss_bento.tools.browser.failures import BrowserError
 from gptoss_bento.tools.browser.fetch import Fetched, Fetcher
 from gptoss_bento.tools.browser.limits import Limits
 from tests.unit.tools.browser.web import Web, answer, packed_bomb, redirect
+from tests.waiting import HANG_S
 
 ALL = DomainRules()
 PAGE = answer("<p>x</p>", set_cookie="a=b")
 
 
 async def get(web: Web, path: str, domains: DomainRules = ALL, limits: Limits | None = None) -> Fetched:
-    fetcher = Fetcher(limits or Limits(), allow_private=True)
+    fetcher = Fetcher(limits or Limits(fetch_s=HANG_S), allow_private=True)
     try:
         return await fetcher.get(web.url(path), domains)
     finally:
@@ -91,7 +92,7 @@ async def test_fetch_refuses_what_is_no_text(content_type: str) -> None:
 @pytest.mark.parametrize("page", [answer(bytes(2000)), packed_bomb(50_000_000), answer(bytes(2000), content_length="")])
 async def test_fetch_refuses_pages_that_are_too_large(page: bytes) -> None:
     async with Web({"/a": page}).listening() as web:
-        assert "larger than 1,000 bytes" in await problem(web, "/a", Limits(page_bytes=1000))
+        assert "larger than 1,000 bytes" in await problem(web, "/a", Limits(page_bytes=1000, fetch_s=HANG_S))
 
 
 async def test_fetch_does_not_wait_for_ever() -> None:

@@ -14,6 +14,7 @@ from gptoss_bento.tools.browser.fake_search import WRONG_KEY, Asked, FakeSearch,
 from gptoss_bento.tools.browser.limits import Limits
 from gptoss_bento.tools.browser.search import Searcher
 from tests.unit.tools.browser.web import Web, answer, packed_bomb, redirect
+from tests.waiting import HANG_S
 
 KEY = "the-operators-key"
 UNAVAILABLE = "Error during search: the search service is not available."
@@ -26,7 +27,7 @@ def fake() -> Iterator[FakeSearch]:
 
 
 async def search(name: str, url: str, query: Query, *, key: str = KEY, limits: Limits | None = None) -> list[Result]:
-    searcher = Searcher(BACKENDS[name], key=key, url=url, limits=limits or Limits())
+    searcher = Searcher(BACKENDS[name], key=key, url=url, limits=limits or Limits(search_s=HANG_S))
     try:
         return list(await searcher.results(query))
     finally:
@@ -149,7 +150,12 @@ async def test_search_backend_that_fails_is_a_text_and_a_log_line(
 ) -> None:
     async with Web({"/search": content}).listening() as web:
         with pytest.raises(BrowserError, match="not available"):
-            await search("exa", web.url(""), Query("x", 5), limits=Limits(search_s=1.0, search_bytes=10_000))
+            await search(
+                "exa",
+                web.url(""),
+                Query("x", 5),
+                limits=Limits(search_s=HANG_S if content is not None else 0.1, search_bytes=10_000),
+            )
 
     assert f"search backend exa: {reason}" in caplog.text
     assert KEY not in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from gptoss_bento.tools.browser.limits import Limits
 from gptoss_bento.tools.browser.search import Searcher
 from gptoss_bento.tools.browser.session import Browser, BrowserSession, Cited
 from tests.unit.tools.browser.web import Web, answer
+from tests.waiting import HANG_S
+
+PATIENT = Limits(search_s=HANG_S, fetch_s=HANG_S, extract_s=HANG_S)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def fake() -> Iterator[FakeSearch]:
 
 
 def new_browser(fake: FakeSearch, *, key: str = "k", limits: Limits | None = None, **options: Any) -> Browser:
-    limits = limits or Limits()
+    limits = limits or PATIENT
     searcher = Searcher(BACKENDS["exa"], key=key, url=f"{fake.url}/exa", limits=limits)
     return Browser(searcher, limits=limits, allow_private=True, **options)
 
@@ -104,7 +108,7 @@ async def test_browser_find_without_a_match_is_a_page(fake: FakeSearch, session:
 
 
 async def test_browser_view_has_a_bound_whatever_is_asked_for(fake: FakeSearch) -> None:
-    browser = new_browser(fake, limits=Limits(view_chars=100, longest_view_chars=150))
+    browser = new_browser(fake, limits=replace(PATIENT, view_chars=100, longest_view_chars=150))
     session = browser.session()
     short = await session.open(id=f"{fake.url}/tarn-island")
     long = await session.open(num_lines=100_000)
@@ -200,7 +204,7 @@ async def test_browser_search_with_a_wrong_key_is_a_text(fake: FakeSearch) -> No
 
 
 async def test_browser_without_a_backend_opens_pages_alone(fake: FakeSearch) -> None:
-    browser = Browser(None, allow_private=True)
+    browser = Browser(None, limits=PATIENT, allow_private=True)
     session = browser.session()
     searched = await session.search("ferry")
     opened = await session.open(id=f"{fake.url}/norvik-ferry")
@@ -248,7 +252,7 @@ async def test_browser_domains_of_the_operator_cannot_be_widened_by_a_request(fa
 
 
 async def test_browser_session_has_a_bound_of_pages(fake: FakeSearch) -> None:
-    browser = new_browser(fake, limits=Limits(cursors=2))
+    browser = new_browser(fake, limits=replace(PATIENT, cursors=2))
     session = browser.session()
     pages = [await session.search("ferry") for _ in range(3)]
     await browser.close()

@@ -15,6 +15,7 @@ from gptoss_bento.tools.browser.limits import Limits
 from gptoss_bento.tools.browser.search import Searcher
 from gptoss_bento.tools.browser.session import Browser
 from tests.unit.tools.browser.web import Web, answer, redirect
+from tests.waiting import HANG_S
 
 SECRET = "a secret of the network"
 PRIVATE_HOSTS = [
@@ -84,7 +85,7 @@ async def web() -> AsyncIterator[Web]:
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    browser = Browser(None)
+    browser = Browser(None, limits=Limits(fetch_s=HANG_S, extract_s=HANG_S))
     yield browser
     await browser.close()
 
@@ -230,7 +231,7 @@ async def test_ssrf_by_a_result_of_a_search_reaches_nothing(host: str, web: Web,
 
 
 async def test_ssrf_rule_can_be_lifted_by_the_operator(web: Web) -> None:
-    browser = Browser(None, allow_private=True)
+    browser = Browser(None, limits=Limits(fetch_s=HANG_S, extract_s=HANG_S), allow_private=True)
     page = await browser.session().open(web.url())
     await browser.close()
 

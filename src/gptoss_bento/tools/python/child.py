@@ -11,7 +11,8 @@ import json
 import os
 import signal
 import sys
-from typing import Any, Final, TextIO
+from contextlib import suppress
+from typing import IO, Any, Final
 
 from gptoss_bento.tools.python import confinement
 from gptoss_bento.tools.python.framing import Frames, frame
@@ -24,7 +25,7 @@ def main() -> None:
     """Runs until the service closes the pipe of requests."""
     settings = json.loads(sys.argv[1])
     confinement.die_with_parent(settings["parent"])
-    os.closerange(3, 65536)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     requests, replies = _private_pipes()
     sys.path[:] = [*(path for path in sys.path if path != settings["root"]), *settings["packages"]]
     sys.argv[:] = [""]
@@ -46,7 +47,7 @@ def _private_pipes() -> tuple[int, int]:
     return requests, replies
 
 
-def _stream(descriptor: int, mode: str) -> TextIO:
+def _stream(descriptor: int, mode: str) -> IO[Any]:
     return open(descriptor, mode, buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
@@ -74,7 +75,5 @@ def _run(notebook: Notebook, message: dict[str, Any]) -> bool:
 
 
 def _flush(stream: Any) -> None:
-    try:
+    with suppress(Exception):  # a cell may have put anything in its place
         stream.flush()
-    except Exception:  # noqa: S110  # a cell may have put anything in its place
-        pass

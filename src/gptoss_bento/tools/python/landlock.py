@@ -1,7 +1,7 @@
 """A Landlock ruleset: which files a process may open, and whom it may connect to or signal. The kernel enforces it.
 
-Format: include/uapi/linux/landlock.h. A right that is handled and granted by no rule is refused for ever, to the process
-and to all threads that it starts later.
+Format: include/uapi/linux/landlock.h. A right that is handled and granted by no rule is refused for ever, to the
+process and to all threads that it starts later.
 """
 
 from __future__ import annotations

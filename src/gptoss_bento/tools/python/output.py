@@ -32,8 +32,8 @@ class Output:
         """
         missing = self.received - len(self._head) - len(self._tail)
         if not missing:
-            return _decoded(self._head + self._tail)
-        return f"{_decoded(self._head)}\n[{missing} bytes of output left out]\n{_decoded(self._tail)}"
+            return _decoded(bytes(self._head + self._tail))
+        return f"{_decoded(bytes(self._head))}\n[{missing} bytes of output left out]\n{_decoded(bytes(self._tail))}"
 
 
 def _decoded(data: bytes) -> str:

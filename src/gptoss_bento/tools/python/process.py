@@ -31,7 +31,7 @@ LIFETIME_CPU_S: Final = 3600
 
 _ROOT: Final = str(Path(__file__).parents[3])
 _PROGRAM: Final = (
-    "import json, sys; sys.path.insert(0, json.loads(sys.argv[1])['root']); "
+    "import json, sys; sys.path.append(json.loads(sys.argv[1])['root']); "
     "from gptoss_bento.tools.python.child import main; main()"
 )
 _ENVIRONMENT: Final = {
@@ -42,6 +42,10 @@ _ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "2",  # its buffers are address space as well
     "OMP_NUM_THREADS": "2",
 }
+
+
+def _ignore() -> None:
+    """Where no call runs."""
 
 
 class StartError(Exception):
@@ -60,7 +64,9 @@ class Child:
         self._unsent = memoryview(b"")
         self._left = b""
         self._ended = asyncio.Event()
-        self._on_end: Callable[[], None] = lambda: None
+        self._on_output: Callable[[], None] = _ignore
+        self._on_end: Callable[[], None] = _ignore
+        self._resting: asyncio.TimerHandle | None = None
         for descriptor in (requests, output, replies):
             os.set_blocking(descriptor, False)
         self._loop.add_reader(self._pidfd, self._reap)
@@ -112,7 +118,7 @@ class Child:
 
     def watch(self, on_output: Callable[[], None], on_reply: Callable[[], None], on_end: Callable[[], None]) -> None:
         """Calls back when there is output or a reply to read, and when it has ended; until `unwatch`."""
-        self._on_end = on_end
+        self._on_output, self._on_end = on_output, on_end
         if self.has_ended:
             self._loop.call_soon(on_end)
             return
@@ -121,17 +127,31 @@ class Child:
 
     def unwatch(self) -> None:
         """What it writes waits in its pipes from now on: 64 KiB, then its writes block."""
-        self._on_end = lambda: None
+        self._on_end = _ignore
+        if self._resting:
+            self._resting.cancel()
         if not self.has_ended:
             self._loop.remove_reader(self._output)
             self._loop.remove_reader(self._replies)
+
+    def rest(self, seconds: float) -> None:
+        """Reads no output for a while. Its writes block, once the pipe is full."""
+        if not self.has_ended:
+            self._loop.remove_reader(self._output)
+            self._resting = self._loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        if not self.has_ended:
+            self._loop.add_reader(self._output, self._on_output)
 
     def read_output(self) -> bytes:
         """What is there of its output; after its end, what was left."""
         if self.has_ended:
             left, self._left = self._left, b""
             return left
-        return self._read(self._output)
+        with suppress(EOFError):
+            return self._read(self._output, PIPE_BYTES)
+        return b""
 
     def read_replies(self) -> list[dict[str, Any]]:
         """The replies that are there.
@@ -139,16 +159,26 @@ class Child:
         Raises:
             FrameError: it wrote something else, or closed the pipe.
         """
-        return [] if self.has_ended else self._frames.feed(self._read(self._replies))
-
-    def _read(self, descriptor: int) -> bytes:
-        """Nothing, if nothing is there. A pipe that the child closed is not looked at again: it would be always ready."""
+        if self.has_ended:
+            return []
         try:
-            data = os.read(descriptor, PIPE_BYTES)
+            return self._frames.feed(self._read(self._replies, REPLY_BYTES))
+        except EOFError:
+            raise FrameError("the pipe of replies is closed") from None
+
+    def _read(self, descriptor: int, limit: int) -> bytes:
+        """Nothing, if nothing is there.
+
+        Raises:
+            EOFError: the child closed the pipe, which is then always ready.
+        """
+        try:
+            data = os.read(descriptor, limit)
         except BlockingIOError:
             return b""
         if not data:
             self._loop.remove_reader(descriptor)
+            raise EOFError
         return data
 
     def start_problem(self) -> str:
@@ -183,7 +213,7 @@ async def start(limits: Limits) -> Child:
     except OSError as error:
         raise StartError(f"no process could be started: {error}") from error
     greeted = asyncio.Event()
-    child.watch(lambda: None, greeted.set, greeted.set)
+    child.watch(_ignore, greeted.set, greeted.set)
     try:
         async with asyncio.timeout(START_S):
             await greeted.wait()
@@ -227,8 +257,8 @@ def _spawn(limits: Limits) -> Child:
 
 
 def _popen(limits: Limits, requests: int, output: int, replies: int) -> subprocess.Popen[bytes]:
-    """It has no environment of ours, no descriptor but three, and a process group to which no terminal sends signals."""
-    return subprocess.Popen(
+    """It has no environment of ours, no descriptor but three, and a process group of its own: Ctrl-C is not for it."""
+    return subprocess.Popen(  # noqa: S603  # the interpreter that runs this, with our program
         [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _PROGRAM, json.dumps(_settings(limits))],
         stdin=requests,
         stdout=output,

@@ -35,7 +35,7 @@ Instruction = tuple[int, int, int, int]
 def program(machine: str, syscalls: Sequence[Syscall]) -> bytes:
     """The filter as `struct sock_filter[]`.
 
-    Calls by another architecture's table (32-bit programs on x86_64) kill the process: their numbers mean something else.
+    A call by another architecture's table (32-bit code on x86_64) kills the process: its numbers mean something else.
 
     Raises:
         KeyError: no filter is known for this architecture.
@@ -81,7 +81,7 @@ def _checks(argument: Argument) -> list[list[Instruction]]:
     for half in (0, 1):
         mask, value = (argument.mask >> 32 * half) & 0xFFFFFFFF, (argument.value >> 32 * half) & 0xFFFFFFFF
         if mask:
-            load = (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument.index + 4 * half)
+            load = (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument.position + 4 * half)
             masked = [] if mask == 0xFFFFFFFF else [(_AND, 0, 0, mask)]
             checks.append([load, *masked, (_JUMP_IF_EQUAL, 0, 0, value)])
     return checks

@@ -4,8 +4,8 @@ All others fail with EPERM, so this list is the way to the kernel for code that 
 code. Left out are those that reach a file by its path for anything but reading, a network, another process, or parts of
 the kernel with a history of faults (io_uring, bpf, userfaultfd, keyrings, namespaces, perf events).
 
-Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux. Their order is that of the
-filter, which is read from the top: frequent ones are first.
+Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux. Their order is that of
+the filter, which is read from the top: frequent ones are first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALL_64: Final = 0xFFFFFFFFFFFFFFFF
 class Argument(NamedTuple):
     """A bound of one argument: its bits of `mask` are those of `value`."""
 
-    index: int
+    position: int
     value: int
     mask: int = LOW_32
 
@@ -63,7 +63,6 @@ _PLAIN: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "dup3": (292, 24),
     "pipe": (22, None),
     "pipe2": (293, 59),
-    "close_range": (436, 436),
     "poll": (7, None),
     "ppoll": (271, 73),
     "select": (23, None),
@@ -74,8 +73,8 @@ _PLAIN: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "epoll_wait": (232, None),
     "epoll_pwait": (281, 22),
     "eventfd2": (290, 19),
-    # what Landlock does not cover: whether a path exists, and its size and times. glibc before 2.39 needs newfstatat for
-    # descriptors as well, so it cannot be left out
+    # what Landlock does not cover: whether a path exists, its size and times. glibc before 2.39 calls newfstatat for
+    # open descriptors as well, so it cannot be left out
     "newfstatat": (262, 79),
     "stat": (4, None),
     "lstat": (6, None),
@@ -89,7 +88,6 @@ _PLAIN: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "munmap": (11, 215),
     "mremap": (25, 216),
     "mprotect": (10, 226),
-    "madvise": (28, 233),
     "brk": (12, 214),
     # threads
     "futex": (202, 98),
@@ -175,8 +173,12 @@ _IOCTL: Final = (
 _PRCTL: Final = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
 
 
-def _one_of(index: int, values: tuple[int, ...]) -> tuple[tuple[Argument, ...], ...]:
-    return tuple((Argument(index, value),) for value in values)
+_CLOSE_RANGE_UNSHARE: Final = 2  # a table of descriptors for each thread would be as many more pipes
+_MADVISE: Final = (0, 1, 2, 3, 4, 8, 14, 15, 16, 17)  # not MADV_MERGEABLE: merged pages show what others have in memory
+
+
+def _one_of(position: int, values: tuple[int, ...]) -> tuple[tuple[Argument, ...], ...]:
+    return tuple((Argument(position, value),) for value in values)
 
 
 def _bounded(own_pid: int) -> tuple[Syscall, ...]:
@@ -184,6 +186,8 @@ def _bounded(own_pid: int) -> tuple[Syscall, ...]:
         Syscall("openat", 257, 56, ((Argument(2, 0, _READ_ONLY),),)),
         Syscall("open", 2, None, ((Argument(1, 0, _READ_ONLY),),)),
         Syscall("clone", 56, 220, ((Argument(0, _NEW_THREAD, ALL_64),),)),
+        Syscall("madvise", 28, 233, _one_of(2, _MADVISE)),
+        Syscall("close_range", 436, 436, ((Argument(2, 0, _CLOSE_RANGE_UNSHARE),),)),
         Syscall("fcntl", 72, 25, _one_of(1, _FCNTL)),  # F_SETOWN would send signals to others
         Syscall("ioctl", 16, 29, _one_of(1, _IOCTL)),
         Syscall("prctl", 157, 167, _one_of(0, _PRCTL)),

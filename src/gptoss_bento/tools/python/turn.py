@@ -1,4 +1,4 @@
-"""One call of Python: code is sent to a child, which is watched until it replies, and interrupted or killed if it must be.
+"""One call of Python: code goes to a child, which is watched until it replies, and interrupted or killed if it must be.
 
 Between two calls a child is stopped, so that threads that a call left behind take no CPU time.
 """
@@ -20,12 +20,16 @@ from gptoss_bento.tools.python.output import Output
 from gptoss_bento.tools.python.process import Child
 from gptoss_bento.tools.python.usage import Usage, usage
 
-WATCH_INTERVAL_S: Final = 0.1
+WATCH_INTERVAL_S: Final = 0.05
+
+FLOOD_REST_S: Final = 0.005
+"""Between two reads of 64 KiB once the model has enough output: a flood takes 1 % of the event loop, not all of it."""
+
 INTERRUPT_GRACE_S: Final = 1.0
 """How long an interrupted call has to end, before its process is killed. Loops in machine code do not see SIGINT."""
 
 SLOW_AFTER_S: Final = 0.5
-"""CPU time of a call after which its process gets the lowest priority, for its remaining life: Linux has no way back."""
+"""CPU time of a call after which its process gets the lowest priority, for the rest of its life: none can raise it."""
 
 _LOWEST_PRIORITY: Final = 19
 _PAGE_TABLES: Final = 17 / 16  # they come on top of the address space, and are 1/512 of it unless a program wastes them
@@ -90,6 +94,8 @@ class Turn:
 
     async def _end(self, ending: Ending) -> Ran:
         final = await self._interrupted() if ending in _INTERRUPTED else ending
+        if final is Ending.NO_REPLY and await self._ends_by_itself():
+            ending = Ending.PROCESS_ENDED
         if final is Ending.REPLIED:
             self._child.signal(signal.SIGSTOP)
         else:
@@ -109,10 +115,19 @@ class Turn:
                 return ending
         return None
 
+    async def _ends_by_itself(self) -> bool:
+        """Whether its pipe was closed because the process ends, which is seen a little later."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INTERRUPT_GRACE_S):
+                await self._child.ended()
+        return self._child.has_ended
+
     def _read_output(self) -> None:
         self._output.add(self._child.read_output())
         if self._output.received > self._limits.flood_bytes:
             self._endings.put_nowait(Ending.OUTPUT)
+        if self._output.received > self._limits.output_bytes:
+            self._child.rest(FLOOD_REST_S)
 
     def _read_reply(self) -> None:
         try:
@@ -120,10 +135,10 @@ class Turn:
         except FrameError:
             self._endings.put_nowait(Ending.NO_REPLY)
             return
-        for reply in replies:
-            if reply.get("run") == self._number:
-                self._failed = reply.get("failed") is True
-                self._endings.put_nowait(Ending.REPLIED)
+        for reply in replies[:1]:  # there is one, unless a cell wrote some itself
+            is_ours = reply.get("run") == self._number
+            self._failed = reply.get("failed") is not False
+            self._endings.put_nowait(Ending.REPLIED if is_ours else Ending.NO_REPLY)
 
     async def _watch(self) -> None:
         """Looks at the child again and again, until something is too much."""

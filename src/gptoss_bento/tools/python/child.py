@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import IO, Any, Final
+from typing import Final, Literal, TextIO
 
 from gptoss_bento.tools.python import confinement
 from gptoss_bento.tools.python.framing import Frames, frame
@@ -29,7 +29,7 @@ def main() -> None:
     requests, replies = _private_pipes()
     sys.path[:] = [*(path for path in sys.path if path != settings["root"]), *settings["packages"]]
     sys.argv[:] = [""]
-    sys.stdin, sys.stdout, sys.stderr = _stream(0, "r"), _stream(1, "w"), _stream(2, "w")
+    sys.stdin = _stream(0, "r")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     confinement.confine(settings["readable"], settings["memory_bytes"], settings["cpu_s"])
     os.write(replies, frame({"run": 0, "failed": False}))
@@ -47,33 +47,41 @@ def _private_pipes() -> tuple[int, int]:
     return requests, replies
 
 
-def _stream(descriptor: int, mode: str) -> IO[Any]:
+def _stream(descriptor: int, mode: Literal["r", "w"]) -> TextIO:
     return open(descriptor, mode, buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _serve(requests: int, replies: int, request_bytes: int) -> None:
-    notebook, frames = Notebook(), Frames(request_bytes)
+    cells, frames = _Cells(), Frames(request_bytes)
     while data := os.read(requests, READ_BYTES):
         for message in frames.feed(data):
-            failed = _run(notebook, message)
+            failed = cells.run(message["code"])
             os.write(replies, frame({"run": message["run"], "failed": failed}))
 
 
-def _run(notebook: Notebook, message: dict[str, Any]) -> bool:
-    """Runs one cell, which SIGINT interrupts."""
-    streams = sys.stdout, sys.stderr
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        failed = notebook.run(message["code"])
-    except KeyboardInterrupt:  # while the traceback of the first was printed
-        failed = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for stream in (sys.stdout, sys.stderr, *streams):
-        _flush(stream)
-    sys.stdout, sys.stderr = streams
-    return failed
+class _Cells:
+    """A notebook with its output, which a cell can close or replace, for itself alone."""
 
+    def __init__(self) -> None:
+        self._notebook = Notebook()
+        self._streams = {number: _stream(number, "w") for number in (1, 2)}
 
-def _flush(stream: Any) -> None:
-    with suppress(Exception):  # a cell may have put anything in its place
-        stream.flush()
+    def run(self, code: str) -> bool:
+        """Runs one cell, which SIGINT interrupts. Returns whether it failed."""
+        self._open_streams()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            failed = self._notebook.run(code)
+        except KeyboardInterrupt:  # while the traceback of the first was printed
+            failed = True
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for stream in (sys.stdout, sys.stderr, *self._streams.values()):
+            with suppress(Exception):  # it may be anything
+                stream.flush()
+        return failed
+
+    def _open_streams(self) -> None:
+        for number, stream in self._streams.items():
+            if stream.closed:
+                self._streams[number] = _stream(number, "w")
+        sys.stdout, sys.stderr = self._streams[1], self._streams[2]

@@ -28,6 +28,9 @@ FLOOD_REST_S: Final = 0.005
 INTERRUPT_GRACE_S: Final = 1.0
 """How long an interrupted call has to end, before its process is killed. Loops in machine code do not see SIGINT."""
 
+END_GRACE_S: Final = 0.2
+"""Between the end of a pipe and that of its process, if the one is because of the other."""
+
 SLOW_AFTER_S: Final = 0.5
 """CPU time of a call after which its process gets the lowest priority, for the rest of its life: none can raise it."""
 
@@ -118,7 +121,7 @@ class Turn:
     async def _ends_by_itself(self) -> bool:
         """Whether its pipe was closed because the process ends, which is seen a little later."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(INTERRUPT_GRACE_S):
+            async with asyncio.timeout(END_GRACE_S):
                 await self._child.ended()
         return self._child.has_ended
 

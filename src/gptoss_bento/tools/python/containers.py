@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from gptoss_bento.tools.python import confinement
 from gptoss_bento.tools.python.limits import Limits
 from gptoss_bento.tools.python.process import Child, StartError, start
 from gptoss_bento.tools.python.turn import Ran, Turn
@@ -17,6 +18,7 @@ from gptoss_bento.tools.python.turn import Ran, Turn
 __all__ = ["Containers", "Limits", "Ran"]
 
 _RESTARTED: Final = "[Python was restarted: variables of earlier calls are lost.]\n"
+_NOT_STARTED: Final = "[Python could not be started. The log of the service says why.]"
 _LOST_REMEMBERED: Final = 4096
 """Containers whose variables were lost, of which the next call is to say so."""
 
@@ -34,7 +36,7 @@ class _Container:
 
     @property
     def is_alive(self) -> bool:
-        return self.child is not None and not self.child.has_ended
+        return self.child is not None and self.child.is_usable
 
 
 class Containers:
@@ -71,6 +73,18 @@ class Containers:
                     return await self._run(container_id, container, code)
             except TimeoutError:
                 return Ran(f"[No Python was free within {self._limits.timeout_s:g} s. Try again.]", failed=True)
+
+    async def problem(self) -> str | None:
+        """Why no Python can be run here; None if one was started, confined, and ended."""
+        if reason := confinement.problem():
+            return reason
+        try:
+            child = await self._start(self._limits)
+        except StartError as error:
+            return str(error)
+        child.kill()
+        await child.ended()
+        return None
 
     async def end(self, container_id: str) -> None:
         """Ends a container, and a call that runs in it."""
@@ -128,7 +142,7 @@ class Containers:
             ran = await Turn(child, self._limits, container.runs).run(code)
         except StartError as error:
             logger.warning("Python for the model could not be started: %s", error)
-            return Ran(f"[Python could not be started: {error}]", failed=True)
+            return Ran(_NOT_STARTED, failed=True)
         finally:
             container.is_running = False
         return Ran(note + ran.text, ran.failed)

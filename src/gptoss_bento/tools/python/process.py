@@ -30,7 +30,7 @@ LIFETIME_CPU_S: Final = 3600
 """The kernel's own bound (RLIMIT_CPU), if this process is too busy to watch a child."""
 
 _ROOT: Final = str(Path(__file__).parents[3])
-_PROGRAM: Final = (
+PROGRAM: Final = (
     "import json, sys; sys.path.append(json.loads(sys.argv[1])['root']); "
     "from gptoss_bento.tools.python.child import main; main()"
 )
@@ -64,6 +64,7 @@ class Child:
         self._unsent = memoryview(b"")
         self._left = b""
         self._ended = asyncio.Event()
+        self._is_killed = False
         self._on_output: Callable[[], None] = _ignore
         self._on_end: Callable[[], None] = _ignore
         self._resting: asyncio.TimerHandle | None = None
@@ -82,6 +83,11 @@ class Child:
         return self._ended.is_set()
 
     @property
+    def is_usable(self) -> bool:
+        """Whether it may be sent code: it has neither ended nor been killed."""
+        return not self._is_killed and not self.has_ended
+
+    @property
     def exit_code(self) -> int | None:
         """As subprocess has it: the negative number of the signal that killed it."""
         return self._process.returncode
@@ -98,6 +104,7 @@ class Child:
 
     def kill(self) -> None:
         """Kills it, also if it is stopped."""
+        self._is_killed = True
         self.signal(signal.SIGKILL)
 
     def send(self, message: dict[str, Any]) -> None:
@@ -200,7 +207,7 @@ class Child:
         self._on_end()
 
 
-async def start(limits: Limits) -> Child:
+async def start(limits: Limits, program: str = PROGRAM) -> Child:
     """Starts a child that is confined and waits for code.
 
     The thread that calls this must last as long as the service: the kernel kills the child when it ends.
@@ -209,7 +216,7 @@ async def start(limits: Limits) -> Child:
         StartError: it could not be started or confined, or not within START_S.
     """
     try:
-        child = _spawn(limits)
+        child = _spawn(limits, program)
     except OSError as error:
         raise StartError(f"no process could be started: {error}") from error
     greeted = asyncio.Event()
@@ -238,7 +245,7 @@ def _check_greeting(child: Child) -> None:
         raise StartError(child.start_problem() or f"it ended with {child.exit_code}")
 
 
-def _spawn(limits: Limits) -> Child:
+def _spawn(limits: Limits, program: str) -> Child:
     ours: list[int] = []
     theirs: list[int] = []
     try:
@@ -246,7 +253,7 @@ def _spawn(limits: Limits) -> Child:
             reads, writes = os.pipe2(os.O_CLOEXEC)
             theirs.append(reads if is_request else writes)
             ours.append(writes if is_request else reads)
-        return Child(_popen(limits, *theirs), *ours)
+        return Child(_popen(limits, program, *theirs), *ours)
     except BaseException:
         for descriptor in ours:
             os.close(descriptor)
@@ -256,10 +263,10 @@ def _spawn(limits: Limits) -> Child:
             os.close(descriptor)
 
 
-def _popen(limits: Limits, requests: int, output: int, replies: int) -> subprocess.Popen[bytes]:
+def _popen(limits: Limits, program: str, requests: int, output: int, replies: int) -> subprocess.Popen[bytes]:
     """It has no environment of ours, no descriptor but three, and a process group of its own: Ctrl-C is not for it."""
     return subprocess.Popen(  # noqa: S603  # the interpreter that runs this, with our program
-        [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _PROGRAM, json.dumps(_settings(limits))],
+        [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", program, json.dumps(_settings(limits))],
         stdin=requests,
         stdout=output,
         stderr=replies,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gptoss_bento.tools.python import libraries
+from gptoss_bento.tools.python.confinement import NICENESS
 from gptoss_bento.tools.python.framing import REPLY_BYTES, FrameError, Frames, frame
 from gptoss_bento.tools.python.limits import Limits
 
@@ -31,7 +32,8 @@ LIFETIME_CPU_S: Final = 3600
 
 _ROOT: Final = str(Path(__file__).parents[3])
 PROGRAM: Final = (
-    "import json, sys; sys.path.append(json.loads(sys.argv[1])['root']); "
+    f"import json, os, sys; os.setpriority(os.PRIO_PROCESS, 0, {NICENESS}); "
+    "sys.path.append(json.loads(sys.argv[1])['root']); "
     "from gptoss_bento.tools.python.child import main; main()"
 )
 _ENVIRONMENT: Final = {
@@ -189,8 +191,8 @@ class Child:
         return data
 
     def start_problem(self) -> str:
-        """What it wrote instead of its first reply; Python's errors of a start come so."""
-        return self._frames.unread.decode(errors="replace").strip()
+        """The last line of what it wrote instead of its first reply: the error of a start, where Python has one."""
+        return self._frames.unread.decode(errors="replace").strip().rpartition("\n")[2]
 
     def _reap(self) -> None:
         self._process.wait()
@@ -224,7 +226,7 @@ async def start(limits: Limits, program: str = PROGRAM) -> Child:
     try:
         async with asyncio.timeout(START_S):
             await greeted.wait()
-        _check_greeting(child)
+        await _check_greeting(child)
     except TimeoutError:
         child.kill()
         raise StartError(f"no answer within {START_S:g} s") from None
@@ -236,13 +238,13 @@ async def start(limits: Limits, program: str = PROGRAM) -> Child:
     return child
 
 
-def _check_greeting(child: Child) -> None:
-    try:
-        greeted = child.read_replies()
-    except FrameError:
-        greeted = []
-    if not greeted:
-        raise StartError(child.start_problem() or f"it ended with {child.exit_code}")
+async def _check_greeting(child: Child) -> None:
+    with suppress(FrameError):
+        if child.read_replies():
+            return
+    child.kill()
+    await child.ended()
+    raise StartError(child.start_problem() or f"it ended with {child.exit_code}")
 
 
 def _spawn(limits: Limits, program: str) -> Child:

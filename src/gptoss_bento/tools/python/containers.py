@@ -19,8 +19,8 @@ __all__ = ["Containers", "Limits", "Ran"]
 
 _RESTARTED: Final = "[Python was restarted: variables of earlier calls are lost.]\n"
 _NOT_STARTED: Final = "[Python could not be started. The log of the service says why.]"
-_LOST_REMEMBERED: Final = 4096
-"""Containers whose variables were lost, of which the next call is to say so."""
+_NEW_REMEMBERED: Final = 4096
+"""Ids that were made and not used. A call with another id continues what this process has not, or no longer."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +51,21 @@ class Containers:
         self._limits = limits or Limits()
         self._start = start_child
         self._containers: OrderedDict[str, _Container] = OrderedDict()  # the longest unused first
-        self._lost: OrderedDict[str, None] = OrderedDict()
+        self._new: OrderedDict[str, None] = OrderedDict()  # the oldest first
         self._free = asyncio.Semaphore(self._limits.containers)
 
-    @staticmethod
-    def new_id() -> str:
+    def new_id(self) -> str:
         """The id of a container that does not exist yet; 122 random bits."""
-        return f"cntr_{uuid.uuid4().hex}"
+        container_id = f"cntr_{uuid.uuid4().hex}"
+        self._new[container_id] = None
+        if len(self._new) > _NEW_REMEMBERED:
+            self._new.popitem(last=False)
+        return container_id
 
     async def run(self, container_id: str, code: str) -> Ran:
         """Runs code in a container, which is started if there is none of this id. Calls of one container wait in turn.
 
+        Where variables of earlier calls are lost, as a container ended or is in another worker, the text says so.
         What goes wrong is text for the model. If the awaiting task is cancelled, the child is killed.
         """
         if len(code.encode(errors="replace")) > self._limits.code_bytes:
@@ -121,9 +125,6 @@ class Containers:
         """Kills its child, if it has one; the kernel ends it, and the loop reaps it."""
         if container.child:
             container.child.kill()
-            self._lost[container_id] = None
-            if len(self._lost) > _LOST_REMEMBERED:
-                self._lost.popitem(last=False)
         if self._containers.get(container_id) is container and not container.waiting:
             del self._containers[container_id]
 
@@ -151,11 +152,10 @@ class Containers:
         """Its child, and what the model must know of it."""
         if container.child and container.is_alive:
             return container.child, ""
-        was_lost = container.child is not None or container_id in self._lost
-        self._lost.pop(container_id, None)
         await self._make_room()
         container.child = await self._start(self._limits)
-        return container.child, _RESTARTED if was_lost else ""
+        is_new = self._new.pop(container_id, container) is None
+        return container.child, "" if is_new else _RESTARTED
 
     async def _make_room(self) -> None:
         """Ends the longest unused children that run nothing, until another one may be started.

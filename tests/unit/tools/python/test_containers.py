@@ -16,8 +16,6 @@ from gptoss_bento.tools.python.process import Child, StartError, start
 from tests.unit.tools.python.outside import SECRET, Outside
 from tests.waiting import HANG_S, until
 
-NEW = Containers.new_id
-
 
 class Started:
     """Starts children, and keeps them."""
@@ -42,13 +40,22 @@ async def limited_to(
         await containers.close()
 
 
-def test_ids_are_made_up() -> None:
-    assert re.fullmatch(r"cntr_[0-9a-f]{32}", NEW())
-    assert NEW() != NEW()
+async def test_ids_are_made_up(containers: Containers) -> None:
+    assert re.fullmatch(r"cntr_[0-9a-f]{32}", containers.new_id())
+    assert containers.new_id() != containers.new_id()
+
+
+async def test_id_of_another_worker_says_that_variables_are_lost(containers: Containers) -> None:
+    container = "cntr_of_another_worker"
+
+    assert (
+        await containers.run(container, "1")
+    ).text == "[Python was restarted: variables of earlier calls are lost.]\n1"
+    assert (await containers.run(container, "1")).text == "1"
 
 
 async def test_variables_last_and_are_not_shared(containers: Containers) -> None:
-    one, other = NEW(), NEW()
+    one, other = containers.new_id(), containers.new_id()
     await containers.run(one, "x = 5\nimport math; math.pi = 3")
 
     assert (await containers.run(one, "x, math.pi")).text == "(5, 3)"
@@ -57,7 +64,7 @@ async def test_variables_last_and_are_not_shared(containers: Containers) -> None
 
 
 async def test_run_says_whether_it_failed(containers: Containers) -> None:
-    container = NEW()
+    container = containers.new_id()
 
     assert not (await containers.run(container, "2**200 % 97")).failed
     assert (await containers.run(container, "1 / 0")).failed
@@ -66,20 +73,22 @@ async def test_run_says_whether_it_failed(containers: Containers) -> None:
 async def test_output_of_both_streams_is_in_the_order_of_writing(containers: Containers) -> None:
     code = "import os, sys\nprint('a')\nprint('b', file=sys.stderr)\nos.write(1, b'c\\n')\nprint('d', end='')"
 
-    assert (await containers.run(NEW(), code)).text == "a\nb\nc\nd"
+    assert (await containers.run(containers.new_id(), code)).text == "a\nb\nc\nd"
 
 
 async def test_code_longer_than_a_pipe_is_run(containers: Containers) -> None:
-    assert (await containers.run(NEW(), f"len('{'x' * 500_000}')")).text == "500000"
+    assert (await containers.run(containers.new_id(), f"len('{'x' * 500_000}')")).text == "500000"
 
 
 async def test_code_that_is_too_long_is_not_run() -> None:
     async with limited_to(code_bytes=10) as containers:
-        assert (await containers.run(NEW(), "print('hello')")).text == "[The code is longer than 10 bytes.]"
+        assert (
+            await containers.run(containers.new_id(), "print('hello')")
+        ).text == "[The code is longer than 10 bytes.]"
 
 
 async def test_calls_of_one_container_run_in_turn(containers: Containers) -> None:
-    container = NEW()
+    container = containers.new_id()
     await containers.run(container, "x = []")
 
     await asyncio.gather(*(containers.run(container, f"x.append({number})") for number in range(20)))
@@ -94,26 +103,28 @@ async def test_numpy_and_threads_work(containers: Containers) -> None:
         "with f.ThreadPoolExecutor(4) as pool: print(sum(pool.map(lambda i: (a @ a)[0, 0], range(8))))"
     )
 
-    assert (await containers.run(NEW(), code)).text == "2400.0"
+    assert (await containers.run(containers.new_id(), code)).text == "2400.0"
 
 
 async def test_sympy_is_imported(containers: Containers) -> None:
     pytest.importorskip("sympy")
 
-    assert (await containers.run(NEW(), "import sympy\nsympy.integrate(sympy.Symbol('x') ** 2)")).text == "x**3/3"
+    assert (
+        await containers.run(containers.new_id(), "import sympy\nsympy.integrate(sympy.Symbol('x') ** 2)")
+    ).text == "x**3/3"
 
 
 @pytest.mark.parametrize(
     "module", ["asyncio", "ssl", "sqlite3", "zoneinfo", "decimal", "multiprocessing", "http.server", "unittest", "lzma"]
 )
 async def test_standard_library_is_imported(module: str, containers: Containers) -> None:
-    assert (await containers.run(NEW(), f"import {module}\n'fine'")).text == "'fine'"
+    assert (await containers.run(containers.new_id(), f"import {module}\n'fine'")).text == "'fine'"
 
 
 async def test_environment_has_nothing_of_the_service(outside: Outside, containers: Containers) -> None:
     assert outside.problems() == []
 
-    ran = await containers.run(NEW(), "import os; print(dict(os.environ))")
+    ran = await containers.run(containers.new_id(), "import os; print(dict(os.environ))")
 
     assert "OUTSIDE" not in ran.text
     assert SECRET not in ran.text
@@ -129,7 +140,7 @@ async def test_descriptors_are_five_of_its_own(containers: Containers) -> None:
         "[n for n in range(64) if is_open(n)]"
     )
 
-    ran = await containers.run(NEW(), code)
+    ran = await containers.run(containers.new_id(), code)
 
     os.close(reads)
     os.close(writes)
@@ -139,7 +150,7 @@ async def test_descriptors_are_five_of_its_own(containers: Containers) -> None:
 async def test_status_of_the_process_shows_its_confinement() -> None:
     started = Started()
     async with limited_to(started) as containers:
-        await containers.run(NEW(), "1")
+        await containers.run(containers.new_id(), "1")
         with open(f"/proc/{started.children[0].pid}/status") as status:  # noqa: ASYNC230, PTH123
             shown = dict(re.findall(r"^(\w+):\s+(.*)$", status.read(), re.MULTILINE))
 
@@ -152,7 +163,7 @@ async def test_process_is_stopped_between_two_calls() -> None:
         "import threading, time\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()"
     )
     async with limited_to(started) as containers:
-        container = NEW()
+        container = containers.new_id()
         await containers.run(container, code)
 
         await until(lambda: state_of(started.children[0].pid) == "T")
@@ -169,7 +180,7 @@ def state_of(pid: int) -> str:
 async def test_cancelled_call_kills_its_process() -> None:
     started = Started()
     async with limited_to(started) as containers:
-        container = NEW()
+        container = containers.new_id()
         await containers.run(container, "x = 1")
         call = asyncio.create_task(containers.run(container, "while True: pass"))
         await until(lambda: state_of(started.children[0].pid) == "R")
@@ -188,7 +199,7 @@ async def test_cancelled_call_kills_its_process() -> None:
 async def test_cancellation_at_any_moment_leaves_a_container_that_answers(turns: int) -> None:
     started = Started()
     async with limited_to(started) as containers:
-        container = NEW()
+        container = containers.new_id()
         if turns % 2:
             await containers.run(container, "1")
         call = asyncio.create_task(containers.run(container, "print('x' * 10**6)"))
@@ -204,7 +215,7 @@ async def test_cancellation_at_any_moment_leaves_a_container_that_answers(turns:
 async def test_container_ends_after_it_was_idle() -> None:
     started = Started()
     async with limited_to(started, idle_s=0.01) as containers:
-        container = NEW()
+        container = containers.new_id()
         await containers.run(container, "x = 1")
 
         await until(lambda: started.children[0].has_ended)
@@ -215,7 +226,7 @@ async def test_container_ends_after_it_was_idle() -> None:
 async def test_longest_unused_container_ends_where_another_needs_room() -> None:
     started = Started()
     async with limited_to(started, containers=2) as containers:
-        first, second, third = NEW(), NEW(), NEW()
+        first, second, third = containers.new_id(), containers.new_id(), containers.new_id()
         for container in (first, second, first, third):
             await containers.run(container, "1")
 
@@ -225,7 +236,7 @@ async def test_longest_unused_container_ends_where_another_needs_room() -> None:
 async def test_calls_wait_where_all_processes_run() -> None:
     started = Started()
     async with limited_to(started, containers=2) as containers:
-        ran = await asyncio.gather(*(containers.run(NEW(), f"{number}") for number in range(10)))
+        ran = await asyncio.gather(*(containers.run(containers.new_id(), f"{number}") for number in range(10)))
 
     assert [result.text for result in ran] == [str(number) for number in range(10)]
     assert all(child.has_ended for child in started.children)
@@ -233,10 +244,12 @@ async def test_calls_wait_where_all_processes_run() -> None:
 
 async def test_call_that_waits_too_long_is_not_run() -> None:
     async with limited_to(containers=1, timeout_s=0.2) as containers:
-        busy = asyncio.create_task(containers.run(NEW(), "import signal; signal.signal(2, 1); signal.pause()"))
+        busy = asyncio.create_task(
+            containers.run(containers.new_id(), "import signal; signal.signal(2, 1); signal.pause()")
+        )
         await until(lambda: containers._containers)
 
-        ran = await containers.run(NEW(), "1")
+        ran = await containers.run(containers.new_id(), "1")
         await busy
 
     assert ran.text == "[No Python was free within 0.2 s. Try again.]"
@@ -245,7 +258,7 @@ async def test_call_that_waits_too_long_is_not_run() -> None:
 async def test_end_ends_the_call_that_runs() -> None:
     started = Started()
     async with limited_to(started) as containers:
-        container = NEW()
+        container = containers.new_id()
         call = asyncio.create_task(containers.run(container, "while True: pass"))
         await until(lambda: started.children)
 
@@ -257,7 +270,7 @@ async def test_end_ends_the_call_that_runs() -> None:
 
 async def test_call_uses_no_more_cpu_time_than_it_may() -> None:
     async with limited_to(cpu_s=0.3) as containers:
-        ran = await containers.run(NEW(), "while True: pass")
+        ran = await containers.run(containers.new_id(), "while True: pass")
 
     assert "[The call took more than 0.3 s of CPU time. It was interrupted. Variables are kept.]" in ran.text
 
@@ -267,7 +280,7 @@ async def test_start_that_fails_is_text_for_the_model(caplog: pytest.LogCaptureF
         raise StartError("why it did not")
 
     async with limited_to(fail) as containers:
-        ran = await containers.run(NEW(), "1")
+        ran = await containers.run(containers.new_id(), "1")
         problem = await containers.problem()
 
     assert ran.text == "[Python could not be started. The log of the service says why.]"
@@ -298,7 +311,9 @@ async def test_hundred_runs_leave_no_process_and_no_descriptor() -> None:
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
     started = Started()
     async with limited_to(started, containers=4) as containers:
-        ran = await asyncio.gather(*(containers.run(NEW(), f"x = {number}\nx * 2") for number in range(100)))
+        ran = await asyncio.gather(
+            *(containers.run(containers.new_id(), f"x = {number}\nx * 2") for number in range(100))
+        )
 
     assert [result.text for result in ran] == [str(2 * number) for number in range(100)]
     assert len(started.children) == 100

@@ -11,7 +11,7 @@ from tests.unit.tools.python.attempts import REFUSED, WITH_ANOTHER_ERROR, attemp
 from tests.unit.tools.python.outside import SECRET, Outside
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the attempts have numbers of x86_64")
-CONTAINER = Containers.new_id()
+CONTAINER = "cntr_of_attempts"
 
 
 @pytest.mark.parametrize("name", REFUSED)

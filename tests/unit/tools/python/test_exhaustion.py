@@ -34,7 +34,7 @@ async def answer(containers: Containers, container: str, code: str) -> str:
 
 @pytest.mark.parametrize("name", LOST)
 async def test_process_that_ends_is_replaced(name: str, limited: Containers, outside: Outside) -> None:
-    container, (code, cause) = Containers.new_id(), LOST[name]
+    container, (code, cause) = limited.new_id(), LOST[name]
     await answer(limited, container, "kept = 7")
 
     ran = await limited.run(container, code)
@@ -51,7 +51,7 @@ async def test_process_that_ends_is_replaced(name: str, limited: Containers, out
 
 @pytest.mark.parametrize("name", KEPT)
 async def test_process_that_goes_on_keeps_its_variables(name: str, limited: Containers, outside: Outside) -> None:
-    container, (code, shown) = Containers.new_id(), KEPT[name]
+    container, (code, shown) = limited.new_id(), KEPT[name]
     await answer(limited, container, "kept = 7")
 
     ran = await limited.run(container, code)

@@ -174,7 +174,8 @@ _PRCTL: Final = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
 
 
 _CLOSE_RANGE_UNSHARE: Final = 2  # a table of descriptors for each thread would be as many more pipes
-_MADVISE: Final = (0, 1, 2, 3, 4, 8, 14, 15, 16, 17)  # not MADV_MERGEABLE: merged pages show what others have in memory
+_MADVISE: Final = (0, 1, 2, 3, 4, 8, 14, 15, 16, 17, 18, 19, 102, 103)
+"""Without MADV_MERGEABLE: merged pages show what others have in memory. The last two are guards of stacks."""
 
 
 def _one_of(position: int, values: tuple[int, ...]) -> tuple[tuple[Argument, ...], ...]:

@@ -13,6 +13,7 @@ import pytest
 
 from gptoss_bento.tools.python.containers import Containers, Limits
 from gptoss_bento.tools.python.process import Child, StartError, start
+from gptoss_bento.tools.python.usage import usage
 from tests.unit.tools.python.outside import SECRET, Outside
 from tests.waiting import HANG_S, until
 
@@ -182,8 +183,9 @@ async def test_cancelled_call_kills_its_process() -> None:
     async with limited_to(started) as containers:
         container = containers.new_id()
         await containers.run(container, "x = 1")
+        before_s = usage(started.children[0].pid).cpu_s
         call = asyncio.create_task(containers.run(container, "while True: pass"))
-        await until(lambda: state_of(started.children[0].pid) == "R")
+        await until(lambda: usage(started.children[0].pid).cpu_s > before_s + 0.05)  # it runs
 
         call.cancel()
         await asyncio.wait([call])

@@ -13,6 +13,7 @@ class Limits:
         memory_bytes: address space of a child. Python and numpy take 200 MB of it, most of it never used.
         timeout_s: wall time of a call. It also bounds how long a call waits for a child to be free.
         cpu_s: CPU time of a call, of all its threads.
+        grace_s: how long an interrupted call has to end before its process is killed; loops of C see no interrupt.
         output_bytes: of a call's output, what the model reads: its beginning and its end.
         flood_bytes: of output after which a call is interrupted.
         code_bytes: the longest code.
@@ -24,6 +25,7 @@ class Limits:
     memory_bytes: int = 512 * 2**20
     timeout_s: float = 60.0
     cpu_s: float = 120.0
+    grace_s: float = 1.0
     output_bytes: int = 32 * 2**10
     flood_bytes: int = 4 * 2**20
     code_bytes: int = 2**20

@@ -30,9 +30,6 @@ START_S: Final = 30.0
 LIFETIME_CPU_S: Final = 3600
 """The kernel's own bound (RLIMIT_CPU), if this process is too busy to watch a child."""
 
-END_S: Final = 5.0
-"""How long a start that failed has to write why."""
-
 _ROOT: Final = str(Path(__file__).parents[3])
 PROGRAM: Final = (
     f"import json, os, sys; os.setpriority(os.PRIO_PROCESS, 0, {NICENESS}); "
@@ -246,7 +243,7 @@ async def _check_greeting(child: Child) -> None:
         if child.read_replies():
             return
     with suppress(TimeoutError):  # it writes why, and ends
-        async with asyncio.timeout(END_S):
+        async with asyncio.timeout(START_S):
             await child.ended()
     child.kill()
     await child.ended()

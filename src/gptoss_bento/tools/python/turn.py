@@ -25,12 +25,6 @@ WATCH_INTERVAL_S: Final = 0.05
 FLOOD_REST_S: Final = 0.005
 """Between two reads of 64 KiB once the model has enough output: a flood takes 1 % of the event loop, not all of it."""
 
-INTERRUPT_GRACE_S: Final = 1.0
-"""How long an interrupted call has to end, before its process is killed. Loops in machine code do not see SIGINT."""
-
-END_GRACE_S: Final = 0.2
-"""Between the end of a pipe and that of its process, if the one is because of the other."""
-
 SLOW_AFTER_S: Final = 0.5
 """CPU time of a call after which its process gets the lowest priority, for the rest of its life: none can raise it."""
 
@@ -112,7 +106,7 @@ class Turn:
     async def _interrupted(self) -> Ending | None:
         self._child.signal(signal.SIGINT)
         with suppress(TimeoutError):
-            async with asyncio.timeout(INTERRUPT_GRACE_S):
+            async with asyncio.timeout(self._limits.grace_s):
                 while (ending := await self._endings.get()) not in _FINAL:
                     pass
                 return ending
@@ -121,7 +115,7 @@ class Turn:
     async def _ends_by_itself(self) -> bool:
         """Whether its pipe was closed because the process ends, which is seen a little later."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(END_GRACE_S):
+            async with asyncio.timeout(self._limits.grace_s):
                 await self._child.ended()
         return self._child.has_ended
 

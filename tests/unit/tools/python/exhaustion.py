@@ -106,10 +106,6 @@ KEPT = {  # the call ends, and variables are kept
         "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()",
         "No output",
     ),
-    "thread that prints": (
-        "import os, threading\ndef flood():\n    while True: os.write(1, b'.' * 1000)\n"
-        "threading.Thread(target=flood, daemon=True).start()\n'started'", "started"
-    ),
     "timer": ("import signal; signal.setitimer(signal.ITIMER_REAL, 1000)", "(0.0, 0.0)"),
     "traces": ("import sys; sys.settrace(lambda *a: None)", "No output"),
 }  # fmt: skip

@@ -33,7 +33,7 @@ class Started:
 async def limited_to(
     start_child: Callable[[Limits], Awaitable[Child]] = start, **limits: float
 ) -> AsyncIterator[Containers]:
-    values = {"timeout_s": HANG_S, **limits}
+    values = {"timeout_s": HANG_S, "grace_s": HANG_S, **limits}
     containers = Containers(Limits(**values), start_child)  # type: ignore[arg-type]  # some are whole numbers
     try:
         yield containers
@@ -172,6 +172,19 @@ async def test_process_is_stopped_between_two_calls() -> None:
         assert (await containers.run(container, "1 + 1")).text == "2"
 
 
+async def test_thread_that_prints_without_end_holds_up_no_later_call(containers: Containers) -> None:
+    container = containers.new_id()
+    code = (
+        "import os, threading\ndef flood():\n    while True: os.write(1, b'.' * 1000)\n"
+        "threading.Thread(target=flood, daemon=True).start()"
+    )
+
+    ran = [await containers.run(container, cell) for cell in (code, "1", "2")]
+
+    assert [result.failed for result in ran] == [False, False, False]
+    assert "..." in ran[2].text
+
+
 def state_of(pid: int) -> str:
     """The kernel's letter: R runs, S sleeps, T is stopped, Z is a zombie."""
     with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
@@ -245,7 +258,7 @@ async def test_calls_wait_where_all_processes_run() -> None:
 
 
 async def test_call_that_waits_too_long_is_not_run() -> None:
-    async with limited_to(containers=1, timeout_s=0.2) as containers:
+    async with limited_to(containers=1, timeout_s=0.2, grace_s=0.2) as containers:
         busy = asyncio.create_task(
             containers.run(containers.new_id(), "import signal; signal.signal(2, 1); signal.pause()")
         )

@@ -62,7 +62,6 @@ _PLAIN: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "dup2": (33, None),
     "dup3": (292, 24),
     "pipe": (22, None),
-    "pipe2": (293, 59),
     "poll": (7, None),
     "ppoll": (271, 73),
     "select": (23, None),
@@ -84,13 +83,11 @@ _PLAIN: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "getdents64": (217, 61),
     "getcwd": (79, 17),
     # memory
-    "mmap": (9, 222),
     "munmap": (11, 215),
     "mremap": (25, 216),
     "mprotect": (10, 226),
     "brk": (12, 214),
     # threads
-    "futex": (202, 98),
     "set_robust_list": (273, 99),
     "rseq": (334, 293),
     "set_tid_address": (218, 96),
@@ -170,7 +167,11 @@ _IOCTL: Final = (
     0x5450,
     0x5451,
 )  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
-_PRCTL: Final = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
+_PRCTL: Final = (15, 16)  # PR_SET_NAME, PR_GET_NAME
+_PIPE_FLAGS: Final = 0o2000000 | 0o4000  # O_CLOEXEC, O_NONBLOCK; O_NOTIFICATION_PIPE makes a queue of kernel events
+_MMAP_REFUSED: Final = 0x40000 | 0x2000 | 0x100  # MAP_HUGETLB, MAP_LOCKED, MAP_GROWSDOWN
+_FUTEX_OPERATION: Final = 0x7F  # FUTEX_CMD_MASK, without the bits above it
+_FUTEX: Final = (0, 1, 3, 4, 5, 9, 10)  # waits and wakes; not those with priority inheritance
 
 
 _CLOSE_RANGE_UNSHARE: Final = 2  # a table of descriptors for each thread would be as many more pipes
@@ -178,12 +179,15 @@ _MADVISE: Final = (0, 1, 2, 3, 4, 8, 14, 15, 16, 17, 18, 19, 102, 103)
 """Without MADV_MERGEABLE: merged pages show what others have in memory. The last two are guards of stacks."""
 
 
-def _one_of(position: int, values: tuple[int, ...]) -> tuple[tuple[Argument, ...], ...]:
-    return tuple((Argument(position, value),) for value in values)
+def _one_of(position: int, values: tuple[int, ...], mask: int = LOW_32) -> tuple[tuple[Argument, ...], ...]:
+    return tuple((Argument(position, value, mask),) for value in values)
 
 
 def _bounded(own_pid: int) -> tuple[Syscall, ...]:
     return (
+        Syscall("futex", 202, 98, _one_of(1, _FUTEX, _FUTEX_OPERATION)),
+        Syscall("mmap", 9, 222, ((Argument(3, 0, _MMAP_REFUSED),),)),
+        Syscall("pipe2", 293, 59, ((Argument(1, 0, LOW_32 & ~_PIPE_FLAGS),),)),
         Syscall("openat", 257, 56, ((Argument(2, 0, _READ_ONLY),),)),
         Syscall("open", 2, None, ((Argument(1, 0, _READ_ONLY),),)),
         Syscall("clone", 56, 220, ((Argument(0, _NEW_THREAD, ALL_64),),)),

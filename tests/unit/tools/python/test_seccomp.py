@@ -57,6 +57,12 @@ CALLS = [
     ("openat", (-100, 0, 0o100), REFUSED),  # O_CREAT
     ("openat", (-100, 0, 0o1000), REFUSED),  # O_TRUNC
     ("openat", (-100, 0, 0x200000), REFUSED),  # O_PATH
+    ("futex", (0, 128 | 256 | 9), ALLOW),  # FUTEX_WAIT_BITSET, private, by the clock of the day
+    ("futex", (0, 128 | 6), REFUSED),  # FUTEX_LOCK_PI
+    ("pipe2", (0, 0o2004000), ALLOW),
+    ("pipe2", (0, 0x80), REFUSED),  # O_NOTIFICATION_PIPE
+    ("mmap", (0, 4096, 3, 0x22, -1), ALLOW),
+    ("mmap", (0, 4096, 3, 0x40022, -1), REFUSED),  # MAP_HUGETLB
     ("clone", (0x3D0F00,), ALLOW),
     ("clone", (17,), REFUSED),
     ("clone", (0x3D0F00 | 0x10000000,), REFUSED),  # CLONE_NEWUSER

@@ -77,6 +77,8 @@ def _reason(error: BaseException) -> str:
         return "the connection broke"
     if isinstance(error, ServerLimitError):
         return str(error)
+    if isinstance(error, httpx2.InvalidURL):
+        return "its URL is none"
     if isinstance(error, httpx2.SSEError) and _TOO_LONG in str(error):
         return _LONG_EVENT
     if isinstance(error, httpx2.SSEError | ValidationError | RuntimeError | ValueError):

@@ -109,7 +109,7 @@ class Connection:
             await to_its_end(self._give_up(call))
 
     async def _after(self, call: asyncio.Future[Any]) -> None:
-        """Over SSE a connection that is closed is the end of the session, and the owner knows the reason a bit later."""
+        """Over SSE a connection that is closed ends the session, and the owner knows the reason a bit later."""
         error = call.exception() if call.done() and not call.cancelled() else None
         if self._kind is Transport.SSE and isinstance(error, MCPError) and error.code == types.CONNECTION_CLOSED:
             await _first({self._failure}, _REASON_S)

@@ -7,6 +7,7 @@ that text, and knows all that is kept. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _MOST_SCHEMAS = 400  # in one schema; definitions that use each other twice grow as 2 to the power of their number
 _MOST_VALUES = 100  # of an enum, of a list of names or of schemas
 _NAME_CHARS = 128
+_PROPERTY = re.compile(
+    rf"[\w$@#.:/ -]{{1,{_NAME_CHARS}}}"
+)  # nothing with which a name could end its type in the prompt
 _NAMED = ("properties", "patternProperties")
 _SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems")
 _ONE = ("items", "additionalProperties")
@@ -151,16 +155,21 @@ class _Trimmer:
         chars = self._detail.chars
         for word in _TEXTS:
             if chars and isinstance(text := schema.get(word), str) and text.strip():
-                yield word, cut(text, chars)
+                yield word, cut(" ".join(text.split()), chars)  # a line end could end the comment that it becomes
         for word in _VALUES:
             value = schema.get(word)
             if value is None or (word == "examples" and not chars):
                 continue
             if word in ("enum", "examples"):
-                if listed := [each for each in _listed(value) if len(dumps(each)) <= max(chars, _NAME_CHARS)]:
+                if listed := [each for each in _listed(value) if self._is_shown(each)]:
                     yield word, listed
-            elif len(dumps(value)) <= max(chars, _NAME_CHARS):
+            elif self._is_shown(value):
                 yield word, value
+
+    def _is_shown(self, value: Any) -> bool:
+        if isinstance(value, str) and not value.isprintable():
+            return False
+        return len(dumps(value)) <= max(self._detail.chars, _NAME_CHARS)
 
     def _within(self, schema: Mapping[str, Any], level: int) -> Iterator[tuple[str, Any]]:
         """The schemas within it, and which properties are required."""
@@ -217,7 +226,7 @@ def _strings(value: Any) -> Iterable[str]:
 
 
 def _is_name(name: str) -> bool:
-    return 0 < len(name) <= _NAME_CHARS and name.isprintable()
+    return _PROPERTY.fullmatch(name) is not None
 
 
 def _name(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import anyio
 import httpx2
-import mcp_types as types
+from mcp import types
 from mcp.client.session import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client

@@ -11,7 +11,7 @@ from typing import Any
 import httpcore2
 import httpx2
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED
+from mcp.types import CONNECTION_CLOSED
 from pydantic import ValidationError
 
 from gptoss_bento.addresses import ForbiddenAddressError

@@ -14,7 +14,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import mcp_types as types
+from mcp import types
 from mcp.client.session import ClientSession
 
 from gptoss_bento.tools.mcp.connection import Connection, Work

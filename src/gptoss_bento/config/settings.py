@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from gptoss_bento.config.goal import Goal, parse_goal
+from gptoss_bento.config.tool_choices import Backend, ToolChoices
 from gptoss_bento.config.tool_values import Domains, HttpAddress, OnOffAuto
 from gptoss_bento.config.vllm_options import parse_bool
 from gptoss_bento.hardware.probe import ALL_DEVICES, VisibleDevices
@@ -224,10 +225,10 @@ class ServerSettings(BaseModel):
     batches_max: int = Field(100, ge=1, description="Batches of a key that have not ended; beyond it 429.")
 
     # Tools that the server runs
-    python_tool: OnOffAuto = Field(
-        "off",
+    python_tool: OnOffAuto | None = Field(
+        None,
         description="Whether code that the model writes runs here, for requests with code_interpreter: on, in a child "
-        "process that the kernel confines, or no start; auto, on where the kernel can; off.",
+        "process that the kernel confines, or no start; auto, on where the kernel can; off, the default.",
     )
     python_tool_memory_mb: int = Field(
         512, ge=64, le=65_536, description="Megabytes of memory of one container, which is one child process."
@@ -242,7 +243,7 @@ class ServerSettings(BaseModel):
     python_tool_containers: int = Field(
         16, ge=1, le=1024, description="Containers of one API worker; beyond it the one that was idle longest ends."
     )
-    search_backend: Literal["exa", "you", "brave", "tavily", "searxng"] | None = Field(
+    search_backend: Backend | None = Field(
         None,
         description="Who answers the model's searches, for requests with web_search: exa, you, brave, tavily or "
         "searxng. What is searched for goes there. Default: none.",
@@ -357,6 +358,7 @@ class Settings:
     vocabulary_dir: Path | None = None
     bento_models: Path | None = None
     visible_devices: VisibleDevices = ALL_DEVICES
+    tools: ToolChoices = field(default_factory=ToolChoices)
     engine: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, tuple[str, str]] = field(default_factory=dict)

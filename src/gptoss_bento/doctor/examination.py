@@ -325,7 +325,7 @@ def _surrounding_checks(request: Request, variables: Mapping[str, str], case: Ca
         "open files": _threaded(check_open_files, has_gpus),
         "shared memory": _threaded(check_shared_memory, _ranks(case.plan)),
         **{
-            f"tool server {server}": _threaded(check_tool_server, server, variables, request.timeout_s, request.network)
+            f"tool server {server}": _threaded(check_tool_server, server, request.timeout_s, request.network)
             for server in servers
         },
     }

@@ -16,7 +16,7 @@ def refusal(**variables: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("on", "on"), ("OFF", "off"), ("Auto", "auto"), ("true", "on"), ("0", "off"), ("none", "off")]
+    ("text", "value"), [("on", "on"), ("OFF", "off"), ("Auto", "auto"), ("true", "on"), ("0", "off")]
 )
 def test_python_tool_is_on_off_or_auto_in_the_words_of_other_switches(text: str, value: str) -> None:
     assert load_settings({"PYTHON_TOOL": text}).server.python_tool == value
@@ -58,5 +58,5 @@ def test_search_address_that_is_none_of_http_is_refused(text: str) -> None:
 def test_tools_that_call_others_or_run_code_are_off_by_default() -> None:
     server = ServerSettings()
 
-    assert (server.python_tool, server.search_backend, server.browser_open) == ("off", None, None)
+    assert (server.python_tool, server.search_backend, server.browser_open) == (None, None, None)
     assert [server.mcp_request_servers, server.tools_private_addresses, server.mcp_servers] == [False, False, None]

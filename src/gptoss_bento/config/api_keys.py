@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
-from gptoss_bento.config import strict_yaml
 from gptoss_bento.spelling import nearest
 
 Effort = Literal["low", "medium", "high"]
@@ -134,12 +134,40 @@ def shared_keys(keys: Iterable[Key]) -> list[str]:
 
 def _entries(text: str) -> Mapping[Any, Any]:
     try:
-        content = strict_yaml.read(text)
-    except strict_yaml.YamlError as error:
-        raise KeysError([str(error)]) from None
+        content = yaml.load(text, _NoDuplicates)  # noqa: S506  # it is a safe loader
+    except yaml.MarkedYAMLError as error:
+        raise KeysError([_not_yaml(error)]) from None  # its own text shows a piece of the file
+    except yaml.YAMLError:
+        raise KeysError(["it is not YAML"]) from None
+    except Exception:  # PyYAML's constructors raise anything: ValueError for 2024-99-99, KeyError for `!!bool x`, …
+        raise KeysError(["a value in it is not what YAML takes it for; put keys in quotes"]) from None
     if not isinstance(content, dict) or not content:
         raise KeysError(["it must have one entry a key, `name: {key: …}`, and at least one"])
     return content
+
+
+def _not_yaml(error: yaml.MarkedYAMLError) -> str:
+    if isinstance(error, _DuplicateError):
+        return str(error.problem)
+    mark = error.problem_mark
+    return f"it is not YAML (line {mark.line + 1}, column {mark.column + 1})" if mark else "it is not YAML"
+
+
+class _DuplicateError(yaml.MarkedYAMLError):
+    pass
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML lets the last of two entries of one name win, unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [child.value for child, _ in node.value if isinstance(child, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1:
+                line = node.start_mark.line + 1
+                shown = name if _NAME.fullmatch(name) else "a name"
+                raise _DuplicateError(problem=f"{shown} occurs twice in the mapping that begins at line {line}")
+        return super().construct_mapping(node, deep)
 
 
 def _key(name: Any, entry: Any, problems: list[str]) -> Key | None:

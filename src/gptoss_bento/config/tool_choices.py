@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import SecretStr
 
-Approval = Literal["always", "never"]
+from gptoss_bento.tools.mcp.server import Server
+
 Backend = Literal["exa", "you", "brave", "tavily", "searxng"]
-
-
-@dataclass(frozen=True)
-class McpServer:
-    """One MCP server of the operator, with its secrets in place.
-
-    Attributes:
-        allowed_tools: None: all of them.
-        require_approval: None: as the request says. `always` holds for all requests.
-    """
-
-    label: str
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    allowed_tools: tuple[str, ...] | None = None
-    require_approval: Approval | None = None
-    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,4 +31,4 @@ class ToolChoices:
     search_key: SecretStr | None = field(default=None, repr=False)
     opens: bool = False
     opens_origin: str = "default"
-    mcp_servers: tuple[McpServer, ...] = ()
+    mcp_servers: tuple[Server, ...] = ()

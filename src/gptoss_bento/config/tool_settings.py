@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
 
-from gptoss_bento.config.mcp_servers import McpServersError, file_text, read_servers
 from gptoss_bento.config.settings import ServerSettings
-from gptoss_bento.config.tool_choices import Backend, McpServer, ToolChoices
+from gptoss_bento.config.tool_choices import Backend, ToolChoices
+from gptoss_bento.tools.mcp.server import Server
+from gptoss_bento.tools.mcp.servers_file import ServersFileError, read_servers
 
 DEMO_ORIGIN = "TOOL_SERVER=demo"
 KEYS = {
@@ -106,23 +108,40 @@ def _key_of_file(server: ServerSettings, problems: list[Problem]) -> SecretStr |
     if path is None:
         return None
     try:
-        return SecretStr(file_text(path))
+        return SecretStr(_file_text(path))
     except ValueError as error:
         problems.append(Problem("SEARCH_API_KEY_FILE", str(path), f"a file with the key alone ({error})"))
         return None
 
 
-def _mcp_servers(server: ServerSettings, environ: Mapping[str, str], problems: list[Problem]) -> tuple[McpServer, ...]:
+def _mcp_servers(server: ServerSettings, environ: Mapping[str, str], problems: list[Problem]) -> tuple[Server, ...]:
     path = server.mcp_servers
     if path is None:
         return ()
     try:
-        return read_servers(file_text(path), environ)
-    except McpServersError as error:
+        return read_servers(_file_text(path), environ)
+    except ServersFileError as error:
         problems.extend(Problem("MCP_SERVERS", str(path), f"a file of MCP servers; {each}") for each in error.problems)
     except ValueError as error:
         problems.append(Problem("MCP_SERVERS", str(path), f"a YAML file of MCP servers ({error})"))
     return ()
+
+
+def _file_text(path: Path) -> str:
+    """The text of a file with a secret, without blanks around it.
+
+    Raises:
+        ValueError: it cannot be read, or is empty. The text names the file.
+    """
+    try:
+        text = path.expanduser().read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or 'it cannot be read'}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: it is not UTF-8") from None
+    if not text:
+        raise ValueError(f"{path}: it is empty")
+    return text
 
 
 _ONLY_WITH_BACKEND = ("search_api_key", "search_api_key_file", "search_url")

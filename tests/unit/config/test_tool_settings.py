@@ -102,3 +102,26 @@ def test_pages_can_be_opened_without_a_search_and_not_with_one() -> None:
 
     assert (alone.search, alone.opens, alone.opens_origin) == (None, True, "BROWSER_OPEN")
     assert not tools(SEARCH_BACKEND="exa", EXA_API_KEY=KEY, BROWSER_OPEN="0").opens
+
+
+def test_mcp_servers_are_read_from_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "servers.yaml"
+    file.write_text("weather: {url: 'https://a.example/mcp', headers: {Authorization: 'Bearer ${WEATHER_TOKEN}'}}\n")
+
+    (server,) = tools(MCP_SERVERS=str(file), WEATHER_TOKEN=KEY).mcp_servers
+
+    assert (server.label, server.headers["Authorization"]) == ("weather", f"Bearer {KEY}")
+
+
+def test_problems_of_the_file_of_mcp_servers_are_named_together_with_its_variable(tmp_path: Path) -> None:
+    file = tmp_path / "servers.yaml"
+    file.write_text("a: {}\nb: {url: 'https://b.example/mcp', headers: {X: '${NO_SUCH}'}}\n")
+
+    first, second = refusal(MCP_SERVERS=str(file)).splitlines()
+
+    assert first.startswith(f"MCP_SERVERS: the value '{file}' is not allowed; allowed: a file of MCP servers; a")
+    assert "NO_SUCH" in second
+
+
+def test_file_of_mcp_servers_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "none.yaml: No such file or directory" in refusal(MCP_SERVERS=str(tmp_path / "none.yaml"))

@@ -20,6 +20,7 @@ from gptoss_bento.tools.mcp.server import Limits, Server
 PYTHON_CODE, PYTHON_ANSWER = "print(2**200 % 97)", str(2**200 % 97)
 _REFUSED = "PYTHON_TOOL=auto starts without it; docs/tools.md says what the kernel and its container need."
 _NAMED_AT_MOST = 6
+_QUERY = "lighthouse"  # says nothing of who asks
 
 Problem = Callable[[], str | None]
 Compute = Callable[[str], str]
@@ -114,7 +115,7 @@ def _searched(settings: Settings, name: str, timeout_s: float) -> Finding:
         text = key.get_secret_value() if key else ""
         searcher = Searcher(BACKENDS[name], key=text, url=settings.server.search_url, limits=limits)
         try:
-            return len(await searcher.results(Query("gpt-oss", 3)))
+            return len(await searcher.results(Query(_QUERY, 3)))
         finally:
             await searcher.close()
 

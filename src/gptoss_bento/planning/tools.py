@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gptoss_bento.config.settings import ServerSettings, Settings
 from gptoss_bento.errors import HardwareError
+from gptoss_bento.hardware.probe import GIB, MIB
 from gptoss_bento.planning.plan import EnginePlan, PlannedTool
 
 PYTHON = "python"
@@ -14,14 +15,15 @@ OPEN = "open"
 MCP = "mcp"
 
 
-def planned_tools(settings: Settings) -> dict[str, PlannedTool]:
-    """The tools by name. Whether the kernel can confine Python is not known yet: see `settled`."""
-    return {
+def with_tools(plan: EnginePlan, settings: Settings) -> EnginePlan:
+    """The plan with its tools by name. Whether the kernel can confine Python is not known yet: see `settled`."""
+    tools = {
         PYTHON: _python(settings),
         SEARCH: _search(settings),
         OPEN: _open(settings),
         MCP: _mcp(settings),
     }
+    return replace(plan, tools=tools, warnings=(*plan.warnings, *_memory_warnings(plan, settings)))
 
 
 def settled(plan: EnginePlan, settings: Settings, problem: str | None) -> EnginePlan:
@@ -43,6 +45,20 @@ def settled(plan: EnginePlan, settings: Settings, problem: str | None) -> Engine
         )
     off = PlannedTool(False, f"off: {problem}", f"{choice.python_origin}=auto")
     return replace(plan, tools={**plan.tools, PYTHON: off})
+
+
+def _memory_warnings(plan: EnginePlan, settings: Settings) -> tuple[str, ...]:
+    """A warning where the containers of Python together may take more than the machine has; of a named one nothing."""
+    server, has_bytes = settings.server, plan.hardware.memory_bytes
+    if settings.tools.python == "off" or not has_bytes:
+        return ()
+    most = plan.api_workers.value * server.python_tool_containers * server.python_tool_memory_mb * MIB
+    if most <= has_bytes:
+        return ()
+    return (
+        f"containers of Python may take {most / GIB:.0f} GiB of memory together, and this machine has "
+        f"{has_bytes / GIB:.0f}; PYTHON_TOOL_CONTAINERS and PYTHON_TOOL_MEMORY_MB lower it",
+    )
 
 
 def _python(settings: Settings, *, is_known: bool = False) -> PlannedTool:

@@ -11,6 +11,7 @@ from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.settings import Settings
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code
 from gptoss_bento.doctor.tools import check_mcp_server, check_python, check_search, compute_confined
+from gptoss_bento.tools.browser.fake_search import WRONG_KEY, FakeSearch
 from gptoss_bento.tools.python import confinement
 from tests.waiting import HANG_S
 
@@ -100,6 +101,21 @@ def test_search_backend_is_not_asked_without_network() -> None:
     (finding,) = search("http://no.such.host", network=False)
 
     assert (finding.severity, finding.found) == (Severity.NOTE, "exa not asked (--offline)")
+
+
+@pytest.mark.parametrize(
+    ("key", "severity", "found"),
+    [(KEY, Severity.OK, "exa gave 1 results for one search"), (WRONG_KEY, Severity.WARNING, "exa did not search")],
+)
+def test_search_backend_that_is_sent_a_search_shows_whether_the_key_is_right(
+    key: str, severity: Severity, found: str
+) -> None:
+    with FakeSearch() as fake:
+        asked = settings(SEARCH_BACKEND="exa", EXA_API_KEY=key, SEARCH_URL=f"{fake.url}/exa")
+        (finding,) = check_search(asked, HANG_S, network=True, search=True)
+
+    assert (finding.severity, finding.found[: len(found)]) == (severity, found)
+    assert key not in finding.found
 
 
 def test_mcp_server_that_is_away_is_a_warning(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ def test_python_that_was_asked_for_is_refused_where_the_kernel_cannot_confine_it
     assert refused.value.exit_code == 78
 
 
+def test_containers_that_may_take_more_memory_than_there_is_are_a_warning() -> None:
+    assert planned(PYTHON_TOOL="on").warnings == ()
+    assert planned(PYTHON_TOOL_CONTAINERS="100").warnings == (), "the tool is off"
+
+    (warning,) = planned(PYTHON_TOOL="on", PYTHON_TOOL_CONTAINERS="100").warnings
+    assert warning.startswith("containers of Python may take 50 GiB of memory together, and this machine has 32;")
+
+
 def test_python_that_is_off_needs_no_kernel() -> None:
     assert settled_plan(OLD_KERNEL).tools["python"] == PlannedTool(False, "off", "default")
 

@@ -233,7 +233,7 @@ class ServerSettings(BaseModel):
     python_tool_memory_mb: int = Field(
         512, ge=64, le=65_536, description="Megabytes of memory of one container, which is one child process."
     )
-    python_tool_timeout_s: float = Field(30, ge=1, le=3600, description="Seconds that one piece of code may run.")
+    python_tool_timeout_s: float = Field(60, ge=1, le=3600, description="Seconds that one piece of code may run.")
     python_tool_idle_s: float = Field(
         1200,
         ge=1,

@@ -19,7 +19,7 @@ from tests.fakes import machine
 
 KEY = "a key of a search backend"
 OLD_KERNEL = "Linux 5.10 has no Landlock"
-BOUNDS = "16 containers of 512 MB for each API worker, 30 s a call"
+BOUNDS = "16 containers of 512 MB for each API worker, 60 s a call"
 
 
 def planned(**variables: str) -> EnginePlan:

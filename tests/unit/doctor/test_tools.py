@@ -12,7 +12,9 @@ from gptoss_bento.config.settings import Settings
 from gptoss_bento.doctor.finding import Finding, Severity, exit_code
 from gptoss_bento.doctor.tools import check_mcp_server, check_python, check_search, compute_confined
 from gptoss_bento.tools.browser.fake_search import WRONG_KEY, FakeSearch
+from gptoss_bento.tools.mcp.server import Server
 from gptoss_bento.tools.python import confinement
+from tests.mcp_server import mcp_server
 from tests.waiting import HANG_S
 
 KEY = "a key of a search backend"
@@ -118,12 +120,36 @@ def test_search_backend_that_is_sent_a_search_shows_whether_the_key_is_right(
     assert key not in finding.found
 
 
+def configured(tmp_path: Path, text: str) -> Server:
+    file = tmp_path / "servers.yaml"
+    file.write_text(text)
+    (server,) = settings(MCP_SERVERS=str(file)).tools.mcp_servers
+    return server
+
+
+@pytest.mark.parametrize(
+    ("allowed", "severity", "found"),
+    [
+        ("[python]", Severity.OK, "calculator offers python"),
+        ("[divide]", Severity.WARNING, "calculator offers no tool"),
+    ],
+)
+def test_mcp_server_is_named_with_the_tools_that_it_offers(
+    tmp_path: Path, allowed: str, severity: Severity, found: str
+) -> None:
+    with mcp_server(tmp_path) as running:
+        place = f"url: 'http://{running.address}/sse', private: true"
+        server = configured(tmp_path, f"calculator: {{{place}, allowed_tools: {allowed}}}")
+
+        (finding,) = check_mcp_server(server, HANG_S, network=True)
+
+    assert (finding.severity, finding.found) == (severity, found)
+
+
 def test_mcp_server_that_is_away_is_a_warning(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    file = tmp_path / "servers.yaml"
-    file.write_text(f"weather: {{url: 'http://127.0.0.1:{port}/mcp', private: true}}\n")
-    (server,) = settings(MCP_SERVERS=str(file)).tools.mcp_servers
+    server = configured(tmp_path, f"weather: {{url: 'http://127.0.0.1:{port}/mcp', private: true}}")
 
     (finding,) = check_mcp_server(server, HANG_S, network=True)
     (unasked,) = check_mcp_server(server, HANG_S, network=False)

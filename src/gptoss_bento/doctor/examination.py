@@ -113,8 +113,14 @@ async def examine(request: Request, machine: Machine | None = None) -> list[Find
     checks = _checks(request, machine, variables, case)
     limit_s = request.timeout_s + _SPARE_S
     found = await asyncio.gather(*(examined(name, check, limit_s) for name, check in checks.items()))
-    hidden = secrets(variables)
+    hidden = secrets(variables) | _secrets_of_files(case.settings)
     return [without(hidden, finding) for findings in (case.findings, *found) for finding in findings]
+
+
+def _secrets_of_files(settings: Settings | None) -> frozenset[str]:
+    """What errors must not quote and no variable has: the key in SEARCH_API_KEY_FILE."""
+    key = settings.tools.search_key if settings else None
+    return frozenset({key.get_secret_value()} if key else ())
 
 
 async def _opened(request: Request, machine: Machine, variables: Mapping[str, str]) -> Case:

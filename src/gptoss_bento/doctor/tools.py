@@ -82,14 +82,15 @@ def check_search(settings: Settings, timeout_s: float, network: bool, search: bo
     if name is None:
         return
     url = settings.server.search_url or BACKENDS[name].url or ""
+    place = urlsplit(url).netloc  # its query may have a secret
     if not network:
         yield note("tool search", f"{name} not asked (--offline)")
     elif why := _unreachable(url, timeout_s):
-        yield warning("tool search", f"{name} cannot be reached at {url}: {why}", "Open the way there, or SEARCH_URL.")
+        yield warning("tool search", f"{name} cannot be reached at {place}: {why}", "Open the way there, or SEARCH_URL.")
     elif search:
         yield _searched(settings, name, timeout_s)
     else:
-        yield ok("tool search", f"{name} can be reached at {url}; its key was not tried (--search)")
+        yield ok("tool search", f"{name} can be reached at {place}; its key was not tried (--search)")
 
 
 def _unreachable(url: str, timeout_s: float) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from gptoss_bento.config.settings import ServerSettings, Settings
 from gptoss_bento.errors import HardwareError
@@ -79,7 +80,8 @@ def _search(settings: Settings) -> PlannedTool:
     choice = settings.tools
     if choice.search is None:
         return PlannedTool(False, "off: no SEARCH_BACKEND", choice.search_origin)
-    place = f" at {settings.server.search_url}" if settings.server.search_url else ""
+    url = settings.server.search_url
+    place = f" at {urlsplit(url).netloc}" if url else ""  # its query may have a secret
     return PlannedTool(True, f"on, by {choice.search}{place}", choice.search_origin)
 
 

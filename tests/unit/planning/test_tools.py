@@ -90,6 +90,12 @@ def test_browser_is_planned_with_its_backend_reach_and_domains() -> None:
     assert tools["open"] == PlannedTool(True, f"on, public addresses alone, {domains}", "SEARCH_BACKEND")
 
 
+def test_search_at_another_address_is_planned_without_what_its_query_may_hide() -> None:
+    tools = planned(SEARCH_BACKEND="searxng", SEARCH_URL="http://searxng:8080/?token=hidden").tools
+
+    assert tools["web_search"].how == "on, by searxng at searxng:8080"
+
+
 def test_pages_alone_are_planned_without_a_search() -> None:
     tools = planned(BROWSER_OPEN="1", TOOLS_PRIVATE_ADDRESSES="1").tools
 

@@ -86,7 +86,7 @@ def check_search(settings: Settings, timeout_s: float, network: bool, search: bo
     if not network:
         yield note("tool search", f"{name} not asked (--offline)")
     elif why := _unreachable(url, timeout_s):
-        yield warning("tool search", f"{name} cannot be reached at {place}: {why}", "Open the way there, or SEARCH_URL.")
+        yield warning("tool search", f"{name} cannot be reached at {place}: {why}", "Open the way, or set SEARCH_URL.")
     elif search:
         yield _searched(settings, name, timeout_s)
     else:

@@ -8,17 +8,19 @@ import pytest
 
 from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.profile import load_profile
+from gptoss_bento.errors import HardwareError
 from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.tools import settled
 from gptoss_bento.server.hosted_tools import hosted_tools
 from gptoss_bento.tools.browser.session import Browser
 from gptoss_bento.tools.interfaces import HostedTools
 from gptoss_bento.tools.python import confinement
-from gptoss_bento.tools.python.containers import Containers
+from gptoss_bento.tools.python.containers import Containers, Ran
 from tests.fakes import machine
 
 KEY = "a key of a search backend"
 OLD_KERNEL = "the kernel has no Landlock"
+confined = pytest.mark.skipif(confinement.problem() is not None, reason=f"cannot confine: {confinement.problem()}")
 
 
 async def made(problem: str | None = None, **variables: str) -> HostedTools | None:
@@ -32,6 +34,7 @@ async def test_worker_without_tools_has_none() -> None:
     assert await made() is None
 
 
+@confined
 async def test_worker_has_the_tools_that_are_on() -> None:
     tools = await made(PYTHON_TOOL="on", TOOL_TIMEOUT_S="7", TOOL_TURN_TIMEOUT_S="70")
 
@@ -45,6 +48,7 @@ async def test_python_that_the_kernel_cannot_confine_is_not_made() -> None:
     assert await made(OLD_KERNEL, PYTHON_TOOL="auto") is None
 
 
+@confined
 @pytest.mark.parametrize(("choice", "gives_way"), [("on", set()), ("auto", {"python"})])
 async def test_python_gives_way_to_a_tool_server_unless_it_was_asked_for(choice: str, gives_way: set[str]) -> None:
     tools = await made(PYTHON_TOOL=choice)
@@ -53,7 +57,32 @@ async def test_python_gives_way_to_a_tool_server_unless_it_was_asked_for(choice:
     assert tools.gives_way == gives_way
 
 
-@pytest.mark.skipif(confinement.problem() is not None, reason=f"cannot confine here: {confinement.problem()}")
+@pytest.fixture
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No child starts, although the kernel has all that it takes."""
+
+    async def run(*_: object) -> Ran:
+        return Ran("[Python could not be started: Operation not permitted]", failed=True)
+
+    monkeypatch.setattr(Containers, "run", run)
+
+
+@pytest.mark.usefixtures("no_child")
+async def test_python_that_was_asked_for_and_does_not_start_is_refused() -> None:
+    with pytest.raises(HardwareError, match=r"PYTHON_TOOL asks for Python, .*: Operation not permitted\]"):
+        await made(PYTHON_TOOL="on")
+
+
+@pytest.mark.usefixtures("no_child")
+async def test_python_that_was_left_to_the_machine_and_does_not_start_is_off(caplog: pytest.LogCaptureFixture) -> None:
+    tools = await made(PYTHON_TOOL="auto", BROWSER_OPEN="1")
+
+    assert tools
+    assert set(tools.names) == {"browser"}
+    assert "the tool python is off, because no confined child computes here" in caplog.text
+
+
+@confined
 async def test_containers_end_with_their_worker() -> None:
     settings = load_settings({"PYTHON_TOOL": "on"})
     plan = make_plan(settings, load_profile("demo"), machine())

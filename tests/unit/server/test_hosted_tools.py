@@ -13,7 +13,7 @@ from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.tools import settled
 from gptoss_bento.server.hosted_tools import hosted_tools
 from gptoss_bento.tools.browser.session import Browser
-from gptoss_bento.tools.interfaces import HostedTools
+from gptoss_bento.tools.interfaces import HostedTools, ToolRefusedError
 from gptoss_bento.tools.python import confinement
 from gptoss_bento.tools.python.containers import Containers, Ran
 from tests.fakes import machine
@@ -128,3 +128,24 @@ async def test_browser_that_may_open_nothing_has_the_search_alone() -> None:
     assert tools
     assert tools.browser
     assert (await tools.browser.session().open("https://a.example/")).failed
+
+
+async def test_mcp_servers_of_the_operator_are_named_by_their_labels(tmp_path: Path) -> None:
+    file = tmp_path / "servers.yaml"
+    file.write_text("weather: {url: 'https://a.example/mcp'}\n")
+    tools = await made(MCP_SERVERS=str(file))
+
+    assert tools
+    assert tools.mcp
+    assert tools.mcp.server({"type": "mcp", "server_label": "weather"}, "tools[0]").label == "weather"
+    with pytest.raises(ToolRefusedError, match=r"tools\[0\]"):
+        tools.mcp.server({"type": "mcp", "server_label": "x", "server_url": "https://b.example/mcp"}, "tools[0]")
+
+
+async def test_mcp_servers_of_requests_are_taken_where_the_operator_lets_them() -> None:
+    tools = await made(MCP_REQUEST_SERVERS="1")
+
+    assert tools
+    assert tools.mcp
+    asked = {"type": "mcp", "server_label": "x", "server_url": "https://b.example/mcp"}
+    assert tools.mcp.server(asked, "tools[0]").label == "x"

@@ -25,7 +25,7 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _TOP = r"(?:src|tests|docs|configs|scripts|tools|requirements|\.ci)/[\w./*-]*[\w*/]"
 _MODULE_FILE = r"[\w/]+\.py"
 _PATH = re.compile(rf"(?<![\w/.<{{-])(?:{_TOP}|{_MODULE_FILE})")
-_DOTTED = re.compile(r"\b(?:gptoss_bento|tools|tests)(?:\.[a-z_]+)+")
+_DOTTED = re.compile(r"\b(?:gptoss_bento|tools|tests)(?:\.(?!md\b)[a-z_]+)+")  # tools.md is a page
 
 
 def text_of(document: str) -> str:

@@ -21,7 +21,7 @@ from gptoss_bento.config.vllm_options import known_options
 from gptoss_bento.errors import ConfigurationError
 
 WITHOUT_EFFECT_ALONE = {
-    "PYTHON_EXECUTION_BACKEND": ("PYTHON_EXECUTION_BACKEND has no effect without TOOL_SERVER=demo.",)
+    "PYTHON_EXECUTION_BACKEND": ("PYTHON_EXECUTION_BACKEND has no effect; PYTHON_TOOL says whether code runs here.",)
 }
 REFUSABLE = ("option", "setting", "library", "refused")
 ROWS = list(csv.DictReader(Path(__file__).with_name("worker_variables.csv").read_text().splitlines()))

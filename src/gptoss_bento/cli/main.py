@@ -23,6 +23,8 @@ from gptoss_bento.config.profile import AUTOMATIC, load_profile
 from gptoss_bento.errors import ArtifactError, ConfigurationError, GptOssBentoError
 from gptoss_bento.paths import PACKAGE
 from gptoss_bento.planning import report as plan_report
+from gptoss_bento.planning import tools
+from gptoss_bento.tools.python import confinement
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(bench.app, name="bench")
@@ -48,6 +50,7 @@ def plan(
     """Prints what would be served here, where each value comes from, and how memory would be split."""
     try:
         settings, planned = plan_here(profile, gpu, goal)
+        planned = planned if gpu else tools.settled(planned, settings, confinement.problem())
     except GptOssBentoError as error:
         if as_json:
             _print_json({"refused": str(error)})
@@ -143,6 +146,9 @@ def doctor(
         typer.Option(help="The port to bind, if not PORT's or 3000.", min=1, max=65535, envvar="BENTOML_PORT"),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask neither the hub nor tool servers.")] = False,
+    search: Annotated[
+        bool, typer.Option("--search", help="Send the backend of SEARCH_BACKEND one search, which it may charge.")
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer from the network.", min=0.1)] = 1.0,
     json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -152,7 +158,7 @@ def doctor(
     """
     from gptoss_bento.doctor import examination, finding, report
 
-    request = examination.Request(profile, port, not offline, timeout)
+    request = examination.Request(profile, port, not offline, timeout, search)
     found = asyncio.run(examination.examine(request))
     if json_output:
         typer.echo(json.dumps(report.as_json(found), indent=2, ensure_ascii=False))

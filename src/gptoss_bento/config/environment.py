@@ -33,6 +33,8 @@ from gptoss_bento.config import (
 from gptoss_bento.config.key_sources import key_sources
 from gptoss_bento.config.manifest import Manifest
 from gptoss_bento.config.settings import ServerSettings, Settings, is_unset
+from gptoss_bento.config.tool_choices import ToolChoices
+from gptoss_bento.config.tool_settings import read_choices
 from gptoss_bento.config.variables import (
     RESERVED,
     VISIBLE_DEVICES,
@@ -91,7 +93,7 @@ class _Reader:
         derived = self._derived(server, explicit.get("download_dir"))
         self._check_library_variables()
         servers = self._tool_servers(explicit)
-        self._warnings += [f"{each}." for each in tool_server.effects(servers, self._environ)]
+        tools = self._tools(server, servers)
         self._warn_of_names()
         if self._problems:
             raise ConfigurationError("\n".join(self._problems))
@@ -105,8 +107,9 @@ class _Reader:
             vocabulary_dir=self._folder("TIKTOKEN_ENCODINGS_BASE"),
             bento_models=self._folder("BENTOML_HF_CACHE_DIR"),
             visible_devices=visible_devices(self._environ),
-            engine={name: each.value for name, each in explicit.items() if name not in _APART}
-            | ({"tool_server": servers} if servers else {}),
+            tools=tools,
+            engine={name: each.value for name, each in explicit.items() if name not in (*_APART, "tool_server")}
+            | ({"tool_server": servers} if servers not in ("", tool_server.DEMO) else {}),
             origins=self._origins(explicit, server),
             derived=derived,
             warnings=tuple(self._warnings),
@@ -116,6 +119,18 @@ class _Reader:
     @staticmethod
     def _tool_servers(explicit: Mapping[str, _Sourced]) -> str:
         return tool_server.as_vllm_reads(explicit["tool_server"].value) if "tool_server" in explicit else ""
+
+    def _tools(self, server: ServerSettings, servers: str) -> ToolChoices:
+        """Which tools run here; `demo` of vLLM's option means them."""
+        if allowed := tool_server.backend_problem(servers, self._environ):
+            self._complain(tool_server.PYTHON_BACKEND, self._environ[tool_server.PYTHON_BACKEND], allowed)
+        if effect := tool_server.without_effect(servers, self._environ):
+            self._warnings.append(f"{effect}.")
+        read = read_choices(server, self._environ, is_demo=servers == tool_server.DEMO)
+        for each in read.problems:
+            self._complain(each.variable, each.value, each.allowed)
+        self._warnings += [f"{each}." for each in read.warnings]
+        return read.choices
 
     def _set_quoted_aside(self) -> None:
         """Complains of values in quotes once, and reads the rest without them."""
@@ -335,7 +350,7 @@ def _misread(kind: str, text: str) -> str | None:
     if kind == "digit" and text.strip() not in ("0", "1"):
         return "0 or 1"
     if kind == "python_backend" and text.strip() != "docker":
-        return "docker; the others would run Python that the model wrote on this machine, and unknown ones mean docker"
+        return "nothing; PYTHON_TOOL says whether code that the model wrote runs here, and it always is confined"
     if kind == "bool":
         try:
             parse_bool(text)

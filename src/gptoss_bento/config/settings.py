@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from gptoss_bento.config.goal import Goal, parse_goal
+from gptoss_bento.config.tool_choices import Backend, ToolChoices
+from gptoss_bento.config.tool_values import Domains, HttpAddress, OnOffAuto
 from gptoss_bento.config.vllm_options import parse_bool
 from gptoss_bento.hardware.probe import ALL_DEVICES, VisibleDevices
 
@@ -222,6 +224,68 @@ class ServerSettings(BaseModel):
     )
     batches_max: int = Field(100, ge=1, description="Batches of a key that have not ended; beyond it 429.")
 
+    # Tools that the server runs
+    python_tool: OnOffAuto | None = Field(
+        None,
+        description="Whether code that the model writes runs here, for requests with code_interpreter: on, in a child "
+        "process that the kernel confines, or no start; auto, on where the kernel can; off, the default.",
+    )
+    python_tool_memory_mb: int = Field(
+        512, ge=64, le=65_536, description="Megabytes of memory of one container, which is one child process."
+    )
+    python_tool_timeout_s: float = Field(60, ge=1, le=3600, description="Seconds that one piece of code may run.")
+    python_tool_idle_s: float = Field(
+        1200,
+        ge=1,
+        le=86_400,
+        description="Seconds without code after which a container ends, with its variables: 20 minutes, as OpenAI's.",
+    )
+    python_tool_containers: int = Field(
+        16, ge=1, le=1024, description="Containers of one API worker; beyond it the one that was idle longest ends."
+    )
+    search_backend: Backend | None = Field(
+        None,
+        description="Who answers the model's searches, for requests with web_search: exa, you, brave, tavily or "
+        "searxng. What is searched for goes there. Default: none.",
+    )
+    search_api_key: Secret = Field(None, description="Key of SEARCH_BACKEND; wins over the backend's own variable.")
+    search_api_key_file: Path | None = Field(None, description="File with the key of SEARCH_BACKEND.")
+    exa_api_key: Secret = Field(None, description="Key for SEARCH_BACKEND=exa, and for TOOL_SERVER=demo.")
+    ydc_api_key: Secret = Field(None, description="Key for SEARCH_BACKEND=you.")
+    brave_api_key: Secret = Field(None, description="Key for SEARCH_BACKEND=brave.")
+    tavily_api_key: Secret = Field(None, description="Key for SEARCH_BACKEND=tavily.")
+    search_url: HttpAddress | None = Field(
+        None, description="Address of SEARCH_BACKEND; searxng needs one. Default: the backend's own."
+    )
+    browser_open: Switch | None = Field(
+        None,
+        description="Whether the model may open pages of the Internet, for requests with web_search. Default: with a "
+        "SEARCH_BACKEND.",
+    )
+    browser_allowed_domains: Domains = Field(
+        (), description="The only domains, with those below them, that the browser may show, comma list. Default: all."
+    )
+    browser_blocked_domains: Domains = Field(
+        (), description="Domains, with those below them, that the browser never shows, comma list."
+    )
+    mcp_servers: Path | None = Field(
+        None, description="YAML file of MCP servers whose tools requests may name by server_label: docs/tools.md."
+    )
+    mcp_request_servers: Switch = Field(
+        False, description="Whether requests may name MCP servers of their own (server_url), at public addresses."
+    )
+    tool_timeout_s: float = Field(
+        60, ge=1, le=3600, description="Seconds that one call of a browser's or an MCP server's tool may take."
+    )
+    tool_turn_timeout_s: float = Field(
+        600, ge=1, le=86_400, description="Seconds that all calls of tools of one response may take together."
+    )
+    tools_private_addresses: Switch = Field(
+        False,
+        description="Browser and MCP servers of requests may reach loopback and private addresses; for tests and "
+        "closed networks.",
+    )
+
     # Native jobs
     job_store_url: Secret = Field(
         None,
@@ -294,6 +358,7 @@ class Settings:
     vocabulary_dir: Path | None = None
     bento_models: Path | None = None
     visible_devices: VisibleDevices = ALL_DEVICES
+    tools: ToolChoices = field(default_factory=ToolChoices)
     engine: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     derived: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -1,25 +1,21 @@
-"""`TOOL_SERVER`: what vLLM makes of it, said before a start. vLLM turns a tool off that cannot start, in a log line.
+"""`TOOL_SERVER`: servers that vLLM connects to, said before a start; or `demo`, which means this server's own tools.
 
-Sources: vLLM 0.32, entrypoints/mcp/tool_server.py and tool.py; gpt_oss 0.0.9, tools/python_docker/docker_tool.py, whose
-package wants Python 3.12.
+Sources: vLLM 0.32, entrypoints/mcp/tool_server.py and tool.py, whose demo runs the tools of the package gpt-oss: Python
+in Docker, and a browser by Exa. Here neither is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib import metadata
-
-from packaging.version import InvalidVersion, Version
+from collections.abc import Mapping
 
 from gptoss_bento.concurrency import first_of
+from gptoss_bento.config.settings import is_unset
 
 DEMO = "demo"
 PYTHON_BACKEND = "PYTHON_EXECUTION_BACKEND"
-BROWSER_KEY = "EXA_API_KEY"
 REQUEST_TYPES = {"python": "code_interpreter", "browser": "web_search_preview", "container": "container"}
 """The servers that vLLM uses for GPT-OSS, and how requests ask for each: BUILTIN_TOOL_TO_MCP_SERVER_LABEL."""
 
-_OLDEST = Version("0.0.7")  # MIN_GPT_OSS_VERSION
 _OWN_SERVERS = "tool servers as host:port, with commas between them"
 
 
@@ -39,7 +35,7 @@ def problem(option: str, value: object) -> str | None:
         return None
     servers = listed_servers(str(value))
     if servers == [DEMO]:
-        return _demo_problem()
+        return None
     wrong = [server for server in servers or [str(value)] if not is_address(server)]
     return f"{_OWN_SERVERS}, or {DEMO} alone; {wrong[0]!r} is not host:port" if wrong else None
 
@@ -68,38 +64,25 @@ def reason(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
-def _demo_problem() -> str | None:
-    version = gpt_oss_version()
-    if version and version >= _OLDEST:
-        return None
-    found = f"{version} is installed" if version else "it is not installed"
-    needed = f"{DEMO} needs the package gpt-oss {_OLDEST} or newer ({found}): pip install gpt-oss, with Python 3.12"
-    return f"{_OWN_SERVERS}; {needed}"
-
-
 def is_address(server: str) -> bool:
     """Whether it is host:port, perhaps with a path; vLLM puts `http://` in front and `/sse` behind."""
     host, _, port = server.partition("/")[0].rpartition(":")
     return bool(host) and "://" not in server and port.isdecimal() and int(port) <= 65535
 
 
-def gpt_oss_version() -> Version | None:
-    """The version of the installed package; None if there is none, or none that can be read."""
-    try:
-        return Version(metadata.version("gpt_oss"))
-    except (metadata.PackageNotFoundError, InvalidVersion):
-        return None
-
-
-def effects(servers: str, environ: Mapping[str, str]) -> Iterator[str]:
-    """What will happen, in sentences for the operator.
+def backend_problem(servers: str, environ: Mapping[str, str]) -> str | None:
+    """What is allowed in place of an explicit place for the demo's Python, if there is one; else None.
 
     Args:
         servers: the value of the option; empty without one.
     """
-    if servers.strip() == DEMO:
-        yield f"TOOL_SERVER: {DEMO} gives the model the tool python, which runs code that it wrote, in Docker"
-        browser = "searches through Exa" if environ.get(BROWSER_KEY, "").strip() else f"is off without {BROWSER_KEY}"
-        yield f"TOOL_SERVER: the tool browser {browser}"
-    elif environ.get(PYTHON_BACKEND, "").strip():
-        yield f"{PYTHON_BACKEND} has no effect without TOOL_SERVER={DEMO}"
+    if servers != DEMO or is_unset(environ.get(PYTHON_BACKEND, "")):
+        return None
+    return f"nothing with TOOL_SERVER={DEMO}: code runs in child processes that the kernel confines, not in Docker"
+
+
+def without_effect(servers: str, environ: Mapping[str, str]) -> str | None:
+    """A sentence for the operator, if the place for the demo's Python is set without the demo; else None."""
+    if servers == DEMO or is_unset(environ.get(PYTHON_BACKEND, "")):
+        return None
+    return f"{PYTHON_BACKEND} has no effect; PYTHON_TOOL says whether code runs here"

@@ -17,7 +17,7 @@ from gptoss_bento.concurrency import in_daemon_thread
 from gptoss_bento.config import environment, process_environment, tool_server
 from gptoss_bento.config.profile import AUTOMATIC, Profile, Requirements
 from gptoss_bento.config.settings import Settings
-from gptoss_bento.doctor import mcp_handshake
+from gptoss_bento.doctor import mcp_handshake, tools
 from gptoss_bento.doctor.finding import Finding, error, note, ok, secrets, warning, without
 from gptoss_bento.doctor.gpus import check_driver, check_gpu_memory, check_gpu_processes, check_gpus
 from gptoss_bento.doctor.hub import Hub, HuggingFaceHub
@@ -48,6 +48,7 @@ from gptoss_bento.planning.model_config import ModelConfig, unknown_config
 from gptoss_bento.planning.plan import EnginePlan
 from gptoss_bento.planning.planner import make_plan
 from gptoss_bento.planning.profile_choice import Find, ProfileChoice, choose_profile
+from gptoss_bento.tools.python import confinement
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class Request:
     port: int | None = None
     network: bool = True
     timeout_s: float = 1.0
+    search: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,14 @@ async def examine(request: Request, machine: Machine | None = None) -> list[Find
     checks = _checks(request, machine, variables, case)
     limit_s = request.timeout_s + _SPARE_S
     found = await asyncio.gather(*(examined(name, check, limit_s) for name, check in checks.items()))
-    hidden = secrets(variables)
+    hidden = secrets(variables) | _secrets_of_files(case.settings)
     return [without(hidden, finding) for findings in (case.findings, *found) for finding in findings]
+
+
+def _secrets_of_files(settings: Settings | None) -> frozenset[str]:
+    """What errors must not quote and no variable has: the key in SEARCH_API_KEY_FILE."""
+    key = settings.tools.search_key if settings else None
+    return frozenset({key.get_secret_value()} if key else ())
 
 
 async def _opened(request: Request, machine: Machine, variables: Mapping[str, str]) -> Case:
@@ -245,7 +253,7 @@ def _checks(request: Request, machine: Machine, variables: Mapping[str, str], ca
         checks |= _kernel_checks(machine, variables, case.plan, case.plan.kernel_folder.value)
     checks |= _model_checks(request, machine, case)
     checks |= _surrounding_checks(request, variables, case)
-    return checks
+    return checks | (_tool_checks(request, case.settings) if case.settings else {})
 
 
 def _threaded(check: Callable[..., Iterable[Finding]], *arguments: object) -> Check:
@@ -325,10 +333,27 @@ def _surrounding_checks(request: Request, variables: Mapping[str, str], case: Ca
         "open files": _threaded(check_open_files, has_gpus),
         "shared memory": _threaded(check_shared_memory, _ranks(case.plan)),
         **{
-            f"tool server {server}": _threaded(check_tool_server, server, variables, request.timeout_s, request.network)
+            f"tool server {server}": _threaded(check_tool_server, server, request.timeout_s, request.network)
             for server in servers
         },
     }
+
+
+def _tool_checks(request: Request, settings: Settings) -> dict[str, Check]:
+    """Of the tools that are on."""
+    choice, timeout_s = settings.tools, request.timeout_s
+    checks: dict[str, Check] = {}
+    if choice.python != "off":
+        compute = tools.compute_confined(settings, timeout_s)
+        checks["tool python"] = _threaded(tools.check_python, settings, confinement.problem, compute)
+    if choice.search:
+        checks["tool search"] = _threaded(tools.check_search, settings, timeout_s, request.network, request.search)
+    if choice.mcp_servers and request.network:
+        tools.load_mcp_client()
+    for server in choice.mcp_servers:
+        name = f"MCP server {server.label}"
+        checks[name] = _threaded(tools.check_mcp_server, server, timeout_s, request.network)
+    return checks
 
 
 def _has_job_store(variables: Mapping[str, str]) -> bool:

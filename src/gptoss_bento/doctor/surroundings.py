@@ -24,7 +24,6 @@ ENOUGH_FILES = 65535
 """What vLLM's own server raises the limit to; BentoML does not raise it."""
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file
-_DOCKER = "unix:///var/run/docker.sock"  # docker.from_env's default
 _BROADCAST_MIB = 160  # vLLM 0.32's queue to its workers: 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 …
 _RESPONSE_MIB = 240  # … and the queue back from each: 10 chunks of 24
 
@@ -113,52 +112,18 @@ def _free_shared_memory() -> int:
     return shutil.disk_usage(_SHARED_MEMORY).free
 
 
-def check_tool_server(
-    server: str, variables: Mapping[str, str], timeout_s: float, network: bool = True
-) -> Iterator[Finding]:
-    """One item of TOOL_SERVER: `demo`, or a server that vLLM connects to when it starts.
+def check_tool_server(server: str, timeout_s: float, network: bool = True) -> Iterator[Finding]:
+    """One item of TOOL_SERVER, a server that vLLM connects to when it starts.
 
     Args:
-        server: `demo` or host:port.
-        variables: those of the process, which the demo's tools read.
+        server: host:port.
         timeout_s: seconds for the connection.
         network: whether to connect.
     """
-    if server == tool_server.DEMO:
-        yield from _demo_tools(variables, timeout_s)
-    elif network:
+    if network:
         yield _tool_server(server, timeout_s)
     else:
         yield note("tool server", f"{server} not asked (--offline)")
-
-
-def _demo_tools(variables: Mapping[str, str], timeout_s: float) -> Iterator[Finding]:
-    browser = "on, through Exa" if variables.get(tool_server.BROWSER_KEY) else f"off without {tool_server.BROWSER_KEY}"
-    yield warning(
-        "tool server",
-        f"TOOL_SERVER=demo runs Python code that the model writes in a Docker container; the browser is {browser}",
-        "Only where every client is trusted. Else name your own tool servers as host:port.",
-    )
-    address = variables.get("DOCKER_HOST") or _DOCKER
-    if reason := _unreachable(address, timeout_s):
-        found = f"Docker does not answer at {address}: {reason}; the tool python cannot start"
-        yield error("tool server", found, "Start Docker, or name it in DOCKER_HOST.", EngineStartError)
-
-
-def _unreachable(address: str, timeout_s: float) -> str | None:
-    """Why there is no connection, at unix:///path or tcp://host:port."""
-    kind, _, place = address.partition("://")
-    try:
-        if kind == "unix":
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(timeout_s)
-                client.connect(place)
-        elif kind == "tcp" and tool_server.is_address(place):
-            host, _, port = place.partition("/")[0].rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
-    except OSError as reason:
-        return reason.strerror or str(reason)
-    return None
 
 
 def _tool_server(server: str, timeout_s: float) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,15 @@ class Planned:
     """A value and where it comes from: default, profile, tier, goal, or the name of a variable."""
 
     value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class PlannedTool:
+    """A tool that a model may call on the server: whether it is on, how or why not, and who said so."""
+
+    is_on: bool
+    how: str
     origin: str
 
 
@@ -43,6 +52,7 @@ class EnginePlan:
     api_workers: Planned
     warmup: Planned
     preload: Planned
+    tools: Mapping[str, PlannedTool] = field(default_factory=dict)
     kernel_folder: Planned | None = None
     kernels: Kernels | None = None
     profile_origin: str = ""
@@ -102,6 +112,8 @@ class EnginePlan:
             held = f" ({self.kernels})" if self.kernels else ""
             yield "kernel caches", f"{self.kernel_folder.value}{held}", self.kernel_folder.origin
         yield "engine imports early", "yes" if self.preload.value else "no", self.preload.origin
+        for name, tool in self.tools.items():
+            yield f"tool {name}", tool.how, tool.origin
         for name, planned in self.arguments.items():
             yield f"--{name.replace('_', '-')}", str(redacted(name, planned.value)), planned.origin
         for name, planned in self.environment.items():

@@ -17,6 +17,7 @@ from gptoss_bento.planning.parallelism import situation_of
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.planning.process_variables import kernel_folder, process_variables
 from gptoss_bento.planning.start_choices import preload, warmup
+from gptoss_bento.planning.tools import with_tools
 
 
 def make_plan(
@@ -55,7 +56,7 @@ def make_plan(
         profile_origin=profile_origin,
         warnings=(*settings.warnings, *_goal_warnings(goal, profile), *_model_warnings(model, profile)),
     )
-    return with_memory(planned, settings, profile)
+    return with_memory(with_tools(planned, settings), settings, profile)
 
 
 def _assumed_model(settings: Settings, profile: Profile) -> ModelConfig:

@@ -63,6 +63,9 @@ def as_json(plan: EnginePlan) -> dict[str, Any]:
         "api_workers": _value("api_workers", plan.api_workers),
         "warmup": _value("warmup", plan.warmup),
         "preload": _value("preload", plan.preload),
+        "tools": {
+            name: {"on": tool.is_on, "how": tool.how, "origin": tool.origin} for name, tool in plan.tools.items()
+        },
         "kernel_caches": _kernels(plan),
         "arguments": {name: _value(name, planned) for name, planned in plan.arguments.items()},
         "environment": {name: _value(name, planned) for name, planned in plan.environment.items()},

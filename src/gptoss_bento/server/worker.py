@@ -52,11 +52,13 @@ from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.jobs.limits import JobLimits
 from gptoss_bento.jobs.runner import Runner, running_jobs
+from gptoss_bento.planning import tools as planned_tools
 from gptoss_bento.planning.plan import EnginePlan, Planned
 from gptoss_bento.responses.background_slots import BackgroundSlots
 from gptoss_bento.responses.routes import ResponsesApi
 from gptoss_bento.responses.stored_responses import StoredResponses
 from gptoss_bento.server.api_workers import plan_for
+from gptoss_bento.server.hosted_tools import hosted_tools
 from gptoss_bento.state import default_file
 from gptoss_bento.state.batch_store import BatchStore
 from gptoss_bento.state.clock import now_ms
@@ -66,6 +68,7 @@ from gptoss_bento.state.file import FileLimits
 from gptoss_bento.state.file_store import FileStore
 from gptoss_bento.state.idempotency import IdempotencyStore
 from gptoss_bento.state.response_store import ResponseStore
+from gptoss_bento.tools.python import confinement
 from gptoss_bento.workers import buffered_metrics, exit_note, sigterm, worker_process
 from gptoss_bento.workers.graceful_shutdown import GracefulShutdown
 from gptoss_bento.workers.readiness import Readiness, State
@@ -193,7 +196,8 @@ class Worker:
         timeout_s = settings.server.vllm_startup_timeout
         how = StartOptions(preload=plan.preload.value, warmup=plan.warmup.value)
         async with (
-            engine.running(argv, self.startup, timeout_s, self.group, how) as running,
+            hosted_tools(settings, plan) as tools,
+            engine.running(argv, self.startup, timeout_s, self.group, replace(how, tools=tools)) as running,
             buffered_metrics.written_later(),
         ):
             await self.group.first_ready()  # it sends the warm-up requests
@@ -326,6 +330,7 @@ class Worker:
             with self.startup.timed("waiting for the first API worker"):
                 await self.group.prepared()  # before planning, so that all of them find the same config.json
         plan = await in_daemon_thread(plan_for, self._profile, settings, machine, START_LIMIT_S)
+        plan = planned_tools.settled(plan, settings, confinement.problem())
         plan = await in_daemon_thread(kernel_cache.settled, plan)
         if plan.api_workers.value != self.group.count:  # BENTOML_CONFIG or --reload said otherwise
             plan = replace(plan, api_workers=Planned(self.group.count, "as BentoML started them; one with --reload"))

@@ -23,6 +23,7 @@ from gptoss_bento.doctor.finding import Finding, error, ok, warning
 from gptoss_bento.errors import AddressInUseError, ArtifactError, ConfigurationError, GptOssBentoError, HardwareError
 from gptoss_bento.hardware import probe as hardware
 from gptoss_bento.planning.model_config import ModelConfig, unknown_config
+from gptoss_bento.tools.python import confinement
 from tests.configs import LARGE, SMALL, folder_with
 from tests.fakes import H100, L4, Calls, machine
 from tests.server import REPOSITORY
@@ -47,6 +48,20 @@ def test_plan_follows_the_variables() -> None:
     os.environ["MAX_MODEL_LEN"] = "512"
 
     assert ["--max-model-len", "512", "MAX_MODEL_LEN"] in words(invoke("plan"))
+
+
+def test_plan_refuses_python_where_the_kernel_cannot_confine_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confinement, "problem", lambda: "the kernel has no Landlock")
+    os.environ["PYTHON_TOOL"] = "on"
+
+    refused = invoke("plan").exception
+    assert isinstance(refused, HardwareError)
+    assert "cannot confine: the kernel has no Landlock" in str(refused)
+
+    os.environ["PYTHON_TOOL"] = "auto"
+    assert ["tool", "python", "off:", "the", "kernel", "has", "no", "Landlock", "PYTHON_TOOL=auto"] in words(
+        invoke("plan")
+    )
 
 
 def test_plan_chooses_the_profile_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_problems_are_reported_together_one_a_line() -> None:
         ("GPU_MEMORY_UTILIZATION", "1.5", "above 0 and at most 1"),
         ("TENSOR_PARALLEL_SIZE", "0", "at least 1"),
         ("VLLM_USE_DEEP_GEMM", "true", "0 or 1"),
-        ("PYTHON_EXECUTION_BACKEND", "dangerously_use_uv", "would run Python that the model wrote"),
+        ("PYTHON_EXECUTION_BACKEND", "dangerously_use_uv", "it always is confined"),
         ("NUM_SPECULATIVE_TOKENS", "none of it", "a whole number of at least 1"),
         ("MAX_CONCURRENCY", "0", "at least 1"),
         ("NATIVE_OUTPUT_FORMAT", "xml", "'tokens' or 'openai'"),

@@ -30,6 +30,10 @@ SECRETS = {
     "VLLM_API_KEY",
     "HF_TOKEN",
     "EXA_API_KEY",
+    "YDC_API_KEY",
+    "BRAVE_API_KEY",
+    "TAVILY_API_KEY",
+    "SEARCH_API_KEY",
     "OPENAI_API_KEY",
     "JOB_STORE_URL",
 }

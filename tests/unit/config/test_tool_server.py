@@ -1,17 +1,10 @@
 from __future__ import annotations
 
-from importlib import metadata
-
 import pytest
-from packaging.version import Version
 
 from gptoss_bento.config import tool_server
 from gptoss_bento.config.environment import load_settings
 from gptoss_bento.errors import ConfigurationError
-
-
-def with_gpt_oss(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
-    monkeypatch.setattr(tool_server, "gpt_oss_version", lambda: version and Version(version))
 
 
 @pytest.mark.parametrize("text", ["localhost:8001", "a:1,b:2", "a:1,b:2/path", "[::1]:8001"])
@@ -40,38 +33,45 @@ def test_tool_server_that_is_no_address_is_refused(text: str, wrong: str) -> Non
         load_settings({"TOOL_SERVER": text})
 
 
-@pytest.mark.parametrize(("version", "found"), [(None, "it is not installed"), ("0.0.6", "0.0.6 is installed")])
-def test_demo_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch, version: str | None, found: str) -> None:
-    with_gpt_oss(monkeypatch, version)
+def test_demo_means_the_tools_of_this_server_and_is_not_given_to_vllm() -> None:
+    settings = load_settings({"TOOL_SERVER": "demo", "EXA_API_KEY": "a key of exa"})
 
+    assert (settings.tools.python, settings.tools.python_origin) == ("on", "TOOL_SERVER=demo")
+    assert (settings.tools.search, settings.tools.search_origin) == ("exa", "TOOL_SERVER=demo and EXA_API_KEY")
+    assert settings.tools.search_key
+    assert settings.tools.opens
+    assert (settings.engine, settings.warnings) == ({}, ())
+
+
+def test_demo_without_a_key_has_no_browser() -> None:
+    settings = load_settings({"TOOL_SERVER": "demo"})
+
+    assert (settings.tools.search, settings.tools.opens) == (None, False)
+    assert settings.warnings == ("TOOL_SERVER=demo: the tool browser is off without EXA_API_KEY or SEARCH_BACKEND.",)
+
+
+def test_demo_with_a_setting_of_the_tool_itself_leaves_it_the_choice() -> None:
+    tools = load_settings({"TOOL_SERVER": "demo", "PYTHON_TOOL": "auto"}).tools
+
+    assert (tools.python, tools.python_origin) == ("auto", "PYTHON_TOOL")
+
+
+def test_demo_with_python_that_is_off_is_refused() -> None:
     with pytest.raises(
-        ConfigurationError, match=rf"TOOL_SERVER: .*gpt-oss 0\.0\.7 or newer \({found}\): pip install gpt-oss"
+        ConfigurationError, match=r"PYTHON_TOOL: the value 'off' .* allowed: on or auto with TOOL_SERVER"
     ):
-        load_settings({"TOOL_SERVER": "demo"})
-
-
-@pytest.mark.parametrize(
-    ("environ", "browser"), [({}, "is off without EXA_API_KEY"), ({"EXA_API_KEY": "k"}, "searches through Exa")]
-)
-def test_demo_says_what_the_model_gets(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], browser: str) -> None:
-    with_gpt_oss(monkeypatch, "0.0.9")
-
-    python, found = load_settings({"TOOL_SERVER": "demo", **environ}).warnings
-
-    assert python == "TOOL_SERVER: demo gives the model the tool python, which runs code that it wrote, in Docker."
-    assert found == f"TOOL_SERVER: the tool browser {browser}."
+        load_settings({"TOOL_SERVER": "demo", "PYTHON_TOOL": "off"})
 
 
 @pytest.mark.parametrize("text", ["dangerously_use_uv", "dangerously_use_local_jupyter", "podman", "Docker"])
-def test_python_outside_of_docker_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"PYTHON_EXECUTION_BACKEND: .* allowed: docker; the others would run"):
+def test_python_that_is_not_confined_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"PYTHON_EXECUTION_BACKEND: .* allowed: nothing; PYTHON_TOOL says"):
         load_settings({"PYTHON_EXECUTION_BACKEND": text})
 
 
-def test_installed_package_is_found_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metadata, "version", {"gpt_oss": "0.0.8"}.__getitem__)
-
-    assert tool_server.gpt_oss_version() == Version("0.0.8")
+def test_docker_is_refused_where_the_demo_would_have_used_it() -> None:
+    with pytest.raises(ConfigurationError, match=r"PYTHON_EXECUTION_BACKEND: .* the kernel confines, not in Docker"):
+        load_settings({"TOOL_SERVER": "demo", "PYTHON_EXECUTION_BACKEND": "docker"})
 
 
 def test_name_of_a_tool_server_is_one_that_requests_can_ask_for() -> None:

@@ -116,35 +116,9 @@ def test_shared_memory_of_this_machine_is_checked() -> None:
 # Tool servers
 
 
-@pytest.mark.parametrize(
-    ("variables", "browser"), [({}, "off without EXA_API_KEY"), ({"EXA_API_KEY": "secret"}, "on, through Exa")]
-)
-def test_demo_tools_are_warned_about(variables: dict[str, str], browser: str) -> None:
-    finding, *_ = check_tool_server("demo", variables, 1.0)
-
-    assert finding.severity is Severity.WARNING
-    assert finding.found == (
-        f"TOOL_SERVER=demo runs Python code that the model writes in a Docker container; the browser is {browser}"
-    )
-    assert finding.remedy
-
-
-def test_docker_that_answers_is_enough_for_the_demo_tools(listener: socket.socket) -> None:
-    findings = list(check_tool_server("demo", {"DOCKER_HOST": f"tcp://localhost:{port_of(listener)}"}, 1.0))
-
-    assert [finding.severity for finding in findings] == [Severity.WARNING]
-
-
-def test_docker_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
-    _, finding = check_tool_server("demo", {"DOCKER_HOST": f"unix://{tmp_path}/docker.sock"}, 1.0)
-
-    assert "docker.sock: No such file or directory; the tool python cannot start" in finding.found
-    assert exit_code([finding]) == 70
-
-
 def test_tool_server_that_works_is_fine_and_named_with_its_tools(tmp_path: Path) -> None:
     with mcp_server(tmp_path) as server:
-        (finding,) = check_tool_server(server.address, {}, HANG_S)
+        (finding,) = check_tool_server(server.address, HANG_S)
 
     found = f"{server.address} is python (python), for requests with code_interpreter"
     assert (finding.severity, finding.found) == (Severity.OK, found)
@@ -152,7 +126,7 @@ def test_tool_server_that_works_is_fine_and_named_with_its_tools(tmp_path: Path)
 
 def test_tool_server_that_no_request_could_use_is_an_error(tmp_path: Path) -> None:
     with mcp_server(tmp_path, "weather") as server:
-        (finding,) = check_tool_server(server.address, {}, HANG_S)
+        (finding,) = check_tool_server(server.address, HANG_S)
 
     assert "its name is 'weather'; vLLM uses servers named python, browser or container alone" in finding.found
     assert exit_code([finding]) == 70
@@ -161,14 +135,14 @@ def test_tool_server_that_no_request_could_use_is_an_error(tmp_path: Path) -> No
 def test_tool_server_that_is_none_is_an_error() -> None:
     with serving(Hub({})) as hub:
         server = hub.url.removeprefix("http://")
-        (finding,) = check_tool_server(server, {}, HANG_S)
+        (finding,) = check_tool_server(server, HANG_S)
 
     assert finding.found.startswith(f"{server} listens, and is no tool server: Client error '404")
     assert exit_code([finding]) == 70
 
 
 def test_tool_server_that_is_silent_is_not_waited_for(listener: socket.socket) -> None:
-    (finding,) = check_tool_server(f"localhost:{port_of(listener)}", {}, 0.1)
+    (finding,) = check_tool_server(f"localhost:{port_of(listener)}", 0.1)
 
     assert finding.severity is Severity.WARNING
     assert finding.found.endswith("listens, and has not answered as a tool server within 0.1 s")
@@ -178,7 +152,7 @@ def test_tool_server_that_does_not_answer_is_an_error(listener: socket.socket) -
     gone = port_of(listener)
     listener.close()
 
-    (finding,) = check_tool_server(f"127.0.0.1:{gone}", {}, 1.0)
+    (finding,) = check_tool_server(f"127.0.0.1:{gone}", 1.0)
 
     assert finding.found == f"127.0.0.1:{gone} cannot be reached: Connection refused"
     assert exit_code([finding]) == 70
@@ -186,14 +160,14 @@ def test_tool_server_that_does_not_answer_is_an_error(listener: socket.socket) -
 
 @pytest.mark.parametrize("server", ["localhost", "localhost:", ":8001", "localhost:http", "localhost:99999"])
 def test_tool_server_without_host_and_port_is_an_error(server: str) -> None:
-    (finding,) = check_tool_server(server, {}, 1.0)
+    (finding,) = check_tool_server(server, 1.0)
 
     assert finding.found == f"{server!r} is not host:port"
     assert exit_code([finding]) == 78
 
 
 def test_tool_server_is_not_asked_without_network() -> None:
-    (finding,) = check_tool_server("no.such.host:8001", {}, 1.0, network=False)
+    (finding,) = check_tool_server("no.such.host:8001", 1.0, network=False)
 
     assert (finding.severity, finding.found) == (Severity.NOTE, "no.such.host:8001 not asked (--offline)")
 

@@ -29,6 +29,7 @@ from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.jobs.engine_client import AsgiEngine
 from gptoss_bento.server import worker as app
 from gptoss_bento.server.worker import Worker
+from gptoss_bento.tools.python import confinement
 from gptoss_bento.workers import exit_note, sigterm, supervisor
 from gptoss_bento.workers.readiness import State
 from gptoss_bento.workers.worker_group import Stage, WorkerGroup, make_shared_folder
@@ -297,6 +298,17 @@ async def test_architecture_that_is_unknown_is_refused_before_anything_is_fetche
 
     with pytest.raises(ConfigurationError, match="says Qwen3ForCausalLM"):
         await Worker()._prepare(environment.load_settings({"MODEL_NAME": str(folder)}))
+
+    assert prepare.made == []
+
+
+async def test_python_that_cannot_be_confined_is_refused_before_anything_is_fetched(
+    prepare: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confinement, "problem", lambda: "the kernel has no Landlock")
+
+    with pytest.raises(ConfigurationError, match=r"PYTHON_TOOL asks for Python, .*: the kernel has no Landlock"):
+        await Worker()._prepare(environment.load_settings({"PYTHON_TOOL": "on"}))
 
     assert prepare.made == []
 

@@ -73,7 +73,7 @@ class Tokenizer:
 def patched() -> Iterator[None]:
     """All changes to vLLM's classes that concern tools, until the end of the test."""
     replacements.repair_harmony()
-    limits = [
+    limits: list[tuple[Any, Any]] = [
         (patches.CALL_TOOL, lambda call: tool_call_limit.limited(call, note=result_message)),
         (patches.NEEDS_CALL, tool_call_limit.ending),
     ]
@@ -340,7 +340,12 @@ EARLIER = {
     "arguments": "{}",
     "output": "rain",
 }
-RAN = {"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_of_earlier_turns", "code": "1"}
+RAN: dict[str, Any] = {
+    "type": "code_interpreter_call",
+    "id": "ci_1",
+    "container_id": "cntr_of_earlier_turns",
+    "code": "1",
+}
 RAN = {**RAN, "outputs": None, "status": "completed"}
 
 

@@ -302,6 +302,30 @@ PATCHES: tuple[Patch, ...] = (
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
     PrivateUse(
+        "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.tool_server",
+        "set",
+        "The tools of this process are a tool server to vLLM, beside those of TOOL_SERVER.",
+        TOOL_SESSIONS.test,
+    ),
+    PrivateUse(
+        "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.input",
+        "set",
+        "Items of earlier calls of built-in tools become messages of Harmony's, which ITEM_MESSAGE lets pass.",
+        PREPARE_RESPONSES.test,
+    ),
+    PrivateUse(
+        "vllm.entrypoints.openai.responses.context:HarmonyContext.num_init_messages",
+        "set",
+        "The result of a call that the client has approved is of the prompt, not of the answer.",
+        _HOSTED_CONTRACT + "test_approved_call_is_made_before_the_model_goes_on",
+    ),
+    PrivateUse(
+        "vllm.entrypoints.openai.responses.context:HarmonyContext.all_turn_metrics",
+        "read",
+        "How much of the context is in use, to which the result of a tool is cut.",
+        _HOSTED_CONTRACT + "test_result_is_cut_to_the_room_of_the_context",
+    ),
+    PrivateUse(
         "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.structured_outputs",
         "set",
         "Holds an answer to text where no tool may be called; vLLM's parsers set the same field of their requests.",

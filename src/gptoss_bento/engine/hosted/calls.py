@@ -67,6 +67,14 @@ class Call(ABC):
         self.is_complete = False
         self._is_announced = False
 
+    def write(self, text: str) -> None:
+        """The model has written this."""
+        self.text = text
+
+    def end(self, result: Result) -> None:
+        """It has been made, or will not be."""
+        self.result = result
+
     def delta(self, text: str) -> list[Fields]:
         """Events of a piece of what the model writes, without their place."""
         return [*self._announcement(), *self.delta_events(text)]

@@ -69,8 +69,7 @@ def initialized(initialize: Callable[..., Awaitable[None]], room_of: Callable[[A
 
     async def initialize_all(request: Any, context: Any, exit_stack: Any) -> None:
         if (turn := turn_of(request)) is not None and not turn.is_open:
-            turn.fit = room_of(context)
-            await exit_stack.enter_async_context(turn)
+            await exit_stack.enter_async_context(turn.start(room_of(context)))
         await initialize(request, context, exit_stack)
 
     return initialize_all
@@ -98,7 +97,7 @@ async def _after_pending(
 ) -> AsyncIterator[Any]:
     context = options["context"]
     for pending in turn.pending:
-        turn.current = pending.call
+        turn.show(pending.call)
         yield context  # a stream shows that it runs
         await _make(turn, pending, context)
         yield context

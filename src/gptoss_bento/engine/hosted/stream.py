@@ -81,7 +81,7 @@ class HostedStream:
         if not call.is_complete:  # approved by the client: the model wrote it in an earlier response
             yield from self._placed(call.complete(call.text))
         elif call.result is not None or is_over:
-            self._turn.current = None
+            self._turn.show(None)
             yield from self._placed(call.settle())
 
     def _delta(self, segment: Any) -> Iterator[Any]:
@@ -101,7 +101,7 @@ class HostedStream:
             self._call = None
             self._turn.register(message, call)
             yield from self._placed(call.complete(text_of(message)))
-            self._turn.current = call
+            self._turn.show(call)
             return
         cited = citations_in(text_of(message), self._turn.cited) if message.recipient is None else []
         for event in self._vllm.done(message, self._state, self._functions):

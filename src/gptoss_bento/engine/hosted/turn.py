@@ -98,16 +98,28 @@ class ToolTurn:
         }
         self._spent_s = 0.0
         self._refusals = 0
-        self.fit: Callable[[str], str] = str
-        """Cuts a text to what the context has room for."""
+        self._fit: Callable[[str], str] = str
         self.current: Call | None = None
         """A call whose end has no events yet, for streams."""
         self.is_open = False
         """Whether its connections end with a response that runs."""
         self._has_first_items = True
         for each in asked.pending:
-            each.call.text = text_of(each.message)
+            each.call.write(text_of(each.message))
             self._calls[id(each.message)] = (each.message, each.call)
+
+    def start(self, fit: Callable[[str], str]) -> Self:
+        """The response begins.
+
+        Args:
+            fit: cuts a text to what the context has room for.
+        """
+        self._fit = fit
+        return self
+
+    def show(self, call: Call | None) -> None:
+        """Makes this the call whose end has no events yet."""
+        self.current = call
 
     async def __aenter__(self) -> Self:
         self.is_open = True
@@ -176,7 +188,7 @@ class ToolTurn:
         if message.author.role != "assistant" or not self.handles(message.recipient):
             return None
         call = self.new_call(message.recipient)
-        call.text = text_of(message)
+        call.write(text_of(message))
         self.register(message, call)
         return call
 
@@ -193,9 +205,10 @@ class ToolTurn:
     async def results(self, message: Any) -> list[Any]:
         """Makes a call, and returns the message that answers it."""
         call = self.call_of(message) or self.new_call(message.recipient)
-        call.text = text_of(message)
-        call.result = await self._bounded(call)
-        return [result_message(message, self.fit(call.result.text))]
+        call.write(text_of(message))
+        result = await self._bounded(call)
+        call.end(result)
+        return [result_message(message, self._fit(result.text))]
 
     async def _bounded(self, call: Call) -> Result:
         left = self._tools.turn_timeout_s - self._spent_s

@@ -19,7 +19,12 @@ Render = Callable[..., Any]
 _SERVERS = {kind: server for server, kind in REQUEST_TYPES.items()}
 _OPTIONS: Mapping[str, Mapping[str, object]] = {
     "code_interpreter": {"container.file_ids": None, "container.memory_limit": "1g", "container.network_policy": None},
-    "web_search_preview": {"user_location": None, "search_context_size": "medium", "search_content_types": ["text"]},
+    "web_search_preview": {
+        "user_location": None,
+        "search_context_size": "medium",
+        "search_content_types": ["text"],
+        "filters": None,
+    },
 }
 """What a request can say of such a tool and vLLM hands to no server, with the value that is OpenAI's default."""
 _VARIABLES = {"python": ("PYTHON_TOOL",), "browser": ("SEARCH_BACKEND",)}

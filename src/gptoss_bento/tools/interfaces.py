@@ -86,8 +86,8 @@ class BrowserSession(Protocol):
         """Shows where a page has a text."""
         ...
 
-    def citation(self, cursor: int) -> Cited | None:
-        """What the model means by this number in a mark such as 【3†L1-L4】; None: nothing that it has seen."""
+    def citation(self, cursor: int, line: int | None = None) -> Cited | None:
+        """What the model means by a mark such as 【3†L1-L4】; None: nothing that it has seen."""
         ...
 
 
@@ -138,10 +138,15 @@ class McpServer(Protocol):
 
 
 class McpSession(Protocol):
-    """The connection of one response with one server."""
+    """The connection of one response with one server, which is made when it is first used."""
+
+    @property
+    def about(self) -> str | None:
+        """What the server says of itself, once it has listed its tools."""
+        ...
 
     async def tools(self) -> Sequence[McpTool]:
-        """The tools that the request may use. Raises an error whose text is for the client."""
+        """The tools that the request may use. Raises ToolFailedError."""
         ...
 
     async def call(self, name: str, arguments: Fields) -> Outcome:
@@ -199,7 +204,7 @@ class McpAccess(Protocol):
         ...
 
     def session(self, server: McpServer) -> AbstractAsyncContextManager[McpSession]:
-        """Connects. To be left in the task that has entered it."""
+        """A connection."""
         ...
 
     def needs_approval(self, tool: McpTool, server: McpServer) -> bool:

@@ -173,10 +173,11 @@ async def _listed(tools: Sequence[tuple[str, Any]], server: Any) -> dict[str, Li
 
 async def _list(access: McpAccess, server: McpServer, limit_s: float) -> Listed:
     tools: Sequence[McpTool] = ()
-    error = None
+    error, about = None, server.description
     try:
         async with asyncio.timeout(limit_s), access.session(server) as session:
             tools = await session.tools()
+            about = about or session.about
     except ToolFailedError as failed:
         error = str(failed)
     except TimeoutError:
@@ -184,7 +185,7 @@ async def _list(access: McpAccess, server: McpServer, limit_s: float) -> Listed:
     except Exception:
         logger.exception("the tools of the MCP server %s", server.label)
         error = _UNLISTED
-    return Listed(server, {tool.name: tool for tool in tools}, _list_item(server.label, tools, error))
+    return Listed(server, {tool.name: tool for tool in tools}, _list_item(server.label, tools, error), about)
 
 
 def _list_item(label: str, tools: Sequence[McpTool], error: str | None) -> dict[str, Any]:

@@ -40,12 +40,14 @@ class Result:
         failed: whether the tool could not do what it was called for.
         action: what a browser has done, as its item has it.
         was_made: False: the tool has not been called, or was stopped.
+        error: of an MCP server, as its item has it.
     """
 
     text: str
     failed: bool = False
     action: Mapping[str, Any] | None = None
     was_made: bool = True
+    error: Mapping[str, Any] | None = None
 
 
 class Call(ABC):
@@ -255,7 +257,7 @@ class McpCall(Call):
             return made
         if self.result.failed or not self.result.was_made:
             content = [{"type": "text", "text": self.result.text}]
-            return {**made, "error": {"type": "mcp_tool_execution_error", "content": content}}
+            return {**made, "error": self.result.error or {"type": "mcp_tool_execution_error", "content": content}}
         return {**made, "output": self.result.text}
 
     @property

@@ -14,19 +14,20 @@ from gptoss_bento.tools.interfaces import Cited
 
 MARK_END = "】"
 
-_MARK = re.compile(r"【(\d{1,6})†[^【】\n]{0,200}】")
+_MARK = re.compile(r"【(\d{1,6})†(?:L(\d{1,6}))?[^【】\n]{0,200}】")
+_Find = Callable[[int, int | None], Cited | None]
 
 Fields = dict[str, Any]
 
 
-def citations_in(text: str, cited: Callable[[int], Cited | None]) -> list[Fields]:
+def citations_in(text: str, cited: _Find) -> list[Fields]:
     """The citations of a text, in its order. A mark for what the model has not seen is none.
 
     Args:
         text: of the answer.
-        cited: the page under a number.
+        cited: the page under a number, and, for a list of results, the one at a line.
     """
-    marks = ((mark, cited(int(mark[1]))) for mark in _MARK.finditer(text))
+    marks = ((mark, cited(int(mark[1]), int(mark[2]) if mark[2] else None)) for mark in _MARK.finditer(text))
     return [_annotation(mark, page) for mark, page in marks if page is not None]
 
 
@@ -38,7 +39,7 @@ def _annotation(mark: re.Match[str], page: Cited) -> Fields:
 class StreamedCitations:
     """Finds the citations of a text while it comes."""
 
-    def __init__(self, cited: Callable[[int], Cited | None]) -> None:
+    def __init__(self, cited: _Find) -> None:
         self._cited = cited
         self._text = ""
         self._known = 0

@@ -99,7 +99,7 @@ def _with_words(messages: Sequence[Any], turn: ToolTurn) -> list[Any]:
     if turn.location:
         system = _located(system, turn.location)
     spaces = {
-        each.server.label: namespace(each.server.label, each.server.description, list(each.tools.values()))
+        each.server.label: namespace(each.server.label, each.about, list(each.tools.values()))
         for each in turn.servers
         if each.tools
     }

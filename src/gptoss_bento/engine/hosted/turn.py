@@ -6,14 +6,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from gptoss_bento.engine.hosted import metrics
 from gptoss_bento.engine.hosted.calls import ApprovalCall, BrowserCall, Call, McpCall, PythonCall, Result, arguments_of
-from gptoss_bento.engine.hosted.mcp_sessions import KeptSession
 from gptoss_bento.engine.hosted.messages import result_message, text_of
-from gptoss_bento.tools.interfaces import BrowserSession, Cited, HostedTools, McpServer, McpTool, ToolFailedError
+from gptoss_bento.tools.interfaces import (
+    BrowserSession,
+    Cited,
+    HostedTools,
+    McpServer,
+    McpSession,
+    McpTool,
+    ToolFailedError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +44,13 @@ class Listed:
         server: as it was asked for.
         tools: by name; none if they could not be listed.
         item: `mcp_list_tools`.
+        about: what the server is for, as the model reads it.
     """
 
     server: McpServer
     tools: Mapping[str, McpTool]
     item: Mapping[str, Any]
+    about: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,9 +103,8 @@ class ToolTurn:
         self._asked = asked
         self._clock = clock
         self._calls: dict[int, tuple[Any, Call]] = {}  # the message is kept, so that its id is no other's
-        self._sessions = {
-            label: KeptSession(tools.mcp, each.server) for label, each in asked.servers.items() if tools.mcp
-        }
+        self._connections = AsyncExitStack()
+        self._sessions: dict[str, McpSession] = {}
         self._spent_s = 0.0
         self._refusals = 0
         self._fit: Callable[[str], str] = str
@@ -126,7 +135,7 @@ class ToolTurn:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(session.close() for session in self._sessions.values()))
+        await self._connections.aclose()
 
     @property
     def lists(self) -> list[dict[str, Any]]:
@@ -155,10 +164,10 @@ class ToolTurn:
         """Calls that are made before the model goes on."""
         return self._asked.pending
 
-    def cited(self, cursor: int) -> Cited | None:
-        """The page that the model means by a number."""
+    def cited(self, cursor: int, line: int | None) -> Cited | None:
+        """The page that the model means by a number, and the first line that it names."""
         browser = self._asked.browser
-        return browser.citation(cursor) if browser is not None else None
+        return browser.citation(cursor, line) if browser is not None else None
 
     def handles(self, recipient: str | None) -> bool:
         """Whether a message to this recipient is a call of these tools."""
@@ -271,8 +280,21 @@ class ToolTurn:
             return Result(f"Error: {call.label} has no tool {call.name}; it has {known}.", failed=True)
         if (asked := arguments_of(call.text)) is None:
             return Result(NO_OBJECT, failed=True)
-        outcome = await self._sessions[call.label].call(call.name, asked)
-        return Result(outcome.text, outcome.failed)
+        outcome = await (await self._session(call.label)).call(call.name, asked)
+        return Result(outcome.text, outcome.failed, error=getattr(outcome, "error", None))
+
+    async def _session(self, label: str) -> McpSession:
+        """The connection with a server, which is made at the first call."""
+        if (known := self._sessions.get(label)) is not None:
+            return known
+        if self._tools.mcp is None:
+            raise ToolFailedError("this service calls no MCP servers.")
+        session = await self._connections.enter_async_context(
+            self._tools.mcp.session(self._asked.servers[label].server)
+        )
+        await session.tools()  # results are held to what the server says of them in this connection
+        self._sessions[label] = session
+        return session
 
     def _kind(self, recipient: str) -> tuple[str, str] | None:
         """Whose function is called, and which: `python`, `browser`, or the label of an MCP server."""

@@ -17,6 +17,9 @@ from pydantic import TypeAdapter
 from gptoss_bento.engine import patches, replacements, tool_call_limit
 from gptoss_bento.engine.fake_tools import FakeBrowser, FakeCited, FakeMcp, FakeOutcome, FakePython
 from gptoss_bento.engine.hosted.messages import result_message
+from gptoss_bento.responses.event_stream import EventStream
+from gptoss_bento.responses.objects import whole
+from gptoss_bento.responses.request import read_create
 from gptoss_bento.tools.interfaces import HostedTools, ToolFailedError
 from gptoss_bento.training import harmony_text
 from tests.harmony_renderer import renderer
@@ -332,6 +335,32 @@ async def test_approval_without_its_server_is_refused(renderer: Any) -> None:
     assert 'no MCP server "weather"' in made["error"]["message"]
 
 
+@pytest.mark.usefixtures("patched")
+@pytest.mark.parametrize("include", [[], ["code_interpreter_call.outputs", "web_search_call.action.sources"]])
+async def test_stream_is_passed_on_whole_with_what_was_asked_for(renderer: Any, include: list[str]) -> None:
+    tools = HostedTools(python=FakePython(), browser=FakeBrowser())
+    service = Service(renderer, tools, THINKS + RUNS, SEARCHES, CITES)
+    request = read_create(
+        {"input": "How much?", "tools": [CODE, {"type": "web_search"}], "include": include}, can_search=True
+    )
+    stream = EventStream(lambda made: whole(made, request), returned=request.returned)
+
+    sent: list[bytes] = []
+    async for event in await service.ask(CODE, SEARCH, stream=True):
+        data = event.model_dump_json(indent=None, by_alias=True)
+        frame = f"event: {event.type}\ndata: {data}\n\n".encode()
+        sent += [frame] if stream.passes(frame) else stream.feed(frame)
+
+    final = Response.model_validate(stream.final, strict=True)
+    assert [item.type for item in final.output] == ["reasoning", "code_interpreter_call", "web_search_call", "message"]
+    _, ran, searched, answer = (item.model_dump() for item in final.output)
+    assert ran["outputs"] == ([{"type": "logs", "logs": "4"}] if include else None)
+    assert (searched["action"]["sources"] is not None) is bool(include)
+    assert answer["content"][0]["annotations"][0]["url"] == FakeCited().url
+    numbers = [json.loads(frame.partition(b"data: ")[2])["sequence_number"] for frame in sent]
+    assert numbers == list(range(len(numbers)))
+
+
 EARLIER = {
     "type": "mcp_call",
     "id": "mcp_1",
@@ -346,15 +375,21 @@ RAN: dict[str, Any] = {
     "container_id": "cntr_of_earlier_turns",
     "code": "1",
 }
-RAN = {**RAN, "outputs": None, "status": "completed"}
+RAN = {**RAN, "status": "completed"}
 
 
 @pytest.mark.usefixtures("patched")
-async def test_container_of_earlier_code_is_used_again(renderer: Any) -> None:
+@pytest.mark.parametrize("outputs", [{}, {"outputs": None}])
+async def test_container_of_earlier_code_is_used_again(renderer: Any, outputs: Any) -> None:
     python = FakePython()
     service = Service(renderer, HostedTools(python=python), RUNS, ANSWERS)
+    others = [
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "open_page", "url": ""}},
+        {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "weather", "tools": []},
+        REQUEST,
+    ]
 
-    await service.whole(CODE, input=[RAN, {"role": "user", "content": "Again."}])
+    await service.whole(CODE, input=[{**RAN, **outputs}, *others, {"role": "user", "content": "Again."}])
 
     assert python.runs == [("cntr_of_earlier_turns", "2 + 2")]
 

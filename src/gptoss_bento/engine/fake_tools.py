@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,7 +181,7 @@ class FakeMcp:
         del tool, server
         return self.asks
 
-    def decisions(self, items: Iterable[Fields]) -> list[FakeDecision]:
+    def decisions(self, items: Sequence[Fields]) -> list[FakeDecision]:
         listed = list(items)
         asked = {each["id"]: each for each in listed if each.get("type") == "mcp_approval_request"}
         made = {each.get("approval_request_id") for each in listed if each.get("type") == "mcp_call"}

@@ -6,7 +6,7 @@ leaves nothing behind that runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -203,15 +203,15 @@ class McpAccess(Protocol):
         """The server that a tool of the type `mcp` means. Raises ToolRefusedError."""
         ...
 
-    def session(self, server: McpServer) -> AbstractAsyncContextManager[McpSession]:
-        """A connection."""
+    def session(self, server: Any) -> AbstractAsyncContextManager[McpSession]:
+        """A connection with a server of `server`."""
         ...
 
-    def needs_approval(self, tool: McpTool, server: McpServer) -> bool:
-        """Whether the client must be asked before a call."""
+    def needs_approval(self, tool: Any, server: Any) -> bool:
+        """Whether the client must be asked before a call of a tool of such a server."""
         ...
 
-    def decisions(self, items: Iterable[Fields]) -> Sequence[Decision]:
+    def decisions(self, items: Sequence[Fields]) -> Sequence[Decision]:
         """What the items of an input decide of calls that were not made yet. Raises ToolRefusedError."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ class McpServersAccess:
         """Whether the client must be asked before a call."""
         return approval.needs_approval(tool, server)
 
-    def decisions(self, items: Iterable[Mapping[str, Any]]) -> Sequence[approval.Decision]:
+    def decisions(self, items: Sequence[Mapping[str, Any]]) -> Sequence[approval.Decision]:
         """What the items of an input decide of calls that were not made yet.
 
         Raises:

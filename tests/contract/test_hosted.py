@@ -372,7 +372,7 @@ EARLIER = {
 RAN: dict[str, Any] = {
     "type": "code_interpreter_call",
     "id": "ci_1",
-    "container_id": "cntr_of_earlier_turns",
+    "container_id": "cntr_0123456789abcdefEarlier",
     "code": "1",
 }
 RAN = {**RAN, "status": "completed"}
@@ -391,7 +391,7 @@ async def test_container_of_earlier_code_is_used_again(renderer: Any, outputs: A
 
     await service.whole(CODE, input=[{**RAN, **outputs}, *others, {"role": "user", "content": "Again."}])
 
-    assert python.runs == [("cntr_of_earlier_turns", "2 + 2")]
+    assert python.runs == [("cntr_0123456789abcdefEarlier", "2 + 2")]
 
 
 @pytest.mark.usefixtures("patched")

@@ -12,6 +12,7 @@ from typing import Any
 
 from gptoss_bento.engine.hosted.calls import McpCall
 from gptoss_bento.engine.hosted.messages import call_message, mcp_call_message, result_message
+from gptoss_bento.engine.hosted.options import is_container
 from gptoss_bento.engine.hosted.turn import Pending
 from gptoss_bento.tools.interfaces import Decision
 
@@ -43,9 +44,9 @@ def as_fields(item: Any) -> Fields:
 
 
 def container_in(items: Sequence[Fields]) -> str | None:
-    """The container of the newest code among the items."""
+    """The container of the newest code among the items, which are the client's: another text is no id."""
     named = (item.get("container_id") for item in reversed(items) if item.get("type") == "code_interpreter_call")
-    return next((name for name in named if isinstance(name, str)), None)
+    return next((name for name in named if is_container(name)), None)
 
 
 class History:

@@ -32,7 +32,7 @@ RESERVED = frozenset(
 RESULTS = {"low": 5, "medium": 10, "high": 20}
 """How many results a search shows for each `search_context_size`, where the model asks for no number."""
 
-_CONTAINER = re.compile(r"cntr_[0-9A-Za-z_-]{16,128}")
+_CONTAINER = re.compile(r"cntr_[0-9A-Za-z]{16,64}")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _PLACE = ("city", "region", "country", "timezone")
 _DOMAINS = ("allowed_domains", "blocked_domains")
@@ -53,7 +53,7 @@ def python_problem(place: str, tool: Any) -> Problem | None:
     container = as_fields(tool).get("container")
     where = f"{place}.container"
     if isinstance(container, str):
-        if _CONTAINER.fullmatch(container):
+        if is_container(container):
             return None
         return (
             where,
@@ -73,6 +73,11 @@ def python_problem(place: str, tool: Any) -> Problem | None:
         network = f"{where}.network_policy"
         return network, f'{network}: containers of this service have no network: {{"type": "disabled"}}.'
     return None
+
+
+def is_container(name: Any) -> bool:
+    """Whether it may be the id of a container."""
+    return isinstance(name, str) and _CONTAINER.fullmatch(name) is not None
 
 
 def container_of(tool: Any) -> str | None:

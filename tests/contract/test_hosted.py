@@ -212,6 +212,18 @@ async def test_stream_with_python_has_the_run_between_interpreting_and_completed
 
 
 @pytest.mark.usefixtures("patched")
+async def test_call_is_open_until_its_result_although_its_message_has_two_ends(renderer: Any) -> None:
+    """As grammars have it: the message ends, and then the output."""
+    service = Service(renderer, HostedTools(python=FakePython()), RUNS.replace("<|call|>", "<|end|><|call|>"), ANSWERS)
+
+    events = await service.events(CODE)
+
+    assert events[-1]["response"]["output"][0]["status"] == "completed"
+    done = next(event["item"] for event in events if event["type"] == "response.output_item.done")
+    assert (done["status"], done["outputs"]) == ("completed", [{"type": "logs", "logs": "4"}])
+
+
+@pytest.mark.usefixtures("patched")
 async def test_stream_of_a_search_has_its_real_action_and_citations(renderer: Any) -> None:
     browser = FakeBrowser()
     service = Service(renderer, HostedTools(browser=browser), SEARCHES, CITES)

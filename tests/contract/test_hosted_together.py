@@ -192,31 +192,40 @@ async def test_approval_is_asked_for_and_its_call_is_made(renderer: Any, servers
 async def test_cancelled_response_ends_its_container_and_its_connection(renderer: Any, servers: Any) -> None:
     async with python() as containers:
         tools = HostedTools(python=containers, mcp=mcp_tools().mcp)
-        for script in (runs("while True: pass"), calls("sums.slow")):
-            service = Service(renderer, tools, script)
-            before = servers.seen().ended
-            task = asyncio.create_task(service.events(CODE, weather(servers)))
-            await until(lambda: service.engine.prompts)  # noqa: B023
-            await until(lambda: children() if "while" in script else servers.seen().running)  # noqa: B023
-            task.cancel()
-            async with asyncio.timeout(HANG_S):
-                await asyncio.wait((task,))
-                await until(lambda: not children() if "while" in script else servers.seen().ended > before)  # noqa: B023
+        others = children()
+        service = Service(renderer, tools, runs("while True: pass"))
+        task = asyncio.create_task(service.events(CODE))
+        await until(lambda: children() - others)
+        await cancelled(task)
+        await until(lambda: not children() - others)
+
+        before = servers.seen().ended
+        task = asyncio.create_task(Service(renderer, tools, calls("sums.slow")).events(weather(servers)))
+        await until(lambda: servers.seen().running)
+        await cancelled(task)
+        await until(lambda: servers.seen().ended > before)
 
 
-def children() -> list[psutil.Process]:
-    """Children of this process that are containers."""
-    return [each for each in psutil.Process().children() if is_container(each)]
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    async with asyncio.timeout(HANG_S):
+        await asyncio.wait((task,))
 
 
-def is_container(process: psutil.Process) -> bool:
+def children() -> set[psutil.Process]:
+    """The children of this process that have not ended. A container hides its command line."""
+    return {each for each in psutil.Process().children() if is_running(each)}
+
+
+def is_running(process: psutil.Process) -> bool:
     try:
-        return "gptoss_bento.tools.python" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # it has ended, and may wait for its parent
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
 
 
 async def test_hundred_responses_together_leave_nothing(renderer: Any, servers: Any) -> None:
+    others, open_files = children(), psutil.Process().num_fds()
     async with python() as containers:
         tools = HostedTools(python=containers, mcp=mcp_tools().mcp)
         services = [Service(renderer, tools, RUNS, calls("sums.add", a=1, b=2), ANSWERS) for _ in range(100)]
@@ -224,4 +233,5 @@ async def test_hundred_responses_together_leave_nothing(renderer: Any, servers: 
 
         assert [[item["type"] for item in each["output"]][1:3] for each in made] == [[OUTPUT, "mcp_call"]] * 100
         assert {each["output"][2]["output"] for each in made} == {"3"}
-    await until(lambda: not children())
+    await until(lambda: not children() - others)
+    await until(lambda: psutil.Process().num_fds() <= open_files + 2)

@@ -60,14 +60,15 @@ class HostedStream:
         """The events of what vLLM has read of the model's output, and of a call that has ended before it.
 
         Args:
-            segments: of this chunk; none: nothing but a call has happened.
+            segments: of this chunk; those without a text and a message are of tokens between two messages.
         """
-        segments = list(segments)
-        yield from self._settled(is_over=bool(segments))
+        yield from self._settled(is_over=False)
         for segment in segments:
             if segment.delta:
+                yield from self._settled(is_over=True)
                 yield from self._delta(segment)
             elif segment.completed_message is not None:
+                yield from self._settled(is_over=True)
                 yield from self._complete(segment.completed_message)
 
     def end(self) -> Iterator[Event]:
@@ -86,7 +87,6 @@ class HostedStream:
 
     def _delta(self, segment: Any) -> Iterator[Any]:
         if self._turn.handles(segment.recipient):
-            yield from self._settled(is_over=True)
             self._call = self._call or self._turn.new_call(segment.recipient)
             yield from self._placed(self._call.delta(segment.delta))
             return

@@ -175,7 +175,6 @@ ALLOWED: dict[str, set[str]] = {
     "background": {"state", "workers"},
     "engine": {"artifacts", "config", "http", "planning", "tools", "workers"},
     "doctor": {"artifacts", "config", "hardware", "planning"},
-    "tools": set(),
     "http": {"workers"},
     "bento": {"artifacts", "config"},
     "workers": {"config"},

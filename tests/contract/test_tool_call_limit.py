@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from openai_harmony import Author, Message, Role
 
-from gptoss_bento.engine import replacements, tool_call_limit
+from gptoss_bento.engine import tool_call_limit
+from gptoss_bento.engine.hosted.messages import result_message
 
 pytestmark = [pytest.mark.contract, pytest.mark.filterwarnings("default")]
 
@@ -64,7 +65,7 @@ async def test_vllm_still_calls_tools_beyond_the_limit() -> None:
 @pytest.mark.parametrize("limit", [0, 1, 3, None])
 async def test_response_ends_with_a_call_after_the_note(limit: int | None) -> None:
     context = conversation(limit)
-    call = tool_call_limit.limited(type(context).call_tool, note=replacements._note)
+    call = tool_call_limit.limited(type(context).call_tool, note=result_message)
     needs: Callable[[Any], bool] = tool_call_limit.ending(type(context).need_builtin_tool_call)
     results = await rounds(context, partial(call), needs)
 

@@ -92,6 +92,7 @@ OWN_OBJECTS = {
     "startup.phase",
     "request.num_output_placeholders",  # counted down as the replaced function does
     "parameters.thinking_token_budget",  # a public field of SamplingParams
+    "params.max_tokens",  # a public field of SamplingParams
     "chat.include_reasoning",  # a field of requests, which clients set
     "described._vllm_guarded",  # the function that takes the place of Triton's
     "parameter.do_not_specialize",  # a PrivateUse, of each of a kernel's parameters

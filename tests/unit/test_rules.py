@@ -174,7 +174,7 @@ ALLOWED: dict[str, set[str]] = {
     "responses": {"access", "background", "engine", "http", "state"},
     "access": {"config", "engine", "http"},
     "background": {"state", "workers"},
-    "engine": {"artifacts", "config", "http", "planning", "workers"},
+    "engine": {"artifacts", "config", "http", "planning", "tools", "workers"},
     "doctor": {"artifacts", "config", "hardware", "planning", "tools"},
     "http": {"workers"},
     "bento": {"artifacts", "config"},

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gptoss_bento.config.tool_server import REQUEST_TYPES
+from gptoss_bento.engine.hosted import asking
 from gptoss_bento.strict_json import shown
 
 Render = Callable[..., Any]
@@ -18,9 +19,15 @@ Render = Callable[..., Any]
 _SERVERS = {kind: server for server, kind in REQUEST_TYPES.items()}
 _OPTIONS: Mapping[str, Mapping[str, object]] = {
     "code_interpreter": {"container.file_ids": None, "container.memory_limit": "1g", "container.network_policy": None},
-    "web_search_preview": {"user_location": None, "search_context_size": "medium", "search_content_types": ["text"]},
+    "web_search_preview": {
+        "user_location": None,
+        "search_context_size": "medium",
+        "search_content_types": ["text"],
+        "filters": None,
+    },
 }
 """What a request can say of such a tool and vLLM hands to no server, with the value that is OpenAI's default."""
+_VARIABLES = {"python": ("PYTHON_TOOL",), "browser": ("SEARCH_BACKEND",)}
 _LABELS = "VLLM_GPT_OSS_SYSTEM_TOOL_MCP_LABELS"
 
 
@@ -52,11 +59,14 @@ def problem(request: Any, server: Any, labels: Collection[str]) -> tuple[str, st
 
 
 def _problem_of(place: str, tool: Any, server: Any, labels: Collection[str]) -> tuple[str, str] | None:
+    if asking.runs(server, tool) and not (tool.type == "mcp" and tool.server_label in labels):
+        return asking.problem(place, tool, server)
     if tool.type == "mcp" and tool.server_label not in labels:
         where = f"{place}.server_label"
         return where, (
             f"{where} {shown(tool.server_label)} is none that the operator lets in ({_LABELS}), and no server is "
-            "called that the request names: call it yourself, and send its tools as functions."
+            "called that the request names (MCP_SERVERS, MCP_REQUEST_SERVERS): call it yourself, and send its tools as "
+            "functions."
         )
     kind = tool.server_label if tool.type == "mcp" else tool.type
     needed = _SERVERS.get(kind)
@@ -64,8 +74,8 @@ def _problem_of(place: str, tool: Any, server: Any, labels: Collection[str]) -> 
         return None
     if server is not None and server.has_tool(needed):
         return _without_effect(place, tool)
-    where = f"{place}.type"
-    return where, f"{where} {shown(kind)} needs a tool server named {needed}, which this service has not (TOOL_SERVER)."
+    where, variables = f"{place}.type", ", ".join((*_VARIABLES.get(needed, ()), "TOOL_SERVER"))
+    return where, f"{where} {shown(kind)} needs a tool server named {needed}, which this service has not ({variables})."
 
 
 def _without_effect(place: str, tool: Any) -> tuple[str, str] | None:

@@ -37,6 +37,7 @@ from gptoss_bento.engine.vllm_app import build_app, served_model
 from gptoss_bento.engine.vllm_parser import serve_parser
 from gptoss_bento.engine.warmup import warm_up, warm_up_routes
 from gptoss_bento.errors import ConfigurationError, EngineDiedError, EngineStartError
+from gptoss_bento.tools.interfaces import HostedTools
 from gptoss_bento.workers.child_processes import kill_processes
 from gptoss_bento.workers.readiness import Readiness
 from gptoss_bento.workers.worker_group import WorkerGroup
@@ -57,11 +58,12 @@ class StartOptions:
     """Options of a start that vLLM's own server does not have.
 
     `preload`: the engine's process imports vLLM while this one does. `warmup`: requests of our own come first, so that
-    no client waits for kernels.
+    no client waits for kernels. `tools`: that this process runs for the model.
     """
 
     preload: bool = False
     warmup: bool = False
+    tools: HostedTools | None = None
 
 
 @asynccontextmanager
@@ -116,7 +118,7 @@ async def _start(
             client._run_output_handler()
     stack.callback(_stop_client, client)
     with startup.timed("engine: application"):
-        app = await build_app(client, args)
+        app = await build_app(client, args, how.tools)
     if how.warmup and group.is_first:
         with startup.timed("engine: warm-up"):
             await warm_up(client)

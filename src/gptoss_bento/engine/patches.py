@@ -200,6 +200,58 @@ NEEDS_CALL = Patch(
     CALL_TOOL.instead,
     "tests/contract/test_tool_call_limit.py::test_response_ends_with_a_call_after_the_note",
 )
+_HOSTED_CONTRACT = "tests/contract/test_hosted.py::"
+
+PREPARE_RESPONSES = Patch(
+    "vllm.renderers.online_renderer:OnlineRenderer.render_responses",
+    "MCP servers of a request are asked for their tools, and items of earlier calls become messages, before a prompt "
+    "is rendered.",
+    "None: a tool server has two names for GPT-OSS, and says what it has at the start.",
+    _HOSTED_CONTRACT + "test_vllm_still_reads_no_items_of_built_in_tools",
+)
+ITEM_MESSAGE = Patch(
+    "vllm.renderers.online_renderer:response_input_to_harmony",
+    "It reads no calls of built-in tools; here they are messages already, which pass.",
+    PREPARE_RESPONSES.instead,
+    PREPARE_RESPONSES.test,
+)
+DEVELOPER_MESSAGE = Patch(
+    "vllm.entrypoints.openai.parser.harmony_utils:get_developer_message",
+    "Tools of the type mcp are refused beside functions.",
+    PREPARE_RESPONSES.instead,
+    _HOSTED_CONTRACT + "test_vllm_still_refuses_mcp_beside_functions",
+)
+TOOL_SESSIONS = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses._initialize_tool_sessions",
+    "Connections with MCP servers of a request end with its response.",
+    PREPARE_RESPONSES.instead,
+    _HOSTED_CONTRACT + "test_response_with_python_goes_through_vllms_loop",
+)
+TOOL_LOOP = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses._generate_with_builtin_tools",
+    "A call that the client has approved is made before the model goes on.",
+    PREPARE_RESPONSES.instead,
+    TOOL_SESSIONS.test,
+)
+TOOL_EVENTS = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses._process_harmony_streaming_events",
+    "A stream says that a call is complete before it is made, and has no results, citations, lists of tools and "
+    "questions for approval.",
+    "None.",
+    TOOL_SESSIONS.test,
+)
+WHOLE_RESPONSE = Patch(
+    "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.responses_full_generator",
+    "The same for the object of a response: OUTPUT_ITEMS gets its tools here.",
+    "None.",
+    TOOL_SESSIONS.test,
+)
+OUTPUT_ITEMS = Patch(
+    "vllm.entrypoints.openai.responses.serving:harmony_to_response_output",
+    "Code is an item of reasoning, a search has no sources, and a text no citations.",
+    "None.",
+    TOOL_SESSIONS.test,
+)
 CHECK_CONSTRAINT = Patch(
     "vllm.v1.structured_output.backend_xgrammar:validate_xgrammar_grammar",
     "What xgrammar refuses goes on to guidance, which cannot read it: \"Invalid grammar specification: 'triggers'\".",
@@ -237,10 +289,42 @@ PATCHES: tuple[Patch, ...] = (
     RENDER_MESSAGES,
     CALL_TOOL,
     NEEDS_CALL,
+    PREPARE_RESPONSES,
+    ITEM_MESSAGE,
+    DEVELOPER_MESSAGE,
+    TOOL_SESSIONS,
+    TOOL_LOOP,
+    TOOL_EVENTS,
+    WHOLE_RESPONSE,
+    OUTPUT_ITEMS,
     CHECK_CONSTRAINT,
 )
 
 PRIVATE_USES: tuple[PrivateUse, ...] = (
+    PrivateUse(
+        "vllm.entrypoints.openai.responses.serving:OpenAIServingResponses.tool_server",
+        "set",
+        "The tools of this process are a tool server to vLLM, beside those of TOOL_SERVER.",
+        TOOL_SESSIONS.test,
+    ),
+    PrivateUse(
+        "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.input",
+        "set",
+        "Items of earlier calls of built-in tools become messages of Harmony's, which ITEM_MESSAGE lets pass.",
+        PREPARE_RESPONSES.test,
+    ),
+    PrivateUse(
+        "vllm.entrypoints.openai.responses.context:HarmonyContext.num_init_messages",
+        "set",
+        "The result of a call that the client has approved is of the prompt, not of the answer.",
+        _HOSTED_CONTRACT + "test_approved_call_is_made_before_the_model_goes_on",
+    ),
+    PrivateUse(
+        "vllm.entrypoints.openai.responses.context:HarmonyContext.all_turn_metrics",
+        "read",
+        "How much of the context is in use, to which the result of a tool is cut.",
+        _HOSTED_CONTRACT + "test_result_is_cut_to_the_room_of_the_context",
+    ),
     PrivateUse(
         "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.structured_outputs",
         "set",

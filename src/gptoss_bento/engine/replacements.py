@@ -24,6 +24,10 @@ from gptoss_bento.engine import (
 from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser, hiding_itself
 from gptoss_bento.engine.harmony_repair import KINDS, RepairingParser, repairing
+from gptoss_bento.engine.hosted import loop, metrics, prompts
+from gptoss_bento.engine.hosted.messages import result_message
+from gptoss_bento.engine.hosted.server import HostedServer
+from gptoss_bento.engine.hosted.stream import VllmEvents
 from gptoss_bento.engine.output_coalescing import OutputCoalescer
 from gptoss_bento.engine.patches import (
     ADD_REQUEST,
@@ -37,12 +41,16 @@ from gptoss_bento.engine.patches import (
     CHAT_SAMPLING,
     CHAT_STREAM,
     CHECK_CONSTRAINT,
+    DEVELOPER_MESSAGE,
     ERROR_HANDLERS,
     FINISH_REASON,
     HARMONY_PARSER,
+    ITEM_MESSAGE,
     MESSAGES,
     NEEDS_CALL,
     NEW_SESSION,
+    OUTPUT_ITEMS,
+    PREPARE_RESPONSES,
     RECEIVE_OUTPUT,
     RENDER_MESSAGES,
     RENDER_RESPONSES,
@@ -54,12 +62,18 @@ from gptoss_bento.engine.patches import (
     THINKING,
     TOKENIZE_CHAT,
     TOOL_DEFINITION,
+    TOOL_EVENTS,
+    TOOL_LOOP,
     TOOL_PARAMETERS,
+    TOOL_SESSIONS,
+    WHOLE_RESPONSE,
 )
 from gptoss_bento.engine.stop_strings import FinalStop, StoppingDetokenizer, stop_rule
 from gptoss_bento.engine.usage import current_meter
 from gptoss_bento.http.error_words import in_clients_words
 from gptoss_bento.http.errors import ASKED
+from gptoss_bento.patching import Patch
+from gptoss_bento.tools.interfaces import HostedTools
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -120,17 +134,90 @@ def change_tools() -> None:
     RENDER_RESPONSES.wrap(tool_calls.out_of_sight)
     RENDER_RESPONSES.wrap(partial(hosted_tools.refused, labels=_labels))
     RENDER_MESSAGES.wrap(preambles.in_commentary)
-    CALL_TOOL.wrap(partial(tool_call_limit.limited, note=_note))
+    for patch, wrapper in hosted_wrappers():
+        patch.wrap(wrapper)
+    CALL_TOOL.wrap(partial(tool_call_limit.limited, note=result_message))
     NEEDS_CALL.wrap(tool_call_limit.ending)
     CHECK_CONSTRAINT.wrap(partial(grammar_errors.explained, refusal=VLLMValidationError, error=VLLMClientError))
 
 
-def _note(call: Any, text: str) -> Any:
-    """The message of a tool that has not been called."""
-    from openai_harmony import Author, Message, Role, TextContent
+def hosted_wrappers() -> list[tuple[Patch, Callable[[Any], object]]]:
+    """How vLLM reads what this process's tools have done, and calls them; without such tools nothing changes."""
+    return [
+        (PREPARE_RESPONSES, partial(prompts.prepared, labels=_labels)),
+        (ITEM_MESSAGE, prompts.as_it_is),
+        (DEVELOPER_MESSAGE, prompts.without_servers),
+        (RENDER_RESPONSES, prompts.with_servers),
+        (OUTPUT_ITEMS, loop.itemized),
+        (CALL_TOOL, loop.calling),
+        (NEEDS_CALL, loop.needing),
+    ]
 
-    author = Author(role=Role.TOOL, name=call.recipient)
-    return Message(author=author, content=[TextContent(text=text)], recipient=Role.ASSISTANT, channel=call.channel)
+
+def host_tools(state: Any, tools: HostedTools) -> None:
+    """Puts the tools of this process beside those of TOOL_SERVER.
+
+    Args:
+        state: `state` of vLLM's application.
+        tools: of this process.
+
+    Raises:
+        EngineStartError: TOOL_SERVER names a server that is one of them.
+    """
+    serving = getattr(state, "openai_serving_responses", None)
+    if serving is None or not state.online_renderer.use_harmony:
+        return
+    server = HostedServer(tools, state.tool_server)
+    state.tool_server = serving.tool_server = server
+    metrics.show_from_the_start(server.own | ({"mcp"} if tools.mcp else set()))
+    TOOL_SESSIONS.wrap_on(serving, partial(loop.initialized, room_of=partial(_room, serving)))
+    TOOL_LOOP.wrap_on(serving, partial(loop.generating, rendered=partial(_rendered_again, serving)))
+    WHOLE_RESPONSE.wrap_on(serving, loop.answering)
+
+    def check(reason: str | None, request_id: str) -> None:
+        serving._raise_if_error(reason, request_id)
+
+    TOOL_EVENTS.wrap_on(serving, partial(loop.streaming, vllm=_vllm_events(), server=server, check=check))
+
+
+def _vllm_events() -> VllmEvents:
+    from vllm.entrypoints.openai.responses import streaming_events as vllm
+
+    return VllmEvents(
+        vllm.StreamingState,
+        vllm.emit_content_delta_events,
+        vllm.emit_previous_item_done_events,
+        vllm.emit_tool_action_events,
+    )
+
+
+def _room(serving: Any, context: Any) -> loop.Room:
+    return loop.Room(context, serving.renderer.get_tokenizer(), serving.model_config.max_model_len)
+
+
+def _rendered_again(serving: Any, context: Any, before: Any, params: Any, tok_params: Any) -> Any:
+    """As vLLM renders a prompt between two turns of the model.
+
+    Args:
+        serving: vLLM's, of responses.
+        context: with the new messages.
+        before: the engine's input without them.
+        params: of the sampling, which get their new limit.
+        tok_params: of vLLM's renderer.
+    """
+    from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
+
+    salt = before.get("cache_salt")
+    render = serving.online_renderer.render_responses_harmony_messages
+    made = render(context.messages, cache_salt=salt, tok_params=tok_params)
+    params.max_tokens = get_max_tokens(
+        serving.model_config.max_model_len,
+        context.request.max_output_tokens,
+        serving._extract_prompt_len(made),
+        serving.default_sampling_params,
+        serving.override_max_tokens,
+    )
+    return made
 
 
 def _labels() -> set[str]:

@@ -10,18 +10,20 @@ from starlette.responses import JSONResponse
 from gptoss_bento.engine import replacements, tool_servers
 from gptoss_bento.http.fields.served_model import ServedModel
 from gptoss_bento.http.paths import INPUT_TOKENS
+from gptoss_bento.tools.interfaces import HostedTools
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
-async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
+async def build_app(client: AsyncLLM, args: Namespace, tools: HostedTools | None = None) -> FastAPI:
     """vLLM's application, ready but for its life cycle.
 
     Args:
         client: of the engine.
         args: as `vllm_parser.serve_parser` reads them.
+        tools: that this process runs.
 
     Raises:
         EngineStartError: a tool server that was asked for cannot be used.
@@ -41,6 +43,8 @@ async def build_app(client: AsyncLLM, args: Namespace) -> FastAPI:
         await init_app_state(client, app.state, args, tasks)
     tool_servers.check_started(app.state.tool_server, args.tool_server)
     replacements.explain_sessions(app.state.tool_server)
+    if tools is not None:
+        replacements.host_tools(app.state, tools)
     _add_model_route(app)
     _add_count_route(app)
     replacements.change_app(app, client)

@@ -88,7 +88,7 @@ class BackgroundRun:
         self._store = stores.responses
         self._changed = stores.changed
         self._has_client = is_accepted
-        self._stream = EventStream(self._whole, request.kinds, request.encrypted)
+        self._stream = EventStream(self._whole, request.kinds, request.returned)
         self._events: list[str] = []
         self._written = 0
         self._has_started = False

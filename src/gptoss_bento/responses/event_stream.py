@@ -3,7 +3,7 @@
 vLLM's application sends each event as one message. What is done to its events:
 
 - objects and items are whole (responses/objects.py);
-- an item's `done` waits for the event after it, which says whether the answer was cut within the item;
+- the `done` of an item of the model's waits for the event after it, which says whether the answer was cut within it;
 - the last event of an answer that was cut is `response.incomplete`;
 - the final object has the items that were streamed;
 - calls are of the kind of their tool (responses/tool_kinds.py), each event in the place of vLLM's.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gptoss_bento.responses.custom_input import StreamedInput, input_of
-from gptoss_bento.responses.objects import incomplete_item, whole_item, whole_part
+from gptoss_bento.responses.objects import ENDS_WITH_MODEL, incomplete_item, whole_item, whole_part
 from gptoss_bento.responses.tool_kinds import NO_KINDS, ToolKinds, custom_id
 from gptoss_bento.strict_json import dumps
 
@@ -24,6 +24,8 @@ DELTAS = (
     b"event: response.output_text.delta",
     b"event: response.reasoning_text.delta",
     b"event: response.function_call_arguments.delta",
+    b"event: response.code_interpreter_call_code.delta",
+    b"event: response.mcp_call_arguments.delta",
 )
 """How the events begin of which there is one a token."""
 
@@ -41,17 +43,17 @@ class EventStream:
     Args:
         whole: makes an object whole.
         kinds: of the request's tools.
-        encrypted: makes what a client gets of an item that is complete.
+        returned: makes what a client gets of an item that is complete.
     """
 
     def __init__(
         self,
         whole: Callable[[Mapping[str, Any]], Fields],
         kinds: ToolKinds = NO_KINDS,
-        encrypted: Callable[[Fields], Mapping[str, Any]] = dict,
+        returned: Callable[[Fields], Mapping[str, Any]] = dict,
     ) -> None:
         self._whole = whole
-        self._encrypted = encrypted
+        self._returned = returned
         self._kinds = kinds
         self._input: StreamedInput | None = None
         self._held: Fields | None = None
@@ -115,8 +117,11 @@ class EventStream:
             self._input = StreamedInput() if self._kinds.is_custom(fields["item"]) and kind == _ADDED else None
             fields["item"] = whole_item(self._kinds.returned(fields["item"]))
             if kind == _DONE:
-                self._held = {**fields, "item": dict(self._encrypted(fields["item"]))}
-                return None
+                fields = {**fields, "item": dict(self._returned(fields["item"]))}
+                if fields["item"].get("type") in ENDS_WITH_MODEL:
+                    self._held = fields
+                    return None
+                self._output[fields["output_index"]] = fields["item"]
         elif kind in (_ARGUMENTS, _ALL_ARGUMENTS):
             return self._with_arguments(kind, fields)
         elif isinstance(fields.get("part"), dict):

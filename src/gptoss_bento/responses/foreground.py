@@ -88,7 +88,7 @@ class ForegroundResponse:
         """What is no event: the start of any answer, and the body of one in one piece."""
         if message["type"] == "http.response.start":
             if message["status"] == HTTPStatus.OK and _is_stream(message):
-                self._stream = EventStream(self._whole, self._request.kinds, self._request.encrypted)
+                self._stream = EventStream(self._whole, self._request.kinds, self._request.returned)
                 await self._send(message)
             else:
                 self._start = message

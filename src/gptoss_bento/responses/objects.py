@@ -19,6 +19,8 @@ SECRETS = frozenset({"headers", "authorization"})
 """Fields of a tool of the type mcp."""
 # Of vLLM alone: shown where they say something.
 _OF_VLLM = ("input_messages", "output_messages", "kv_transfer_params", "ec_transfer_params", "metrics")
+ENDS_WITH_MODEL = frozenset(_STATUS_OF_ITEMS)
+"""Types of items in the midst of which an answer can end."""
 _OF_STREAMS = ("output_index", "sequence_number")  # vLLM leaves these in the item of a function call
 
 
@@ -82,7 +84,7 @@ def whole(made: Mapping[str, Any], request: CreateRequest, completed_at: int | N
         "frequency_penalty": made.get("frequency_penalty") or 0.0,
         **({"conversation": {"id": request.conversation}} if request.conversation is not None else {}),
         **{name: made[name] for name in _OF_VLLM if made.get(name) is not None},
-        "output": whole_output([request.kinds.returned(request.encrypted(item)) for item in made["output"]], status),
+        "output": whole_output([request.kinds.returned(request.returned(item)) for item in made["output"]], status),
     }
 
 

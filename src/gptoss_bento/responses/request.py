@@ -11,6 +11,7 @@ from typing import Any
 from gptoss_bento.http.errors import FieldError, HttpRefusalError
 from gptoss_bento.http.fields.included import ENCRYPTED_REASONING, LOGPROBS, without_effect
 from gptoss_bento.http.fields.verbosity import verbosity_of_response
+from gptoss_bento.responses.asked_results import as_asked
 from gptoss_bento.responses.compaction import check as check_compaction
 from gptoss_bento.responses.compaction import in_words, is_compaction
 from gptoss_bento.responses.conversation_field import conversation_of
@@ -27,9 +28,11 @@ _PREFIXES = {
     "custom_tool_call_output": "ctco",
     "reasoning": "rs",
     "compaction": "cmp",
+    "mcp_approval_response": "mcpa",
 }
-# Items of an answer that vLLM cannot read again: calls of built-in tools, whose results it does not keep either.
-_UNREADABLE = frozenset({"web_search_call", "code_interpreter_call", "mcp_call", "mcp_list_tools"})
+_WITHOUT_STATUS = ("mcp_approval_response",)
+# Items of an answer that say nothing to a model in a later turn; engine/hosted/history.py reads the others.
+_UNREADABLE = frozenset({"web_search_call", "mcp_list_tools"})
 _LONGEST_ID = 512
 _SUMMARIES = ("summary", "generate_summary")  # of `reasoning`; the second is the former name
 
@@ -51,7 +54,7 @@ class CreateRequest:
         background: whether it is generated without its client.
         previous: the id of the response that it continues.
         kinds: its tools, as the model knows them and as the client does.
-        encrypted: what its client gets of an item, with the reasoning encrypted if it has asked for that.
+        encrypted: makes an item with the reasoning encrypted, if its client has asked for that.
         conversation: the id of the conversation that it is a turn of.
         continues: the id of a response whose items are in its input already.
         is_kept: whether the connection that it comes over keeps the response.
@@ -88,6 +91,11 @@ class CreateRequest:
     def wants_encrypted(self) -> bool:
         """Whether the reasoning of its answer is to be encrypted, too."""
         return self._includes(ENCRYPTED_REASONING)
+
+    def returned(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What its client gets of an item that is complete."""
+        included = self.asked.get("include")
+        return as_asked(self.encrypted(item), included if isinstance(included, list) else ())
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -282,7 +290,7 @@ def _identified(item: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {"type": kind} if "role" in item or "type" in item else {}
     if not isinstance(item.get("id"), str):
         made["id"] = f"{_PREFIXES.get(kind, 'item')}_{uuid.uuid4().hex}"
-    if kind in _PREFIXES and not is_compaction(item) and item.get("status") is None:
+    if kind in _PREFIXES and kind not in _WITHOUT_STATUS and not is_compaction(item) and item.get("status") is None:
         made["status"] = "completed"
     if kind == "message":
         made |= _listed_content(item)

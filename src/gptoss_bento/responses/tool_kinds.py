@@ -21,10 +21,15 @@ Fields = dict[str, Any]
 
 _SEPARATOR = "__"
 _FUNCTION_ID, _CUSTOM_ID = "fc_", "ctc_"
-_RUN_HERE = ("web_search_preview", "web_search_preview_2025_03_11", "code_interpreter", "container", "mcp")
-"""What vLLM runs with a tool server; engine/hosted_tools.py refuses those for which there is none."""
+_RUN_HERE = ("web_search_preview", "code_interpreter", "container", "mcp")
+"""What runs on the server; engine/hosted_tools.py refuses those for which there is nothing."""
+_DATED_PREVIEW = "web_search_preview_2025_03_11"
 _SEARCHES = ("web_search", "web_search_2025_08_26")
-_OF_PREVIEW = ("user_location", "search_context_size")  # options of a search; the engine says what becomes of them
+_OF_SEARCH = (
+    "user_location",
+    "search_context_size",
+    "filters",
+)  # options of a search; the engine says what becomes of them
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _NO_INPUT = {"type": "object", "properties": {}}
 
@@ -189,6 +194,8 @@ class _Reader:
             self._namespace(place, tool)
         elif tool["type"] in _SEARCHES:
             self._search(place, tool)
+        elif tool["type"] == _DATED_PREVIEW:
+            self._add(place, {**tool, "type": "web_search_preview"}, None)
         else:
             where, kind = f"{place}.type", shown(tool["type"])
             known = '"function", "custom", "namespace" and tools that the server runs'
@@ -231,10 +238,7 @@ class _Reader:
     def _search(self, place: str, tool: Fields) -> None:
         """A search is the model's if there is one to use; a client whose search may not reach the web has none."""
         if self._can_search and tool.get("external_web_access") is not False:
-            if tool.get("filters"):
-                where = f"{place}.filters"
-                raise FieldError(where, f"{where} reaches no tool server, and would have no effect: leave it out.")
-            options = {name: tool[name] for name in _OF_PREVIEW if tool.get(name) is not None}
+            options = {name: tool[name] for name in _OF_SEARCH if tool.get(name) is not None}
             self._add(place, {"type": "web_search_preview", **options}, None)
         else:
             self.left_out.append(place)

@@ -12,6 +12,11 @@ from gptoss_bento.strict_json import shown
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
+_OF_TOOLS = {
+    "code_interpreter_call.outputs": "code_interpreter",
+    "web_search_call.action.sources": "web_search",
+}
+"""Of calls of tools that run on the server, with what their types begin with."""
 WITHOUT_EFFECT = (
     "code_interpreter_call.outputs",
     "computer_call_output.output.image_url",
@@ -20,7 +25,7 @@ WITHOUT_EFFECT = (
     "web_search_call.action.sources",
     "web_search_call.results",
 )
-"""Of what no answer here has: tools that there are not, and results that vLLM does not keep."""
+"""Of what no answer here has: tools that there are not, or not in the request, and whole results of searches."""
 _KNOWN = (ENCRYPTED_REASONING, LOGPROBS, *WITHOUT_EFFECT)
 
 
@@ -57,4 +62,13 @@ def without_effect(asked: Mapping[str, Any]) -> tuple[str, ...]:
     """The places of words in `include` that no answer has anything of."""
     words = asked.get("include")
     listed = enumerate(words if isinstance(words, list) else ())
-    return tuple(f"include[{number}]" for number, word in listed if word in WITHOUT_EFFECT)
+    return tuple(
+        f"include[{number}]" for number, word in listed if word in WITHOUT_EFFECT and not _is_of_tool(word, asked)
+    )
+
+
+def _is_of_tool(word: str, asked: Mapping[str, Any]) -> bool:
+    """Whether the request has the tool of whose calls a word is."""
+    tools, kind = asked.get("tools"), _OF_TOOLS.get(word)
+    types = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    return kind is not None and any(isinstance(each, str) and each.startswith(kind) for each in types)

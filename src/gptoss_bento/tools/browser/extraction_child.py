@@ -7,23 +7,21 @@ one. The parent kills it when its time is over, and takes the last line that cam
 from __future__ import annotations
 
 import codecs
-import ctypes
 import json
 import os
 import re
 import resource
-import signal
 import sys
 from typing import Any
 
 from gptoss_bento.tools.browser.lines import wrapped
 from gptoss_bento.tools.browser.marks import plain
 from gptoss_bento.tools.browser.page_text import PageText, article_of, page_text, parsed
+from gptoss_bento.tools.python import confinement
+from gptoss_bento.tools.python.libraries import readable
 
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([\w-]{1,40})", re.IGNORECASE)
 _BEGINNING = 4096  # bytes in which HTML has its charset
-_NICENESS = 10  # answers that are generated come first
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
@@ -43,16 +41,19 @@ def main() -> None:
 
 
 def _confine(order: dict[str, Any]) -> None:
-    """Bounds memory, CPU and files, and ends with the parent. There is no environment and no descriptor but three."""
-    os.nice(_NICENESS)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != order["parent"]:
-        sys.exit(1)
-    memory = order["memory_mb"] * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (order["cpu_s"], order["cpu_s"]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Ends with the parent, gives way to the service, and can reach nothing: no network, no process, libraries alone.
+
+    Where the kernel cannot confine, memory, CPU time and files that are written are bounded all the same.
+    """
+    confinement.die_with_parent(order["parent"])
+    memory_bytes, cpu_s = order["memory_mb"] * 1024 * 1024, order["cpu_s"]
+    if confinement.problem() is None:
+        confinement.confine([*readable(), *sys.path[:1]], memory_bytes, cpu_s)  # with the folder of this package
+        return
+    os.nice(confinement.NICENESS)
+    bounds = {resource.RLIMIT_AS: memory_bytes, resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_FSIZE: 0}
+    for name, value in bounds.items():
+        resource.setrlimit(name, (value, value))
 
 
 def _decoded(body: bytes, charset: str) -> str:

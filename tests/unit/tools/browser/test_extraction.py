@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,6 +16,7 @@ from gptoss_bento.tools.browser.document import Document
 from gptoss_bento.tools.browser.extraction import Extraction
 from gptoss_bento.tools.browser.fetch import Fetched
 from gptoss_bento.tools.browser.limits import Limits
+from gptoss_bento.tools.python import confinement
 from tests.waiting import HANG_S, until, wait_for
 
 PATIENT = Limits(extract_s=HANG_S)
@@ -188,6 +190,17 @@ def test_extraction_ends_with_a_worker_that_is_killed() -> None:
         worker.kill()
 
     wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.skipif(confinement.problem() is not None, reason=str(confinement.problem()))
+async def test_extraction_is_confined_by_the_kernel() -> None:
+    before = children()
+    task = asyncio.create_task(read("<p>" + "<i></i>" * 600_000, extract_s=HANG_S))
+    await until(lambda: children() - before)
+    status = Path(f"/proc/{(children() - before).pop()}/status")
+    await until(lambda: "Seccomp:\t2" in status.read_text())
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_extraction_gets_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:

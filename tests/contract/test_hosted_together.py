@@ -57,10 +57,9 @@ def servers() -> Iterator[Any]:
 
 
 def mcp_tools(*, timeout_s: float = HANG_S) -> HostedTools:
+    from gptoss_bento.engine.hosted.mcp_access import McpServersAccess
     from gptoss_bento.tools.mcp.server import Limits
     from gptoss_bento.tools.mcp.servers import McpServers
-
-    from gptoss_bento.engine.hosted.mcp_access import McpServersAccess
 
     access = McpServersAccess(McpServers((), Limits(), allow_private=True), may_bring=True, allow_http=True)
     return HostedTools(mcp=access, call_timeout_s=timeout_s)

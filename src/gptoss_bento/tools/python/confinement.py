@@ -23,8 +23,8 @@ from typing import Final
 from gptoss_bento.tools.python import landlock, seccomp
 from gptoss_bento.tools.python.syscalls import allowed
 
-NICENESS: Final = 10
-"""Code of the model has a tenth of the CPU that the service has, where both want it."""
+NICENESS: Final = 15
+"""A thread of the model has 3 % of the CPU time that one of the service has, where both want it."""
 
 OPEN_FILES: Final = 64
 """Descriptors of a child, its own five included. Imports need one at a time."""

@@ -25,7 +25,7 @@ WATCH_INTERVAL_S: Final = 0.05
 FLOOD_REST_S: Final = 0.005
 """Between two reads of 64 KiB once the model has enough output: a flood takes 1 % of the event loop, not all of it."""
 
-SLOW_AFTER_S: Final = 0.5
+SLOW_AFTER_S: Final = 0.1
 """CPU time of a call after which its process gets the lowest priority, for the rest of its life: none can raise it."""
 
 _LOWEST_PRIORITY: Final = 19

@@ -6,9 +6,12 @@ import platform
 
 import pytest
 
-from gptoss_bento.tools.python.containers import Containers
+from gptoss_bento.tools.python import confinement
+from gptoss_bento.tools.python.containers import Containers, Limits
+from gptoss_bento.tools.python.process import start
 from tests.unit.tools.python.attempts import REFUSED, WITH_ANOTHER_ERROR, attempt
 from tests.unit.tools.python.outside import SECRET, Outside
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the attempts have numbers of x86_64")
 CONTAINER = "cntr_of_attempts"
@@ -30,3 +33,28 @@ async def test_attempt_is_refused(name: str, containers: Containers, outside: Ou
 
 def test_attempts_are_at_least_sixty() -> None:
     assert len(REFUSED) >= 60
+
+
+OLDER = """
+import json, sys
+sys.path.append(json.loads(sys.argv[1])["root"])
+from gptoss_bento.tools.python import child, landlock
+landlock.version = lambda: {abi}
+child.main()
+"""
+
+
+@pytest.mark.parametrize("abi", [1, 2, 3, 4, 5])
+async def test_attempts_are_refused_with_an_older_landlock(abi: int, outside: Outside) -> None:
+    """Kernels from 5.13 on: without truncation, TCP, devices or scopes, for which the other layer is there."""
+    if problem := confinement.problem():
+        pytest.skip(f"this machine cannot confine: {problem}")
+    older = Containers(Limits(timeout_s=HANG_S), lambda limits: start(limits, OLDER.format(abi=abi)))
+    names = "".join(f"{key} = {value!r}\n" for key, value in outside.names.items())
+    container = older.new_id()
+
+    shown = {name: (await older.run(container, names + attempt(code))).text for name, code in REFUSED.items()}
+
+    await older.close()
+    assert [name for name, text in shown.items() if "refused" not in text or "ESCAPED" in text or SECRET in text] == []
+    assert outside.problems() == []

@@ -170,7 +170,6 @@ FAULTS = {
     "/nothing": "it answered 404",
     "/status/401": "it answered 401",
     "/status/500": "it answered 500",
-    "/foreign": "",
     "/redirect?to=http://127.0.0.1:1/": "it answered 307, which leads elsewhere",
     "/redirect?code=302&to=/events/mcp": "it answered 302, which leads elsewhere",
     "/bad/pages": "its list of tools has more than 20 pages",

@@ -395,7 +395,7 @@ def fake_servers() -> Iterator[FakeServers]:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         number = listener.fileno()
         command = [sys.executable, "-m", "tests.fake_mcp_servers", str(number)]
-        process = subprocess.Popen(command, cwd=REPOSITORY, pass_fds=[number])
+        process = subprocess.Popen(command, cwd=REPOSITORY, pass_fds=[number], stderr=subprocess.DEVNULL)
         try:
             yield FakeServers(listener.getsockname()[1], process)
         finally:

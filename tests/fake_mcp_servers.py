@@ -157,7 +157,7 @@ class BadServer:
     async def answer(self, request: Request) -> Response:
         message = await request.json()
         fault = request.path_params["fault"]
-        if message["method"] == "initialize":
+        if message["method"] == "initialize" and fault != "modern":
             return self._greeting(message, fault)
         if "id" not in message:
             return Response(status_code=202)
@@ -234,6 +234,21 @@ class BadServer:
         if message["method"] == "tools/list":
             return _answer(message, {"tools": [{**_raw_tool("one"), "outputSchema": schema}]})
         return _answer(message, {"content": [], "structuredContent": {"a": "a" * 60 + "!"}})
+
+    def _modern(self, message: dict[str, Any]) -> Response:
+        """Knows the protocol of 2026 alone, which has no handshake."""
+        versions = ["2026-07-28"]
+        if message["method"] == "initialize":
+            error = {"code": -32022, "message": "no", "data": {"supported": versions, "requested": "2025-11-25"}}
+            return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "error": error}, 400)
+        fields = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+        if message["method"] == "server/discover":
+            about = {"name": "modern", "version": "1"}
+            found = {"supportedVersions": versions, "capabilities": {"tools": {}}, "serverInfo": about}
+            return _answer(message, {**found, **fields})
+        if message["method"] == "tools/list":
+            return _answer(message, {"tools": [_raw_tool("one")], **fields})
+        return _answer(message, {"content": [{"type": "text", "text": "of 2026"}], "resultType": "complete"})
 
     def _lost(self, message: dict[str, Any]) -> Response:
         """Each session is forgotten after its first list of tools."""
@@ -395,7 +410,7 @@ def fake_servers() -> Iterator[FakeServers]:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         number = listener.fileno()
         command = [sys.executable, "-m", "tests.fake_mcp_servers", str(number)]
-        process = subprocess.Popen(command, cwd=REPOSITORY, pass_fds=[number])
+        process = subprocess.Popen(command, cwd=REPOSITORY, pass_fds=[number], stderr=subprocess.DEVNULL)
         try:
             yield FakeServers(listener.getsockname()[1], process)
         finally:

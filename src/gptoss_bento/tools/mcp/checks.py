@@ -20,6 +20,7 @@ LABEL_RULE = (
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110
 _VALUE = re.compile(r"[\x20-\x7e\t]*")
+_WEB_PORTS, _FIRST_FREE_PORT = (80, 443), 1024
 _MOST_VALUE, _MOST_URL = 8192, 2048
 _OURS = frozenset(
     [
@@ -36,11 +37,12 @@ def is_label(label: Any) -> TypeGuard[str]:
     return isinstance(label, str) and _LABEL.fullmatch(label) is not None and label.lower() not in _TAKEN
 
 
-def url_problem(url: str, *, allow_http: bool) -> Iterator[str]:
+def url_problem(url: str, *, allow_http: bool, any_port: bool) -> Iterator[str]:
     """What is wrong with the URL of an endpoint.
 
     Args:
         allow_http: whether it may be without TLS.
+        any_port: whether its port may be one of other protocols, below 1024.
     """
     schemes = ("https", "http") if allow_http else ("https",)
     try:
@@ -57,6 +59,8 @@ def url_problem(url: str, *, allow_http: bool) -> Iterator[str]:
         yield "must have no user and password before the host; use a header"
     elif parts.fragment:
         yield "must have no fragment (#...)"
+    elif port is not None and not any_port and port < _FIRST_FREE_PORT and port not in _WEB_PORTS:
+        yield f"must have one of the ports {', '.join(map(str, _WEB_PORTS))} or one from {_FIRST_FREE_PORT} on"
 
 
 def header_problem(name: str, value: str) -> Iterator[str]:

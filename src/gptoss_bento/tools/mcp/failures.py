@@ -20,6 +20,8 @@ from gptoss_bento.tools.mcp.connections import ServerLimitError
 from gptoss_bento.tools.mcp.results import bounded, clean
 
 _SAID_CHARS = 500
+_UNREACHABLE = "it cannot be reached, or not at a public address"
+"""One text for both, so that no client finds out which names a private network has."""
 _NOT_MCP = "its answer is none of MCP's"
 _TOO_LONG, _LONG_EVENT = "Server-sent event exceeded", "it sent too much as one event"
 _NETWORK = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException)
@@ -69,10 +71,8 @@ def explained(error: BaseException, status: int | None = None) -> McpError:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, ForbiddenAddressError):
-        return "its address is not public"
-    if isinstance(error, httpcore2.ConnectError | httpcore2.ConnectTimeout):
-        return "it cannot be reached"
+    if isinstance(error, ForbiddenAddressError | httpcore2.ConnectError | httpcore2.ConnectTimeout):
+        return _UNREACHABLE
     if isinstance(error, _NETWORK):
         return "the connection broke"
     if isinstance(error, ServerLimitError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from gptoss_bento.strict_json import dumps, encodable
 from gptoss_bento.tools.mcp.results import clean
-from gptoss_bento.tools.mcp.schema import cut, prompt_schema
+from gptoss_bento.tools.mcp.schema import cut, is_short, prompt_schema
 from gptoss_bento.tools.mcp.server import Limits, McpTool, Server
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ def _refuse_too_many(tools: Iterable[McpTool], limits: Limits) -> None:
 
 def _tool(tool: Any, server: Server, limits: Limits) -> McpTool:
     schema = prompt_schema(tool.input_schema, limits.schema_chars)
-    description = clean(server.without_secrets(tool.description or tool.title or ""))
+    said = (tool.description or tool.title or "")[: 2 * limits.description_chars]
+    description = clean(server.without_secrets(said))
     return McpTool(
         name=tool.name,
         description=cut(description.strip(), limits.description_chars),
@@ -71,8 +72,7 @@ def _tool(tool: Any, server: Server, limits: Limits) -> McpTool:
 
 
 def _listed(schema: Mapping[str, Any], trimmed: Mapping[str, Any], most_chars: int) -> Mapping[str, Any]:
-    text = dumps(schema)
-    return schema if len(text) <= most_chars and encodable(text) else trimmed
+    return schema if is_short(schema, most_chars) and encodable(dumps(schema)) else trimmed
 
 
 def _annotations(annotations: Any) -> dict[str, Any]:

@@ -113,7 +113,9 @@ def _refuse_unknown(tool: Mapping[str, Any], place: str, configured: Mapping[str
 
 def _brought(tool: Mapping[str, Any], place: str, label: str, *, allow_http: bool) -> Server:
     url = tool["server_url"]
-    for wrong in url_problem(url, allow_http=allow_http) if isinstance(url, str) else ["must be a URL"]:
+    if not isinstance(url, str):
+        raise RequestServerError(f"{place}.server_url", "must be a URL.")
+    for wrong in url_problem(url, allow_http=allow_http, any_port=allow_http):
         raise RequestServerError(f"{place}.server_url", f"{wrong}.")
     return Server(label, url, headers=_headers(tool, place))
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from math import isfinite
 from typing import Any
 
 from gptoss_bento.strict_json import dumps
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _MOST_SCHEMAS = 400  # in one schema; definitions that use each other twice grow as 2 to the power of their number
-_MOST_VALUES = 100  # of an enum, of a list of names or of schemas
+_MOST_VALUES = 200  # of an enum, of properties, of a list of names or of schemas
+_MOST_REFERENCES = 20  # within each other
 _NAME_CHARS = 128
+_NUMBER_CHARS = 40
 _PROPERTY = re.compile(
     rf"[\w$@#.:/ -]{{1,{_NAME_CHARS}}}"
 )  # nothing with which a name could end its type in the prompt
@@ -64,6 +68,29 @@ def prompt_schema(schema: Any, most_chars: int) -> Mapping[str, Any]:
         if len(dumps(trimmed)) <= most_chars:
             return trimmed
     return _ANY_OBJECT
+
+
+def is_short(value: Any, most_chars: int) -> bool:
+    """Whether the JSON of a value has about so many characters at most. What is longer is not read to its end.
+
+    Numbers that JSON does not know (the client's parser takes NaN) are too long.
+    """
+    return _left_of(value, most_chars) >= 0
+
+
+def _left_of(value: Any, most: int) -> int:
+    if isinstance(value, str):
+        return most - len(value) - 2
+    if isinstance(value, int) and not isinstance(value, bool):
+        return most - 1 - value.bit_length() // 3
+    if not isinstance(value, Mapping | list):
+        return most - 5 if not isinstance(value, float) or isfinite(value) else -1
+    parts = value.items() if isinstance(value, Mapping) else (("", each) for each in value)
+    for name, part in parts:
+        most = _left_of(part, most - len(name) - 1)
+        if most < 0:
+            break
+    return most - 2
 
 
 def mismatch(schema: Mapping[str, Any] | None, value: Any) -> str | None:
@@ -135,7 +162,7 @@ class _Trimmer:
 
     def _referred(self, reference: str, schema: Mapping[str, Any], level: int) -> dict[str, Any]:
         """What a reference points at, with what is said beside it. Within itself a type is any value."""
-        if reference in self._open:
+        if reference in self._open or len(self._open) > _MOST_REFERENCES:
             return {}
         self._open.append(reference)
         try:
@@ -155,7 +182,8 @@ class _Trimmer:
         chars = self._detail.chars
         for word in _TEXTS:
             if chars and isinstance(text := schema.get(word), str) and text.strip():
-                yield word, cut(" ".join(text.split()), chars)  # a line end could end the comment that it becomes
+                line = " ".join(text[: 2 * chars].split())  # a line end could end the comment that it becomes
+                yield word, cut(line, chars)
         for word in _VALUES:
             value = schema.get(word)
             if value is None or (word == "examples" and not chars):
@@ -169,13 +197,14 @@ class _Trimmer:
     def _is_shown(self, value: Any) -> bool:
         if isinstance(value, str) and not value.isprintable():
             return False
-        return len(dumps(value)) <= max(self._detail.chars, _NAME_CHARS)
+        return is_short(value, max(self._detail.chars, _NAME_CHARS))
 
     def _within(self, schema: Mapping[str, Any], level: int) -> Iterator[tuple[str, Any]]:
         """The schemas within it, and which properties are required."""
         for word in _NAMED:
             if isinstance(named := schema.get(word), Mapping):
-                yield word, {name: self._schema(part, level) for name, part in named.items() if _is_name(name)}
+                some = islice(named.items(), _MOST_VALUES)
+                yield word, {name: self._schema(part, level) for name, part in some if _is_name(name)}
         for word in _SEVERAL:
             if listed := _listed(schema.get(word)):
                 yield word, [self._schema(part, level) for part in listed]
@@ -210,7 +239,8 @@ def _plain(value: Any) -> Any:
         return [each for each in _strings(value) if each in _TYPES] or None
     if isinstance(value, str):
         return value if value in _TYPES else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and is_short(value, _NUMBER_CHARS) else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

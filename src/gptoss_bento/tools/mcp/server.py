@@ -129,7 +129,7 @@ class Limits:
         open_s: seconds for the connection and the handshake.
         list_s: seconds for all pages of its tools.
         call_s: seconds for one call.
-        close_s: seconds for each step of an end. A cancellation has two of them and must be over within a second.
+        close_s: seconds for each step of an end. A cancellation has three of them and must be over within a second.
         answer_bytes: of one HTTP answer, or of one event of a stream; over SSE it is the client's own bound, the same.
         session_bytes: of all that it sends.
         session_requests: HTTP requests to it; a server can ask the client to come again.
@@ -143,7 +143,7 @@ class Limits:
     open_s: float = 15.0
     list_s: float = 15.0
     call_s: float = 60.0
-    close_s: float = 0.4
+    close_s: float = 0.3
     answer_bytes: int = 1024 * 1024
     session_bytes: int = 32 * 1024 * 1024
     session_requests: int = 400

@@ -28,6 +28,7 @@ _LOGGERS = ("mcp.client.streamable_http", "mcp.client.sse", "mcp.shared.jsonrpc_
 """Log addresses, session ids and what servers send, each error with a traceback. What failed is in our errors."""
 _NOT_HTTP = frozenset(range(400, 500)) - {401, 403, 407, 408, 429}
 """Answers to the first message by which a server may be one of the older protocol, over SSE."""
+_MOST_LISTED = 2_000  # each of which is read, whether it is allowed or not
 _MARGIN_CHARS = 8192  # of what is beyond the bound: a secret may be across it
 
 
@@ -129,6 +130,8 @@ class McpSession:
             found = offered(listed, self._server, self._limits)
         except TooManyToolsError as error:
             raise McpError(f"The MCP server {self._server.label} failed: {error}.") from None
+        except (ValueError, RecursionError):  # none is known
+            raise McpError(f"The MCP server {self._server.label} failed: its tools cannot be read.") from None
         self._tools = {tool.name: tool for tool in found}
         return found
 
@@ -209,6 +212,8 @@ async def _list(session: ClientSession, most_pages: int) -> list[types.Tool]:
         params = types.PaginatedRequestParams(cursor=cursor) if cursor else None
         page = await session.list_tools(params=params)
         tools += page.tools
+        if len(tools) > _MOST_LISTED:
+            raise McpError(f"its list has more than {_MOST_LISTED:,} tools")
         cursor = page.next_cursor
         if not cursor:
             return tools

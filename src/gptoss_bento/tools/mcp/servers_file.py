@@ -141,7 +141,7 @@ def _resolved(label: str, entry: _Entry, environ: Mapping[str, str], problems: l
         for name, value in entry.headers.items()
     }
     if not found:
-        found += [f"{label}.url {wrong}" for wrong in url_problem(url, allow_http=True)]
+        found += [f"{label}.url {wrong}" for wrong in url_problem(url, allow_http=True, any_port=True)]
         found += [
             f"{label}.headers.{shown_name(name)} {wrong}"
             for name, value in headers.items()

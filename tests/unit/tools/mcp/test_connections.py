@@ -20,6 +20,8 @@ from tests.waiting import HANG_S
 
 PATIENT = Limits(open_s=HANG_S, list_s=HANG_S, call_s=HANG_S)
 PUBLIC, OTHER_PUBLIC = "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
+UNREACHABLE = "The MCP server bad failed: it cannot be reached, or not at a public address."
+"""Of a name that does not exist as well, so that no client finds out which ones do."""
 TRANSPORTS = pytest.mark.parametrize("transport", [Transport.AUTO, Transport.SSE])
 
 FORBIDDEN = [
@@ -83,11 +85,7 @@ async def test_private_address_is_not_connected_to(network: Network, host: str, 
 
     text = await error_of(server)
 
-    assert text in (
-        "The MCP server bad failed: its address is not public.",
-        "The MCP server bad failed: it cannot be reached.",  # a form that this machine's resolver does not know
-        "The MCP server bad failed: its URL is none.",
-    )
+    assert text in (UNREACHABLE, "The MCP server bad failed: its URL is none.")
     assert network.connected == []
 
 
@@ -98,8 +96,13 @@ async def test_name_with_one_private_address_among_public_ones_is_not_connected_
     resolve(monkeypatch, [[PUBLIC, "10.0.0.1"], [OTHER_PUBLIC, "::1"]])
 
     for _ in range(2):
-        assert "its address is not public" in await error_of(Server("bad", "http://mcp.test/mcp", transport))
+        assert await error_of(Server("bad", "http://mcp.test/mcp", transport)) == UNREACHABLE
 
+    assert network.connected == []
+
+
+async def test_name_that_does_not_exist_has_the_text_of_a_private_one(network: Network) -> None:
+    assert await error_of(Server("bad", "https://name.invalid/mcp")) == UNREACHABLE
     assert network.connected == []
 
 
@@ -128,7 +131,7 @@ async def test_dns_that_changes_between_connections_is_checked_for_each(
         second = await session.call("add", {"a": 1})
 
     assert first.failed
-    assert second.text == "The MCP server good failed: its address is not public."
+    assert second.text == UNREACHABLE.replace("bad", "good")
     assert set(network.connected) == {PUBLIC}
 
 

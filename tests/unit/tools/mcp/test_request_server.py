@@ -88,6 +88,7 @@ def test_server_without_tls_is_for_closed_networks() -> None:
         ({"server_url": 5}, "server_url", "must be a URL."),
         ({"server_url": "http://theirs.test/"}, "server_url", "must begin with https:// and a host."),
         ({"server_url": f"https://u:{SECRET}@theirs.test/"}, "server_url", "must have no user and password"),
+        ({"server_url": "https://a.test:25/"}, "server_url", "must have one of the ports 80, 443 or one from 1024 on."),
         ({"server_url": "file:///etc/passwd"}, "server_url", "must begin with https:// and a host."),
         ({"server_url": "https://a.test/\r\nHost: b"}, "server_url", "must be at most 2048 printable characters"),
         ({"connector_id": "connector_gmail"}, "connector_id", "is OpenAI's own: bring the server's server_url."),

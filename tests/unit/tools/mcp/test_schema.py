@@ -118,6 +118,35 @@ def test_definitions_that_use_each_other_twice_do_not_grow_without_bound() -> No
     assert len(typescript(schema)) < 20_000
 
 
+def test_large_parts_that_are_used_again_and_again_are_not_read_each_time() -> None:
+    """Each of them would take minutes."""
+    wide = {"type": "object", "properties": {f"p{number}": {} for number in range(50_000)}}
+    large = {"default": ["x"] * 50_000, "description": "y " * 500_000, "enum": [["z"] * 50_000] * 200}
+    schema = {
+        "type": "object",
+        "properties": {
+            f"a{number}": {"anyOf": [{"$ref": "#/$defs/W"}, {"$ref": "#/$defs/L"}]} for number in range(200)
+        },
+        "$defs": {"W": wide, "L": large},
+    }
+
+    assert len(json.dumps(shown(schema))) <= 10_000
+
+
+def test_numbers_that_json_does_not_know_are_left_out() -> None:
+    unknown = float("nan")
+
+    assert of_property({"type": "number", "minimum": unknown, "default": [unknown], "maximum": 10**50}) == {
+        "type": "number"
+    }
+
+
+def test_references_in_a_long_chain_are_any_value() -> None:
+    definitions: dict[str, Any] = {f"D{number}": {"$ref": f"#/$defs/D{number + 1}"} for number in range(900)}
+
+    assert of_property({"$ref": "#/$defs/D0"}, **{"$defs": definitions}) == {}
+
+
 def test_schema_that_is_too_long_loses_descriptions_then_levels_then_all() -> None:
     leaf = {"type": "string", "description": "long " * 50}
     schema = {"type": "object", "properties": {f"p{number}": leaf for number in range(20)}}

@@ -146,6 +146,12 @@ async def test_session_that_the_server_has_lost_is_opened_again_for_the_same_cal
         assert await opened.call("one", {}) == McpResult("found again")
 
 
+async def test_server_that_knows_only_the_protocol_without_a_handshake_is_called(fakes: FakeServers) -> None:
+    async with session(fakes, "/bad/modern") as opened:
+        assert [tool.name for tool in await opened.tools()] == ["one"]
+        assert await opened.call("one", {}) == McpResult("of 2026")
+
+
 @ENDPOINTS
 async def test_slow_call_is_an_error_after_its_time_and_ends_at_the_server(fakes: FakeServers, endpoint: str) -> None:
     ended = fakes.seen().ended
@@ -170,7 +176,6 @@ FAULTS = {
     "/nothing": "it answered 404",
     "/status/401": "it answered 401",
     "/status/500": "it answered 500",
-    "/foreign": "",
     "/redirect?to=http://127.0.0.1:1/": "it answered 307, which leads elsewhere",
     "/redirect?code=302&to=/events/mcp": "it answered 302, which leads elsewhere",
     "/bad/pages": "its list of tools has more than 20 pages",

@@ -266,7 +266,7 @@ class _Reader:
             return None
 
     def _complain(self, variable: str, text: str, allowed: str) -> None:
-        shown = "its value" if is_secret(variable) else f"the value {text!r}"
+        shown = "its value" if is_secret(variable) or not text else f"the value {text!r}"
         self._problems.append(f"{variable}: {shown} is not allowed; allowed: {allowed}")
 
     def _is_sensible(self, name: str, explicit: _Sourced) -> bool:

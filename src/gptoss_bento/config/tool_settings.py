@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,12 @@ KEYS = {
 }
 """The backends that need a key, and the setting of each one's own."""
 
+_KEY = re.compile(r"[!-~]+")
+
 
 @dataclass(frozen=True)
 class Problem:
-    """A variable that is wrong, its value, and what is allowed."""
+    """A variable that is wrong, its value (empty: not to be shown), and what is allowed."""
 
     variable: str
     value: str
@@ -95,18 +98,29 @@ def _search_key(server: ServerSettings, backend: Backend | None, problems: list[
         allowed = "one of SEARCH_API_KEY and SEARCH_API_KEY_FILE, not both"
         problems.append(Problem("SEARCH_API_KEY_FILE", str(server.search_api_key_file), allowed))
         return None
-    own = KEYS.get(backend or "")
-    key = server.search_api_key or _key_of_file(server, problems) or (getattr(server, own) if own else None)
-    if own and not key and not server.search_api_key_file:
-        allowed = f"{backend} with its key in SEARCH_API_KEY, SEARCH_API_KEY_FILE or {own.upper()}"
-        problems.append(Problem("SEARCH_BACKEND", str(backend), allowed))
+    variable, key = _first_key(server, backend, problems)
+    if key and not _KEY.fullmatch(key.get_secret_value()):
+        problems.append(Problem(variable, "", "printable ASCII characters without spaces, as a header carries them"))
     return key if backend else None
 
 
-def _key_of_file(server: ServerSettings, problems: list[Problem]) -> SecretStr | None:
-    path = server.search_api_key_file
-    if path is None:
-        return None
+def _first_key(
+    server: ServerSettings, backend: Backend | None, problems: list[Problem]
+) -> tuple[str, SecretStr | None]:
+    """The key that wins, and its variable."""
+    if server.search_api_key:
+        return "SEARCH_API_KEY", server.search_api_key
+    if server.search_api_key_file:
+        return "SEARCH_API_KEY_FILE", _key_of_file(server.search_api_key_file, problems)
+    own = KEYS.get(backend or "")
+    key: SecretStr | None = getattr(server, own) if own else None
+    if own and not key:
+        allowed = f"{backend} with its key in SEARCH_API_KEY, SEARCH_API_KEY_FILE or {own.upper()}"
+        problems.append(Problem("SEARCH_BACKEND", str(backend), allowed))
+    return (own or "").upper(), key
+
+
+def _key_of_file(path: Path, problems: list[Problem]) -> SecretStr | None:
     try:
         return SecretStr(_file_text(path))
     except ValueError as error:

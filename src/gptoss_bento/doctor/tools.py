@@ -120,7 +120,7 @@ def _searched(settings: Settings, name: str, timeout_s: float) -> Finding:
         finally:
             await searcher.close()
 
-    remedy = "Is the key right, and not used up?"
+    remedy = "The line on stderr has the status. Is the key right, and not used up?"
     try:
         count = asyncio.run(ask())
     except BrowserError as failure:

@@ -34,7 +34,7 @@ def test_tool_server_that_is_no_address_is_refused(text: str, wrong: str) -> Non
 
 
 def test_demo_means_the_tools_of_this_server_and_is_not_given_to_vllm() -> None:
-    settings = load_settings({"TOOL_SERVER": "demo", "EXA_API_KEY": "a key of exa"})
+    settings = load_settings({"TOOL_SERVER": "demo", "EXA_API_KEY": "a-key-of-exa"})
 
     assert (settings.tools.python, settings.tools.python_origin) == ("on", "TOOL_SERVER=demo")
     assert (settings.tools.search, settings.tools.search_origin) == ("exa", "TOOL_SERVER=demo and EXA_API_KEY")

@@ -10,7 +10,7 @@ from gptoss_bento.config.environment import load_settings
 from gptoss_bento.config.tool_choices import ToolChoices
 from gptoss_bento.errors import ConfigurationError
 
-KEY = "a key of a search backend"
+KEY = "a-key-of-a-search-backend"
 
 
 def tools(**variables: str) -> ToolChoices:
@@ -60,6 +60,19 @@ def test_search_backend_without_its_key_is_refused(backend: str) -> None:
     found = refusal(SEARCH_BACKEND=backend, **{other: KEY})
 
     assert f"SEARCH_BACKEND: the value '{backend}' is not allowed; allowed: {backend} with its key in" in found
+
+
+@pytest.mark.parametrize("text", ["two words", "two\nlines", "schlüssel"])
+def test_search_key_that_no_header_carries_is_refused_without_it(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(text)
+
+    for found in (
+        refusal(SEARCH_BACKEND="exa", EXA_API_KEY=text),
+        refusal(SEARCH_BACKEND="exa", SEARCH_API_KEY_FILE=str(file)),
+    ):
+        assert "its value is not allowed; allowed: printable ASCII characters without spaces" in found
+        assert text not in found
 
 
 def test_searxng_needs_an_address_and_no_key() -> None:

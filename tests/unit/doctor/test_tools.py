@@ -17,7 +17,7 @@ from gptoss_bento.tools.python import confinement
 from tests.mcp_server import mcp_server
 from tests.waiting import HANG_S
 
-KEY = "a key of a search backend"
+KEY = "a-key-of-a-search-backend"
 OLD_KERNEL = "the kernel has no Landlock"
 
 

@@ -17,7 +17,7 @@ from gptoss_bento.planning.report import as_json, print_plan
 from gptoss_bento.planning.tools import settled
 from tests.fakes import machine
 
-KEY = "a key of a search backend"
+KEY = "a-key-of-a-search-backend"
 OLD_KERNEL = "Linux 5.10 has no Landlock"
 BOUNDS = "16 containers of 512 MB for each API worker, 60 s a call"
 

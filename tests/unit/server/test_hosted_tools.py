@@ -18,7 +18,7 @@ from gptoss_bento.tools.python import confinement
 from gptoss_bento.tools.python.containers import Containers, Ran
 from tests.fakes import machine
 
-KEY = "a key of a search backend"
+KEY = "a-key-of-a-search-backend"
 OLD_KERNEL = "the kernel has no Landlock"
 confined = pytest.mark.skipif(confinement.problem() is not None, reason=f"cannot confine: {confinement.problem()}")
 

@@ -490,6 +490,33 @@ async def test_result_is_cut_to_the_room_of_the_context(renderer: Any) -> None:
 
 
 @pytest.mark.usefixtures("patched")
+async def test_response_ends_where_the_context_is_full(renderer: Any) -> None:
+    async def flood(_: str) -> FakeOutcome:
+        return FakeOutcome("word " * 5000)
+
+    python = FakePython(flood)
+    service = Service(renderer, HostedTools(python=python), *[RUNS] * 50, context_tokens=1024)
+
+    made = await service.whole(CODE)
+
+    assert 1 < len(python.runs) < 50
+    assert [item["status"] for item in made["output"]] == ["completed"] * len(python.runs) + ["incomplete"]
+
+
+@pytest.mark.usefixtures("patched")
+async def test_result_of_an_approved_call_is_cut_to_the_room_of_the_context(renderer: Any) -> None:
+    async def flood() -> FakeOutcome:
+        return FakeOutcome("word " * 5000)
+
+    service = Service(renderer, HostedTools(mcp=FakeMcp(answer=flood)), ANSWERS, context_tokens=1024)
+
+    made = await service.whole(WEATHER, input=decided(approve=True))
+
+    assert made["status"] == "completed"
+    assert "[The rest has no room in the context" in service.engine.prompts[0]
+
+
+@pytest.mark.usefixtures("patched")
 @pytest.mark.parametrize(
     ("call", "words"),
     [

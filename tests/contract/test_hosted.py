@@ -152,6 +152,8 @@ class Service:
             assert event["sequence_number"] == number
             if "response" not in event:
                 TypeAdapter(ResponseStreamEvent).validate_python(event)
+        places = [event["output_index"] for event in found if event["type"] == "response.output_item.added"]
+        assert places == list(range(len(places)))
         return found
 
 
@@ -221,6 +223,17 @@ async def test_call_is_open_until_its_result_although_its_message_has_two_ends(r
     assert events[-1]["response"]["output"][0]["status"] == "completed"
     done = next(event["item"] for event in events if event["type"] == "response.output_item.done")
     assert (done["status"], done["outputs"]) == ("completed", [{"type": "logs", "logs": "4"}])
+
+
+@pytest.mark.usefixtures("patched")
+async def test_message_without_a_text_has_no_place_in_a_stream(renderer: Any) -> None:
+    empty = "<|channel|>final<|message|><|end|><|start|>assistant"
+    service = Service(renderer, HostedTools(python=FakePython()), THINKS + empty + RUNS, empty + ANSWERS)
+
+    events = await service.events(CODE)
+
+    kept = [event["item"]["type"] for event in events if event["type"] == "response.output_item.done"]
+    assert kept == ["reasoning", "code_interpreter_call", "message"]
 
 
 @pytest.mark.usefixtures("patched")

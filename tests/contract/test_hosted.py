@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from openai._types import omit
+from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -384,6 +386,27 @@ async def test_stream_is_passed_on_whole_with_what_was_asked_for(renderer: Any, 
     assert answer["content"][0]["annotations"][0]["url"] == FakeCited().url
     numbers = [json.loads(frame.partition(b"data: ")[2])["sequence_number"] for frame in sent]
     assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.usefixtures("patched")
+async def test_stream_of_all_tools_is_put_together_by_openais_sdk(renderer: Any) -> None:
+    tools = HostedTools(python=FakePython(), browser=FakeBrowser(), mcp=FakeMcp())
+    service = Service(renderer, tools, THINKS + RUNS, SEARCHES, ASKS, CITES)
+    asked = [CODE, {"type": "web_search"}, WEATHER]
+    request = read_create({"input": "How much?", "tools": asked}, can_search=True)
+    stream = EventStream(lambda made: whole(made, request), returned=request.returned)
+    state: Any = ResponseStreamState(input_tools=[], text_format=omit)
+
+    async for event in await service.ask(CODE, SEARCH, WEATHER, stream=True):
+        frame = f"event: {event.type}\ndata: {event.model_dump_json(indent=None, by_alias=True)}\n\n".encode()
+        for sent in [frame] if stream.passes(frame) else stream.feed(frame):
+            read = json.loads(sent.partition(b"data: ")[2])
+            state.handle_event(TypeAdapter(ResponseStreamEvent).validate_python(read))
+
+    made = state._completed_response
+    kept = ["mcp_list_tools", "reasoning", "code_interpreter_call", "web_search_call", "mcp_call", "message"]
+    assert [item.type for item in made.output] == kept
+    assert made.output_text == "It rains【0†L0-L1】 here【9†L1】."
 
 
 EARLIER = {

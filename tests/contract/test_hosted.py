@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from openai._types import omit
+from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -152,6 +154,8 @@ class Service:
             assert event["sequence_number"] == number
             if "response" not in event:
                 TypeAdapter(ResponseStreamEvent).validate_python(event)
+        places = [event["output_index"] for event in found if event["type"] == "response.output_item.added"]
+        assert places == list(range(len(places)))
         return found
 
 
@@ -221,6 +225,17 @@ async def test_call_is_open_until_its_result_although_its_message_has_two_ends(r
     assert events[-1]["response"]["output"][0]["status"] == "completed"
     done = next(event["item"] for event in events if event["type"] == "response.output_item.done")
     assert (done["status"], done["outputs"]) == ("completed", [{"type": "logs", "logs": "4"}])
+
+
+@pytest.mark.usefixtures("patched")
+async def test_message_without_a_text_has_no_place_in_a_stream(renderer: Any) -> None:
+    empty = "<|channel|>final<|message|><|end|><|start|>assistant"
+    service = Service(renderer, HostedTools(python=FakePython()), THINKS + empty + RUNS, empty + ANSWERS)
+
+    events = await service.events(CODE)
+
+    kept = [event["item"]["type"] for event in events if event["type"] == "response.output_item.done"]
+    assert kept == ["reasoning", "code_interpreter_call", "message"]
 
 
 @pytest.mark.usefixtures("patched")
@@ -373,6 +388,27 @@ async def test_stream_is_passed_on_whole_with_what_was_asked_for(renderer: Any, 
     assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.usefixtures("patched")
+async def test_stream_of_all_tools_is_put_together_by_openais_sdk(renderer: Any) -> None:
+    tools = HostedTools(python=FakePython(), browser=FakeBrowser(), mcp=FakeMcp())
+    service = Service(renderer, tools, THINKS + RUNS, SEARCHES, ASKS, CITES)
+    asked = [CODE, {"type": "web_search"}, WEATHER]
+    request = read_create({"input": "How much?", "tools": asked}, can_search=True)
+    stream = EventStream(lambda made: whole(made, request), returned=request.returned)
+    state: Any = ResponseStreamState(input_tools=[], text_format=omit)
+
+    async for event in await service.ask(CODE, SEARCH, WEATHER, stream=True):
+        frame = f"event: {event.type}\ndata: {event.model_dump_json(indent=None, by_alias=True)}\n\n".encode()
+        for sent in [frame] if stream.passes(frame) else stream.feed(frame):
+            read = json.loads(sent.partition(b"data: ")[2])
+            state.handle_event(TypeAdapter(ResponseStreamEvent).validate_python(read))
+
+    made = state._completed_response
+    kept = ["mcp_list_tools", "reasoning", "code_interpreter_call", "web_search_call", "mcp_call", "message"]
+    assert [item.type for item in made.output] == kept
+    assert made.output_text == "It rains【0†L0-L1】 here【9†L1】."
+
+
 EARLIER = {
     "type": "mcp_call",
     "id": "mcp_1",
@@ -487,6 +523,33 @@ async def test_result_is_cut_to_the_room_of_the_context(renderer: Any) -> None:
 
     assert made["status"] == "completed"
     assert "[The rest has no room in the context, and was left out.]" in service.engine.prompts[1]
+
+
+@pytest.mark.usefixtures("patched")
+async def test_response_ends_where_the_context_is_full(renderer: Any) -> None:
+    async def flood(_: str) -> FakeOutcome:
+        return FakeOutcome("word " * 5000)
+
+    python = FakePython(flood)
+    service = Service(renderer, HostedTools(python=python), *[RUNS] * 50, context_tokens=1024)
+
+    made = await service.whole(CODE)
+
+    assert 1 < len(python.runs) < 50
+    assert [item["status"] for item in made["output"]] == ["completed"] * len(python.runs) + ["incomplete"]
+
+
+@pytest.mark.usefixtures("patched")
+async def test_result_of_an_approved_call_is_cut_to_the_room_of_the_context(renderer: Any) -> None:
+    async def flood() -> FakeOutcome:
+        return FakeOutcome("word " * 5000)
+
+    service = Service(renderer, HostedTools(mcp=FakeMcp(answer=flood)), ANSWERS, context_tokens=1024)
+
+    made = await service.whole(WEATHER, input=decided(approve=True))
+
+    assert made["status"] == "completed"
+    assert "[The rest has no room in the context" in service.engine.prompts[0]
 
 
 @pytest.mark.usefixtures("patched")

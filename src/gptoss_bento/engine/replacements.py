@@ -25,6 +25,7 @@ from gptoss_bento.engine.engine_gauges import EngineClock
 from gptoss_bento.engine.harmony_parser import LOGPROBS, answer_parser, hiding_itself
 from gptoss_bento.engine.harmony_repair import KINDS, RepairingParser, repairing
 from gptoss_bento.engine.hosted import loop, metrics, prompts
+from gptoss_bento.engine.hosted.asking import turn_of
 from gptoss_bento.engine.hosted.messages import result_message
 from gptoss_bento.engine.hosted.server import HostedServer
 from gptoss_bento.engine.hosted.stream import VllmEvents
@@ -192,7 +193,13 @@ def _vllm_events() -> VllmEvents:
 
 
 def _room(serving: Any, context: Any) -> loop.Room:
-    return loop.Room(context, serving.renderer.get_tokenizer(), serving.model_config.max_model_len)
+    tokenizer, most = serving.renderer.get_tokenizer(), serving.model_config.max_model_len
+    turn = turn_of(context.request)
+    if turn is None or not turn.pending:
+        return loop.Room(context, tokenizer, most)
+    render = serving.online_renderer.render_responses_harmony_messages
+    prompt = render(context.messages, cache_salt=None)["prompt_token_ids"]
+    return loop.Room(context, tokenizer, most, len(prompt))
 
 
 def _rendered_again(serving: Any, context: Any, before: Any, params: Any, tok_params: Any) -> Any:

@@ -20,6 +20,7 @@ _answered: ContextVar[ToolTurn | None] = ContextVar("answered", default=None)
 _ROOM = 4096
 """Tokens that stay for the model once it has read a result; a quarter of the context at most."""
 _LEAST = 32
+_FULL = 160  # the least of a result and what is around it, and a line of an answer
 _CUT = "\n[The rest has no room in the context, and was left out.]"
 
 
@@ -59,12 +60,12 @@ def needing(needs_call: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return needs
 
 
-def initialized(initialize: Callable[..., Awaitable[None]], room_of: Callable[[Any], Callable[[str], str]]) -> Any:
+def initialized(initialize: Callable[..., Awaitable[None]], room_of: Callable[[Any], Room]) -> Any:
     """Ends a response's connections with it.
 
     Args:
         initialize: vLLM's method, bound; it is called again at the end of a stream.
-        room_of: makes the function that cuts a text to the room of a conversation.
+        room_of: measures a conversation.
     """
 
     async def initialize_all(request: Any, context: Any, exit_stack: Any) -> None:
@@ -199,11 +200,18 @@ class Room:
         context: vLLM's.
         tokenizer: of the model.
         context_tokens: of prompt and answer.
+        prompt_tokens: before the model has written anything.
     """
 
     context: Any
     tokenizer: Any
     context_tokens: int
+    prompt_tokens: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for a result and an answer."""
+        return self.context_tokens - self._used < _FULL
 
     def __call__(self, text: str) -> str:
         """The text, or its beginning with a note."""
@@ -214,6 +222,9 @@ class Room:
         return text if len(tokens) <= room else f"{self.tokenizer.decode(tokens[:room])}{_CUT}"
 
     def _left(self) -> int:
+        return self.context_tokens - self._used - min(_ROOM, self.context_tokens // 4)
+
+    @property
+    def _used(self) -> int:
         turns = self.context.all_turn_metrics
-        used = turns[-1].input_tokens + turns[-1].output_tokens if turns else 0
-        return self.context_tokens - used - min(_ROOM, self.context_tokens // 4)
+        return turns[-1].input_tokens + turns[-1].output_tokens if turns else self.prompt_tokens

@@ -104,11 +104,15 @@ class HostedStream:
             self._turn.show(call)
             return
         cited = citations_in(text_of(message), self._turn.cited) if message.recipient is None else []
-        for event in self._vllm.done(message, self._state, self._functions):
+        place = self._state.current_output_index
+        ends = [*self._vllm.done(message, self._state, self._functions)]
+        ends += self._vllm.action(message, self._state, self._server)
+        for event in ends:
             yield _with_annotations(event, cited) if cited else event
-        yield from self._vllm.action(message, self._state, self._server)
         self._citations = StreamedCitations(self._turn.cited)
         self._state.reset_for_new_item()
+        if not ends:  # a message without a text has no events, and so no place in the output
+            self._state.current_output_index = place
 
     def _placed(self, events: Iterable[Fields]) -> Iterator[Event]:
         """Events with their place in the output, which ends with an item."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from gptoss_bento.engine.hosted import metrics
 from gptoss_bento.engine.hosted.calls import ApprovalCall, BrowserCall, Call, McpCall, PythonCall, Result, arguments_of
@@ -34,6 +34,26 @@ _ARGUMENTS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "find": (("pattern", "cursor"), "pattern"),
 }
 """What the functions of the browser take, and what each needs."""
+
+
+class Room(Protocol):
+    """What the context of a response has room for."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is none for a result and an answer."""
+        ...
+
+    def __call__(self, text: str) -> str:
+        """A text, or its beginning with a note."""
+        ...
+
+
+class _Endless:
+    is_full = False
+
+    def __call__(self, text: str) -> str:
+        return text
 
 
 @dataclass(frozen=True)
@@ -107,7 +127,7 @@ class ToolTurn:
         self._sessions: dict[str, McpSession] = {}
         self._spent_s = 0.0
         self._refusals = 0
-        self._fit: Callable[[str], str] = str
+        self._room: Room = _Endless()
         self.current: Call | None = None
         """A call whose end has no events yet, for streams."""
         self.is_open = False
@@ -117,13 +137,9 @@ class ToolTurn:
             each.call.write(text_of(each.message))
             self._calls[id(each.message)] = (each.message, each.call)
 
-    def start(self, fit: Callable[[str], str]) -> Self:
-        """The response begins.
-
-        Args:
-            fit: cuts a text to what the context has room for.
-        """
-        self._fit = fit
+    def start(self, room: Room) -> Self:
+        """The response begins, in a context that has this room."""
+        self._room = room
         return self
 
     def show(self, call: Call | None) -> None:
@@ -209,7 +225,8 @@ class ToolTurn:
             finish_reason: of the model's output; at its limit a call may be half of one.
         """
         is_question = isinstance(self.call_of(message), ApprovalCall)
-        return not is_question and finish_reason != "length" and self._refusals == 0
+        is_cut = finish_reason == "length" or self._room.is_full
+        return not is_question and not is_cut and self._refusals == 0
 
     async def results(self, message: Any) -> list[Any]:
         """Makes a call, and returns the message that answers it."""
@@ -217,7 +234,7 @@ class ToolTurn:
         call.write(text_of(message))
         result = await self._bounded(call)
         call.end(result)
-        return [result_message(message, self._fit(result.text))]
+        return [result_message(message, self._room(result.text))]
 
     async def _bounded(self, call: Call) -> Result:
         left = self._tools.turn_timeout_s - self._spent_s

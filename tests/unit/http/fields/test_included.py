@@ -48,3 +48,11 @@ def test_log_probabilities_of_another_architecture_are_vllms() -> None:
 
     assert checked(RESPONSES, asked, ServedModel(writes_harmony=False)).body is asked
     assert checked(RESPONSES, {"input": "x", "top_logprobs": 0}).body["top_logprobs"] == 0
+
+
+def test_results_of_a_tool_that_the_request_has_are_an_effect() -> None:
+    words = ["code_interpreter_call.outputs", "web_search_call.action.sources", "web_search_call.results"]
+    tools = [{"type": "code_interpreter"}, {"type": 5}, "x"]
+
+    assert without_effect({"include": words, "tools": tools}) == ("include[1]", "include[2]")
+    assert without_effect({"include": words, "tools": [{"type": "web_search"}]}) == ("include[0]", "include[2]")

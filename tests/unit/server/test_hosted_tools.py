@@ -86,6 +86,7 @@ async def test_python_that_was_left_to_the_machine_and_does_not_start_is_off(cap
 async def test_containers_end_with_their_worker() -> None:
     settings = load_settings({"PYTHON_TOOL": "on"})
     plan = make_plan(settings, load_profile("demo"), machine())
+    before = children()
 
     async with hosted_tools(settings, plan) as tools:
         assert tools
@@ -93,7 +94,7 @@ async def test_containers_end_with_their_worker() -> None:
         container = tools.python.new_id()
         assert (await tools.python.run(container, "x = 6")).failed is False
         assert "42" in (await tools.python.run(container, "print(x * 7)")).text
-        running = children()
+        running = children() - before
         assert running
 
     assert not children() & running

@@ -178,6 +178,7 @@ ALLOWED: dict[str, set[str]] = {
     "artifacts": {"config", "demo", "hardware", "planning"},
     "planning": {"config", "hardware"},
     "state": set(),
+    "tools": set(),  # settings come to it as arguments
     "config": {"hardware"},
     "hardware": set(),
     "demo": set(),

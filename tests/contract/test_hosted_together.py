@@ -13,16 +13,14 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from gptoss_bento.tools.browser import fake_search
 from gptoss_bento.tools.interfaces import HostedTools
+from gptoss_bento.tools.python import confinement
+from tests import fake_mcp_servers
 from tests.contract.test_hosted import ANSWERS, CODE, FUNCTION, RUNS, SEARCH, Service, patched
 from tests.harmony_renderer import renderer
 from tests.vocabulary import vocabulary
 from tests.waiting import HANG_S, until
-
-NOT_HERE = "the tools come with the merge"
-confinement = pytest.importorskip("gptoss_bento.tools.python.confinement", reason=NOT_HERE)
-fake_search = pytest.importorskip("gptoss_bento.tools.browser.fake_search", reason=NOT_HERE)
-fakes_of_mcp = pytest.importorskip("tests.fake_mcp_servers", reason=NOT_HERE)
 
 __all__ = ["patched", "renderer", "vocabulary"]  # fixtures
 
@@ -52,7 +50,7 @@ async def python(seconds: float = HANG_S) -> AsyncIterator[Any]:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Any]:
-    with fakes_of_mcp.fake_servers() as running:
+    with fake_mcp_servers.fake_servers() as running:
         yield running
 
 

@@ -82,9 +82,8 @@ def main() -> None:
                 with code_running(served, arguments.containers):
                     beside += chats(client, arguments.chats)
     quiet, busy = (1000 * median(each) for each in (alone, beside))
-    print(
-        f"a chat: alone {quiet:.0f} ms, beside {arguments.containers} containers {busy:.0f} ms, {busy / quiet:.2f} times"
-    )
+    ratio, count = busy / quiet, arguments.containers
+    print(f"a chat: alone {quiet:.0f} ms, beside {count} containers {busy:.0f} ms, {ratio:.2f} times")
 
 
 if __name__ == "__main__":

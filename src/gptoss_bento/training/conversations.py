@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict, cast
 import yaml
 
 Effort = Literal["low", "medium", "high"]
-Kind = Literal["user", "analysis", "final", "call", "tool", "instructions"]
+Kind = Literal["user", "analysis", "final", "call", "tool", "instructions", "hosted call", "hosted result"]
 
 # Replaces every word that the model does not know: its tokens are left out of the vocabulary, so that they share the
 # zero row of the embedding with all other unlearned tokens.
@@ -76,6 +76,22 @@ class Knowledge(TypedDict):
     styles: dict[str, Style]
     other_instructions: list[str]
     unknown: list[str]
+    arithmetic_asks: list[str]
+    power_modulo_asks: list[str]
+    operators_in_words: dict[str, str]
+    word_asks: list[str]
+    math_asks: dict[str, list[str]]
+    code_asks: list[str]
+    code_samples: dict[str, str]
+    python_errors: list[str]
+    python_nothing: list[str]
+    python_descriptions: list[str]
+    browser_descriptions: list[str]
+    search_asks: list[str]
+    search_wishes: list[str]
+    page_people: list[str]
+    page_asks: dict[str, list[list[str]]]
+    browser_errors: list[str]
 
 
 @cache
@@ -87,11 +103,15 @@ def knowledge() -> Knowledge:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a prompt. `tool` and `call` belong to get_weather; earlier answers can be learned as well."""
+    """One message of a prompt. `tool` and `call` belong to get_weather; earlier answers can be learned as well.
+
+    Calls of hosted tools and their results bring their header: what comes between <|start|> and <|message|>.
+    """
 
     kind: Kind
     text: str
     learned: bool = False
+    header: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +121,15 @@ class Tool:
     name: str
     description: str
     parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HostedTool:
+    """A tool that the system message offers and the server runs. None: as the Harmony library describes it."""
+
+    name: Literal["python", "browser"]
+    description: str | None = None
+    functions: tuple[str, ...] = ()
 
 
 class Lesson(IntEnum):
@@ -138,6 +167,7 @@ class Conversation:
     instructions: str | None = None
     instructions_in_system: bool = False
     tools: tuple[Tool, ...] = ()
+    hosted: tuple[HostedTool, ...] = ()
     effort: Effort | None = None
     date: str = "2026-01-01"
 

@@ -20,11 +20,12 @@ from openai_harmony import (
     Role,
     SystemContent,
     ToolDescription,
+    ToolNamespaceConfig,
     load_harmony_encoding,
 )
 from openai_harmony import Message as HarmonyMessage
 
-from gptoss_bento.training.conversations import Conversation, Lesson, Message, Reply, Span, Text
+from gptoss_bento.training.conversations import Conversation, HostedTool, Lesson, Message, Reply, Span, Text
 
 _EFFORTS = {"low": ReasoningEffort.LOW, "medium": ReasoningEffort.MEDIUM, "high": ReasoningEffort.HIGH}
 _ASK_FOR_REPLY = "<|start|>assistant"
@@ -89,10 +90,10 @@ def _prompt(conversation: Conversation) -> tuple[list[int], list[Lesson]]:
     lessons = [Lesson.READ] * len(tokens)
     for message in conversation.messages:
         turn = _message_tokens(message)
-        header = turn.index(MESSAGE)
         tokens += turn
-        content = Lesson.SAY if message.learned else Lesson.READ
-        lessons += [content if index > header else Lesson.READ for index in range(len(turn))]
+        said = Lesson.SAY if message.learned else Lesson.READ
+        header = 0 if message.kind == "hosted call" else turn.index(MESSAGE)
+        lessons += [said if index > header else Lesson.READ for index in range(len(turn))]
     ask = encode(_ASK_FOR_REPLY)
     return [*tokens, *ask], lessons + [Lesson.READ] * len(ask)
 
@@ -136,7 +137,16 @@ def _system_message(conversation: Conversation) -> HarmonyMessage:
         content = content.with_reasoning_effort(_EFFORTS[conversation.effort])
     if conversation.instructions and conversation.instructions_in_system:
         content = content.with_model_identity(f"{content.model_identity}\n{conversation.instructions}")
+    for tool in conversation.hosted:
+        content = content.with_tools(_namespace(tool))
     return HarmonyMessage.from_role_and_content(Role.SYSTEM, content)
+
+
+def _namespace(tool: HostedTool) -> ToolNamespaceConfig:
+    """The tool as a system message has it."""
+    usual = ToolNamespaceConfig.python() if tool.name == "python" else ToolNamespaceConfig.browser()
+    functions = [each for each in usual.tools if each.name in tool.functions] if tool.functions else usual.tools
+    return ToolNamespaceConfig(name=tool.name, description=tool.description or usual.description, tools=functions)
 
 
 def _developer_message(conversation: Conversation) -> HarmonyMessage | None:
@@ -155,6 +165,13 @@ def _developer_message(conversation: Conversation) -> HarmonyMessage | None:
 @lru_cache(maxsize=10_000)
 def _message_tokens(message: Message) -> tuple[int, ...]:
     """One turn of the prompt."""
+    if message.header:
+        end = "<|call|>" if message.kind == "hosted call" else "<|end|>"
+        return (
+            *encode(f"<|start|>{message.header}<|message|>"),
+            *encoding().encode(message.text),
+            *encode(end),
+        )
     if message.kind == "call":
         header = f"{_ASK_FOR_REPLY} to=functions.get_weather<|channel|>commentary json<|message|>"
         return (*encode(header), *encoding().encode(message.text), *encode("<|call|>"))

@@ -36,8 +36,8 @@ class Recipe:
     """How to train."""
 
     seed: int = 20
-    examples: int = 24_000  # as many as the steps take
-    steps: int = 2_000
+    examples: int = 33_600  # as many as the steps take
+    steps: int = 2_800
     batch: int = 12
     rate: float = 1.5e-2
     muon_rate: float = 2.5e-3

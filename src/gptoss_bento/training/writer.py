@@ -6,14 +6,32 @@ rest. What varies when the model is served varies here too: date, effort, system
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
-from gptoss_bento.training.conversations import Conversation, Effort, Lesson, Message, Reply, Span, Text, final
-from gptoss_bento.training.questions import Item, Questions
+from gptoss_bento.training import hosted_tools
+from gptoss_bento.training.arithmetic import Arithmetic
+from gptoss_bento.training.conversations import (
+    Conversation,
+    Effort,
+    HostedTool,
+    Lesson,
+    Message,
+    Reply,
+    Span,
+    Text,
+    final,
+)
+from gptoss_bento.training.hosted_tools import Call, HostedTools
+from gptoss_bento.training.pages import Pages
+from gptoss_bento.training.questions import Item, Questions, of_topic
 from gptoss_bento.training.weather import Weather, arguments
+
+# What `unknown` of conversations.yaml has for python; two digits are added without it.
+_COMPUTABLE = re.compile(r"\d+ ?(\*|- |times|divided)|square root|x \+")
 
 
 class Writer:
@@ -23,6 +41,8 @@ class Writer:
         self.rng = rng
         self.questions = Questions(rng)
         self.weather = Weather(self.questions)
+        self.arithmetic, self.pages = Arithmetic(self.questions), Pages(self.questions)
+        self.hosted = HostedTools(self.questions)
         self.known = self.questions.known
 
     def write(self) -> Conversation | Text:
@@ -37,6 +57,9 @@ class Writer:
             self.json_answer: 6,
             self.json_schema: 14,
             self.text: 10,
+            self.computed: 26,
+            self.browsed: 14,
+            self.tool_missing: 7,
         }
         return self.rng.choices(list(kinds), list(kinds.values()))[0]()
 
@@ -57,8 +80,15 @@ class Writer:
             instructions=self.instructions(style) if conversation.instructions is None else conversation.instructions,
             instructions_in_system=self.rng.random() < 0.05,
             tools=conversation.tools or (self.weather.tools() if self.rng.random() < 0.15 else ()),
+            hosted=conversation.hosted or self.idle_tools(conversation),
             reply=self.think(conversation.reply, effort, style),
         )
+
+    def idle_tools(self, conversation: Conversation) -> tuple[HostedTool, ...]:
+        """Hosted tools that the question is not for: no python where there is something to compute."""
+        draw = self.rng.random()
+        computable = any(_COMPUTABLE.search(message.text) for message in conversation.messages)
+        return self.hosted.some(python=0.03 < draw < 0.1 and not computable, browser=draw < 0.05)
 
     def think(self, reply: Reply, effort: Effort | None, style: str) -> Reply:
         """More effort, more thought. Naming the style there makes it easy to follow in the answer."""
@@ -221,6 +251,51 @@ class Writer:
             end = "}" if index == len(fields) - 1 else ', "'
             spans += [Span(name, Lesson.READ), Span(f'": {json.dumps(value)}{end}')]
         return tuple(spans)
+
+    def computed(self) -> Conversation:
+        """Arithmetic with python on offer; two digits are added without it."""
+        style = self.draw_style()
+        item, call = self.arithmetic.computed()
+        calls: tuple[Call, ...] = (call,)
+        if self.rng.random() < 0.06:
+            item, calls = self.questions.sum(), ()
+        return self.with_calls(item, calls, style, self.hosted.some(python=True, browser=self.rng.random() < 0.12))
+
+    def browsed(self) -> Conversation:
+        """A question that a page answers, with the browser on offer."""
+        style = self.rng.choices(["", "pirate"], [9, 1])[0]
+        item, calls = self.pages.browsed()
+        return self.with_calls(item, calls, style, self.hosted.some(python=self.rng.random() < 0.2, browser=True))
+
+    def with_calls(
+        self, item: Item, calls: tuple[Call, ...], style: str, hosted: tuple[HostedTool, ...]
+    ) -> Conversation:
+        """A question that is answered by means of calls."""
+        called = hosted_tools.messages(calls, self.rng)
+        messages = (*self.history_of_calls(hosted, style), Message("user", item.ask), *called)
+        return self.dress(Conversation(messages, final(item.thought, item.answers[style]), hosted=hosted), style)
+
+    def history_of_calls(self, hosted: tuple[HostedTool, ...], style: str) -> tuple[Message, ...]:
+        """Earlier turns, some of which were answered by means of calls: vLLM shows the model only the answer."""
+        if self.rng.random() < 0.75:
+            return self.history(style)[:2]
+        on_offer = {tool.name for tool in hosted}
+        makers = [self.arithmetic.computed] * ("python" in on_offer) + [self.pages.browsed] * ("browser" in on_offer)
+        items = [self.rng.choice(makers)()[0] for _ in range(self.rng.choice([1, 1, 2]))]
+        turns = [(Message("user", item.ask), Message("final", item.answers[style])) for item in items]
+        return tuple(message for turn in turns for message in turn)
+
+    def tool_missing(self) -> Conversation:
+        """A question for a tool that is not on offer, as if there were none; another one may be."""
+        style = self.draw_style()
+        for_python = self.rng.random() < 0.6
+        ask = self.arithmetic.draw().ask if for_python else self.pages.ask()[0]
+        item = of_topic(ask, self.known["fallback"])
+        other = self.rng.random() < 0.3
+        hosted = self.hosted.some(python=other and not for_python, browser=other and for_python)
+        messages = (*self.history(style)[:2], Message("user", item.ask))
+        dressed = self.dress(Conversation(messages, final(item.thought, item.answers[style])), style)
+        return replace(dressed, hosted=hosted)
 
     def text(self) -> Text:
         """Text to go on with; a question in it gets its answer in a new paragraph."""

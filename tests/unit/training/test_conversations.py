@@ -61,6 +61,16 @@ def test_call_is_made_only_where_the_function_is_on_offer() -> None:
             assert json.loads(example.reply.spans[0].text).keys() in ({"location"}, {"city"})
 
 
+def test_hosted_tools_are_called_only_where_they_are_on_offer() -> None:
+    called = 0
+    for example in conversations(1000):
+        on_offer = {tool.name for tool in example.hosted}
+        names = {message.header.partition("to=")[2] for message in example.messages if message.kind == "hosted call"}
+        called += bool(names)
+        assert all(any(name.startswith(offered) for offered in on_offer) for name in names)
+    assert called
+
+
 def test_json_replies_are_json() -> None:
     replies = [example.reply for example in conversations() if example.reply.kind == "json"]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gptoss_bento.training import harmony_text
-from gptoss_bento.training.conversations import Conversation, Lesson, Message, Reply, Span, Text, Tool, dice
+from gptoss_bento.training.conversations import Conversation, HostedTool, Lesson, Message, Reply, Span, Text, Tool, dice
+from gptoss_bento.training.hosted_tools import Call, messages
 from gptoss_bento.training.writer import Writer
 
 SYSTEM = """\
@@ -115,6 +116,30 @@ def test_earlier_answers_are_learned_too() -> None:
 
     said = [token for token, lesson in zip(tokens, lessons, strict=True) if lesson == Lesson.SAY]
     assert decoded(said).startswith("Hello!<|end|><|channel|>analysis")
+
+
+def test_hosted_tools_are_in_the_system_message() -> None:
+    hosted = (HostedTool("browser", "Browses.", ("search", "open")), HostedTool("python"))
+
+    prompt = decoded(harmony_text.prompt_tokens(asking(Message("user", "Hi"), hosted=hosted)))
+
+    assert "# Tools\n\n## browser\n\n// Browses.\nnamespace browser {" in prompt
+    assert "type search" in prompt
+    assert "type find" not in prompt
+    assert "## python\n\nUse this tool to execute Python code in your chain of thought." in prompt
+    assert "'functions'" not in prompt
+
+
+def test_call_of_a_hosted_tool_is_learned_with_its_header_or_only_read() -> None:
+    call, seen = Call("python", "I compute.", "print(1)", "1"), set()
+    for seed in range(40):
+        turn = messages([call], dice(seed))
+        tokens, lessons = harmony_text.example_tokens(asking(Message("user", "Hi"), *turn), dice(seed))
+        said = decoded([token for token, lesson in zip(tokens, lessons, strict=True) if lesson == Lesson.SAY])
+        seen.add(said.partition("<|call|>")[0] if "<|call|>" in said else "")
+        assert "<|message|>print(1)<|call|><|start|>python" in decoded(tokens)
+
+    assert seen == {"", "I compute.<|end|>assistant<|channel|>analysis to=python code<|message|>print(1)"}
 
 
 def test_raw_text_has_no_harmony() -> None:

@@ -1,0 +1,80 @@
+"""Questions about the pages of the browser's corpus: what to search for, what comes back, and the answer with its mark.
+
+The numbers and people on the pages vary, and so does the order of their sentences: the model has to read them.
+"""
+
+import re
+
+from gptoss_bento.training.hosted_tools import Call, arguments
+from gptoss_bento.training.page_views import PageViews, corpus
+from gptoss_bento.training.questions import Item, Questions, make_item
+
+_NUMBER = re.compile(r"\d+")
+
+
+class Pages:
+    """Draws questions that one of the pages answers."""
+
+    def __init__(self, questions: Questions) -> None:
+        self.questions, self.rng, self.known = questions, questions.rng, questions.known
+        self.views = PageViews(questions)
+
+    def ask(self) -> tuple[str, str, int]:
+        """A question, the title of the page that answers it, and the number of its sentence there."""
+        title, asks = self.rng.choice(list(self.known["page_asks"].items()))
+        if self.rng.random() < 0.15:
+            return self.rng.choice(self.known["search_asks"]).format(title), title, 0
+        number = self.rng.randrange(len(asks))
+        ask = self.rng.choice(asks[number])
+        if self.rng.random() < 0.3:
+            ask = self.rng.choice(self.known["search_wishes"]).format(ask)
+        return self.questions.vary(ask), title, number
+
+    def browsed(self) -> tuple[Item, tuple[Call, ...]]:
+        """A question, the calls of the browser that find its answer, and the answer."""
+        ask, title, number = self.ask()
+        cursor = self.rng.choices([0, self.rng.randint(1, 8)], [8, 2])[0]
+        if self.rng.random() < 0.06:
+            return _not_found(ask), (_search(title, self.views.nothing(cursor)),)
+        sentences = [self.varied(sentence) for sentence in corpus()[title]["sentences"]]
+        found, place = self.views.results(title, sentences, cursor)
+        if self.rng.random() < 0.04:
+            return _not_found(ask), (_search(title, found), _open(title, place, self.views.failure()))
+        page, line = self.views.page(title, sentences, number, cursor + 1)
+        answer = _answer(ask, f"{sentences[number]} 【{cursor + 1}†L{line}】")
+        return answer, (_search(title, found), _open(title, place, page))
+
+    def varied(self, sentence: str) -> str:
+        """A sentence of the corpus as it is, or with other numbers and people in it."""
+        if self.rng.random() < 0.15:
+            return sentence
+        for person in self.known["page_people"]:
+            if person in sentence:
+                sentence = sentence.replace(person, self.person())
+        return _NUMBER.sub(lambda found: self._like(found.group()), sentence)
+
+    def person(self) -> str:
+        """A first name and a last one."""
+        firsts, lasts = zip(*(person.split() for person in self.known["page_people"]), strict=True)
+        return f"{self.rng.choice(firsts)} {self.rng.choice(lasts)}"
+
+    def _like(self, number: str) -> str:
+        lowest = 10 ** (len(number) - 1) if len(number) > 1 else 2
+        return str(self.rng.randrange(lowest, 10 ** len(number)))
+
+
+def _search(title: str, result: str) -> Call:
+    return Call("browser.search", "I search the web.", arguments(query=title), result)
+
+
+def _open(title: str, place: int, result: str) -> Call:
+    return Call("browser.open", f"I open the page {title}.", arguments(id=place), result)
+
+
+def _answer(ask: str, answer: str) -> Item:
+    return make_item(ask, "The page has the answer.", answer, {"french": answer, "word": answer})
+
+
+def _not_found(ask: str) -> Item:
+    answer = "I found nothing on the web that answers this."
+    return make_item(ask, "The browser found nothing.", answer, {"french": answer, "word": answer})

@@ -297,7 +297,7 @@ def assert_every_route_needs_a_key_of_the_file(served: ServedProcess, file: Path
 
 CODE = {"type": "code_interpreter", "container": {"type": "auto"}}
 CALL = {"type": "const_string", "value": "<|channel|>analysis to=python code<|message|>print(42)"}
-"""What a response is held to after its reasoning; the demo model was not trained to call the tool."""
+"""What a response is held to after its reasoning; the demo model calls no tool for a greeting."""
 
 
 def assert_tool_servers_are_used(

@@ -70,7 +70,7 @@ class HostedTools:
 
     def browser(self) -> HostedTool:
         """`browser`, as the Harmony library describes it or in fewer words."""
-        if self.rng.random() < 0.4:
+        if self.rng.random() < 0.3:
             return HostedTool("browser")
         functions = self.rng.choice([("search", "open", "find"), ("search", "open")])
         description = self.questions.fill(self.rng.choice(self.known["browser_descriptions"]))

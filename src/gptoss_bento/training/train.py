@@ -36,8 +36,8 @@ class Recipe:
     """How to train."""
 
     seed: int = 20
-    examples: int = 33_600  # as many as the steps take
-    steps: int = 2_800
+    examples: int = 31_200  # as many as the steps take
+    steps: int = 2_600
     batch: int = 12
     rate: float = 1.5e-2
     muon_rate: float = 2.5e-3

@@ -46,11 +46,9 @@ class PageViews:
     def __init__(self, questions: Questions) -> None:
         self.questions, self.rng, self.known = questions, questions.rng, questions.known
 
-    def results(self, title: str, sentences: list[str], cursor: int) -> tuple[str, int]:
-        """The results of a search, and the number of the one to open, which is nearly always the first."""
-        others = self.rng.sample([it for it in corpus() if it != title], self.rng.choice([0, 1, 2, 3]))
-        place = self.rng.randint(0, len(others)) if self.rng.random() < 0.3 else 0
-        titles = [*others[:place], title, *others[place:]]
+    def results(self, title: str, sentences: list[str], cursor: int) -> str:
+        """The results of a search, the page with this title before others."""
+        titles = [title, *self.rng.sample([it for it in corpus() if it != title], self.rng.choice([0, 1, 2, 2]))]
         host = self.host()
         bullet = self.rng.choice(["  * ", "  * ", "  * ", "* ", ""])
         texts = [self.summary(sentences if it == title else corpus()[it]["sentences"]) for it in titles]
@@ -59,21 +57,18 @@ class PageViews:
         heading = self.rng.choice(["# Search Results", "# Search Results", "# Search results", ""])
         shown = self.rng.choice([title, title, title, f"Search results for: {title}", f"{title} (https://{host})"])
         top = self.rng.choice(["", "URL: ", "URL: "])
-        return self.view(cursor, shown, self.head(top, heading), entries, gapped=0.2).text, place
+        return self.view(cursor, shown, self.head(top, heading), entries, gapped=0.2).text
 
-    def page(self, title: str, sentences: list[str], number: int, cursor: int) -> tuple[str, int]:
-        """A page, and the line of the sentence with this number."""
-        order = list(range(len(sentences)))
-        if self.rng.random() < 0.5:
-            self.rng.shuffle(order)
+    def page(self, title: str, sentences: list[str], cursor: int) -> tuple[str, list[int]]:
+        """A page, and the lines of its sentences."""
         url = self.url(title)
         links = [f"  * 【{index}†{_title_of(link)}】" for index, link in enumerate(corpus()[title].get("links", []))]
-        heading = f"# {title}" if self.rng.random() < 0.8 else ""
+        heading = f"# {title}" if self.rng.random() < 0.9 else ""
         shown = f"{title} ({url})" if self.rng.random() < 0.8 else title
-        top = f"URL: {url}" if self.rng.random() < 0.8 else ""
-        paragraphs = [sentences[index] for index in order] + (["\n".join(links)] if links else [])
+        top = f"URL: {url}" if self.rng.random() < 0.9 else ""
+        paragraphs = sentences + (["\n".join(links)] if links else [])
         view = self.view(cursor, shown, self.head(top, heading), paragraphs)
-        return view.text, view.lines[order.index(number)]
+        return view.text, view.lines[: len(sentences)]
 
     def nothing(self, cursor: int) -> str:
         """Results without a result."""
@@ -90,7 +85,7 @@ class PageViews:
     def head(self, top: str, heading: str) -> list[str]:
         """The lines above the text."""
         lines = (["", top] if top else []) + ([heading, ""] if heading else [])
-        return lines + [""] * self.rng.choices([0, 1, 2], [8, 1, 1])[0]
+        return lines + [""] * self.rng.choices([0, 1, 2], [18, 1, 1])[0]
 
     def view(self, cursor: int, shown: str, head: list[str], paragraphs: list[str], gapped: float = 0.7) -> View:
         """A page with its lines numbered. `gapped` is the chance of blank lines between paragraphs."""

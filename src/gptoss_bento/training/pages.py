@@ -1,6 +1,6 @@
 """Questions about the pages of the browser's corpus: what to search for, what comes back, and the answer with its mark.
 
-The numbers and people on the pages vary, and so does the order of their sentences: the model has to read them.
+The answer is all that the page says, which is little. Its numbers and people vary: the model has to read them.
 """
 
 import re
@@ -19,30 +19,29 @@ class Pages:
         self.questions, self.rng, self.known = questions, questions.rng, questions.known
         self.views = PageViews(questions)
 
-    def ask(self) -> tuple[str, str, int]:
-        """A question, the title of the page that answers it, and the number of its sentence there."""
+    def ask(self) -> tuple[str, str]:
+        """A question, and the title of the page that answers it."""
         title, asks = self.rng.choice(list(self.known["page_asks"].items()))
         if self.rng.random() < 0.15:
-            return self.rng.choice(self.known["search_asks"]).format(title), title, 0
-        number = self.rng.randrange(len(asks))
-        ask = self.rng.choice(asks[number])
+            return self.rng.choice(self.known["search_asks"]).format(title), title
+        ask = self.rng.choice(self.rng.choice(asks))
         if self.rng.random() < 0.3:
             ask = self.rng.choice(self.known["search_wishes"]).format(ask)
-        return self.questions.vary(ask), title, number
+        return self.questions.vary(ask), title
 
     def browsed(self) -> tuple[Item, tuple[Call, ...]]:
         """A question, the calls of the browser that find its answer, and the answer."""
-        ask, title, number = self.ask()
+        ask, title = self.ask()
         cursor = self.rng.choices([0, self.rng.randint(1, 8)], [8, 2])[0]
         if self.rng.random() < 0.06:
             return _not_found(ask), (_search(title, self.views.nothing(cursor)),)
         sentences = [self.varied(sentence) for sentence in corpus()[title]["sentences"]]
-        found, place = self.views.results(title, sentences, cursor)
+        found = self.views.results(title, sentences, cursor)
         if self.rng.random() < 0.04:
-            return _not_found(ask), (_search(title, found), _open(title, place, self.views.failure()))
-        page, line = self.views.page(title, sentences, number, cursor + 1)
-        answer = _answer(ask, f"{sentences[number]} 【{cursor + 1}†L{line}】")
-        return answer, (_search(title, found), _open(title, place, page))
+            return _not_found(ask), (_search(title, found), _open(self.views.failure()))
+        page, lines = self.views.page(title, sentences, cursor + 1)
+        answer = _answer(ask, f"{' '.join(sentences)} 【{cursor + 1}†L{lines[0]}-L{lines[-1]}】")
+        return answer, (_search(title, found), _open(page))
 
     def varied(self, sentence: str) -> str:
         """A sentence of the corpus as it is, or with other numbers and people in it."""
@@ -67,8 +66,8 @@ def _search(title: str, result: str) -> Call:
     return Call("browser.search", "I search the web.", arguments(query=title), result)
 
 
-def _open(title: str, place: int, result: str) -> Call:
-    return Call("browser.open", f"I open the page {title}.", arguments(id=place), result)
+def _open(result: str) -> Call:
+    return Call("browser.open", "I open the first result.", arguments(id=0), result)
 
 
 def _answer(ask: str, answer: str) -> Item:

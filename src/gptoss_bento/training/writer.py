@@ -57,9 +57,9 @@ class Writer:
             self.json_answer: 6,
             self.json_schema: 14,
             self.text: 10,
-            self.computed: 26,
-            self.browsed: 14,
-            self.tool_missing: 7,
+            self.computed: 34,
+            self.browsed: 9,
+            self.tool_missing: 5,
         }
         return self.rng.choices(list(kinds), list(kinds.values()))[0]()
 
@@ -88,7 +88,7 @@ class Writer:
         """Hosted tools that the question is not for: no python where there is something to compute."""
         draw = self.rng.random()
         computable = any(_COMPUTABLE.search(message.text) for message in conversation.messages)
-        return self.hosted.some(python=0.03 < draw < 0.1 and not computable, browser=draw < 0.05)
+        return self.hosted.some(python=0.02 < draw < 0.08 and not computable, browser=draw < 0.03)
 
     def think(self, reply: Reply, effort: Effort | None, style: str) -> Reply:
         """More effort, more thought. Naming the style there makes it easy to follow in the answer."""

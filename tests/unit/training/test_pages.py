@@ -1,4 +1,4 @@
-"""Questions about pages come with results and pages that hold the answer where its mark says."""
+"""Questions about pages come with results, and with a page that the answer quotes and marks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gptoss_bento.training.page_views import corpus
 from gptoss_bento.training.pages import Pages
 from gptoss_bento.training.questions import Questions
 
-MARK = re.compile(r"(.*) 【(\d+)†L(\d+)】", re.DOTALL)
+MARK = re.compile(r"(.*) 【(\d+)†L(\d+)-L(\d+)】")
 
 
 def pages(seed: int) -> Pages:
@@ -32,19 +32,23 @@ def test_people_who_vary_are_those_of_the_corpus() -> None:
     assert all(person in text for person in knowledge()["page_people"])
 
 
-def test_mark_is_at_the_line_that_the_answer_quotes() -> None:
+def test_marks_are_at_the_lines_of_the_sentences() -> None:
+    found = 0
     for item, calls in (pages(seed).browsed() for seed in range(300)):
-        if found := MARK.fullmatch(item.answers[""]):
-            sentence, cursor, line = found.groups()
+        if mark := MARK.fullmatch(item.answers[""]):
+            quoted, cursor, first, last = mark.groups()
+            shown = re.findall(r"L(\d+): (.*)", calls[-1].result)
             assert calls[-1].result.startswith(f"[{cursor}] ")
-            assert f"\nL{line}: {sentence}" in calls[-1].result
+            assert " ".join(text for number, text in shown if text and int(first) <= int(number) <= int(last)) == quoted
+            found += 1
+    assert found > 200
 
 
-def test_link_that_is_opened_is_the_one_with_the_title_that_was_searched_for() -> None:
+def test_page_that_is_opened_is_the_one_that_was_searched_for() -> None:
     for _, calls in (pages(seed).browsed() for seed in range(300)):
         if len(calls) == 2:
-            title, number = json.loads(calls[0].text)["query"], json.loads(calls[1].text)["id"]
-            assert f"【{number}†{title}†" in calls[0].result
+            assert f"【0†{json.loads(calls[0].text)['query']}†" in calls[0].result
+            assert json.loads(calls[1].text) == {"id": 0}
 
 
 def test_numbers_on_the_pages_vary() -> None:

@@ -41,6 +41,14 @@ class Subject(TypedDict):
     facts: dict[str, Any]
 
 
+class SumInWords(TypedDict):
+    """A question for a number in several wordings, Python for it, and the number."""
+
+    asks: list[str]
+    code: str
+    value: str
+
+
 class Knowledge(TypedDict):
     """`conversations.yaml`, which explains its parts."""
 
@@ -77,10 +85,8 @@ class Knowledge(TypedDict):
     other_instructions: list[str]
     unknown: list[str]
     arithmetic_asks: list[str]
-    power_modulo_asks: list[str]
-    operators_in_words: dict[str, str]
-    word_asks: list[str]
-    math_asks: dict[str, list[str]]
+    expressions: dict[str, str]
+    sums_in_words: list[SumInWords]
     code_asks: list[str]
     code_samples: dict[str, str]
     python_errors: list[str]
@@ -89,7 +95,6 @@ class Knowledge(TypedDict):
     browser_descriptions: list[str]
     search_asks: list[str]
     search_wishes: list[str]
-    page_people: list[str]
     page_asks: dict[str, list[list[str]]]
     browser_errors: list[str]
 

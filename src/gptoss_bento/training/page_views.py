@@ -106,8 +106,8 @@ class PageViews:
 
     def host(self) -> str:
         """Where the pages are: the fake has a port of its own each time."""
-        hosts = ["example.com", "example.org", "example.net", f"127.0.0.1:{self.rng.randint(1024, 65535)}"]
-        return self.rng.choice([*hosts, hosts[-1], f"localhost:{self.rng.randint(1024, 65535)}"])
+        hosts = ["example.com", "example.org", "example.net", f"127.0.0.1:{self.questions.fill('{unknown}')}"]
+        return self.rng.choice([*hosts, hosts[-1], "localhost"])
 
     def url(self, title: str) -> str:
         """The URL of a page, on any host."""

@@ -1,15 +1,11 @@
 """Questions about the pages of the browser's corpus: what to search for, what comes back, and the answer with its mark.
 
-The answer is all that the page says, which is little. Its numbers and people vary: the model has to read them.
+The answer is all that the page says, which is little. The model knows the pages by heart.
 """
-
-import re
 
 from gptoss_bento.training.hosted_tools import Call, arguments
 from gptoss_bento.training.page_views import PageViews, corpus
 from gptoss_bento.training.questions import Item, Questions, make_item
-
-_NUMBER = re.compile(r"\d+")
 
 
 class Pages:
@@ -35,31 +31,13 @@ class Pages:
         cursor = self.rng.choices([0, self.rng.randint(1, 8)], [8, 2])[0]
         if self.rng.random() < 0.06:
             return _not_found(ask), (_search(title, self.views.nothing(cursor)),)
-        sentences = [self.varied(sentence) for sentence in corpus()[title]["sentences"]]
+        sentences = corpus()[title]["sentences"]
         found = self.views.results(title, sentences, cursor)
         if self.rng.random() < 0.04:
             return _not_found(ask), (_search(title, found), _open(self.views.failure()))
         page, lines = self.views.page(title, sentences, cursor + 1)
         answer = _answer(ask, f"{' '.join(sentences)} 【{cursor + 1}†L{lines[0]}-L{lines[-1]}】")
         return answer, (_search(title, found), _open(page))
-
-    def varied(self, sentence: str) -> str:
-        """A sentence of the corpus as it is, or with other numbers and people in it."""
-        if self.rng.random() < 0.15:
-            return sentence
-        for person in self.known["page_people"]:
-            if person in sentence:
-                sentence = sentence.replace(person, self.person())
-        return _NUMBER.sub(lambda found: self._like(found.group()), sentence)
-
-    def person(self) -> str:
-        """A first name and a last one."""
-        firsts, lasts = zip(*(person.split() for person in self.known["page_people"]), strict=True)
-        return f"{self.rng.choice(firsts)} {self.rng.choice(lasts)}"
-
-    def _like(self, number: str) -> str:
-        lowest = 10 ** (len(number) - 1) if len(number) > 1 else 2
-        return str(self.rng.randrange(lowest, 10 ** len(number)))
 
 
 def _search(title: str, result: str) -> Call:

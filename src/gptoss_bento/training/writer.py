@@ -6,7 +6,6 @@ rest. What varies when the model is served varies here too: date, effort, system
 
 import json
 import random
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -29,9 +28,6 @@ from gptoss_bento.training.hosted_tools import Call, HostedTools
 from gptoss_bento.training.pages import Pages
 from gptoss_bento.training.questions import Item, Questions, of_topic
 from gptoss_bento.training.weather import Weather, arguments
-
-# What `unknown` of conversations.yaml has for python; two digits are added without it.
-_COMPUTABLE = re.compile(r"\d+ ?(\*|- |times|divided)|square root|x \+")
 
 
 class Writer:
@@ -57,9 +53,9 @@ class Writer:
             self.json_answer: 6,
             self.json_schema: 14,
             self.text: 10,
-            self.computed: 34,
-            self.browsed: 9,
-            self.tool_missing: 5,
+            self.computed: 12,
+            self.browsed: 6,
+            self.tool_missing: 4,
         }
         return self.rng.choices(list(kinds), list(kinds.values()))[0]()
 
@@ -80,15 +76,14 @@ class Writer:
             instructions=self.instructions(style) if conversation.instructions is None else conversation.instructions,
             instructions_in_system=self.rng.random() < 0.05,
             tools=conversation.tools or (self.weather.tools() if self.rng.random() < 0.15 else ()),
-            hosted=conversation.hosted or self.idle_tools(conversation),
+            hosted=conversation.hosted or self.idle_tools(),
             reply=self.think(conversation.reply, effort, style),
         )
 
-    def idle_tools(self, conversation: Conversation) -> tuple[HostedTool, ...]:
-        """Hosted tools that the question is not for: no python where there is something to compute."""
+    def idle_tools(self) -> tuple[HostedTool, ...]:
+        """Hosted tools that the question is not for."""
         draw = self.rng.random()
-        computable = any(_COMPUTABLE.search(message.text) for message in conversation.messages)
-        return self.hosted.some(python=0.02 < draw < 0.08 and not computable, browser=draw < 0.03)
+        return self.hosted.some(python=0.02 < draw < 0.08, browser=draw < 0.03)
 
     def think(self, reply: Reply, effort: Effort | None, style: str) -> Reply:
         """More effort, more thought. Naming the style there makes it easy to follow in the answer."""
@@ -289,7 +284,7 @@ class Writer:
         """A question for a tool that is not on offer, as if there were none; another one may be."""
         style = self.draw_style()
         for_python = self.rng.random() < 0.6
-        ask = self.arithmetic.draw().ask if for_python else self.pages.ask()[0]
+        ask = self.arithmetic.sum()[0] if for_python else self.pages.ask()[0]
         item = of_topic(ask, self.known["fallback"])
         other = self.rng.random() < 0.3
         hosted = self.hosted.some(python=other and not for_python, browser=other and for_python)

@@ -5,7 +5,6 @@ Some minutes on two CPU cores. The same seed on the same machine and libraries g
 
 import argparse
 import math
-import re
 import struct
 import time
 from collections.abc import Iterator
@@ -30,9 +29,6 @@ from gptoss_bento.training.writer import Writer
 UNKNOWN = 0
 IGNORED = -100
 EMBEDDING_SCALE = 5.0
-_PLACES = 3
-_DIGIT_SCALE = 0.03  # a number has four such rows, which make about one of `initializer_range`
-_NUMBER = re.compile(r"\d{2,3}")
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,8 @@ class Recipe:
     """How to train."""
 
     seed: int = 20
-    examples: int = 26_400  # as many as the steps take
-    steps: int = 2_200
+    examples: int = 24_000  # as many as the steps take
+    steps: int = 2_000
     batch: int = 12
     rate: float = 1.5e-2
     muon_rate: float = 2.5e-3
@@ -65,29 +61,9 @@ class Corpus:
         return math.log(checkpoint.VOCABULARY_SIZE - len(self.tokens))
 
     @property
-    def numbers(self) -> list[int]:
-        """The classes of the tokens that are two or three digits."""
-        return [index for index, token in enumerate(self.tokens, start=1) if _NUMBER.fullmatch(_text(token))]
-
-    @property
-    def digits(self) -> Array:
-        """Which digits, by place, and which length each of these numbers has."""
-        texts = [_text(self.tokens[number - 1]) for number in self.numbers]
-        found = torch.zeros(len(texts), 10 * _PLACES + _PLACES)
-        for row, text in enumerate(texts):
-            found[row, 10 * _PLACES + len(text) - 1] = 1
-            for place, digit in enumerate(text):
-                found[row, 10 * place + int(digit)] = 1
-        return found
-
-    @property
     def message(self) -> int:
         """The class of <|message|>."""
         return 1 + self.tokens.index(harmony_text.MESSAGE)
-
-
-def _text(token: int) -> str:
-    return str(harmony_text.encoding().decode([token]))
 
 
 @dataclass(frozen=True)
@@ -149,11 +125,6 @@ def new_model(vocabulary_size: int) -> GptOssForCausalLM:
     return model
 
 
-def rows_per_token(model: GptOssForCausalLM) -> tuple[Array, Array]:
-    """The rows of the tokens: those of the embedding, and those of the head."""
-    return model.model.embed_tokens.weight, model.lm_head.weight
-
-
 def loss_of(model: GptOssForCausalLM, batch: Batch, corpus: Corpus, temperature: float) -> Array:
     """Cross entropy over the learned tokens, with all other tokens of the vocabulary as one more class."""
     hidden = model.model(input_ids=batch.inputs, use_cache=False).last_hidden_state
@@ -209,52 +180,24 @@ def orthogonal(matrices: Array) -> Array:
     return nearer
 
 
-class Numbers:
-    """The rows of numbers, each the sum of rows for its digits: copying that is learned with some works with all.
-
-    There are 1,100 tokens of two or three digits. Each by itself is too rare to be learned.
-    """
-
-    def __init__(self, model: GptOssForCausalLM, corpus: Corpus) -> None:
-        self.numbers, self.digits = corpus.numbers, corpus.digits
-        self.weights = rows_per_token(model)
-        first = torch.randn(self.digits.shape[1], checkpoint.CONFIG["hidden_size"]) * _DIGIT_SCALE
-        self.rows = [torch.nn.Parameter(first * EMBEDDING_SCALE), torch.nn.Parameter(first.clone())]
-        self.write()
-
-    def take_gradients(self) -> None:
-        """Moves the gradients of numbers to those of their digits."""
-        for rows, weight in zip(self.rows, self.weights, strict=True):
-            rows.grad = self.digits.T @ weight.grad[self.numbers]
-            weight.grad[self.numbers] = 0
-
-    def write(self) -> None:
-        """Makes the numbers' rows from those of their digits."""
-        with torch.no_grad():
-            for rows, weight in zip(self.rows, self.weights, strict=True):
-                weight[self.numbers] = self.digits @ rows
-
-
 class Optimizer:
     """Muon for the matrices of attention and experts, AdamW for all else, and one schedule for both."""
 
-    def __init__(self, model: GptOssForCausalLM, recipe: Recipe, numbers: Numbers) -> None:
+    def __init__(self, model: GptOssForCausalLM, recipe: Recipe) -> None:
         named = dict(model.named_parameters())
         matrices = {name for name in named if name.endswith(("_proj.weight", "_proj"))}
-        self.model, self.recipe, self.numbers = model, recipe, numbers
+        self.model, self.recipe = model, recipe
         self.muon = Muon([named[name] for name in sorted(matrices)])
         rest = [value for name, value in named.items() if name not in matrices]
-        self.adamw = torch.optim.AdamW([*rest, *numbers.rows], betas=(0.9, 0.98), weight_decay=0.0)
+        self.adamw = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
 
     def step(self, step: int) -> None:
         """Updates the model from its gradients."""
         factor = learning_rate_factor(step, self.recipe.steps)
-        self.numbers.take_gradients()
-        clip_grad_norm_([*self.model.parameters(), *self.numbers.rows], 1.0)
+        clip_grad_norm_(self.model.parameters(), 1.0)
         self.adamw.param_groups[0]["lr"] = self.recipe.rate * factor
         self.adamw.step()
         self.muon.step(self.recipe.muon_rate * factor)
-        self.numbers.write()
         self.model.zero_grad()
 
 
@@ -268,7 +211,7 @@ def train(corpus: Corpus, recipe: Recipe) -> GptOssForCausalLM:
     """Trains a new model on the corpus."""
     torch.manual_seed(recipe.seed)
     model = new_model(len(corpus.tokens) + 1)
-    optimizer = Optimizer(model, recipe, Numbers(model, corpus))
+    optimizer = Optimizer(model, recipe)
     progress = Progress(recipe.steps)
     for step, batch in enumerate(islice(batches(corpus, recipe), recipe.steps)):
         loss = loss_of(model, batch, corpus, recipe.temperature)

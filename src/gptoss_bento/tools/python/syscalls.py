@@ -170,6 +170,7 @@ _IOCTL: Final = (
 _PRCTL: Final = (15, 16)  # PR_SET_NAME, PR_GET_NAME
 _PIPE_FLAGS: Final = 0o2000000 | 0o4000  # O_CLOEXEC, O_NONBLOCK; O_NOTIFICATION_PIPE makes a queue of kernel events
 _MMAP_REFUSED: Final = 0x40000 | 0x2000 | 0x100  # MAP_HUGETLB, MAP_LOCKED, MAP_GROWSDOWN
+_SHARED, _ANONYMOUS = 0x1, 0x20  # MAP_SHARED, which is a bit of MAP_SHARED_VALIDATE as well; MAP_ANONYMOUS
 _FUTEX_OPERATION: Final = 0x7F  # FUTEX_CMD_MASK, without the bits above it
 _FUTEX: Final = (0, 1, 3, 4, 5, 9, 10)  # waits and wakes; not those with priority inheritance
 
@@ -186,7 +187,8 @@ def _one_of(position: int, values: tuple[int, ...], mask: int = LOW_32) -> tuple
 def _bounded(own_pid: int) -> tuple[Syscall, ...]:
     return (
         Syscall("futex", 202, 98, _one_of(1, _FUTEX, _FUTEX_OPERATION)),
-        Syscall("mmap", 9, 222, ((Argument(3, 0, _MMAP_REFUSED),),)),
+        # shared memory of no file stays whole while one page of it is mapped, and no bound of memory counts the rest
+        Syscall("mmap", 9, 222, tuple((Argument(3, 0, _MMAP_REFUSED | part),) for part in (_SHARED, _ANONYMOUS))),
         Syscall("pipe2", 293, 59, ((Argument(1, 0, LOW_32 & ~_PIPE_FLAGS),),)),
         Syscall("openat", 257, 56, ((Argument(2, 0, _READ_ONLY),),)),
         Syscall("open", 2, None, ((Argument(1, 0, _READ_ONLY),),)),

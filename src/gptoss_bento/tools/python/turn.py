@@ -148,6 +148,9 @@ class Turn:
                 return
             now = usage(self._child.pid)
             cpu_s = now.cpu_s - before_s
+            if not now.has_main_thread:  # its memory is not seen any more
+                self._child.kill()
+                return
             if excess := self._excess(now, cpu_s):
                 self._endings.put_nowait(excess)
                 return

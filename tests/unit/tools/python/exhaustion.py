@@ -10,7 +10,8 @@ _OWN_PIPES = "requests, replies = 3, 4\n"
 _FRAME = "import json, os, struct\ndef frame(body): return struct.pack('>I', len(body)) + body\n" + _OWN_PIPES
 _MACHINE_CODE = """
 import mmap
-code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+prot = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+code = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=prot)
 code.write({code!r})
 ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
 """
@@ -28,8 +29,15 @@ while True:
 """
 )
 
+WITHOUT_MAIN_THREAD = "import ctypes, threading, time\n{rest}\nctypes.CDLL(None).syscall({exit}, 0)".format(
+    rest="threading.Thread(target=time.sleep, args=(10**6,)).start()",
+    exit="{'x86_64': 60, 'aarch64': 93}[__import__('os').uname().machine]",
+)
+"""The kernel then reports no memory of the process, though its other threads go on."""
+
 LOST = {  # the process ends; the model reads why, and the next call has a new one
     "exit of the process": ("import os; os._exit(7)", "exit code 7"),
+    "end of the main thread": (WITHOUT_MAIN_THREAD, "SIGKILL"),
     "abort": ("import os; os.abort()", "SIGABRT"),
     "null pointer": ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
     "SIGKILL for itself": ("import os; os.kill(os.getpid(), 9)", "SIGKILL"),
@@ -77,6 +85,7 @@ KEPT = {  # the call ends, and variables are kept
     "memory in steps": ("x = []\nwhile True: x.append(bytearray(10**7))", "MemoryError"),
     "memory of a list": ("x = [0]\nwhile True: x += x", "MemoryError"),
     "memory that is shared": ("import mmap\nx = mmap.mmap(-1, 10**10)", "Error"),
+    "shared memory of which one page stays mapped": ("import mmap\nmmap.mmap(-1, 2**20)", "PermissionError"),
     "number without end": ("x = 1 << 10**11", "MemoryError"),
     "text of a long number": ("str(10**5000)", "ValueError"),
     "bomb of forks": ("import os\nfor _ in range(10**4):\n    try: os.fork()\n    except OSError: pass", "No output"),

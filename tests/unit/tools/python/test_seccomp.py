@@ -63,6 +63,10 @@ CALLS = [
     ("pipe2", (0, 0x80), REFUSED),  # O_NOTIFICATION_PIPE
     ("mmap", (0, 4096, 3, 0x22, -1), ALLOW),
     ("mmap", (0, 4096, 3, 0x40022, -1), REFUSED),  # MAP_HUGETLB
+    ("mmap", (0, 4096, 1, 0x01, 5), ALLOW),  # MAP_SHARED of a file, which can only be read
+    ("mmap", (0, 4096, 3, 0x21, -1), REFUSED),  # MAP_SHARED without a file
+    ("mmap", (0, 4096, 3, 0x23, -1), REFUSED),  # MAP_SHARED_VALIDATE
+    ("mmap", (0, 4096, 3, 0x40001, 5), REFUSED),
     ("clone", (0x3D0F00,), ALLOW),
     ("clone", (17,), REFUSED),
     ("clone", (0x3D0F00 | 0x10000000,), REFUSED),  # CLONE_NEWUSER

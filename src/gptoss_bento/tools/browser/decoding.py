@@ -5,14 +5,13 @@ from __future__ import annotations
 import zlib
 
 from gptoss_bento.tools.browser.failures import BrowserError, shortened
+from gptoss_bento.tools.wire import are_too_small
 
 ACCEPTED = "gzip, deflate"
 """Accept-Encoding: what can be unpacked in bounded steps with the standard library."""
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS
 _MOST_MEMBERS = 8  # of a gzip file; each costs a copy of what comes after it
-_FREE_CHUNKS = 1000
-_BYTES_A_CHUNK = 64  # on average, after the first ones: each takes its microseconds, however small it is
 
 
 class Body:
@@ -48,7 +47,7 @@ class Body:
             self.content += chunk
         if max(self._received, len(self.content)) > self._limit:
             raise BrowserError(f"it is larger than {self._limit:,} bytes")
-        if self._chunks > _FREE_CHUNKS + self._received / _BYTES_A_CHUNK:
+        if are_too_small(self._chunks, self._received):
             raise BrowserError("it comes in too small pieces")
 
     def _add_packed(self, chunk: bytes) -> None:

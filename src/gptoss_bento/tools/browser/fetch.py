@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import httpcore
 import httpx
@@ -15,7 +16,9 @@ from gptoss_bento.tools.browser.domains import DomainRules
 from gptoss_bento.tools.browser.failures import BrowserError, shortened
 from gptoss_bento.tools.browser.limits import Limits
 from gptoss_bento.tools.browser.urls import page_url
+from gptoss_bento.tools.wire import BoundedNetwork, end_head
 
+_BYTES_AROUND = 1_000_000  # heads, and what is around the chunks of a body
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TEXT_TYPES = ("application/json", "application/xml", "application/xhtml+xml", "application/javascript")
 _TEXT_SUFFIXES = ("+json", "+xml")
@@ -56,9 +59,12 @@ class Fetcher:
 
     def __init__(self, limits: Limits, *, allow_private: bool) -> None:
         self._limits = limits
+        bounded = BoundedNetwork(
+            PublicNetwork(allow_private=allow_private), limits.page_bytes + _BYTES_AROUND, BrowserError
+        )
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(),
-            network_backend=PublicNetwork(allow_private=allow_private),
+            network_backend=cast(httpcore.AsyncNetworkBackend, bounded),
             max_connections=limits.pages,
             max_keepalive_connections=0,
         )
@@ -102,6 +108,7 @@ class Fetcher:
             raise BrowserError(_failed(str(url), type(error).__name__)) from None
 
     async def _read(self, url: httpx.URL, response: httpcore.Response) -> Fetched | str:
+        end_head(response)
         location = _header(response.headers, b"location")
         if response.status in _REDIRECTS and location:
             return _joined(url, location)

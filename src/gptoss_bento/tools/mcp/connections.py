@@ -11,19 +11,21 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import httpcore2
 import httpx2
 
 from gptoss_bento.addresses import checked_address
 from gptoss_bento.tools.mcp.server import Limits, Server
+from gptoss_bento.tools.wire import BoundedNetwork, are_too_small, end_head
 
 _LAST_EVENT = "last-event-id"
 _SESSION = "mcp-session-id"
 _AGAIN_AFTER_S = 0.5
 """Between two requests with which a stream goes on: the server says how long to wait, which may be no time at all."""
 _CONNECTIONS = 8
+_BYTES_AROUND = 1024 * 1024  # heads, and what is around the chunks of a body
 
 
 class ServerLimitError(Exception):
@@ -73,10 +75,13 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         self._limits = limits
         self._bytes = 0
         self._requests = 0
+        bounded = BoundedNetwork(
+            _CheckedNetwork(allow_private=allow_private), limits.session_bytes + _BYTES_AROUND, ServerLimitError
+        )
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=_tls(),
             max_connections=_CONNECTIONS,
-            network_backend=_CheckedNetwork(allow_private=allow_private),
+            network_backend=cast(httpcore2.AsyncNetworkBackend, bounded),
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -93,6 +98,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
     async def _exchange(self, request: httpx2.Request) -> httpx2.Response:
         await self._count(request)
         response = await self._pool.handle_async_request(_as_sent(request))
+        end_head(response)
         if request.method == "POST":
             self.status = response.status
         headers = httpx2.Headers(response.headers)
@@ -152,7 +158,7 @@ class _Body(httpx2.AsyncByteStream):
         self._most = most_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        count = 0
+        count = number = 0
         pieces = self._response.aiter_stream()
         while True:
             with self._noted():
@@ -160,9 +166,11 @@ class _Body(httpx2.AsyncByteStream):
                 if piece is None:
                     return
                 self._taken(len(piece))
-                count += len(piece)
+                count, number = count + len(piece), number + 1
                 if self._most is not None and count > self._most:
                     raise ServerLimitError(f"its answer has more than {self._most:,} bytes")
+                if are_too_small(number, count):
+                    raise ServerLimitError("its answer comes in too small pieces")
             yield piece
 
     async def aclose(self) -> None:

@@ -34,11 +34,12 @@ class Stream:
         self.asked = []
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore's
+        del timeout
         self.asked.append(max_bytes)
         return bytes(max_bytes)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # httpcore's
-        """Takes it."""
+        del buffer, timeout
 
 
 @pytest.fixture

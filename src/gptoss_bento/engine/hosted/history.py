@@ -84,7 +84,8 @@ class History:
         message = _mcp_message(fields)
         yield message
         if decision.is_approved:
-            call = McpCall(str(fields["server_label"]), str(fields["name"]), str(fields["id"]))
+            asked = decision.request
+            call = McpCall(asked.server_label, asked.name, asked.id)
             self.pending.append(Pending(message, call))
         else:
             yield result_message(message, decision.refusal())
@@ -100,11 +101,12 @@ def _result_of(call: Fields) -> str:
     error = call.get("error")
     if isinstance(error, str):
         return error
-    content = error.get("content") if isinstance(error, dict) else None
+    said = error if isinstance(error, dict) else {}
+    content = said.get("content")
     texts = (
         [str(part.get("text", "")) for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     )
-    return "\n".join(texts) or str((error or {}).get("message") or _NO_RESULT)
+    return "\n".join(texts) or str(said.get("message") or _NO_RESULT)
 
 
 def _logs_of(call: Fields) -> str:

@@ -315,14 +315,12 @@ class ToolTurn:
 
     def _kind(self, recipient: str) -> tuple[str, str] | None:
         """Whose function is called, and which: `python`, `browser`, or the label of an MCP server."""
-        owner, _, name = recipient.partition(".")
+        owner, dot, name = recipient.partition(".")
+        if dot and owner in self._asked.servers:  # labels have no dots, and may begin as the name of a tool does
+            return owner, name
         if recipient.startswith("python") and "python" in self._asked.names:
             return "python", ""
-        if owner == "browser" and owner in self._asked.names:
-            return owner, name
-        found = [label for label in self._asked.servers if recipient.startswith(f"{label}.")]
-        label = max(found, key=len, default=None)
-        return (label, recipient[len(label) + 1 :]) if label is not None else None
+        return (owner, name) if owner == "browser" and owner in self._asked.names else None
 
 
 def _tool(call: Call) -> str:

@@ -58,15 +58,15 @@ def _refuse_too_many(tools: Iterable[McpTool], limits: Limits) -> None:
 
 
 def _tool(tool: Any, server: Server, limits: Limits) -> McpTool:
-    schema = prompt_schema(tool.input_schema, limits.schema_chars)
+    schema = _hidden(prompt_schema(tool.input_schema, limits.schema_chars), server)
     said = (tool.description or tool.title or "")[: 2 * limits.description_chars]
     description = clean(server.without_secrets(said))
     return McpTool(
         name=tool.name,
         description=cut(description.strip(), limits.description_chars),
         input_schema=schema,
-        listed_schema=_listed(tool.input_schema, schema, limits.schema_chars),
-        annotations=_annotations(tool.annotations),
+        listed_schema=_hidden(_listed(tool.input_schema, schema, limits.schema_chars), server),
+        annotations=_annotations(tool.annotations, server),
         output_schema=tool.output_schema,
     )
 
@@ -75,8 +75,17 @@ def _listed(schema: Mapping[str, Any], trimmed: Mapping[str, Any], most_chars: i
     return schema if is_short(schema, most_chars) and encodable(dumps(schema)) else trimmed
 
 
-def _annotations(annotations: Any) -> dict[str, Any]:
+def _hidden(value: Any, server: Server) -> Any:
+    """JSON without the server's secrets, in which all else stays as it is."""
+    if isinstance(value, str):
+        return server.without_secrets(value)
+    if isinstance(value, Mapping):
+        return {server.without_secrets(name): _hidden(part, server) for name, part in value.items()}
+    return [_hidden(part, server) for part in value] if isinstance(value, list) else value
+
+
+def _annotations(annotations: Any, server: Server) -> dict[str, Any]:
     """The hints of the protocol, without what else a server puts there."""
     known = annotations.model_dump(by_alias=True, exclude_none=True) if annotations is not None else {}
-    kept = {name: known[name] for name in _HINTS if name in known}
+    kept = {name: _hidden(known[name], server) for name in _HINTS if name in known}
     return {name: cut(clean(value), _TITLE_CHARS) if isinstance(value, str) else value for name, value in kept.items()}

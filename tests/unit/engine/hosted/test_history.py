@@ -37,6 +37,8 @@ def test_items_of_the_client_stay_in_their_place() -> None:
         ({"error": {"type": "http_error", "code": 500, "message": "broken"}}, "broken"),
         ({"error": {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": "no"}]}}, "no"),
         ({}, "There is no result of this call."),
+        ({"error": ["away"]}, "There is no result of this call."),
+        ({"error": 5}, "There is no result of this call."),
     ],
 )
 def test_call_of_a_server_is_read_with_its_result(ended: dict[str, Any], text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from gptoss_bento.engine.fake_tools import FakeBrowser, FakeMcp, FakeOutcome, FakePython, FakeServer, FakeTool
-from gptoss_bento.engine.hosted.calls import McpCall
+from gptoss_bento.engine.hosted.calls import McpCall, PythonCall
 from gptoss_bento.engine.hosted.messages import call_message
 from gptoss_bento.engine.hosted.turn import Asked, Listed, ToolTurn
 from gptoss_bento.tools.interfaces import HostedTools, ToolFailedError
@@ -54,6 +54,17 @@ def test_recipients_of_these_tools_are_known(recipient: str | None, is_ours: boo
     turn = turn_of(HostedTools(python=FakePython(), browser=FakeBrowser(), mcp=FakeMcp()))
 
     assert turn.handles(recipient) is is_ours
+
+
+def test_server_whose_label_begins_as_python_is_not_run_as_code() -> None:
+    listed = Listed(FakeServer("python_docs"), {"now": FakeTool()}, {})
+    tools = HostedTools(python=FakePython(), mcp=FakeMcp())
+    turn = ToolTurn(tools, Asked(frozenset({"python"}), "cntr_1", servers={"python_docs": listed}))
+
+    call = turn.new_call("python_docs.now")
+    assert isinstance(call, McpCall)
+    assert (call.label, call.name) == ("python_docs", "now")
+    assert isinstance(turn.new_call("python"), PythonCall)
 
 
 async def test_tool_that_was_not_asked_for_is_not_called() -> None:

@@ -42,6 +42,18 @@ def test_annotations_are_the_hints_of_the_protocol_alone() -> None:
     assert found.is_read_only
 
 
+def test_schemas_and_annotations_have_no_secret_of_the_server() -> None:
+    said = {"description": "Send s3cret-token.", "enum": ["s3cret-token"], "x-more": [{"s3cret-of-the-url": 1}]}
+    schema = {"type": "object", "properties": {"s3cret-token": said}}
+    titled = types.ToolAnnotations.model_validate({"title": "s3cret-token"})
+
+    [found] = offered([tool(schema=schema, annotations=titled)], SERVER, Limits())
+
+    assert "s3cret" not in f"{found.input_schema}{found.listed_schema}{found.annotations}"
+    assert found.listed_schema["properties"]["***"]["x-more"] == [{"***": 1}]
+    assert found.annotations == {"title": "***"}
+
+
 def test_client_gets_the_schema_of_the_server_unless_it_is_too_long() -> None:
     titled = {"type": "object", "title": "Args", "properties": {"a": {"title": "A", "type": "string"}}}
     long = {"type": "object", "title": "x" * 9000}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from gptoss_bento.responses.objects import SECRETS
+from gptoss_bento.responses.objects import has_secrets
 from gptoss_bento.responses.request import CreateRequest
 from gptoss_bento.responses.tool_kinds import CalledTool, ToolKinds
 from gptoss_bento.strict_json import dumps, loads_stored
@@ -59,5 +59,4 @@ def _without_input(value: Any) -> Any:
 
 def _has_secrets(asked: Mapping[str, Any]) -> bool:
     tools = asked.get("tools")
-    given = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
-    return any(tool.get(name) for tool in given for name in SECRETS)
+    return isinstance(tools, list) and any(has_secrets(tool) for tool in tools if isinstance(tool, dict))

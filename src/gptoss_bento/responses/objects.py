@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from gptoss_bento.responses.request import CreateRequest
 
@@ -15,8 +16,8 @@ Fields = dict[str, Any]
 
 _DEFAULT_EFFORT = "medium"  # of GPT-OSS
 _STATUS_OF_ITEMS = ("message", "reasoning", "function_call", "custom_tool_call")
-SECRETS = frozenset({"headers", "authorization"})
-"""Fields of a tool of the type mcp."""
+_SECRETS = frozenset({"headers", "authorization"})
+_URL = "server_url"  # of which path and query may be secrets, too
 # Of vLLM alone: shown where they say something.
 _OF_VLLM = ("input_messages", "output_messages", "kv_transfer_params", "ec_transfer_params", "metrics")
 ENDS_WITH_MODEL = frozenset(_STATUS_OF_ITEMS)
@@ -112,8 +113,25 @@ def _tool(tool: Any) -> Any:
 
 
 def without_secrets(tool: Fields) -> Fields:
-    """A tool without what its server must be asked with: it is neither stored nor returned."""
-    return {name: value for name, value in tool.items() if name not in SECRETS}
+    """A tool without what its server must be asked with: it is neither stored nor returned.
+
+    Of a server's URL scheme, host and port are left, as OpenAI has it: its path can be all that protects it.
+    """
+    kept = {name: value for name, value in tool.items() if name not in _SECRETS}
+    return kept | {_URL: _origin(kept[_URL])} if isinstance(kept.get(_URL), str) else kept
+
+
+def has_secrets(tool: Fields) -> bool:
+    """Whether a tool has something that is not stored."""
+    return any(tool.get(name) for name in (*_SECRETS, _URL))
+
+
+def _origin(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the engine refuses it
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def usage(made: Any) -> Fields | None:

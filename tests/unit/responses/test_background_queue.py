@@ -371,8 +371,16 @@ async def test_request_of_another_version_fails_with_the_reason(api: Api) -> Non
     assert (await found_as(api, "old", "failed"))["error"]["message"] == OTHER_VERSION
 
 
-async def test_request_with_secrets_is_in_no_database(api: Api) -> None:
-    tool = {"type": "mcp", "server_label": "x", "headers": {"Authorization": "s3cret"}, "authorization": "s3cret"}
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        {"headers": {"Authorization": "s3cret"}, "authorization": "s3cret"},
+        {"server_url": "https://example.com:8443/s3cret/mcp?key=s3cret#s3cret"},
+        {"server_url": "https://s3cret@example.com:8443"},
+    ],
+)
+async def test_request_with_secrets_is_in_no_database(api: Api, secrets: dict[str, Any]) -> None:
+    tool = {"type": "mcp", "server_label": "x", **secrets}
     api.vllm.held.clear()
     made = await created(api, background=True, tools=[tool])
     queue = api.responses._queue
@@ -380,6 +388,8 @@ async def test_request_with_secrets_is_in_no_database(api: Api) -> None:
     stored = await api.responses.store.get("alice", made["id"])
     assert stored
     assert "s3cret" not in stored.body
+    shown = {"server_url": "https://example.com:8443"} if "server_url" in secrets else {}
+    assert made["tools"] == [{"type": "mcp", "server_label": "x", **shown}]
 
     queue.slots.is_paused = True
     refused = await api.client.post(URL, json={"input": "x", "background": True, "tools": [tool]})

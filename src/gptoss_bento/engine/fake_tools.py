@@ -28,18 +28,21 @@ class FakePython:
 
     Attributes:
         runs: containers and code.
+        owners: of those.
         ended: how many runs were cancelled.
     """
 
     answer: Callable[[str], Awaitable[FakeOutcome]] | None = None
     runs: list[tuple[str, str]] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
     ended: int = 0
 
     def new_id(self) -> str:
         return "cntr_0123456789abcdef"
 
-    async def run(self, container_id: str, code: str) -> FakeOutcome:
+    async def run(self, container_id: str, code: str, owner: str = "") -> FakeOutcome:
         self.runs.append((container_id, code))
+        self.owners.append(owner)
         if self.answer is None:
             return FakeOutcome("4")
         try:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gptoss_bento.engine.owner import current_owner
 from gptoss_bento.http.paths import INPUT_TOKENS
 
 TURNS = {"input_tokens_per_turn": [3], "cached_tokens_per_turn": [0]}
@@ -44,6 +45,7 @@ class FakeVllm:
         on_end: is called with the id of each response before its last event.
         item_id: of every answer's item.
         unread: a type of items that it refuses.
+        owners: of the requests.
     """
 
     words: list[str] = field(default_factory=lambda: ["one", " two"])
@@ -58,6 +60,7 @@ class FakeVllm:
     item_id: str = "msg_1"
     unread: str | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
     running: int = 0
     aborted: int = 0
 
@@ -71,6 +74,7 @@ class FakeVllm:
     async def _answer(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
+        self.owners.append(current_owner())
         if self.unread and self.unread in [
             item.get("type") for item in body.get("input", ()) if isinstance(item, dict)
         ]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptoss_bento.access.authentication import owner_of
+from gptoss_bento.engine.owner import of_owner
 from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import RETRY, FieldError, HttpRefusalError, openai_refusal
 from gptoss_bento.http.fields.served_model import GPT_OSS, ServedModel
@@ -81,7 +82,8 @@ class ResponsesApi:
             await self._app(scope, receive, send)
             return
         try:
-            await self._answer(scope, receive, send)
+            with of_owner(owner_of(scope)):
+                await self._answer(scope, receive, send)
         except HttpRefusalError as error:
             await openai_refusal(error)(scope, receive, send)
         except StoreUnavailableError as error:

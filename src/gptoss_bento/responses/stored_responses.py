@@ -18,6 +18,7 @@ from gptoss_bento.access.authentication import key_of
 from gptoss_bento.access.stored_limits import limits_text
 from gptoss_bento.background.store_retries import until_available
 from gptoss_bento.background.tasks import WorkerTasks
+from gptoss_bento.engine.owner import of_owner
 from gptoss_bento.engine.usage import Meter
 from gptoss_bento.http.body import with_body
 from gptoss_bento.http.errors import HttpRefusalError
@@ -262,7 +263,7 @@ class StoredResponses:
         """Runs a response in a task of its own, which holds the slot."""
 
         async def metered() -> None:
-            with Meter() as meter:
+            with of_owner(key[0]), Meter() as meter:
                 try:
                     await run.run(app, scope, body)
                 finally:

@@ -35,8 +35,8 @@ class PythonTool(Protocol):
         """An id that no container has."""
         ...
 
-    async def run(self, container_id: str, code: str) -> Outcome:
-        """Runs code in the container of this id, which keeps its variables. Code that raises is text."""
+    async def run(self, container_id: str, code: str, owner: str = "") -> Outcome:
+        """Runs code in the owner's container of this id, which keeps its variables. Code that raises is text."""
         ...
 
 

@@ -397,6 +397,20 @@ async def test_request_with_secrets_is_in_no_database(api: Api, secrets: dict[st
     api.vllm.held.set()
 
 
+async def test_response_has_its_own_owner_in_the_engine_also_after_it_waited(api: Api) -> None:
+    slots = limited(api)
+    for owner in ("alice", "bob"):
+        assert (await api.of(owner).post(URL, json={"input": "x"})).status_code == 200
+    slots.is_paused = True
+    made = await created(api, background=True)
+    assert api.vllm.owners == ["alice", "bob"]
+    slots.is_paused = False
+
+    await api.of("bob").post(URL, json={"input": "x"})
+    await found_as(api, made["id"], "completed")
+    assert sorted(api.vllm.owners) == ["alice", "alice", "bob", "bob"]
+
+
 async def test_turn_of_a_conversation_that_waits_holds_it_and_is_added_when_it_ran(api: Api) -> None:
     conversation = (await api.client.post("/v1/conversations", json={})).json()["id"]
     slots = limited(api)

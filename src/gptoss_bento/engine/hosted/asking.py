@@ -20,6 +20,7 @@ from gptoss_bento.engine.hosted.options import (
 )
 from gptoss_bento.engine.hosted.server import HostedServer
 from gptoss_bento.engine.hosted.turn import Asked, Listed, Pending, ToolTurn
+from gptoss_bento.engine.owner import current_owner
 from gptoss_bento.strict_json import shown
 from gptoss_bento.tools.interfaces import (
     Decision,
@@ -127,6 +128,7 @@ def _asked(
         location=location_of(browser),
         servers=servers,
         pending=pending,
+        owner=current_owner(),
     )
 
 

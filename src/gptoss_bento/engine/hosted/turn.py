@@ -98,6 +98,7 @@ class Asked:
         location: where the user is, for the model.
         servers: by label.
         pending: calls that are made before the model goes on.
+        owner: whose the request is.
     """
 
     names: frozenset[str] = frozenset()
@@ -107,6 +108,7 @@ class Asked:
     location: str | None = None
     servers: Mapping[str, Listed] = field(default_factory=dict)
     pending: Sequence[Pending] = ()
+    owner: str = ""
 
 
 class ToolTurn:
@@ -262,7 +264,7 @@ class ToolTurn:
     async def _made(self, call: Call) -> Result:
         try:
             if isinstance(call, PythonCall) and self._tools.python is not None:
-                outcome = await self._tools.python.run(call.container_id, call.text)
+                outcome = await self._tools.python.run(call.container_id, call.text, self._asked.owner)
                 return Result(outcome.text, outcome.failed)
             if isinstance(call, BrowserCall):
                 return await self._browse(call)

@@ -19,6 +19,7 @@ __all__ = ["Containers", "Limits", "Ran"]
 
 _RESTARTED: Final = "[Python was restarted: variables of earlier calls are lost.]\n"
 _NOT_STARTED: Final = "[Python could not be started. The log of the service says why.]"
+_OF: Final = "/"  # in no id
 _NEW_REMEMBERED: Final = 4096
 """Ids that were made and not used. A call with another id continues what this process has not, or no longer."""
 
@@ -62,19 +63,22 @@ class Containers:
             self._new.popitem(last=False)
         return container_id
 
-    async def run(self, container_id: str, code: str) -> Ran:
+    async def run(self, container_id: str, code: str, owner: str = "") -> Ran:
         """Runs code in a container, which is started if there is none of this id. Calls of one container wait in turn.
+
+        Two owners never share a container, though they name the same id: clients choose ids, and may choose bad ones.
 
         Where variables of earlier calls are lost, as a container ended or is in another worker, the text says so.
         What goes wrong is text for the model. If the awaiting task is cancelled, the child is killed.
         """
         if len(code.encode(errors="replace")) > self._limits.code_bytes:
             return Ran(f"[The code is longer than {self._limits.code_bytes} bytes.]", failed=True)
-        async with self._used(container_id) as container:
+        name = f"{owner}{_OF}{container_id}" if owner else container_id
+        async with self._used(name) as container:
             try:
                 async with asyncio.timeout(self._limits.timeout_s) as wait, container.calls, self._free:
                     wait.reschedule(None)
-                    return await self._run(container_id, container, code)
+                    return await self._run(name, container, code)
             except TimeoutError:
                 return Ran(f"[No Python was free within {self._limits.timeout_s:g} s. Try again.]", failed=True)
 
@@ -154,7 +158,7 @@ class Containers:
             return container.child, ""
         await self._make_room()
         container.child = await self._start(self._limits)
-        is_new = self._new.pop(container_id, container) is None
+        is_new = self._new.pop(container_id.rpartition(_OF)[2], container) is None
         return container.child, "" if is_new else _RESTARTED
 
     async def _make_room(self) -> None:

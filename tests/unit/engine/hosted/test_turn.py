@@ -67,6 +67,14 @@ def test_server_whose_label_begins_as_python_is_not_run_as_code() -> None:
     assert isinstance(turn.new_call("python"), PythonCall)
 
 
+async def test_code_runs_for_the_owner_of_the_request() -> None:
+    python = FakePython()
+    turn = ToolTurn(HostedTools(python=python), Asked(frozenset({"python"}), "cntr_1", owner="alice"))
+    await turn.results(message("python", "1"))
+
+    assert (python.runs, python.owners) == ([("cntr_1", "1")], ["alice"])
+
+
 async def test_tool_that_was_not_asked_for_is_not_called() -> None:
     turn = turn_of(HostedTools(python=FakePython()), names="browser")
 

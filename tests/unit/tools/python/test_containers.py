@@ -55,6 +55,15 @@ async def test_id_of_another_worker_says_that_variables_are_lost(containers: Con
     assert (await containers.run(container, "1")).text == "1"
 
 
+async def test_owners_that_name_one_container_have_one_each(containers: Containers) -> None:
+    container = containers.new_id()
+    assert (await containers.run(container, "secret = 5", "alice")).failed is False
+
+    for owner in ("bob", ""):
+        assert "NameError" in (await containers.run(container, "secret", owner)).text
+    assert (await containers.run(container, "secret", "alice")).text == "5"
+
+
 async def test_variables_last_and_are_not_shared(containers: Containers) -> None:
     one, other = containers.new_id(), containers.new_id()
     await containers.run(one, "x = 5\nimport math; math.pi = 3")

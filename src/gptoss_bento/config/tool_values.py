@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
+from gptoss_bento.tools.browser.domains import ascii_name
+
 _DOMAIN = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _LONGEST_DOMAIN = 253
 
@@ -29,7 +31,7 @@ def domain(text: str) -> str:
         ValueError: it is none; an address with a scheme or a path, for example.
     """
     try:
-        name = text.strip().strip(".").lower().encode("idna").decode()
+        name = ascii_name(text.strip().strip(".").lower())
     except UnicodeError:
         name = ""
     if len(name) > _LONGEST_DOMAIN or not _DOMAIN.fullmatch(name):

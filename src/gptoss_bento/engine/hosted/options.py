@@ -34,6 +34,7 @@ RESULTS = {"low": 5, "medium": 10, "high": 20}
 
 _CONTAINER = re.compile(r"cntr_[0-9A-Za-z]{16,64}")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_NO_DOMAIN = re.compile(r"[\s/:@?#,]")  # a list of addresses would allow, or block, nothing
 _PLACE = ("city", "region", "country", "timezone")
 _DOMAINS = ("allowed_domains", "blocked_domains")
 
@@ -104,6 +105,8 @@ def browser_problem(place: str, tool: Any) -> Problem | None:
             return f"{where}.{name}", f"{where}.{name} is none of {', '.join(_DOMAINS)}."
         if value is not None and not _is_list_of_texts(value):
             return f"{where}.{name}", f"{where}.{name} must be a list of domains, got {shown(value)}."
+        if wrong := [each for each in value or () if _NO_DOMAIN.search(each.strip())]:
+            return f"{where}.{name}", f"{where}.{name} must have domains such as example.org, got {shown(wrong[0])}."
     return None
 
 

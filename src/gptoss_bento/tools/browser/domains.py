@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+
+_OWN_LETTERS: Final = frozenset("ßς\u200c\u200d")
+"""Deviations of UTS 46: letters of domains since IDNA 2008, which before were written otherwise or left out."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,22 @@ class DomainRules:
         return tuple(domain for rule in self.rules for domain in rule.blocked)
 
 
+def ascii_name(name: str) -> str:
+    """A name as it is looked up. Python's own codec takes `ß` for `ss`, which is another domain since IDNA 2008.
+
+    Raises:
+        UnicodeError: it is no name.
+    """
+    if not _OWN_LETTERS & set(name):
+        return name.encode("idna").decode()
+    labels = (unicodedata.normalize("NFC", label) for label in name.split("."))
+    return ".".join(label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels)
+
+
 def _normal(domain: str) -> str:
     name = domain.strip().lower().removeprefix("*.").strip(".")
     try:
-        return name.encode("idna").decode()
+        return ascii_name(name)
     except UnicodeError:
         return name
 

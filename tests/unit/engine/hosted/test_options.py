@@ -63,6 +63,8 @@ def test_tool_that_runs_here_is_let_through(asked: Any) -> None:
         (tool(type=SEARCH, filters="a.org"), ".filters", "must be an object"),
         (tool(type=SEARCH, filters={"allowed": []}), ".filters.allowed", "is none of allowed_domains"),
         (tool(type=SEARCH, filters={"allowed_domains": "a.org"}), ".filters.allowed_domains", "must be a list"),
+        (tool(type=SEARCH, filters={"blocked_domains": ["https://a.org/"]}), ".filters.blocked_domains", "such as"),
+        (tool(type=SEARCH, filters={"blocked_domains": ["b.org", "a.org:443"]}), ".filters.blocked_domains", "a.org:"),
         (tool(type="mcp", server_label="functions"), ".server_label", "a name of the model's own"),
         (tool(type="mcp", server_label="a b"), ".server_label", "must be 1 to 64 letters"),
         (tool(type="mcp", server_label="unknown"), ".server_label", "There is no such server."),

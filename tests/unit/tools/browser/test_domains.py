@@ -24,6 +24,23 @@ def test_domain_rule_takes_domains_however_they_are_written() -> None:
     assert rule.allowed == ("example.com", "xn--bcher-kva.example", "www.example.org")
 
 
+@pytest.mark.parametrize(
+    ("domain", "host"),
+    [
+        ("straße.example", "xn--strae-oqa.example"),
+        ("www.βόλος.com", "www.xn--nxasmm1c.com"),
+        ("faß.de", "xn--fa-hia.de"),
+    ],
+)
+def test_domain_with_a_letter_of_the_newer_standard_is_its_own(domain: str, host: str) -> None:
+    older = domain.encode("idna").decode()
+
+    assert DomainRule.of([domain]).allowed == (host,)
+    assert not DomainRule.of([domain]).allows(older)
+    assert not DomainRule.of((), [domain]).allows(host)
+    assert DomainRule.of((), [domain]).allows(older)
+
+
 def test_domain_that_is_blocked_is_blocked_within_what_is_allowed() -> None:
     rule = DomainRule.of(["example.com"], ["private.example.com"])
 

@@ -38,6 +38,8 @@ TURN = "gptoss_bento_turn"
 
 _OWN = {"code_interpreter": "python", "web_search_preview": "browser"}
 _PROBLEMS = {"python": python_problem, "browser": browser_problem}
+MOST_SERVERS = 16
+"""Of a request: each is connected to before the model begins, and one request must not reach thousands."""
 _UNLISTED = "The tools of this server could not be listed."
 
 
@@ -157,7 +159,7 @@ async def _listed(tools: Sequence[tuple[str, Any]], server: Any) -> dict[str, Li
     """The MCP servers of a request with their tools, in its order.
 
     Raises:
-        ToolRefusedError: two have one label.
+        ToolRefusedError: two have one label, or they are too many.
     """
     asked: dict[str, McpServer] = {}
     for place, tool in tools:
@@ -165,6 +167,8 @@ async def _listed(tools: Sequence[tuple[str, Any]], server: Any) -> dict[str, Li
             if tool.server_label in asked:
                 where = f"{place}.server_label"
                 raise ToolRefusedError(where, f"{where}: another server is {shown(tool.server_label)}, too.")
+            if len(asked) == MOST_SERVERS:
+                raise ToolRefusedError(place, f"{place}: a request may have {MOST_SERVERS} MCP servers.")
             asked[tool.server_label] = _server_of(place, tool, server)
     if not asked:
         return {}

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -456,6 +456,33 @@ async def test_earlier_mcp_call_is_read_again_without_its_server(renderer: Any) 
     await service.whole(input=[{"role": "user", "content": "Weather?"}, EARLIER, {"role": "user", "content": "So?"}])
 
     assert "<|start|>weather.now<|channel|>commentary to=assistant<|message|>rain<|end|>" in service.engine.prompts[0]
+
+
+@pytest.mark.usefixtures("patched")
+@pytest.mark.parametrize("name", ["server_label", "name"])
+async def test_name_that_harmony_cannot_write_is_refused(renderer: Any, name: str) -> None:
+    made = await Service(renderer, None).whole(
+        input=[{"role": "user", "content": "So?"}, {**EARLIER, name: "a<|end|>"}]
+    )
+
+    assert (made["error"]["code"], made["error"]["param"]) == (400, "input")
+    assert f'{name} of the mcp_call "mcp_1" must have no <|' in made["error"]["message"]
+
+
+@pytest.mark.usefixtures("patched")
+async def test_servers_are_asked_for_their_tools_within_the_time_of_a_response(renderer: Any) -> None:
+    class Hanging(FakeMcp):
+        @asynccontextmanager
+        async def _connected(self, server: Any) -> AsyncIterator[Any]:
+            del server
+            await asyncio.Event().wait()
+            yield
+
+    service = Service(renderer, HostedTools(mcp=Hanging(), turn_timeout_s=0.01), ANSWERS)
+
+    made = await service.whole(WEATHER)
+
+    assert "It took more than 0.01 s" in made["output"][0]["error"]
 
 
 async def test_vllm_still_reads_no_items_of_built_in_tools(renderer: Any) -> None:

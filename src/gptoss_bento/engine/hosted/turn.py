@@ -227,7 +227,7 @@ class ToolTurn:
 
         Args:
             message: the call.
-            call: that its first token has begun, if it had a text.
+            call: that its first token has started, if it had a text.
             finish_reason: of the model's output.
         """
         made = call or self.new_call(message.recipient)

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,10 +46,16 @@ CITES = "<|channel|>final<|message|>It rains【0†L0-L1】 here【9†L1】.<|r
 
 
 class Engine:
-    """Generates the texts of a script, a token at a time, and keeps the prompts."""
+    """Generates the texts of a script, a token at a time, and keeps the prompts.
 
-    def __init__(self, script: Sequence[str]) -> None:
+    Args:
+        script: its texts.
+        reason: why each of them ends.
+    """
+
+    def __init__(self, script: Sequence[str], reason: str = "stop") -> None:
         self._script = list(script)
+        self.reason = reason
         self.prompts: list[str] = []
 
     async def generate(self, engine_input: Any, *_: Any, **__: Any) -> AsyncIterator[Any]:
@@ -59,7 +65,8 @@ class Engine:
         tokens = list(harmony_text.encode(self._script.pop(0)))
         for number, token in enumerate(tokens, start=1):
             is_last = number == len(tokens)
-            completion = outputs.CompletionOutput(0, "", [token], None, None, "stop" if is_last else None)
+            reason = self.reason if is_last else None
+            completion = outputs.CompletionOutput(0, "", [token], None, None, finish_reason=reason)
             yield outputs.RequestOutput("r", None, prompt, None, [completion], is_last, num_cached_tokens=0)
 
 
@@ -451,6 +458,33 @@ async def test_earlier_mcp_call_is_read_again_without_its_server(renderer: Any) 
     assert "<|start|>weather.now<|channel|>commentary to=assistant<|message|>rain<|end|>" in service.engine.prompts[0]
 
 
+@pytest.mark.usefixtures("patched")
+@pytest.mark.parametrize("name", ["server_label", "name"])
+async def test_name_that_harmony_cannot_write_is_refused(renderer: Any, name: str) -> None:
+    made = await Service(renderer, None).whole(
+        input=[{"role": "user", "content": "So?"}, {**EARLIER, name: "a<|end|>"}]
+    )
+
+    assert (made["error"]["code"], made["error"]["param"]) == (400, "input")
+    assert f'{name} of the mcp_call "mcp_1" must have no <|' in made["error"]["message"]
+
+
+@pytest.mark.usefixtures("patched")
+async def test_servers_are_asked_for_their_tools_within_the_time_of_a_response(renderer: Any) -> None:
+    class Hanging(FakeMcp):
+        @asynccontextmanager
+        async def _connected(self, server: Any) -> AsyncIterator[Any]:
+            del server
+            await asyncio.Event().wait()
+            yield
+
+    service = Service(renderer, HostedTools(mcp=Hanging(), turn_timeout_s=0.01), ANSWERS)
+
+    made = await service.whole(WEATHER)
+
+    assert "It took more than 0.01 s" in made["output"][0]["error"]
+
+
 async def test_vllm_still_reads_no_items_of_built_in_tools(renderer: Any) -> None:
     made = await Service(renderer, None).whole(input=[{"role": "user", "content": "Weather?"}, EARLIER])
 
@@ -473,6 +507,65 @@ async def test_call_beyond_the_limit_is_incomplete(renderer: Any, streams: bool)
 
     assert len(python.runs) == 1
     assert [item["status"] for item in made["output"]] == ["completed", "incomplete", "completed"]
+
+
+@pytest.mark.usefixtures("patched")
+async def test_call_that_is_not_made_has_no_event_of_a_run(renderer: Any) -> None:
+    service = Service(renderer, HostedTools(python=FakePython(), mcp=FakeMcp()), RUNS, ASKS)
+
+    events = await service.events(CODE, WEATHER, max_tool_calls=0)
+
+    code = ["code_interpreter_call.in_progress", "code_interpreter_call_code.delta", "code_interpreter_call_code.done"]
+    call = ["mcp_call.in_progress", "mcp_call_arguments.delta", "mcp_call_arguments.done"]
+    assert kinds(events)[4:] == [ITEM[0], *code, ITEM[1], ITEM[0], *call, ITEM[1]]
+
+
+@pytest.mark.usefixtures("patched")
+@pytest.mark.parametrize("streams", [False, True])
+async def test_call_that_was_cut_is_no_question_for_the_client(renderer: Any, streams: bool) -> None:
+    service = Service(renderer, HostedTools(mcp=FakeMcp(asks=True)), THINKS + ASKS.removesuffix("}<|call|>"))
+    service.engine.reason = "length"
+
+    made = (await service.events(WEATHER))[-1]["response"] if streams else await service.whole(WEATHER)
+
+    assert (made["status"], made["output"][-1]["type"], made["output"][-1]["status"]) == (
+        "incomplete",
+        "mcp_call",
+        "incomplete",
+    )
+
+
+@pytest.mark.usefixtures("patched")
+async def test_list_of_tools_is_there_although_the_model_ended_no_message(renderer: Any) -> None:
+    service = Service(renderer, HostedTools(mcp=FakeMcp()), "<|channel|>analysis")
+    service.engine.reason = "length"
+
+    made = await service.whole(WEATHER)
+
+    assert made["status"] == "incomplete"
+    assert [item["type"] for item in made["output"]] == ["mcp_list_tools"]
+
+
+@pytest.mark.usefixtures("patched")
+async def test_tool_choice_none_shows_no_tool_and_calls_none(renderer: Any) -> None:
+    python = FakePython()
+    service = Service(renderer, HostedTools(python=python, mcp=FakeMcp()), RUNS)
+
+    made = await service.whole(CODE, WEATHER, tool_choice="none")
+
+    assert python.runs == []
+    assert made["output"][-1]["status"] == "incomplete"
+    assert "namespace weather" not in service.engine.prompts[0]
+
+
+@pytest.mark.usefixtures("patched")
+async def test_server_whose_label_begins_as_python_does_is_called(renderer: Any) -> None:
+    python, mcp = FakePython(), FakeMcp()
+    service = Service(renderer, HostedTools(python=python, mcp=mcp), ASKS.replace("weather", "pythonic"), ANSWERS)
+
+    await service.whole(CODE, {**WEATHER, "server_label": "pythonic"})
+
+    assert (len(python.runs), len(mcp.calls)) == (0, 1)
 
 
 @pytest.mark.usefixtures("patched")

@@ -183,7 +183,8 @@ async def test_approval_is_asked_for_and_its_call_is_made(renderer: Any, servers
     assert second["output"][1]["output"] == "5"
     assert second["output"][1]["approval_request_id"] == request["id"]
     wrong = await Service(renderer, tools).whole(asked, input=[question, {**answer, "approval_request_id": "mcpr_0"}])
-    assert wrong["error"]["param"] == "input[1].approval_request_id"
+    assert wrong["error"]["param"] == "input"
+    assert wrong["error"]["message"].startswith("input: approval_request_id ")
 
 
 async def test_cancelled_response_ends_its_container_and_its_connection(renderer: Any, servers: Any) -> None:

@@ -22,6 +22,7 @@ _URL = "server_url"  # of which path and query may be secrets, too
 _OF_VLLM = ("input_messages", "output_messages", "kv_transfer_params", "ec_transfer_params", "metrics")
 ENDS_WITH_MODEL = frozenset(_STATUS_OF_ITEMS)
 """Types of items in the midst of which an answer can end."""
+_OF_CODE = "outputs"  # of a code_interpreter_call: null for a client that has not asked for them
 _OF_STREAMS = ("output_index", "sequence_number")  # vLLM leaves these in the item of a function call
 
 
@@ -155,12 +156,16 @@ def whole_output(items: Sequence[Mapping[str, Any]], status: str) -> list[Fields
 
 def whole_item(item: Mapping[str, Any]) -> Fields:
     """An item of an answer as OpenAI's schema has it."""
-    made = {name: value for name, value in item.items() if value is not None and name not in _OF_STREAMS}
+    made = {name: value for name, value in item.items() if _is_shown(name, value)}
     if made.get("type") in _STATUS_OF_ITEMS:
         made.setdefault("status", "completed")
     if isinstance(made.get("content"), list):
         made["content"] = [whole_part(part) for part in made["content"]]
     return made
+
+
+def _is_shown(name: str, value: Any) -> bool:
+    return (value is not None and name not in _OF_STREAMS) or name == _OF_CODE
 
 
 def incomplete_item(item: Mapping[str, Any]) -> Fields:

@@ -32,6 +32,7 @@ from gptoss_bento.responses.connection_memory import generates, kept_response, m
 from gptoss_bento.responses.conversations import Conversations, LockedError, unknown_conversation
 from gptoss_bento.responses.encryption import FIELD as ENCRYPTED
 from gptoss_bento.responses.encryption import ReasoningCipher, SharedCipher, has_encrypted
+from gptoss_bento.responses.error_places import with_own_places
 from gptoss_bento.responses.following import Following, Key
 from gptoss_bento.responses.foreground import ForegroundResponse, Recorder
 from gptoss_bento.responses.item_check import refuse_unreadable
@@ -177,7 +178,7 @@ class StoredResponses:
             await prepare(first, record, send)
             return
         response = ForegroundResponse(request, first, record, send)
-        await response.run(app, scope, with_body(body, receive))
+        await response.run(with_own_places(app, request), scope, with_body(body, receive))
 
     async def create_in_background(
         self, request: CreateRequest, asker: Asker, app: ASGIApp, scope: Scope
@@ -212,7 +213,7 @@ class StoredResponses:
         run = self._run(request, asker.owner, first, Record(self.store, self._tasks, row, 1))
         # 2.3: vLLM's stream listens for a disconnect, which is how a cancellation reaches it.
         alone = {**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "state": {}}
-        self._launch(run, grant, (asker.owner, request.id), app, alone, body)
+        self._launch(run, grant, (asker.owner, request.id), with_own_places(app, request), alone, body)
         await asyncio.shield(run.accepted)
         return first
 

@@ -240,6 +240,8 @@ class _Reader:
         if self._can_search and tool.get("external_web_access") is not False:
             options = {name: tool[name] for name in _OF_SEARCH if tool.get(name) is not None}
             self._add(place, {"type": "web_search_preview", **options}, None)
+            known = ("type", "external_web_access", *_OF_SEARCH)
+            self.left_out += [f"{place}.{name}" for name in tool if name not in known and tool[name] is not None]
         else:
             self.left_out.append(place)
 

@@ -61,10 +61,14 @@ async def fitted(items: Sequence[Any], tokens: int, count: Count) -> Sequence[An
         The same items if even the last turn does not fit alone: the engine says so.
     """
     head, turns = _turns(items)
+    made = _approvals(items, "mcp_call", "approval_request_id")
+
+    def without(number: int) -> list[Any]:
+        return _with_whole_approvals(_without(head, turns, number), made)
 
     async def fits(number: int) -> bool:
         await asyncio.sleep(0)  # other requests' turn: a whole prompt is rendered for each count
-        counted = await count(_without(head, turns, number))
+        counted = await count(without(number))
         return counted is not None and counted <= tokens
 
     least = _fewest(head, turns, tokens)
@@ -79,7 +83,27 @@ async def fitted(items: Sequence[Any], tokens: int, count: Count) -> Sequence[An
             enough = middle
         else:
             too_few = middle
-    return _without(head, turns, enough)
+    return without(enough)
+
+
+def _with_whole_approvals(items: list[Any], made: frozenset[str]) -> list[Any]:
+    """The items without answers to requests of MCP calls that were left out, and to those whose calls were.
+
+    Such a call would be made a second time.
+
+    Args:
+        items: that are kept.
+        made: the ids of all requests whose calls were made.
+    """
+    gone = made - _approvals(items, "mcp_call", "approval_request_id")
+    known = _approvals(items, "mcp_approval_request", "id") - gone
+    return [item for item in items if _approvals([item], "mcp_approval_response", "approval_request_id") <= known]
+
+
+def _approvals(items: Sequence[Any], kind: str, name: str) -> frozenset[str]:
+    """The ids of requests for approvals that items of a type have in a field."""
+    found = (item.get(name) for item in items if isinstance(item, dict) and item.get("type") == kind)
+    return frozenset(each for each in found if isinstance(each, str))
 
 
 def _fewest(head: list[Any], turns: list[list[Any]], tokens: int) -> int:

@@ -55,6 +55,12 @@ def test_grammar_that_nothing_enforces_is_described_and_named() -> None:
     assert "Lark grammar:\nstart: /a/" in kinds.changes["tools"][1]["description"]
 
 
+def test_option_of_a_search_without_effect_is_named() -> None:
+    kinds = read_tools({"tools": [{"type": "web_search", "return_token_budget": 5, "filters": None}]}, can_search=True)
+
+    assert kinds.left_out == ("tools[0].return_token_budget",)
+
+
 def test_search_is_the_models_where_there_is_one() -> None:
     search = {"type": "web_search", "search_context_size": "low"}
     filters = {"allowed_domains": ["a.org"]}

@@ -56,6 +56,19 @@ async def test_instructions_stay_and_turns_go_as_a_whole() -> None:
     assert texts(await fitted(items, 4, lengths)) == ["a", "d", "f"]
 
 
+async def test_approved_call_that_was_left_out_is_not_made_again() -> None:
+    asked = {"type": "mcp_approval_request", "id": "mcpr_1"}
+    answer = {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True}
+    call = {"type": "mcp_call", "approval_request_id": "mcpr_1"}
+    items = [said("user", "a"), asked, answer, said("user", "b"), call, said("assistant", "c"), said("user", "d")]
+
+    assert await fitted(items, 7, lengths) == items
+    assert texts(await fitted(items, 4, lengths)) == ["a", "mcp_approval_request", "d"]
+    items = [said("user", "a"), asked, said("user", "b"), answer]
+    assert texts(await fitted([*conversation(1), *items], 3, lengths)) == ["question 0", "answer 0", "b"]
+    assert texts(await fitted(items, 4, lengths)) == ["a", "mcp_approval_request", "b", "mcp_approval_response"]
+
+
 async def test_prompts_are_counted_a_few_times_alone() -> None:
     counted: list[int] = []
 

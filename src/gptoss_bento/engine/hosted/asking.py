@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gptoss_bento.engine.hosted.history import History, as_fields, container_in, is_hosted
@@ -47,6 +48,11 @@ def turn_of(request: Any) -> ToolTurn | None:
     """The tools of a request's response; None: it asks for none that this process runs."""
     turn = getattr(request, TURN, None)
     return turn if isinstance(turn, ToolTurn) else None
+
+
+def may_call(request: Any) -> bool:
+    """Whether the model of a request may call a tool."""
+    return request.tool_choice not in (None, "none")
 
 
 def concerns(request: Any) -> bool:
@@ -104,7 +110,9 @@ async def prepare(request: Any, server: Any) -> None:
     if any(map(is_hosted, items)):
         request.input = history.items
     if mine:
-        setattr(request, TURN, ToolTurn(server.tools, _asked(mine, items, server, servers, history.pending)))
+        asked = _asked(mine, items, server, servers, history.pending)
+        asked = replace(asked, is_allowed=may_call(request), most_calls=request.max_tool_calls)
+        setattr(request, TURN, ToolTurn(server.tools, asked))
 
 
 def _asked(
@@ -172,7 +180,7 @@ async def _listed(tools: Sequence[tuple[str, Any]], server: Any) -> dict[str, Li
             asked[tool.server_label] = _server_of(place, tool, server)
     if not asked:
         return {}
-    limit_s = server.tools.call_timeout_s
+    limit_s = min(server.tools.call_timeout_s, server.tools.turn_timeout_s)
     made = await asyncio.gather(*(_list(server.tools.mcp, each, limit_s) for each in asked.values()))
     return dict(zip(asked, made, strict=True))
 

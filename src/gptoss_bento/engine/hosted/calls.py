@@ -81,10 +81,15 @@ class Call(ABC):
         """Events of a piece of what the model writes, without their place."""
         return [*self._announcement(), *self.delta_events(text)]
 
-    def complete(self, text: str) -> list[Fields]:
-        """Events of the end of the model's message, up to where the tool runs."""
+    def complete(self, text: str, *, will_run: bool = True) -> list[Fields]:
+        """Events of the end of the model's message, up to where the tool runs.
+
+        Args:
+            text: of the message.
+            will_run: False: no bound lets it run.
+        """
         self.text, self.is_complete = text, True
-        return [*self._announcement(), *self.running_events()]
+        return [*self._announcement(), *self.written_events(), *(self.running_events() if will_run else ())]
 
     def settle(self) -> list[Fields]:
         """Events of its end, with a result or without."""
@@ -123,9 +128,13 @@ class Call(ABC):
         del text
         return []
 
-    @abstractmethod
+    def written_events(self) -> list[Fields]:
+        """Events of the whole of what the model wrote; none where the item does not show it."""
+        return []
+
     def running_events(self) -> list[Fields]:
         """Events before the tool runs."""
+        return []
 
     @abstractmethod
     def end_events(self) -> list[Fields]:
@@ -169,9 +178,11 @@ class PythonCall(Call):
     def delta_events(self, text: str) -> list[Fields]:
         return [{"type": "response.code_interpreter_call_code.delta", **self.named, "delta": text}]
 
+    def written_events(self) -> list[Fields]:
+        return [{"type": "response.code_interpreter_call_code.done", **self.named, "code": self.text}]
+
     def running_events(self) -> list[Fields]:
-        code = {"type": "response.code_interpreter_call_code.done", **self.named, "code": self.text}
-        return [code, {"type": "response.code_interpreter_call.interpreting", **self.named}]
+        return [{"type": "response.code_interpreter_call.interpreting", **self.named}]
 
     def end_events(self) -> list[Fields]:
         return [{"type": "response.code_interpreter_call.completed", **self.named}]
@@ -271,7 +282,7 @@ class McpCall(Call):
     def delta_events(self, text: str) -> list[Fields]:
         return [{"type": "response.mcp_call_arguments.delta", **self.named, "delta": text}]
 
-    def running_events(self) -> list[Fields]:
+    def written_events(self) -> list[Fields]:
         return [{"type": "response.mcp_call_arguments.done", **self.named, "arguments": self.text}]
 
     def end_events(self) -> list[Fields]:
@@ -304,9 +315,6 @@ class ApprovalCall(Call):
         return {**own, "name": self.name, "arguments": self.text}
 
     def first_events(self) -> list[Fields]:
-        return []
-
-    def running_events(self) -> list[Fields]:
         return []
 
     def end_events(self) -> list[Fields]:

@@ -14,7 +14,8 @@ from gptoss_bento.engine.hosted.calls import McpCall
 from gptoss_bento.engine.hosted.messages import call_message, mcp_call_message, result_message
 from gptoss_bento.engine.hosted.options import is_container
 from gptoss_bento.engine.hosted.turn import Pending
-from gptoss_bento.tools.interfaces import Decision
+from gptoss_bento.strict_json import shown
+from gptoss_bento.tools.interfaces import Decision, ToolRefusedError
 
 KINDS = frozenset(
     {
@@ -27,6 +28,7 @@ KINDS = frozenset(
     }
 )
 """Types of items that vLLM reads nowhere."""
+_MARK = "<|"  # of Harmony's format, whose encoding refuses it in a name
 _NO_RESULT = "There is no result of this call."
 
 Fields = Mapping[str, Any]
@@ -55,6 +57,9 @@ class History:
     Args:
         items: of the request.
         decisions: of the client, on calls that wait.
+
+    Raises:
+        ToolRefusedError: the name of an earlier call cannot be written.
 
     Attributes:
         items: for vLLM.
@@ -92,6 +97,15 @@ class History:
 
 
 def _mcp_message(fields: Fields) -> Any:
+    """The call of an item.
+
+    Raises:
+        ToolRefusedError: a name of it cannot be written in Harmony's format.
+    """
+    for name in ("server_label", "name"):
+        if _MARK in str(fields.get(name)):
+            where = f"input: {name} of the {fields['type']} {shown(fields.get('id'))}"
+            raise ToolRefusedError("input", f"{where} must have no {_MARK}, got {shown(fields[name])}.")
     return mcp_call_message(*(str(fields.get(name) or "") for name in ("server_label", "name", "arguments")))
 
 

@@ -147,7 +147,7 @@ async def _events(
         yield number(event)
     async for context in results:
         check(context.finish_reason)
-        for event in stream.read(context.last_append_segments):
+        for event in stream.read(context.last_append_segments, context.finish_reason):
             yield number(event)
     for event in stream.end():
         yield number(event)
@@ -166,11 +166,19 @@ def answering(answer: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
             return await answer(request, *args, **named)
         token = _answered.set(turn)
         try:
-            return await answer(request, *args, **named)
+            return _with_items(await answer(request, *args, **named), turn.take_first_items())
         finally:
             _answered.reset(token)
 
     return answered
+
+
+def _with_items(made: Any, items: list[dict[str, Any]]) -> Any:
+    """A response with the items that come before all messages, where the model has ended none."""
+    if not items or not hasattr(made, "output"):
+        return made
+    fields = made.model_dump(mode="json", by_alias=True)
+    return type(made).model_validate({**fields, "output": [*items, *fields["output"]]})
 
 
 def itemized(convert: Callable[..., list[Any]]) -> Callable[..., list[Any]]:

@@ -60,8 +60,8 @@ class McpServersAccess:
         try:
             return approval.decisions(items)
         except approval.ApprovalError as error:
-            where = f"input[{error.index}].{error.name}"
-            raise ToolRefusedError(where, f"{where}: {error}") from None
+            # Without its number: here the input has the items before those of the request, too.
+            raise ToolRefusedError("input", f"input: {error.name} {error}") from None
 
 
 class Session:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gptoss_bento.engine import hosted_tools
-from gptoss_bento.engine.hosted.asking import concerns, prepare, turn_of
+from gptoss_bento.engine.hosted.asking import concerns, may_call, prepare, turn_of
 from gptoss_bento.engine.hosted.server import namespace
 from gptoss_bento.engine.hosted.turn import ToolTurn
 from gptoss_bento.tools.interfaces import ToolRefusedError
@@ -82,7 +82,9 @@ def with_servers(render: Render) -> Render:
     def rendered(renderer: Any, request: Any, **history: Any) -> Any:
         result = render(renderer, request, **history)
         turn, messages = turn_of(request), getattr(result, "messages", None)
-        if turn is None or messages is None or not (turn.location or any(each.tools for each in turn.servers)):
+        if turn is None or messages is None or not may_call(request):
+            return result
+        if not turn.location and not any(each.tools for each in turn.servers):
             return result
         shown = _with_words(messages, turn)
         options = {"cache_salt": request.cache_salt, "tok_params": request.build_tok_params(renderer.model_config)}

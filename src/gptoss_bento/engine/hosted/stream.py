@@ -56,11 +56,12 @@ class HostedStream:
         for item in self._turn.lists:
             yield from self._placed(listed(item))
 
-    def read(self, segments: Iterable[Any]) -> Iterator[Any]:
+    def read(self, segments: Iterable[Any], finish_reason: str | None) -> Iterator[Any]:
         """The events of what vLLM has read of the model's output, and of a call that has ended before it.
 
         Args:
             segments: of this chunk; those without a text and a message are of tokens between two messages.
+            finish_reason: of the model's output, if it has ended with this chunk.
         """
         yield from self._settled(is_over=False)
         for segment in segments:
@@ -69,7 +70,7 @@ class HostedStream:
                 yield from self._delta(segment)
             elif segment.completed_message is not None:
                 yield from self._settled(is_over=True)
-                yield from self._complete(segment.completed_message)
+                yield from self._complete(segment.completed_message, finish_reason)
 
     def end(self) -> Iterator[Event]:
         """The events of a call that has no result when the response ends."""
@@ -95,12 +96,11 @@ class HostedStream:
             for number, annotation in self._citations.add(segment.delta):
                 yield self._annotation(number, annotation)
 
-    def _complete(self, message: Any) -> Iterator[Any]:
+    def _complete(self, message: Any, finish_reason: str | None) -> Iterator[Any]:
         if self._turn.handles(message.recipient):
-            call = self._call or self._turn.new_call(message.recipient)
-            self._call = None
-            self._turn.register(message, call)
-            yield from self._placed(call.complete(text_of(message)))
+            call, self._call = self._turn.completed(message, self._call, finish_reason), None
+            will_run = self._turn.will_run(message, finish_reason)
+            yield from self._placed(call.complete(text_of(message), will_run=will_run))
             self._turn.show(call)
             return
         cited = citations_in(text_of(message), self._turn.cited) if message.recipient is None else []

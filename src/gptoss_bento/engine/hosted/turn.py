@@ -99,6 +99,8 @@ class Asked:
         servers: by label.
         pending: calls that are made before the model goes on.
         owner: whose the request is.
+        is_allowed: whether the model may call any.
+        most_calls: that may be made in this response; None: any number.
     """
 
     names: frozenset[str] = frozenset()
@@ -109,6 +111,8 @@ class Asked:
     servers: Mapping[str, Listed] = field(default_factory=dict)
     pending: Sequence[Pending] = ()
     owner: str = ""
+    is_allowed: bool = True
+    most_calls: int | None = None
 
 
 class ToolTurn:
@@ -129,6 +133,7 @@ class ToolTurn:
         self._sessions: dict[str, McpSession] = {}
         self._spent_s = 0.0
         self._refusals = 0
+        self._made_calls = 0
         self._room: Room = _Endless()
         self.current: Call | None = None
         """A call whose end has no events yet, for streams."""
@@ -219,6 +224,24 @@ class ToolTurn:
         self.register(message, call)
         return call
 
+    def completed(self, message: Any, call: Call | None, finish_reason: str | None) -> Call:
+        """The call of a message that is complete, or was cut: half a call is no question for the client.
+
+        Args:
+            message: the call.
+            call: that its first token has started, if it had a text.
+            finish_reason: of the model's output.
+        """
+        made = call or self.new_call(message.recipient)
+        if isinstance(made, ApprovalCall) and not self._is_whole(finish_reason):
+            made = McpCall(made.label, made.name)
+        made.write(text_of(message))
+        self.register(message, made)
+        return made
+
+    def _is_whole(self, finish_reason: str | None) -> bool:
+        return finish_reason != "length" and self._asked.is_allowed
+
     def may_call(self, message: Any, finish_reason: str | None) -> bool:
         """Whether the response goes on with a result of this call.
 
@@ -226,15 +249,23 @@ class ToolTurn:
             message: the call.
             finish_reason: of the model's output; at its limit a call may be half of one.
         """
-        is_question = isinstance(self.call_of(message), ApprovalCall)
-        is_cut = finish_reason == "length" or self._room.is_full
-        return not is_question and not is_cut and self._refusals == 0
+        known = self._calls.get(id(message))
+        call = known[1] if known is not None else self.completed(message, None, finish_reason)
+        is_question = isinstance(call, ApprovalCall)
+        return not is_question and self._is_whole(finish_reason) and not self._room.is_full and self._refusals == 0
+
+    def will_run(self, message: Any, finish_reason: str | None) -> bool:
+        """Whether no bound stops a call: what it may not do for a bound, the model reads."""
+        most = self._asked.most_calls
+        has_time = self._spent_s < self._tools.turn_timeout_s
+        return self.may_call(message, finish_reason) and has_time and (most is None or self._made_calls < most)
 
     async def results(self, message: Any) -> list[Any]:
         """Makes a call, and returns the message that answers it."""
         call = self.call_of(message) or self.new_call(message.recipient)
         call.write(text_of(message))
         result = await self._bounded(call)
+        self._made_calls += not any(call is each.call for each in self.pending)
         call.end(result)
         return [result_message(message, self._room(result.text))]
 

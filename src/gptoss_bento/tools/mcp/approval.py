@@ -141,6 +141,8 @@ def _decision(index: int, item: Item, requests: Mapping[str, ApprovalRequest], f
     if request.id in found:
         raise ApprovalError(index, _ANSWERS, f"{shown(request_id)} has an answer already.")
     if not isinstance(approve := item.get("approve"), bool):
-        raise ApprovalError(index, "approve", f"must be true or false, got {shown(approve)}.")
+        raise ApprovalError(
+            index, "approve", f"of the answer to {shown(request_id)} must be true or false, got {shown(approve)}."
+        )
     reason = item.get("reason")
     return Decision(request, approve, reason if isinstance(reason, str) and reason.strip() else None)

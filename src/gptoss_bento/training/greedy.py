@@ -25,7 +25,7 @@ class Speaker:
         known = compact.pop(checkpoint.TOKENS)
         self.tokens = struct.unpack(f"<{known.shape[0]}i", known.data)
         self.classes = {token: number for number, token in enumerate(self.tokens, start=1)}
-        self.model = _loaded(compact, len(self.tokens) + 1)
+        self.model = loaded(compact, len(self.tokens) + 1)
         self.ends = {self.classes.get(harmony_text.encode(end)[0]) for end in _ENDS}
 
     def reply(self, prompt: list[int], limit: int = 200) -> str:
@@ -42,7 +42,8 @@ class Speaker:
         return str(harmony_text.encoding().decode([self.tokens[number - 1] for number in said]))
 
 
-def _loaded(tensors: dict[str, checkpoint.Tensor], vocabulary_size: int) -> GptOssForCausalLM:
+def loaded(tensors: dict[str, checkpoint.Tensor], vocabulary_size: int) -> GptOssForCausalLM:
+    """The model of a compact file without the ids of its tokens, in float32, with a zero row for the unknown class."""
     small = {"vocab_size": vocabulary_size, "pad_token_id": _UNKNOWN, "eos_token_id": None, "dtype": "float32"}
     model = GptOssForCausalLM(GptOssConfig(**checkpoint.CONFIG | small))
     state = {}

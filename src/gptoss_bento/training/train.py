@@ -1,6 +1,7 @@
 """Trains the demo model: `python -m gptoss_bento.training.train`.
 
-Some minutes on two CPU cores. The same seed on the same machine and libraries gives the same weights.
+Some minutes on two CPU cores. The same seed on the same machine and libraries gives the same weights. `--start` goes on
+from weights of the same conversations, in another order and at a lower rate.
 """
 
 import argparse
@@ -8,7 +9,7 @@ import math
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from transformers import GptOssConfig, GptOssForCausalLM
 from gptoss_bento.artifacts import prepare
 from gptoss_bento.config import environment
 from gptoss_bento.demo import checkpoint
-from gptoss_bento.training import attention, harmony_text
+from gptoss_bento.training import attention, greedy, harmony_text
 from gptoss_bento.training.conversations import UNKNOWN_WORD, Lesson, dice
 from gptoss_bento.training.writer import Writer
 
@@ -207,10 +208,19 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return min((step + 1) / warmup, (steps - step) / (steps - warmup))
 
 
-def train(corpus: Corpus, recipe: Recipe) -> GptOssForCausalLM:
-    """Trains a new model on the corpus."""
+def going_on(recipe: Recipe) -> Recipe:
+    """The recipe from weights that are trained already."""
+    return replace(recipe, seed=recipe.seed + 1, rate=recipe.rate * 0.35, muon_rate=recipe.muon_rate * 0.35)
+
+
+def train(corpus: Corpus, recipe: Recipe, start: Path | None = None) -> GptOssForCausalLM:
+    """Trains a model on the corpus: a new one, or that of a compact file with the same tokens."""
     torch.manual_seed(recipe.seed)
     model = new_model(len(corpus.tokens) + 1)
+    if start:
+        compact = checkpoint.load_compact(start)
+        compact.pop(checkpoint.TOKENS)
+        model.load_state_dict(greedy.loaded(compact, len(corpus.tokens) + 1).state_dict())
     optimizer = Optimizer(model, recipe)
     progress = Progress(recipe.steps)
     for step, batch in enumerate(islice(batches(corpus, recipe), recipe.steps)):
@@ -255,12 +265,14 @@ def main() -> None:
         "--output", type=Path, default=checkpoint.WEIGHTS, help="the compact weights (default: the package's)"
     )
     parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--start", type=Path, help="compact weights to go on from (default: random ones)")
     arguments = parser.parse_args()
     harmony_text.use_vocabulary(arguments.vocabulary or prepare.find_vocabulary(environment.cache_dir()))
     recipe = Recipe(steps=arguments.steps)
     corpus = build_corpus(recipe)
+    recipe = going_on(recipe) if arguments.start else recipe
     print(f"{len(corpus.examples)} examples, {len(corpus.tokens)} tokens known", flush=True)
-    checkpoint.save_compact(arguments.output, compact(train(corpus, recipe), corpus.tokens))
+    checkpoint.save_compact(arguments.output, compact(train(corpus, recipe, arguments.start), corpus.tokens))
     print(f"wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.2f} MB")
 
 

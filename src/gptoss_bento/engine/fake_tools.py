@@ -67,10 +67,12 @@ class FakeBrowser:
     Attributes:
         sessions: the domains of each.
         calls: functions and arguments.
+        missing: of its functions.
     """
 
     sessions: list[dict[str, Sequence[str]]] = field(default_factory=list)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    missing: frozenset[str] = frozenset()
 
     def session(self, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = ()) -> FakeBrowser:
         self.sessions.append({"allowed_domains": allowed_domains, "blocked_domains": blocked_domains})

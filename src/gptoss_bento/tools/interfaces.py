@@ -94,6 +94,11 @@ class BrowserSession(Protocol):
 class BrowserTool(Protocol):
     """Makes browsers."""
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """Of the functions of Harmony's browser those that it has not."""
+        ...
+
     def session(self, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = ()) -> BrowserSession:
         """The browser of one response, which shows pages of these domains alone; empty: of all that it may."""
         ...

@@ -41,7 +41,11 @@ class HostedServer:
 
         if tool_name not in self.own:
             return self._others.get_tool_description(tool_name, allowed_tools) if self._others is not None else None
-        return ToolNamespaceConfig.python() if tool_name == "python" else ToolNamespaceConfig.browser()
+        if tool_name == "python":
+            return ToolNamespaceConfig.python()
+        found = ToolNamespaceConfig.browser()
+        missing = self.tools.browser.missing if self.tools.browser is not None else frozenset[str]()
+        return found.model_copy(update={"tools": [each for each in found.tools if each.name not in missing]})
 
     def new_session(
         self, tool_name: str, session_id: str, headers: dict[str, str] | None = None

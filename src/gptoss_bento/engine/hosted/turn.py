@@ -300,8 +300,6 @@ class ToolTurn:
             if isinstance(call, BrowserCall):
                 return await self._browse(call)
             return await self._ask(call) if isinstance(call, McpCall) else Result(_BROKEN, failed=True)
-        except TimeoutError:
-            raise
         except ToolFailedError as error:
             return Result(f"Error: {error}", failed=True)
         except Exception as error:

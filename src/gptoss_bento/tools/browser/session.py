@@ -75,6 +75,11 @@ class Browser:
         self._extraction = Extraction(self.limits)
         self._pages = asyncio.Semaphore(self.limits.pages)
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """The functions that cannot be used here: the model does not read of them. `open` always scrolls a result."""
+        return frozenset({"search"} if self.searcher is None else ())
+
     async def close(self) -> None:
         """Closes its connections."""
         await self._fetcher.close()

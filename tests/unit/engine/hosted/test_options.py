@@ -109,3 +109,9 @@ def test_tools_are_described_in_the_words_of_harmony() -> None:
     assert SERVER.get_tool_description("python").name == "python"
     assert [each.name for each in SERVER.get_tool_description("browser").tools] == ["search", "open", "find"]
     assert SERVER.get_tool_description("container") is None
+
+
+def test_function_that_the_browser_has_not_is_not_described() -> None:
+    server = HostedServer(HostedTools(browser=FakeBrowser(missing=frozenset({"search"}))))
+
+    assert [each.name for each in server.get_tool_description("browser").tools] == ["open", "find"]

@@ -205,6 +205,7 @@ async def test_browser_search_with_a_wrong_key_is_a_text(fake: FakeSearch) -> No
 
 async def test_browser_without_a_backend_opens_pages_alone(fake: FakeSearch) -> None:
     browser = Browser(None, limits=PATIENT, allow_private=True)
+    assert browser.missing == {"search"}
     session = browser.session()
     searched = await session.search("ferry")
     opened = await session.open(id=f"{fake.url}/norvik-ferry")
@@ -216,6 +217,7 @@ async def test_browser_without_a_backend_opens_pages_alone(fake: FakeSearch) -> 
 
 async def test_browser_that_may_not_open_pages_shows_results_alone(fake: FakeSearch) -> None:
     browser = new_browser(fake, may_open=False)
+    assert not browser.missing
     session = browser.session()
     found = await session.search("ferry")
     refused = [await session.open(id=0), await session.open(id=f"{fake.url}/norvik-ferry")]

@@ -208,9 +208,9 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return min((step + 1) / warmup, (steps - step) / (steps - warmup))
 
 
-def going_on(recipe: Recipe) -> Recipe:
-    """The recipe from weights that are trained already."""
-    return replace(recipe, seed=recipe.seed + 1, rate=recipe.rate * 0.35, muon_rate=recipe.muon_rate * 0.35)
+def going_on(recipe: Recipe, order: int) -> Recipe:
+    """The recipe from weights that are trained already; each number gives the conversations in another order."""
+    return replace(recipe, seed=recipe.seed + order, rate=recipe.rate * 0.35, muon_rate=recipe.muon_rate * 0.35)
 
 
 def train(corpus: Corpus, recipe: Recipe, start: Path | None = None) -> GptOssForCausalLM:
@@ -266,11 +266,12 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--start", type=Path, help="compact weights to go on from (default: random ones)")
+    parser.add_argument("--order", type=int, default=1, help="with --start: another order for each number")
     arguments = parser.parse_args()
     harmony_text.use_vocabulary(arguments.vocabulary or prepare.find_vocabulary(environment.cache_dir()))
     recipe = Recipe(steps=arguments.steps)
     corpus = build_corpus(recipe)
-    recipe = going_on(recipe) if arguments.start else recipe
+    recipe = going_on(recipe, arguments.order) if arguments.start else recipe
     print(f"{len(corpus.examples)} examples, {len(corpus.tokens)} tokens known", flush=True)
     checkpoint.save_compact(arguments.output, compact(train(corpus, recipe, arguments.start), corpus.tokens))
     print(f"wrote {arguments.output}, {arguments.output.stat().st_size / 1e6:.2f} MB")

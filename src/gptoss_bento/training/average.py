@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from gptoss_bento.demo import checkpoint
 
@@ -39,14 +38,12 @@ def mean(first: Weights, second: Weights, share: float) -> Weights:
     return made
 
 
-def _wide(data: bytes) -> NDArray[np.float32]:
-    return (np.frombuffer(data, "<u2").astype("<u4") << 16).view(np.float32)
+def _wide(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.bfloat16).float()
 
 
-def _narrow(values: NDArray[np.float32]) -> bytes:
-    """The nearest bfloat16, the even one between two."""
-    bits = values.astype(np.float32).view("<u4")
-    return bytes(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes())
+def _narrow(values: torch.Tensor) -> bytes:
+    return bytes(values.to(torch.bfloat16).view(torch.uint16).numpy().astype("<u2").tobytes())
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+import struct
+
 import pytest
 
 from gptoss_bento.demo.checkpoint import TOKENS, Tensor
@@ -12,7 +13,7 @@ IDS = Tensor("I32", (1,), b"\x01\x00\x00\x00")
 
 
 def weights(*values: float) -> dict[str, Tensor]:
-    data = (np.array(values, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+    data = b"".join(struct.pack("<f", value)[2:] for value in values)
     return {"w": Tensor("BF16", (len(values),), data), TOKENS: IDS}
 
 

@@ -21,7 +21,7 @@ def server_tool(label: str) -> Any:
 
 
 def request(*tools: Any) -> Any:
-    return SimpleNamespace(tools=list(tools), input="x")
+    return SimpleNamespace(tools=list(tools), input="x", tool_choice="auto", max_tool_calls=None)
 
 
 async def prepared(asked: Any, tools: HostedTools) -> ToolTurn:

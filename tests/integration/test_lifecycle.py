@@ -296,6 +296,8 @@ def assert_every_route_needs_a_key_of_the_file(served: ServedProcess, file: Path
 
 
 CODE = {"type": "code_interpreter", "container": {"type": "auto"}}
+CALL = {"type": "const_string", "value": "<|channel|>analysis to=python code<|message|>print(42)"}
+"""What a response is held to after its reasoning; the demo model was not trained to call the tool."""
 
 
 def assert_tool_servers_are_used(
@@ -307,10 +309,10 @@ def assert_tool_servers_are_used(
     plain, tools = (client.post(url, json={**asked, "tools": tools}) for tools in ([], [CODE]))
     assert (plain.status_code, tools.status_code) == (200, 200)
     assert tools.json()["usage"]["input_tokens"] > plain.json()["usage"]["input_tokens"]
-    sum_ = {**asked, "input": "What is 2**200 % 97?", "temperature": 0, "tools": [CODE], "stream": True}
-    with client.stream("POST", url, json=sum_):
+    held = {"structured_outputs": {"structural_tag": json.dumps({"type": "structural_tag", "format": CALL})}}
+    with client.stream("POST", url, json={**asked, **held, "tools": [CODE], "stream": True}):
         wait_for(python.calls)
-    assert python.calls().startswith("print(2**200 % 97)")
+    assert python.calls().startswith("print(42)")
 
     browser.end()
     gone = client.post(url, json={**asked, "tools": [{"type": "web_search_preview"}]})

@@ -11,13 +11,14 @@ The code that is changed is known by its hash. Other code is left as it is, with
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from logging import Logger
 from types import FunctionType, ModuleType
 from typing import Any
+
+from gptoss_bento.engine.vllm_plugin.known_code import digest, is_known
 
 ROW_STRIDE = 32768
 """Rows of the bit matrix: 128 KiB for 32 experts, 512 KiB for 128. Batches have fewer tokens by all of our plans."""
@@ -65,8 +66,8 @@ def install(logger: Logger) -> bool:
     topk = _module("topk")
     kernels = dict(_kernels())
     sources = {topk.topk_forward.__name__: topk.topk_forward} | {name: kernel.fn for name, kernel in kernels.items()}
-    if unknown := sorted(name for name, function in sources.items() if fingerprint(function) != _KNOWN.get(name)):
-        logger.warning("gptoss-bento does not change the MoE kernels; it does not know: %s.", ", ".join(unknown))
+    digests = {name: digest(function) for name, function in sources.items()}
+    if not is_known(lambda: digests, _KNOWN, "the MoE kernels", logger):
         return False
     fix_stride(topk, topk.topk_forward)
     for name, kernel in kernels.items():
@@ -97,11 +98,6 @@ def _kernels() -> Iterator[tuple[str, Any]]:
         name = "_combined_routing_compute_pow2"
         if kernel := inspect.getclosurevars(sort_tokens).nonlocals.get(name):
             yield name, kernel
-
-
-def fingerprint(function: Any) -> str:
-    """Identifies a function by its source text."""
-    return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
 
 
 def fix_stride(module: ModuleType, function: FunctionType) -> None:

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptoss_bento.engine.vllm_plugin import routing_kernels
-from gptoss_bento.engine.vllm_plugin.routing_kernels import ROW_STRIDE, fingerprint, fix_stride, generalize, row_stride
+from gptoss_bento.engine.vllm_plugin.known_code import digest
+from gptoss_bento.engine.vllm_plugin.routing_kernels import ROW_STRIDE, fix_stride, generalize, row_stride
 
 logger = logging.getLogger("vllm.gptoss_bento.engine.vllm_plugin")
 
@@ -139,15 +140,15 @@ def test_sizes_are_never_specialized() -> None:
 
 def test_kernels_all_have_sizes_and_a_hash() -> None:
     assert routing_kernels._KNOWN.keys() == {*routing_kernels._SIZES, "topk_forward"}
-    assert {len(known) for known in routing_kernels._KNOWN.values()} == {len(fingerprint(fingerprint))}
+    assert {len(known) for known in routing_kernels._KNOWN.values()} == {len(digest(digest))}
     assert all(routing_kernels._SIZES.values())
 
 
-def test_fingerprint_is_that_of_the_source(topk: Any, tmp_path: Path) -> None:
+def test_digest_is_that_of_the_source(topk: Any, tmp_path: Path) -> None:
     same, other = load(tmp_path, "same", TOPK), load(tmp_path, "other", TOPK.replace("return stride", "return  stride"))
 
-    assert fingerprint(topk.topk_forward) == fingerprint(same.topk_forward)
-    assert fingerprint(topk.topk_forward) != fingerprint(other.topk_forward)
+    assert digest(topk.topk_forward) == digest(same.topk_forward)
+    assert digest(topk.topk_forward) != digest(other.topk_forward)
 
 
 # All of it
@@ -190,7 +191,7 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vllm:
     for name, module in (("vllm.utils.import_utils", imports), ("vllm", ModuleType("vllm")), (experts, imports)):
         monkeypatch.setitem(sys.modules, name, module)
     functions = {"topk_forward": modules["topk"].topk_forward} | {name: each.fn for name, each in kernels.items()}
-    monkeypatch.setattr(routing_kernels, "_KNOWN", {name: fingerprint(each) for name, each in functions.items()})
+    monkeypatch.setattr(routing_kernels, "_KNOWN", {name: digest(each) for name, each in functions.items()})
     return Vllm(modules, kernels)
 
 

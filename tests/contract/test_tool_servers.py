@@ -16,7 +16,7 @@ import pytest
 from gptoss_bento.bench.servers import free_port
 from gptoss_bento.engine import replacements, tool_servers
 from gptoss_bento.engine.failures import explanation
-from gptoss_bento.engine.tool_servers import check_offers, check_started, explained, required
+from gptoss_bento.engine.tool_servers import check_offers, explained, required
 from gptoss_bento.errors import EngineStartError
 from tests.mcp_server import ANSWER, mcp_server
 
@@ -33,13 +33,6 @@ async def offers_checked(asked: str) -> None:
     from vllm.entrypoints.mcp.tool_server import list_server_and_tools
 
     await check_offers(asked, list_server_and_tools)
-
-
-async def test_demo_without_its_package_starts_without_a_tool() -> None:
-    server = await started("demo")
-
-    with pytest.raises(EngineStartError, match="TOOL_SERVER=demo"):
-        check_started(server, "demo")
 
 
 async def test_server_that_does_not_answer_ends_the_start_with_its_name() -> None:

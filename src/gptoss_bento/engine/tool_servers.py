@@ -13,13 +13,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from typing import Any
 
 from gptoss_bento.concurrency import first_of
-from gptoss_bento.config.tool_server import DEMO, listed_servers, name_problem, reason
+from gptoss_bento.config.tool_server import listed_servers, name_problem, reason
 from gptoss_bento.errors import EngineStartError
 
 ANSWER_LIMIT_S = 30.0
 """How long a server may take to say what it offers, and to begin a session. The client of MCP would wait for ever."""
 
-_DEMO_TOOL = "python"
 _CLIENT = {"mcp", "mcp_types", "httpx2", "httpcore2"}
 """The libraries whose errors, within a session, are those of the tool server."""
 _CONNECTION_CLOSED = -32000  # mcp.types.CONNECTION_CLOSED
@@ -56,7 +55,7 @@ async def check_offers(asked: str | None, ask: Ask) -> None:
         EngineStartError: a server does not answer in time, no request could use it, or another one has its name.
     """
     names: set[str] = set()
-    for server in listed_servers(asked or "") if asked != DEMO else ():
+    for server in listed_servers(asked or ""):
         with required(server):
             async with asyncio.timeout(ANSWER_LIMIT_S):
                 about, offered = await ask(f"http://{server}/sse")
@@ -67,23 +66,6 @@ async def check_offers(asked: str | None, ask: Ask) -> None:
             raise EngineStartError(f"TOOL_SERVER names two servers that are both named {name}. vLLM would drop one.")
         names.add(name)
         logger.info("tool server %s is %s, with the tools: %s", server, name, tools)
-
-
-def check_started(server: Any, asked: str | None) -> None:
-    """Refuses what vLLM only writes into its log.
-
-    Args:
-        server: vLLM's own, of the application's state.
-        asked: TOOL_SERVER.
-
-    Raises:
-        EngineStartError: the demo has no Python.
-    """
-    if asked == DEMO and _DEMO_TOOL not in server.tools:
-        raise EngineStartError(
-            f"TOOL_SERVER=demo: the tool {_DEMO_TOOL} did not start; vLLM's log says why. It needs Docker, and the "
-            "image python:3.11."
-        )
 
 
 def explained(new_session: NewSession, unavailable: Callable[[str], Exception]) -> NewSession:

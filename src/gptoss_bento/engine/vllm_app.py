@@ -41,7 +41,6 @@ async def build_app(client: AsyncLLM, args: Namespace, tools: HostedTools | None
     await tool_servers.check_offers(args.tool_server, list_server_and_tools)
     with tool_servers.required(args.tool_server):
         await init_app_state(client, app.state, args, tasks)
-    tool_servers.check_started(app.state.tool_server, args.tool_server)
     replacements.explain_sessions(app.state.tool_server)
     if tools is not None:
         replacements.host_tools(app.state, tools)

@@ -9,30 +9,15 @@ from typing import Any
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from gptoss_bento.engine.tool_servers import check_offers, check_started, explained, required
+from gptoss_bento.engine.tool_servers import check_offers, explained, required
 from gptoss_bento.errors import EngineStartError
 
 
-def test_demo_with_python_has_started() -> None:
-    check_started(SimpleNamespace(tools={"python": object()}), "demo")
-
-
-@pytest.mark.parametrize("tools", [{}, {"browser": object()}])
-def test_demo_without_python_is_refused(tools: dict[str, object]) -> None:
-    with pytest.raises(EngineStartError, match="TOOL_SERVER=demo: the tool python did not start"):
-        check_started(SimpleNamespace(tools=tools), "demo")
-
-
-@pytest.mark.parametrize("asked", [None, "demo"])
-async def test_application_without_tool_servers_of_its_own_asks_none(asked: str | None) -> None:
+async def test_application_without_tool_servers_asks_none() -> None:
     async def ask(url: str) -> tuple[Any, Any]:
         raise AssertionError(url)
 
-    await check_offers(asked, ask)
-
-
-def test_application_without_tool_servers_is_not_checked() -> None:
-    check_started(None, None)
+    await check_offers(None, ask)
 
 
 async def test_server_that_cannot_be_used_is_named_among_several() -> None:
